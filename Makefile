@@ -1,0 +1,53 @@
+# Each target sets up what it needs: the first one run makes .venv from pyproject.toml and constraints.txt.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Tests run in as many processes as there are cores; each keeps its linear algebra to one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export GX_ANALYTICS_ENABLED := false
+export FEAST_USAGE := false
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format airflow clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name it by PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow,bench,dev]'
+	@touch $@
+
+install: $(READY) ## make .venv
+
+demo: $(READY) ## the nightly job, end to end, on MovieLens-1M
+	$(BIN)/python -m cli.demo
+
+test: $(READY) ## the tests, under 10 minutes on 2 cores
+	$(PYTEST)
+
+test-all: $(READY) ## the tests and the longer proofs
+	$(PYTEST) -m 'slow or not slow'
+
+lint: $(READY) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+airflow: $(READY) ## Airflow on the demo's workspace; prints its address and how to log in
+	PATH="$(abspath $(BIN)):$$PATH" docker/standalone.sh
+
+clean: ## remove .venv, the demo's workspace and caches
+	rm -rf $(VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,103 @@
+"""The errors mmlora raises, each keeping its facts as attributes.
+
+::
+
+    MmloraError                exit  retried by Airflow
+    ├── UsageError             2     no    an option, setting or name is wrong
+    ├── DataError              1     no    a file or table breaks its contract
+    ├── CheckError             1     no    a check said no
+    ├── ContractError          1     no    bundle, features or ids differ from what was agreed
+    └── TransientError         75    yes   worth a retry: database gone, lock held
+
+A message says what came, what is valid and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class MmloraError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(MmloraError):
+    """An option, setting or name is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault in one file or table.
+
+    Attributes:
+        what: the fault in a clause, e.g. ``"null in user_id"``.
+        column: the column at fault, or None when it concerns the whole table.
+        count: rows at fault (0 when the fault isn't one of rows).
+        rows: the first rows at fault, as short texts (row number and values).
+    """
+
+    what: str
+    column: str | None = None
+    count: int = 0
+    rows: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = self.what if self.column is None else f"column {self.column!r}: {self.what}"
+        if self.count:
+            text += f" ({self.count:,} rows"
+            text += f"; first: {'; '.join(self.rows)})" if self.rows else ")"
+        return text
+
+
+class DataError(MmloraError):
+    """A file or table breaks its contract; nothing of it was written.
+
+    Attributes:
+        source: the file or table.
+        faults: every fault found, gathered before raising.
+    """
+
+    def __init__(self, source: str, faults: Sequence[Fault] | str) -> None:
+        self.source = source
+        self.faults = (Fault(faults),) if isinstance(faults, str) else tuple(faults)
+        super().__init__(f"{source}: " + "\n  ".join(str(fault) for fault in self.faults))
+
+
+class CheckError(MmloraError):
+    """A check said no: the data or a load is not fit to go on.
+
+    Attributes:
+        check: the name of the suite or audit.
+        failures: one line a failed expectation.
+    """
+
+    def __init__(self, check: str, failures: Sequence[str]) -> None:
+        self.check = check
+        self.failures = tuple(failures)
+        super().__init__(f"{check} failed: " + "; ".join(self.failures))
+
+
+class ContractError(MmloraError):
+    """Bundle, features or ids differ from what was agreed.
+
+    Attributes:
+        expected: what the contract says.
+        found: what came.
+    """
+
+    def __init__(self, message: str, *, expected: object = None, found: object = None) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(message)
+
+
+class TransientError(MmloraError):
+    """Worth another try later: a database that is gone, a lock that is held."""
+
+    exit_code = 75

@@ -1,0 +1,26 @@
+"""Where ``sql/``, ``dags/`` and ``feature_repo/`` lie: in the repository, or inside the installed wheel."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def resource(name: str) -> Path:
+    """Return the folder or file ``name`` (e.g. ``"sql/candidates.sql"``) of the shipped resources.
+
+    Raises:
+        FileNotFoundError: the installation is incomplete.
+    """
+    for base in (_PACKAGE / "_resources", _PACKAGE.parent):
+        if (base / name).exists():
+            return base / name
+    raise FileNotFoundError(f"{name} is missing from this installation of mmlora: reinstall it")
+
+
+@cache
+def sql(name: str) -> str:
+    """Return the text of ``sql/<name>``, e.g. ``sql("candidates.sql")``."""
+    return resource(f"sql/{name}").read_text(encoding="utf-8")

@@ -1,0 +1,197 @@
+"""The words that all rooms share: column names, id types, feature contract, verdicts, states.
+
+Nothing here reads or writes; every other module may import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime, time
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+DOMAIN_ID = "domain_id"
+EVENT_TIMESTAMP = "event_timestamp"
+KNOWN_AT = "known_at"
+CREATED_TIMESTAMP = "created_timestamp"
+LABEL = "label"
+SCORE = "score"
+POSITION = "position"
+SCORE_DATE = "score_date"
+LOAD_KEY = "load_key"
+
+INTERACTION_KEY = (USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP)
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+Id = int | str
+IdType = Literal["int64", "string"]
+Entity = Literal["user", "item", "domain"]
+ENTITY_KEYS: dict[Entity, str] = {"user": USER_ID, "item": ITEM_ID, "domain": DOMAIN_ID}
+
+FeatureGroup = Literal["ids", "profiles", "all"]
+FieldKind = Literal["categorical", "dense", "vector", "bag"]
+BackboneName = Literal["wdl", "deepfm"]
+Adaptation = Literal["none", "mlora", "moe_mlora"]
+GateInput = Literal["domain", "sample", "both"]
+SplitName = Literal["random", "user", "time", "file"]
+Verdict = Literal["rich", "thin", "absent", "broken"]
+LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
+
+
+def valid_names(literal: object) -> tuple[str, ...]:
+    """Return the members of a ``Literal``, for messages and command-line choices."""
+    return get_args(literal)
+
+
+def midnight(day: date) -> datetime:
+    """Return ``day`` 00:00 UTC: the moment that scoring date reads features as of."""
+    return datetime.combine(day, time(), tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class IdTypes:
+    """Types of the three id columns, chosen once from the first import."""
+
+    user: IdType = "int64"
+    item: IdType = "int64"
+    domain: IdType = "string"
+
+    def arrow(self, entity: Entity) -> pa.DataType:
+        """Return the Arrow type of an entity's id column."""
+        return pa.int64() if getattr(self, entity) == "int64" else pa.string()
+
+    def parse(self, entity: Entity, text: Id) -> Id:
+        """Turn a command-line text into an id of the entity's type (``ValueError`` if it cannot be)."""
+        return int(text) if getattr(self, entity) == "int64" else str(text)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return a JSON-ready mapping."""
+        return asdict(self)
+
+
+def interactions_schema(ids: IdTypes) -> pa.Schema:
+    """Return the canonical interactions table: one row a (user, item, domain, event_timestamp, known_at)."""
+    return pa.schema(
+        [
+            pa.field(USER_ID, ids.arrow("user"), nullable=False),
+            pa.field(ITEM_ID, ids.arrow("item"), nullable=False),
+            pa.field(DOMAIN_ID, ids.arrow("domain"), nullable=False),
+            pa.field(EVENT_TIMESTAMP, TIMESTAMP, nullable=False),
+            pa.field(KNOWN_AT, TIMESTAMP, nullable=False),
+            pa.field(LABEL, pa.int8(), nullable=False),
+        ]
+    )
+
+
+def scores_schema(ids: IdTypes) -> pa.Schema:
+    """Return a staged load's columns: the warehouse's ``scores`` less ``load_key``."""
+    return pa.schema(
+        [
+            pa.field(USER_ID, ids.arrow("user"), nullable=False),
+            pa.field(ITEM_ID, ids.arrow("item"), nullable=False),
+            pa.field(DOMAIN_ID, ids.arrow("domain"), nullable=False),
+            pa.field(SCORE_DATE, pa.date32(), nullable=False),
+            pa.field(SCORE, pa.float32(), nullable=False),
+            pa.field(POSITION, pa.int32(), nullable=False),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class FeatureField:
+    """One input of the model, as Feast resolved it.
+
+    Attributes:
+        name: Feast's full feature name (``user_profile__age``), or an id column's own name.
+        view: the feature view; empty for an id.
+        keys: the id columns that decide its value, e.g. ``("user_id", "domain_id")``.
+        dtype: Feast's value type (``INT64``, ``STRING``, ``FLOAT``, ``FLOAT_LIST``, ``STRING_LIST``, ...).
+        kind: how it is encoded; follows the dtype unless a tag ``kind`` overrides it.
+        tags: the Feast field's tags, sorted; ``transform=log1p`` applies to dense fields.
+    """
+
+    name: str
+    view: str
+    keys: tuple[str, ...]
+    dtype: str
+    kind: FieldKind
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def tag(self, key: str, default: str = "") -> str:
+        """Return a tag's value."""
+        return dict(self.tags).get(key, default)
+
+
+@dataclass(frozen=True)
+class FeatureContract:
+    """The resolved definition of the model's FeatureService: what a bundle was trained on.
+
+    Fields are ordered: the ids first (user, item, domain), then the views' in the service's order.
+    """
+
+    service: str
+    fields: tuple[FeatureField, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the canonical JSON (64 hex digits)."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def keyed_by(self, keys: Iterable[str]) -> FeatureContract:
+        """Return the contract of the fields whose keys are all among ``keys``."""
+        present = set(keys)
+        return replace(self, fields=tuple(f for f in self.fields if present.issuperset(f.keys)))
+
+    def to_json(self) -> str:
+        """Return canonical JSON: the same contract gives the same text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> FeatureContract:
+        """Read back what :meth:`to_json` wrote."""
+        raw = json.loads(text)
+        fields = tuple(
+            FeatureField(
+                **{**f, "keys": tuple(f["keys"]), "tags": tuple((k, v) for k, v in f["tags"])}
+            )
+            for f in raw["fields"]
+        )
+        return cls(raw["service"], fields)
+
+
+@dataclass(frozen=True)
+class DomainVerdict:
+    """What the sparsity suite says of one domain over the trailing window.
+
+    Attributes:
+        rows, positives, users, items: counts in the window.
+        density: rows / (users * items).
+        ctr: positives / rows, or None without rows.
+        verdict: ``rich``, ``thin``, ``absent`` or ``broken``.
+        policy: what follows from it, in a clause.
+        reasons: the failed expectations that led to it.
+    """
+
+    domain_id: Id
+    as_of: date
+    verdict: Verdict
+    rows: int
+    positives: int
+    users: int
+    items: int
+    density: float
+    ctr: float | None
+    policy: str
+    reasons: tuple[str, ...] = ()
+
+
+def fingerprint(value: Mapping[str, object] | list[object] | str) -> str:
+    """Return the SHA-256 (64 hex digits) of a JSON-ready value in canonical form."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

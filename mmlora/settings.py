@@ -1,0 +1,127 @@
+"""Settings: ``mmlora.toml``, overridden by ``MMLORA_*`` variables; read by the pipeline only.
+
+Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from mmlora.errors import UsageError
+from mmlora.schema import GateInput
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FeatureSettings(_Section):
+    """Activity features."""
+
+    prior_ctr: float = Field(0.2, gt=0, lt=1, description="CTR that an entity without rows is given")
+    prior_weight: float = Field(20.0, gt=0, description="rows that the prior counts for")
+
+
+class CheckSettings(_Section):
+    """Thresholds of the Great Expectations suites."""
+
+    window_days: int = Field(30, ge=1, description="trailing window of the sparsity suite")
+    rich_min_rows: int = 500
+    rich_min_positives: int = 50
+    rich_min_users: int = 20
+    rich_min_items: int = 20
+    min_density: float = Field(0.0, ge=0, le=1)
+    ctr_min: float = Field(0.001, ge=0, le=1)
+    ctr_max: float = Field(0.95, ge=0, le=1)
+    volume_min_ratio: float = Field(0.0, ge=0, description="rows of the last day over the trailing mean")
+    volume_max_ratio: float = Field(20.0, gt=0)
+    domains: tuple[str, ...] = Field((), description="expected domains beside those ever seen")
+
+
+class TrainingSettings(_Section):
+    """Model and optimisation; a command-line option of the same name wins."""
+
+    embedding_dim: int = Field(16, ge=1)
+    hidden_units: tuple[int, ...] = (256, 128, 64)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(8.0, gt=0)
+    experts_per_domain: int = Field(1, ge=1)
+    gate: GateInput = "domain"
+    batch_size: int = Field(2048, ge=1, description="rows")
+    learning_rate: float = Field(1e-3, gt=0)
+    expert_learning_rate: float = Field(1e-3, gt=0)
+    gate_learning_rate: float = Field(1e-2, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_epochs: int = Field(20, ge=1)
+    patience: int = Field(3, ge=1, description="epochs without a better metric before stopping")
+    min_count: int = Field(1, ge=1, description="training rows below which a value is out of vocabulary")
+    label_maturity_hours: float = Field(0.0, ge=0, description="age a label needs before it is trained on")
+    window_days: int | None = Field(None, ge=1, description="train on the last days only; all when unset")
+    seed: int = 0
+    threads: int | None = Field(None, ge=1, description="torch threads; all cores when unset")
+
+
+class ScoringSettings(_Section):
+    """Candidates and scoring."""
+
+    active_days: int = Field(30, ge=1, description="a user active in the domain in these days is scored")
+    top_k: int = Field(100, ge=0, description="rows kept a user; 0 keeps all")
+    block_rows: int = Field(16384, ge=256, description="pairs a fixed block; written in the bundle")
+    heartbeat_seconds: float = Field(10.0, gt=0)
+    stale_after_seconds: float = Field(120.0, gt=0, description="a load silent for so long is given up")
+
+
+class Settings(BaseSettings):
+    """All settings, and where the workspace's parts lie."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MMLORA_", env_nested_delimiter="__", extra="forbid", toml_file="mmlora.toml"
+    )
+
+    home: Path = Field(Path("var"), description="the workspace's folder")
+    warehouse_url: str = Field("", description="SQLAlchemy URL; SQLite under home when empty")
+    mlflow_url: str = Field("", description="MLflow tracking URI; SQLite under home when empty")
+    feast_registry_url: str = Field("", description="SQL registry URL; SQLite under home when empty")
+    features: FeatureSettings = FeatureSettings()
+    checks: CheckSettings = CheckSettings()
+    training: TrainingSettings = TrainingSettings()
+    scoring: ScoringSettings = ScoringSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over variables, and variables over ``mmlora.toml``."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings.
+
+    Raises:
+        UsageError: a setting is unknown or out of range; every fault is named.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']} (got {fault['input']!r})"
+            for fault in error.errors()
+        )
+        raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
+    except ValueError as error:  # a mmlora.toml that isn't TOML
+        raise UsageError(f"mmlora.toml: {error}") from None
