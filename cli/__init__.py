@@ -1,0 +1,1 @@
+"""The command line: parse arguments, call one verb of the pipeline, print its result."""

@@ -10,9 +10,19 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time
-from typing import Literal, get_args
+from typing import Literal
 
 import pyarrow as pa
+
+from mmlora.names import Adaptation as Adaptation
+from mmlora.names import BackboneName as BackboneName
+from mmlora.names import FeatureGroup as FeatureGroup
+from mmlora.names import FieldKind as FieldKind
+from mmlora.names import GateInput as GateInput
+from mmlora.names import LoadState as LoadState
+from mmlora.names import SplitName as SplitName
+from mmlora.names import Verdict as Verdict
+from mmlora.names import valid_names as valid_names
 
 USER_ID = "user_id"
 ITEM_ID = "item_id"
@@ -33,20 +43,6 @@ Id = int | str
 IdType = Literal["int64", "string"]
 Entity = Literal["user", "item", "domain"]
 ENTITY_KEYS: dict[Entity, str] = {"user": USER_ID, "item": ITEM_ID, "domain": DOMAIN_ID}
-
-FeatureGroup = Literal["ids", "profiles", "all"]
-FieldKind = Literal["categorical", "dense", "vector", "bag"]
-BackboneName = Literal["wdl", "deepfm"]
-Adaptation = Literal["none", "mlora", "moe_mlora"]
-GateInput = Literal["domain", "sample", "both"]
-SplitName = Literal["random", "user", "time", "file"]
-Verdict = Literal["rich", "thin", "absent", "broken"]
-LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
-
-
-def valid_names(literal: object) -> tuple[str, ...]:
-    """Return the members of a ``Literal``, for messages and command-line choices."""
-    return get_args(literal)
 
 
 def midnight(day: date) -> datetime:
@@ -157,9 +153,7 @@ class FeatureContract:
         """Read back what :meth:`to_json` wrote."""
         raw = json.loads(text)
         fields = tuple(
-            FeatureField(
-                **{**f, "keys": tuple(f["keys"]), "tags": tuple((k, v) for k, v in f["tags"])}
-            )
+            FeatureField(**{**f, "keys": tuple(f["keys"]), "tags": tuple((k, v) for k, v in f["tags"])})
             for f in raw["fields"]
         )
         return cls(raw["service"], fields)
@@ -193,5 +187,9 @@ class DomainVerdict:
 
 def fingerprint(value: Mapping[str, object] | list[object] | str) -> str:
     """Return the SHA-256 (64 hex digits) of a JSON-ready value in canonical form."""
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    text = (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    )
     return hashlib.sha256(text.encode()).hexdigest()

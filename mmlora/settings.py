@@ -16,7 +16,7 @@ from pydantic_settings import (
 )
 
 from mmlora.errors import UsageError
-from mmlora.schema import GateInput
+from mmlora.names import Adaptation, BackboneName, FeatureGroup, GateInput, SplitName
 
 
 class _Section(BaseModel):
@@ -36,18 +36,28 @@ class CheckSettings(_Section):
     window_days: int = Field(30, ge=1, description="trailing window of the sparsity suite")
     rich_min_rows: int = 500
     rich_min_positives: int = 50
-    rich_min_users: int = 20
+    rich_min_users: int = 10
     rich_min_items: int = 20
     min_density: float = Field(0.0, ge=0, le=1)
     ctr_min: float = Field(0.001, ge=0, le=1)
     ctr_max: float = Field(0.95, ge=0, le=1)
     volume_min_ratio: float = Field(0.0, ge=0, description="rows of the last day over the trailing mean")
-    volume_max_ratio: float = Field(20.0, gt=0)
+    volume_max_ratio: float = Field(50.0, gt=0)
+    volume_min_mean: float = Field(100.0, gt=0, description="rows a day that a quieter domain counts as")
     domains: tuple[str, ...] = Field((), description="expected domains beside those ever seen")
 
 
 class TrainingSettings(_Section):
     """Model and optimisation; a command-line option of the same name wins."""
+
+    backbone: BackboneName = "wdl"
+    adaptation: Adaptation = "moe_mlora"
+    features: FeatureGroup = "all"
+    split: SplitName = "time"
+    split_file: Path | None = Field(None, description="for the split `file`")
+    split_fractions: tuple[float, float, float] | None = Field(
+        None, description="train, validation, test; 60/20/20 for `random`, else 80/10/10 when unset"
+    )
 
     embedding_dim: int = Field(16, ge=1)
     hidden_units: tuple[int, ...] = (256, 128, 64)
@@ -60,7 +70,7 @@ class TrainingSettings(_Section):
     learning_rate: float = Field(1e-3, gt=0)
     expert_learning_rate: float = Field(1e-3, gt=0)
     gate_learning_rate: float = Field(1e-2, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(1e-5, ge=0, description="L2 of all that a phase trains")
     max_epochs: int = Field(20, ge=1)
     patience: int = Field(3, ge=1, description="epochs without a better metric before stopping")
     min_count: int = Field(1, ge=1, description="training rows below which a value is out of vocabulary")

@@ -1,0 +1,36 @@
+"""``mmlora features``: compute activity features."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.options import parse_date
+from cli.output import JsonFlag, print_json, print_table, progress_bar
+
+app = typer.Typer(help="Compute features from the offline store.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Compute features from the offline store."""
+
+
+@app.command()
+def build(
+    through: Annotated[str, typer.Option(help="Compute rows stamped up to this day 00:00 UTC, YYYY-MM-DD.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Compute the activity views up to a day (only what is new), and apply the feature definitions.
+
+    Example: mmlora features build --through 2000-12-31
+    """
+    from mmlora.pipeline.features import build_features
+
+    with progress_bar(quiet=as_json) as progress:
+        report = build_features(parse_date(through), progress=progress)
+    if as_json:
+        print_json(report)
+        return
+    print_table("activity rows written", ("view", "rows"), list(report["rows"].items()))

@@ -1,0 +1,76 @@
+"""``mmlora``: the entry point. Bodies import what they need, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import mmlora
+from cli import data, features, operate, score, train, validate, workspace
+from mmlora.errors import MmloraError
+
+app = typer.Typer(
+    name="mmlora",
+    help="Score click-through rate for many domains every night, from features in a feature store.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+app.add_typer(features.app, name="features")
+for room in (workspace, validate, train, score, operate):
+    room.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mmlora {mmlora.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and debug logs.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line; exit 0 done, 1 the data or a check said no, 2 wrong usage, 75 try again later."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except MmloraError as error:
+        _fail(error, error.exit_code, debug)
+    except KeyboardInterrupt:
+        _fail(RuntimeError("interrupted: run the same command again to go on"), 130, debug)
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error} (run `mmlora --debug ...` for the traceback)"
+        _fail(error, 1, debug, text)
+    sys.exit(0)
+
+
+def _fail(error: BaseException, code: int, debug: bool, text: str = "") -> NoReturn:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    typer.echo(f"mmlora: {text or error}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""``mmlora read`` and ``mmlora status``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cli.options import parse_date
+from cli.output import JsonFlag, print_json, print_table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(read)
+    app.command()(status)
+
+
+def read(
+    domain: Annotated[str, typer.Option(help="The domain.")],
+    date: Annotated[
+        str | None, typer.Option(help="The score date; the latest published when left out.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="This user only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="What to write.")] = "table",
+    output: Annotated[
+        Path | None, typer.Option(help="File for csv and parquet; csv goes to standard output.")
+    ] = None,
+) -> None:
+    """Read published scores, by user and position.
+
+    Example: mmlora read --domain farmer --user 42 --limit 10
+    """
+    from mmlora.errors import UsageError
+    from mmlora.pipeline.reading import read_scores
+
+    if format == "parquet" and output is None:
+        raise UsageError("--format parquet needs --output FILE")
+    on = parse_date(date) if date else None
+    if format == "table" and limit is None:
+        limit = 20
+    with read_scores(domain, on=on, user=user, limit=limit) as reader:
+        _write_rows(reader, format, output)
+
+
+def _write_rows(reader: Any, format: str, output: Path | None) -> None:
+    if format == "table":
+        table = reader.read_all()
+        columns = [name for name in table.column_names if name not in ("load_id", "published_at")]
+        rows = [
+            [row[name] if name in ("score", "position") else str(row[name]) for name in columns]
+            for row in table.to_pylist()
+        ]
+        print_table("published scores", columns, rows)
+    elif format == "csv":
+        import pyarrow.csv as csv
+
+        sink: Any = str(output) if output else sys.stdout.buffer
+        with csv.CSVWriter(sink, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+    else:
+        import pyarrow.parquet as parquet
+
+        with parquet.ParquetWriter(output, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+
+
+def status(as_json: JsonFlag = False) -> None:
+    """Show what is published for each domain, by which model, and the loads that are under way or went wrong.
+
+    Example: mmlora status
+    """
+    from mmlora.pipeline.status import status as run
+
+    result = run()
+    if as_json:
+        print_json(result)
+        return
+    _print_rows("published", result["domains"])
+    if result["troubles"]:
+        _print_rows("loads not published", result["troubles"])
+    _print_rows("models", result["models"])
+
+
+def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        print_table(title, tuple(rows[0]), [list(row.values()) for row in rows])
+    else:
+        typer.echo(f"{title}: none")

@@ -1,0 +1,128 @@
+"""``mmlora score`` and ``mmlora backfill``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.options import DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
+from cli.output import JsonFlag, note, print_json, print_table, progress_bar
+
+TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
+ModelVersion = Annotated[
+    str | None, typer.Option("--model-version", help="This version instead of the champion.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(score)
+    app.command()(backfill)
+
+
+def score(
+    date: DateText,
+    domain: DomainOption = None,
+    top_k: TopK = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Score these (user_id, item_id) rows of a Parquet file instead of all candidates."),
+    ] = None,
+    known_as_of: KnownAsOfText = None,
+    model_version: ModelVersion = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a date's candidates and publish them, one load a domain.
+
+    A domain that fails doesn't stop the others; the exit status is then 1.
+
+    Example: mmlora score --date 2000-12-31 --domain farmer --top-k 50
+    """
+    from mmlora.pipeline.scoring import score_and_publish
+
+    with progress_bar(quiet=as_json) as progress:
+        result = score_and_publish(
+            parse_date(date),
+            domain=domain,
+            top_k=top_k,
+            pairs=pairs,
+            known_as_of=parse_moment(known_as_of),
+            model_version=model_version,
+            progress=progress,
+        )
+    finish_loads(result, as_json)
+
+
+def backfill(
+    domain: Annotated[str, typer.Option(help="The domain to fill.")],
+    start: Annotated[str, typer.Option(help="First date, YYYY-MM-DD.")],
+    end: Annotated[str, typer.Option(help="Last date, YYYY-MM-DD, scored as well.")],
+    top_k: TopK = None,
+    model_version: ModelVersion = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be scored, and score nothing.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score and publish a domain's past dates in order; dates already published by this model are left alone.
+
+    Stopped in the middle, the same command goes on where it was.
+
+    Example: mmlora backfill --domain farmer --start 2000-12-01 --end 2000-12-31 --plan
+    """
+    from mmlora.pipeline.backfill import backfill as run
+
+    with progress_bar(quiet=as_json) as progress:
+        result = run(
+            domain,
+            parse_date(start),
+            parse_date(end),
+            top_k=top_k,
+            model_version=model_version,
+            plan_only=plan,
+            progress=progress,
+        )
+    if not plan:
+        finish_loads(result, as_json)
+    elif as_json:
+        print_json(result)
+    else:
+        rows = [[row["score_date"], row["action"], row["model_version"]] for row in result["plan"]]
+        print_table(f"backfill of {domain}", ("score_date", "action", "model_version"), rows)
+
+
+def finish_loads(result: dict[str, Any], as_json: bool) -> None:
+    """Print the loads and end with 1 when one failed."""
+    if as_json:
+        print_json(result)
+    else:
+        print_loads(result)
+    failed = [row for row in result["loads"] if row["state"] not in ("published", "superseded")]
+    for row in failed:
+        note(f"mmlora: {row['domain_id']} {row['score_date']}: {row['reason']}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def print_loads(result: dict[str, Any]) -> None:
+    """Print one line a load, and the rate over all of them."""
+    columns = (
+        "domain_id",
+        "score_date",
+        "state",
+        "users",
+        "items",
+        "pairs",
+        "rows",
+        "seconds",
+        "model_version",
+    )
+    rows = [[str(row["domain_id"]), *(row[column] for column in columns[1:])] for row in result["loads"]]
+    print_table("scored", columns, rows)
+    for skipped in result.get("skipped", []):
+        typer.echo(f"not scored: {skipped['domain_id']} ({skipped['reason']})")
+    pairs, seconds = result["pairs"], result["seconds"]
+    if pairs:
+        typer.echo(f"{pairs:,} pairs scored and published in {seconds:.1f} s: {pairs / seconds:,.0f} pairs/s")

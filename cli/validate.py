@@ -1,0 +1,44 @@
+"""``mmlora validate``: checks and domain verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from cli.options import AsOfText, parse_date
+from cli.output import JsonFlag, print_json, print_table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(validate)
+
+
+def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
+    """Check the interactions, and give each domain a verdict: rich, thin, absent or broken.
+
+    Exit 1 when a domain is broken; the verdicts are stored all the same, and the others go on.
+
+    Example: mmlora validate --as-of 2000-12-31
+    """
+    from mmlora.pipeline.validation import validate as run
+
+    report = run(parse_date(as_of))
+    if as_json:
+        print_json(report)
+    else:
+        print_verdicts(report)
+    if "broken" in report["verdicts"].values():
+        raise typer.Exit(1)
+
+
+def print_verdicts(report: dict[str, Any]) -> None:
+    """Print the verdicts with their figures, and why one is not rich."""
+    columns = ("domain_id", "verdict", "rows", "positives", "users", "items", "density", "ctr", "policy")
+    rows = [[str(row["domain_id"]), *(row[column] for column in columns[1:])] for row in report["domains"]]
+    print_table(f"domain verdicts as of {report['as_of']}", columns, rows)
+    for row in report["domains"]:
+        for reason in row["reasons"]:
+            typer.echo(f"{row['domain_id']}: {reason}")
+    typer.echo(f"Data Docs: {report['data_docs']}")

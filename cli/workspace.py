@@ -1,0 +1,42 @@
+"""``mmlora init`` and ``mmlora migrate``."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.output import JsonFlag, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(init)
+    app.command()(migrate)
+
+
+def init(as_json: JsonFlag = False) -> None:
+    """Make the workspace: its folder and a commented mmlora.toml.
+
+    Example: mmlora init
+    """
+    from mmlora.pipeline.setup import init_workspace
+
+    result = init_workspace()
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(f"workspace {result['home']}, settings {result['settings']}")
+    typer.echo("next: mmlora data movielens --domain-by occupation, or mmlora data import INTERACTIONS")
+
+
+def migrate(as_json: JsonFlag = False) -> None:
+    """Bring the warehouse's tables and views up to this version.
+
+    Example: mmlora migrate
+    """
+    from mmlora.pipeline.setup import migrate_warehouse
+
+    result = migrate_warehouse()
+    if as_json:
+        print_json(result)
+    else:
+        typer.echo(f"warehouse {result['url']} is at revision {result['revision']}")

@@ -1,0 +1,59 @@
+"""The nightly DAG: fresh features and verdicts, then scores of every domain, published."""
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import TriggerRule, chain, dag, task, task_group
+
+from mmlora.airflow_plugin import forms
+from mmlora.airflow_plugin.tasks import SCORES_PUBLISHED, chosen, daily, options, pipeline, run_date
+
+
+@dag(**daily(hour=1), params=forms.NIGHTLY_SCORING)
+def nightly_scoring():
+    """Bring features and verdicts up to the date; then score, audit and publish each domain by itself.
+
+    A domain that fails keeps no other from being published. Its run counts as failed, and its readers keep
+    the scores that were published last.
+    """
+
+    @task
+    def build_features():
+        """Compute the activity features up to the date, and apply the feature definitions."""
+        return pipeline("features").build_features(run_date())
+
+    @task
+    def validate():
+        """Check the data and give each domain its verdict; a `broken` domain isn't scored."""
+        return pipeline("validation").validate(run_date())["verdicts"]
+
+    @task
+    def scoring_domains(params=None):
+        """Name the domains to score: those of the form, or all that may be."""
+        return chosen(pipeline("scoring").scoring_domains(run_date()), params["domains"])
+
+    @task(map_index_template="{{ task.op_kwargs['domain'] }}")
+    def score(domain):
+        """Score one domain's candidates with the champion; stage and audit the load."""
+        return pipeline("scoring").score(run_date(), domain, **options("top_k"))
+
+    @task(map_index_template="{{ task.op_kwargs['load_id'] }}")
+    def publish(load_id):
+        """Write the load's rows, then move the pointer that readers follow."""
+        return pipeline("scoring").publish(load_id)
+
+    @task_group
+    def domain(domain):
+        return publish(load_id=score(domain=domain))
+
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, outlets=[SCORES_PUBLISHED])
+    def announce(loads, outlet_events=None):
+        """Tell the DAGs that wait for the Asset which loads were published."""
+        outlet_events[SCORES_PUBLISHED].extra = {"date": run_date().isoformat(), "loads": list(loads)}
+
+    chain(build_features(), validate(), names := scoring_domains())
+    loads = domain.expand(domain=names)
+    announce(loads)
+    # The run fails with any domain, though the announcement of the others succeeds.
+    loads >> EmptyOperator(task_id="all_published")
+
+
+nightly_scoring()

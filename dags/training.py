@@ -1,0 +1,57 @@
+"""The training DAG: every day after the night's scoring, or on demand for any date."""
+
+from airflow.sdk import TriggerRule, chain, dag, task
+
+from mmlora.airflow_plugin import forms
+from mmlora.airflow_plugin.tasks import daily, options, pipeline, run_date
+
+
+@dag(**daily(hour=6), params=forms.TRAINING)
+def training():
+    """Train the backbone on all domains, then the experts of each rich one, then the gate that mixes them."""
+
+    @task
+    def validate():
+        """Check the data and give each domain its verdict: `rich`, `thin`, `absent` or `broken`."""
+        return pipeline("validation").validate(run_date())["verdicts"]
+
+    @task
+    def prepare():
+        """Join each interaction with its features as of its own time; encode the training set."""
+        return pipeline("training").prepare(run_date(), **options(*forms.TRAINING.keys() - {"date"}))
+
+    @task
+    def train_backbone(run):
+        """Phase 1: the network that all domains share."""
+        return pipeline("training").train_backbone(run)
+
+    @task
+    def expert_domains(run):
+        """Name the domains whose verdict allows experts of their own."""
+        return pipeline("training").expert_domains(run)
+
+    @task(map_index_template="{{ task.op_kwargs['domain'] }}", doc_md="Phase 2: a domain's own experts.")
+    def train_expert(run, domain):
+        return pipeline("training").train_expert(run, domain)
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def train_gate(run):
+        """Phase 3: how each domain mixes the experts; all else is frozen. Runs without experts, too."""
+        return pipeline("training").train_gate(run)
+
+    @task
+    def evaluate(run):
+        """Calibrate on the validation rows, then measure once on the test rows, by domain and pooled."""
+        return pipeline("training").evaluate(run)
+
+    @task
+    def register(run):
+        """Store the bundle: the first becomes champion, a later one challenger for `mmlora promote`."""
+        return pipeline("registering").register(run)
+
+    chain(validate(), run := prepare())
+    experts = train_expert.partial(run=run).expand(domain=expert_domains(train_backbone(run)))
+    chain(experts, train_gate(run), evaluate(run), register(run))
+
+
+training()

@@ -1,0 +1,1 @@
+"""What the DAG files share; free of heavy imports, so that Airflow parses them fast."""

@@ -1,0 +1,69 @@
+"""The Params of the DAGs: what the trigger form of Airflow's UI asks for.
+
+Null always means "as the settings have it", so a scheduled run, which nobody fills in, asks for nothing.
+The closed lists repeat those of :mod:`mmlora.schema`, which is too heavy for a DAG file to import; a test
+compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow.sdk import Param
+
+
+def _date(what: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Date",
+        description=f"{what} Left empty: the day (UTC) on which the run's data interval ends.",
+    )
+
+
+def _choice(title: str, values: Sequence[str], description: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        enum=[None, *values],
+        values_display={"null": "as in the settings"},
+        title=title,
+        description=description,
+    )
+
+
+def _number(title: str, description: str, *, minimum: int) -> Param:
+    description += " Left empty: as in the settings."
+    return Param(None, type=["null", "integer"], minimum=minimum, title=title, description=description)
+
+
+TRAINING = {
+    "date": _date("Train on what was known on this day at 00:00 UTC."),
+    "backbone": _choice(
+        "Backbone",
+        ["wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet"],
+        "The network that all domains share.",
+    ),
+    "adaptation": _choice("Adaptation", ["none", "mlora", "moe_mlora"], "How a domain adapts the backbone."),
+    "features": _choice("Features", ["ids", "profiles", "all"], "The model's input."),
+    "split": _choice("Split", ["random", "user", "time"], "How validation and test rows are held out."),
+    "experts_per_domain": _number(
+        "Experts a domain", "Low-rank experts that each rich domain trains.", minimum=1
+    ),
+    "seed": _number("Seed", "Seed of the initial weights, the split and the batches.", minimum=0),
+}
+"""The form of ``training``; every name but ``date`` is an option of ``prepare``."""
+
+NIGHTLY_SCORING = {
+    "date": _date("Score for this day, from what was known at its 00:00 UTC."),
+    "domains": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Domains",
+        description="Score these only, one a line. Left empty: all.",
+    ),
+    "top_k": _number("Top k", "Rows kept a user; 0 keeps all.", minimum=0),
+}
+"""The form of ``nightly_scoring``; ``top_k`` is an option of ``score``."""

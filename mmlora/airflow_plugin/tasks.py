@@ -1,0 +1,87 @@
+"""What the DAGs share: their schedule, which failures are tried again, the run's date and options.
+
+Airflow parses the DAG files, and so this one, again and again: it may import no more than the task SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from airflow.sdk import (
+    Asset,
+    CronTriggerTimetable,
+    ExceptionRetryPolicy,
+    RetryAction,
+    RetryRule,
+    get_current_context,
+)
+
+SCORES_PUBLISHED = Asset(name="mmlora_scores_published", uri="mmlora://warehouse/scores_published")
+"""Emitted at the end of a run that published anything, with ``date`` and ``loads``: schedule on it."""
+
+_RETRIES = {
+    "retries": 3,
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": 3.0,
+    "max_retry_delay": timedelta(minutes=15),
+    # A data, check or contract error comes back the same at every try. A worker that was killed raises
+    # nothing, so no policy is asked and Airflow tries again by itself.
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[RetryRule("mmlora.errors.TransientError", RetryAction.RETRY, reason="transient: another try")],
+        default=RetryAction.FAIL,
+    ),
+}
+
+
+def daily(hour: int) -> dict[str, Any]:
+    """Return a DAG's settings for a run each day at ``hour`` UTC (0 to 23), never two at once."""
+    # A DAG switched on at noon waits for its hour; by default it might run the hour that has passed at once.
+    schedule = CronTriggerTimetable(f"0 {hour} * * *", timezone="UTC", run_immediately=timedelta(minutes=10))
+    return {
+        "schedule": schedule,
+        "catchup": False,
+        "max_active_runs": 1,
+        "default_args": _RETRIES,
+        "tags": ["mmlora"],
+    }
+
+
+def pipeline(name: str) -> ModuleType:
+    """Import ``mmlora.pipeline.<name>``, whose verbs are heavy, when a task runs."""
+    return import_module(f"mmlora.pipeline.{name}")
+
+
+def run_date() -> date:
+    """Return the running task's date: the run's Param, else the end of its data interval, in UTC."""
+    context = get_current_context()
+    given = context["params"].get("date")
+    if given:
+        return date.fromisoformat(given)
+    # A run triggered without a logical date has no data interval.
+    moment: datetime = context.get("data_interval_end") or context["dag_run"].run_after
+    return moment.astimezone(UTC).date()
+
+
+def options(*names: str) -> dict[str, Any]:
+    """Return those of the run's Params that were filled in, as a verb's keyword arguments."""
+    params = get_current_context()["params"]
+    return {name: params[name] for name in names if params[name] is not None}
+
+
+def chosen(domains: Sequence[str], wanted: Collection[str] | None) -> list[str]:
+    """Return the domains that the form names, or all.
+
+    Raises:
+        UsageError: a named domain isn't one of ``domains``.
+    """
+    from mmlora.errors import UsageError
+
+    unknown = sorted(set(wanted or ()).difference(domains))
+    if unknown:
+        valid = ", ".join(domains) or "none"
+        raise UsageError(f"no domain {', '.join(map(repr, unknown))} to score; there are {valid}")
+    return [domain for domain in domains if not wanted or domain in wanted]

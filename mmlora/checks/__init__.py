@@ -1,0 +1,6 @@
+"""Checks of the offline store by Great Expectations, and the verdict on each domain.
+
+``mmlora.checks.validation.run_validation`` is the door: it reads the interactions known by a date, boils
+them down to one row a domain in DuckDB, has Great Expectations judge this small frame, writes Data Docs and
+turns the results into verdicts. ``mmlora.checks.thresholds`` and ``verdicts`` import nothing heavy.
+"""

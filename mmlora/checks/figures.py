@@ -1,0 +1,192 @@
+"""One row a domain: the small frame that both suites judge, aggregated in DuckDB.
+
+Only what was known by the as-of date counts: rows with an event before it and ``known_at`` no later. A row
+whose own times are at fault cannot be dated, so it counts as known: else the fault would hide itself.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from mmlora.checks.reading import open_interactions, read_ids
+from mmlora.checks.thresholds import Thresholds
+from mmlora.errors import DataError, UsageError
+from mmlora.schema import Id, IdTypes
+
+logger = logging.getLogger(__name__)
+
+NO_DOMAIN = "(no domain)"
+# A domain younger than this has no mean day to be held against: its first days are its launch.
+MIN_HISTORY_DAYS = 7
+
+_AS_OF = "getvariable('as_of')"
+# A time of zero, in whatever zone, is a missing time. Clocks differ by seconds and batches by minutes; to be
+# known an hour before it happened is a time zone gone wrong.
+_FUTURE = "known_at < event_timestamp - INTERVAL 1 HOUR"
+_OUT_OF_RANGE = f"event_timestamp < TIMESTAMPTZ '1970-01-02 00:00:00+00' OR {_FUTURE}"
+
+# Column of the frame -> the rows that it counts.
+FAULTS = {
+    "wrong_type": "wrong_type_found IS NOT NULL",
+    "null_user_id": "user_id IS NULL",
+    "null_item_id": "item_id IS NULL",
+    "null_domain_id": "domain_id IS NULL",
+    "null_event_timestamp": "event_timestamp IS NULL",
+    "null_known_at": "known_at IS NULL",
+    "null_label": "label IS NULL",
+    "label_not_0_or_1": "label NOT IN (0, 1)",
+    "time_out_of_range": _OUT_OF_RANGE,
+    "wrong_day_folder": "event_timestamp IS NOT NULL AND day IS DISTINCT FROM CAST(event_timestamp AS DATE)",
+}
+
+_VISIBLE = f"""
+CREATE TEMP VIEW visible AS SELECT * FROM interactions
+WHERE coalesce(known_at <= {_AS_OF}, true) AND coalesce(event_timestamp < {_AS_OF} OR {_FUTURE}, true)
+"""
+
+_FAULTS = f"""
+CREATE TEMP TABLE faults AS
+SELECT domain_id, min(event_timestamp) FILTER (NOT ({_OUT_OF_RANGE})) AS first_seen,
+    {", ".join(f"count(*) FILTER ({rows}) AS {name}" for name, rows in FAULTS.items())},
+    min(file || coalesce(' (' || wrong_type_found || ')', ''))
+        FILTER ({" OR ".join(f"({rows})" for rows in FAULTS.values())}) AS first_file_at_fault
+FROM visible GROUP BY domain_id
+"""
+
+_CLEAN = f"""
+CREATE TEMP VIEW clean AS SELECT * FROM visible
+WHERE user_id IS NOT NULL AND item_id IS NOT NULL AND domain_id IS NOT NULL AND known_at IS NOT NULL
+    AND event_timestamp < {_AS_OF}
+"""
+
+_DUPLICATES = """
+CREATE TEMP TABLE duplicates AS
+SELECT domain_id, sum(copies - 1)::BIGINT AS duplicate_keys FROM (
+    SELECT domain_id, count(*) AS copies FROM clean
+    GROUP BY domain_id, user_id, item_id, event_timestamp, known_at HAVING count(*) > 1
+) GROUP BY domain_id
+"""
+
+# The latest version of each key, over the last day and the window before it.
+_RECENT = f"""
+CREATE TEMP TABLE recent AS
+SELECT user_id, item_id, domain_id, event_timestamp, arg_max(label, known_at) AS label FROM clean
+WHERE event_timestamp >= {_AS_OF} - to_days(1 + getvariable('window_days')) GROUP BY ALL
+"""
+
+_COUNTS = f"""
+CREATE TEMP TABLE counts AS
+SELECT domain_id, count(*) FILTER (in_window) AS rows, count(*) FILTER (in_window AND label = 1) AS positives,
+    count(DISTINCT user_id) FILTER (in_window) AS users, count(DISTINCT item_id) FILTER (in_window) AS items,
+    count(*) FILTER (last_day) AS last_day_rows, count(*) FILTER (NOT last_day) AS earlier_rows
+FROM (
+    SELECT *, event_timestamp >= {_AS_OF} - to_days(getvariable('window_days')) AS in_window,
+        event_timestamp >= {_AS_OF} - to_days(1) AS last_day FROM recent
+) GROUP BY domain_id
+"""
+
+# The label rate's bounds are Wilson's at three standard deviations: five rows without a click say nothing.
+_FRAME = f"""
+WITH figures AS (
+    SELECT e.domain, e.place, {", ".join(f"coalesce(f.{name}, 0) AS {name}" for name in FAULTS)},
+        coalesce(d.duplicate_keys, 0) AS duplicate_keys, f.first_file_at_fault,
+        coalesce(c.rows, 0) AS rows, coalesce(c.positives, 0) AS positives, coalesce(c.users, 0) AS users,
+        coalesce(c.items, 0) AS items, coalesce(c.last_day_rows, 0) AS last_day_rows,
+        CASE WHEN f.first_seen IS NOT NULL
+            THEN least(date_diff('day', f.first_seen, {_AS_OF}) - 1, $window_days) END AS history_days,
+        CASE WHEN history_days >= least({MIN_HISTORY_DAYS}, $window_days)
+            THEN coalesce(c.earlier_rows, 0) / history_days END AS mean_day_rows
+    FROM expected e LEFT JOIN faults f ON f.domain_id IS NOT DISTINCT FROM e.domain_id
+        LEFT JOIN duplicates d ON d.domain_id = e.domain_id LEFT JOIN counts c ON c.domain_id = e.domain_id
+)
+SELECT * EXCLUDE (place),
+    coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
+    (positives + 4.5 - 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_least,
+    (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
+    CASE WHEN mean_day_rows IS NOT NULL
+        THEN last_day_rows / greatest(mean_day_rows, $volume_min_mean) END AS last_day_over_mean,
+    CASE WHEN mean_day_rows >= $volume_min_mean THEN last_day_rows / mean_day_rows END AS last_day_under_mean
+FROM figures ORDER BY place
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The frame and whose rows it holds.
+
+    Attributes:
+        frame: one row an expected domain, ``domain`` being its id as text fit for HTML; and one row for
+            interactions without a domain, if there are any.
+        domains: the ids in the frame's order, the one without a domain left out.
+    """
+
+    frame: pa.Table
+    domains: tuple[Id, ...]
+
+
+def compute_figures(
+    offline: Path, *, as_of: date, thresholds: Thresholds, expected_domains: Sequence[Id]
+) -> Figures:
+    """Aggregate the interactions known by ``as_of`` to one row a domain.
+
+    Args:
+        offline: the offline store's folder.
+        as_of: the date, 00:00 UTC, by which an interaction must have happened and be known.
+        thresholds: window and volume floor are used here.
+        expected_domains: domains that should have rows, beside those ever seen.
+
+    Raises:
+        DataError: a file cannot be read or lacks a column.
+        UsageError: an expected domain is no id of the store's type.
+    """
+    ids = read_ids(offline)
+    given = {_parse(domain, ids) for domain in expected_domains}
+    with tempfile.TemporaryDirectory(prefix="mmlora-checks-") as spill, duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET temp_directory = $spill", {"spill": spill})
+        connection.execute(f"SET VARIABLE as_of = TIMESTAMPTZ '{as_of} 00:00:00+00'")
+        connection.execute(f"SET VARIABLE window_days = {thresholds.window_days}")
+        open_interactions(connection, offline, ids)
+        try:
+            for statement in (_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _RECENT, _COUNTS):
+                connection.execute(statement)
+        except duckdb.Error as error:  # a footer may be whole and the pages after it not
+            raise DataError(str(offline / "interactions"), f"cannot be read to its end: {error}") from None
+        seen = [row[0] for row in connection.execute("SELECT domain_id FROM faults").fetchall()]
+        domains = tuple(sorted(given.union(domain for domain in seen if domain is not None)))
+        connection.register("expected", _expected(domains, ids, without_domain=None in seen))
+        floor = {"window_days": thresholds.window_days, "volume_min_mean": thresholds.volume_min_mean}
+        frame = connection.sql(_FRAME, params=floor).to_arrow_table()
+    logger.info("%s domains as of %s", len(domains), as_of)
+    return Figures(frame, domains)
+
+
+def _parse(domain: Id, ids: IdTypes) -> Id:
+    try:
+        return ids.parse("domain", domain)
+    except ValueError:
+        raise UsageError(
+            f"expected domain {domain!r} is no {ids.domain} as the store's domains are"
+        ) from None
+
+
+def _expected(domains: tuple[Id, ...], ids: IdTypes, *, without_domain: bool) -> pa.Table:
+    none = [None] if without_domain else []
+    # Data Docs put names into the page as they are.
+    names = [html.escape(str(domain), quote=False) for domain in domains] + [NO_DOMAIN for _ in none]
+    return pa.table(
+        {
+            "domain": pa.array(names, pa.string()),
+            "domain_id": pa.array([*domains, *none], ids.arrow("domain")),
+            "place": range(len(names)),
+        }
+    )

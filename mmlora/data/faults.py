@@ -1,0 +1,67 @@
+"""Gathers every fault of one table before anything is raised.
+
+Readers look at a whole file, note what is wrong with it here, and raise once: a person with a bad export
+sees all of its faults at the first try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmlora.errors import DataError, Fault
+
+SHOWN = 3
+"""Rows at fault that a message quotes."""
+
+
+class FaultList:
+    """The faults of one table so far.
+
+    Args:
+        table: the table as it came, for quoting rows at fault.
+        show: the columns quoted beside the one at fault (those that exist).
+    """
+
+    def __init__(self, table: pa.Table, show: Sequence[str] = ()) -> None:
+        self.table = table
+        self.show = [name for name in show if table.column_names.count(name) == 1]
+        self.found: list[Fault] = []
+
+    def add(self, what: str, column: str | None = None) -> None:
+        """Note a fault of a whole column or table."""
+        self.found.append(Fault(what, column))
+
+    def add_rows(self, what: str, column: str | None, mask: pa.ChunkedArray | pa.Array) -> None:
+        """Note a fault of the rows where ``mask`` is true; nothing when there is none."""
+        rows = np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
+        if len(rows):
+            self.found.append(Fault(what, column, len(rows), self.quote(rows[:SHOWN].tolist(), column)))
+
+    def quote(self, rows: Iterable[int], column: str | None = None) -> tuple[str, ...]:
+        """Return rows (counted from 0) as short texts; they are shown counted from 1."""
+        names = list(self.show)
+        if column is not None and column not in names and self.table.column_names.count(column) == 1:
+            names.append(column)
+        return tuple(f"row {row + 1}: {self._values(row, names)}" for row in rows)
+
+    def _values(self, row: int, names: Sequence[str]) -> str:
+        cut = self.table.select(names).slice(row, 1).to_pylist()[0]
+        return ", ".join(f"{name}={_short(value)}" for name, value in cut.items())
+
+    def raise_if_any(self, source: str) -> None:
+        """Raise everything found.
+
+        Raises:
+            DataError: there was at least one fault.
+        """
+        if self.found:
+            raise DataError(source, self.found)
+
+
+def _short(value: object) -> str:
+    text = value.isoformat() if hasattr(value, "isoformat") else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

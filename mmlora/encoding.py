@@ -1,0 +1,260 @@
+"""Encoding: from a contract's Arrow columns to the numbers that a model reads.
+
+It stands between retrieval and the model, in training and in scoring alike. Fitted once, on training
+rows; stored with the bundle. One index layout for everything with a vocabulary: 0 is missing, 1 is out of
+vocabulary, 2 and up are the known values in sorted order.
+
+========== ====================== ==================================================
+kind       Arrow column           encoded
+========== ====================== ==================================================
+categorical  string, int, bool    index, ``[N]`` int32
+bag          list of those        indices, ``[N, L]`` int32, padded with 0
+dense        number               standardised, ``[N]`` float32; missing is 0, the mean
+vector       list of numbers      ``[N, W]`` float32; missing is 0
+========== ====================== ==================================================
+
+NaN counts as missing. A side table (users, items or domains alone) is encoded with the fields it
+decides, once an entity; :meth:`Encoder.assemble` then gathers rows of several sides into batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from mmlora.batch import Batch
+from mmlora.errors import ContractError
+from mmlora.field_encoders import FIRST_KNOWN, Bag, FieldEncoder, Standard, Vector, Vocabulary, fitter, plain
+from mmlora.schema import DOMAIN_ID, FeatureContract, FeatureField, FieldKind, Id
+
+
+class Shape(NamedTuple):
+    """What the model needs to know of a field.
+
+    Attributes:
+        size: vocabulary size with the two reserved indices (categorical, bag), width (vector), 1 (dense).
+    """
+
+    name: str
+    kind: FieldKind
+    size: int
+
+
+@dataclass(frozen=True)
+class EncodedColumns:
+    """N encoded rows of some of the contract's fields.
+
+    Attributes:
+        rows: N.
+        categorical: ``[N, Fc]`` int32, a column for each of ``categorical_names``.
+        dense: ``[N, Fd]`` float32, a column for each of ``dense_names``.
+        vectors: ``[N, W]`` float32 by field name.
+        bags: ``[N, L]`` int32 by field name.
+        domain: the domain's index, ``[N]`` int32, -1 when unknown; None without a domain column.
+    """
+
+    rows: int
+    categorical_names: tuple[str, ...]
+    categorical: NDArray[np.int32]
+    dense_names: tuple[str, ...]
+    dense: NDArray[np.float32]
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    bags: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    domain: NDArray[np.int32] | None = None
+
+
+Side = tuple[EncodedColumns, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A fitted encoder of one feature contract.
+
+    Attributes:
+        contract: the fields, in the order that a batch holds them.
+        domains: the training domains, sorted; a domain's index is its place here.
+        fields: what was fitted, by field name.
+    """
+
+    contract: FeatureContract
+    domains: tuple[Id, ...]
+    fields: Mapping[str, FieldEncoder]
+
+    @classmethod
+    def fit(
+        cls,
+        contract: FeatureContract,
+        tables: pa.Table | Iterable[pa.Table],
+        *,
+        domains: Iterable[Id],
+        min_count: int = 1,
+    ) -> Encoder:
+        """Fit on training rows: one table, or many read one after another.
+
+        The same rows in the same tables give the same encoder to the last bit. Vocabularies don't depend on
+        the order of rows; a mean may, in its last bits.
+
+        Args:
+            contract: the fields to encode; each must be a column of every table.
+            tables: training rows only, or vocabularies and means would know the test rows.
+            domains: the training domains.
+            min_count: rows below which a value is out of vocabulary.
+
+        Raises:
+            ContractError: a field's column is absent or of a type that its kind can't encode.
+            DataError: vectors of a field differ in width.
+        """
+        fitters = {f.name: fitter(f, min_count) for f in contract.fields}
+        for table in [tables] if isinstance(tables, pa.Table) else tables:
+            _require(table, contract.fields)
+            for name, fit in fitters.items():
+                fit.add(table[name])
+        return cls(contract, tuple(sorted(set(domains))), {name: fit.done() for name, fit in fitters.items()})
+
+    def field_shapes(self) -> list[Shape]:
+        """Return each field's name, kind and size, in the contract's order."""
+        return [Shape(f.name, f.kind, self.fields[f.name].size) for f in self.contract.fields]
+
+    def names(self, kind: FieldKind) -> tuple[str, ...]:
+        """Return the names of a kind's fields: the order of a batch's columns."""
+        return tuple(f.name for f in self.contract.fields if f.kind == kind)
+
+    def domain_index(self, domains: pa.Array | pa.ChunkedArray | Sequence[Id]) -> NDArray[np.int32]:
+        """Return the index of each domain, ``[N]``; -1 for one absent at training."""
+        column = domains if isinstance(domains, pa.Array | pa.ChunkedArray) else pa.array(domains)
+        known = Vocabulary(plain(pa.array(self.domains)))
+        return np.maximum(known.encode(DOMAIN_ID, column) - FIRST_KNOWN, -1).astype(np.int32)
+
+    def encode(self, table: pa.Table, fields: Iterable[FeatureField] | None = None) -> EncodedColumns:
+        """Encode a table's rows.
+
+        Args:
+            table: N rows with a column for each field.
+            fields: the fields to encode, e.g. ``contract.keyed_by(["user_id"]).fields``; all when None.
+
+        Raises:
+            ContractError: a column is absent, or its type differs from the fitted one.
+            DataError: a vector has another width.
+        """
+        wanted = self.contract.fields if fields is None else tuple(fields)
+        _require(table, wanted)
+        if unknown := [f.name for f in wanted if f.name not in self.fields]:
+            raise ContractError(f"fields {unknown} are not in the contract", expected=list(self.fields))
+        encoded: dict[str, NDArray[Any]] = {
+            f.name: self.fields[f.name].encode(f.name, table[f.name]) for f in wanted
+        }
+        of_kind = {kind: [f.name for f in wanted if f.kind == kind] for kind in ("categorical", "dense")}
+        return EncodedColumns(
+            rows=table.num_rows,
+            categorical_names=tuple(of_kind["categorical"]),
+            categorical=_matrix([encoded[name] for name in of_kind["categorical"]], table.num_rows, np.int32),
+            dense_names=tuple(of_kind["dense"]),
+            dense=_matrix([encoded[name] for name in of_kind["dense"]], table.num_rows, np.float32),
+            vectors={f.name: encoded[f.name] for f in wanted if f.kind == "vector"},
+            bags={f.name: encoded[f.name] for f in wanted if f.kind == "bag"},
+            domain=self.domain_index(table[DOMAIN_ID]) if DOMAIN_ID in table.column_names else None,
+        )
+
+    def assemble(self, sides: Sequence[Side], *, label: NDArray[Any] | None = None) -> Batch:
+        """Gather rows of several sides into one batch.
+
+        Args:
+            sides: encoded columns, each with the rows to take, ``[B]``: row b of the batch joins row
+                ``rows[b]`` of every side. A field held by several sides is taken from the first.
+            label: ``[B]`` 0/1, if known.
+
+        Raises:
+            ContractError: no side holds one of the contract's fields, or none knows the domain.
+        """
+        held = {n for s, _ in sides for n in (*s.categorical_names, *s.dense_names, *s.vectors, *s.bags)}
+        absent = [f.name for f in self.contract.fields if f.name not in held]
+        domains = [s.domain[rows] for s, rows in sides if s.domain is not None]
+        if absent or not domains:
+            raise ContractError(
+                f"no side holds {', '.join(absent) or 'the domain'}", expected=self.fields.keys()
+            )
+        vectors = {n: s.vectors[n][rows] for s, rows in reversed(sides) for n in s.vectors}
+        bags = {n: s.bags[n][rows].astype(np.int64) for s, rows in reversed(sides) for n in s.bags}
+        return Batch(
+            categorical=torch.from_numpy(
+                _gather(
+                    [(s.categorical_names, s.categorical, r) for s, r in sides],
+                    self.names("categorical"),
+                    np.int64,
+                )
+            ),
+            dense=torch.from_numpy(
+                _gather([(s.dense_names, s.dense, r) for s, r in sides], self.names("dense"), np.float32)
+            ),
+            domain=torch.from_numpy(domains[0].astype(np.int64)),
+            vectors={n: torch.from_numpy(vectors[n]) for n in self.names("vector")},
+            bags={n: torch.from_numpy(bags[n]) for n in self.names("bag")},
+            label=None if label is None else torch.from_numpy(np.asarray(label).astype(np.float32)),
+        )
+
+    def to_tables(self) -> dict[str, pa.Table]:
+        """Return the vocabularies by field name; with :meth:`spec` they are the whole encoder."""
+        vocabularies = {
+            name: fitted.vocabulary if isinstance(fitted, Bag) else fitted
+            for name, fitted in self.fields.items()
+            if isinstance(fitted, Bag | Vocabulary)
+        }
+        return {name: pa.table({"value": vocabulary.values}) for name, vocabulary in vocabularies.items()}
+
+    def spec(self) -> dict[str, Any]:
+        """Return everything but the vocabularies, JSON-ready."""
+        fitted = {name: encoder.spec() for name, encoder in self.fields.items()}
+        return {"contract": self.contract.to_json(), "domains": list(self.domains), "fields": fitted}
+
+    @classmethod
+    def from_tables(cls, spec: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> Encoder:
+        """Put together what :meth:`spec` and :meth:`to_tables` took apart."""
+        contract = FeatureContract.from_json(spec["contract"])
+        fields: dict[str, FieldEncoder] = {}
+        for f in contract.fields:
+            fitted = spec["fields"][f.name]
+            if f.kind == "dense":
+                fields[f.name] = Standard(**fitted)
+            elif f.kind == "vector":
+                fields[f.name] = Vector(**fitted)
+            else:
+                vocabulary = Vocabulary(plain(tables[f.name]["value"]))
+                fields[f.name] = Bag(vocabulary, **fitted) if f.kind == "bag" else vocabulary
+        return cls(contract, tuple(spec["domains"]), fields)
+
+
+def _require(table: pa.Table, fields: Iterable[FeatureField]) -> None:
+    absent = [f.name for f in fields if f.name not in table.column_names]
+    if absent:
+        raise ContractError(
+            f"columns {', '.join(absent)} are absent; the contract's fields must all be retrieved",
+            expected=absent,
+            found=table.column_names,
+        )
+
+
+def _matrix(columns: list[NDArray[Any]], rows: int, dtype: type[np.generic]) -> NDArray[Any]:
+    out = np.empty((rows, len(columns)), dtype)
+    for place, column in enumerate(columns):
+        out[:, place] = column
+    return out
+
+
+def _gather(
+    sides: Sequence[tuple[tuple[str, ...], NDArray[Any], NDArray[np.int64]]],
+    names: tuple[str, ...],
+    dtype: type[np.generic],
+) -> NDArray[Any]:
+    """Gather each side's rows and put its columns in the order of ``names``."""
+    out = np.empty((len(sides[0][2]), len(names)), dtype)
+    place = {name: number for number, name in enumerate(names)}
+    for held, matrix, rows in reversed(sides):  # so that the first side has the last word
+        if held:
+            out[:, [place[name] for name in held]] = matrix.take(rows, axis=0)
+    return out

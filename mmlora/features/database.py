@@ -1,0 +1,33 @@
+"""One way to open DuckDB: UTC, a memory limit, and a folder to spill into."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+import duckdb
+
+MEMORY_LIMIT = "60%"
+
+
+@contextmanager
+def database(spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory DuckDB that spills to a folder of its own under ``spill``; both go on leaving."""
+    spill.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix="duckdb-", dir=spill))
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": str(folder),
+            "preserve_insertion_order": "false",
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    try:
+        yield connection
+    finally:
+        connection.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,244 @@
+"""Feast behind one door: apply the definitions, resolve the feature contract, retrieve features.
+
+The registry is a SQL one (SQLite under ``<home>/feast`` by default), and is written by ``apply`` only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.features.contract import check_projection, contract_field
+from mmlora.resources import resource
+from mmlora.schema import (
+    ENTITY_KEYS,
+    EVENT_TIMESTAMP,
+    FeatureContract,
+    FeatureField,
+    FeatureGroup,
+    IdTypes,
+    valid_names,
+)
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+PROJECT = "mmlora"
+SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlora_all"}
+_BUILD_FIRST = "run `mmlora features build --through DATE` first"
+
+
+class FeatureRepo:
+    """The workspace's feature repository.
+
+    Args:
+        home: the workspace's folder.
+        registry_url: SQLAlchemy URL of the Feast registry; SQLite under ``home`` when empty.
+    """
+
+    def __init__(self, *, home: Path, registry_url: str = "") -> None:
+        self.home = home.resolve()
+        self._offline = self.home / "offline"
+        self._folder = self.home / "feast"
+        self._registry_url = registry_url or f"sqlite:///{self._folder / 'registry.db'}"
+
+    def apply(self) -> None:
+        """Register entities, views and services, and take away those that are no longer defined.
+
+        Raises:
+            UsageError: nothing was imported, or a definition is wrong.
+            TransientError: another apply holds the lock.
+        """
+        ids = _id_types(self._offline)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._folder / ".lock", timeout=60):
+                self._write_yaml()
+                objects = self._definitions()
+                defined = {(type(o).__name__, o.name) for o in objects}
+                known = [*self._store.list_feature_services(), *self._store.list_feature_views()]
+                gone = [o for o in known if (type(o).__name__, o.name) not in defined]
+                self._store.apply(objects, objects_to_delete=gone, partial=False)
+                self._store.refresh_registry()
+        except Timeout:
+            raise TransientError(
+                f"another process is applying feature definitions ({self._folder / '.lock'})"
+            ) from None
+        logger.info("applied %d feature definitions, ids %s", len(objects), ids.to_dict())
+
+    @property
+    def applied(self) -> bool:
+        """Whether the definitions were ever applied."""
+        return (self._folder / "feature_store.yaml").exists()
+
+    def contract(self, group: FeatureGroup) -> FeatureContract:
+        """Resolve the model's input.
+
+        Args:
+            group: ``ids`` (the three ids, no Feast), ``profiles`` or ``all`` (with their FeatureService's fields).
+
+        Raises:
+            UsageError: unknown group, nothing applied, or a field of a type that has no encoding.
+        """
+        ids = _id_types(self._offline)
+        types = {name: getattr(ids, name).upper() for name in ENTITY_KEYS}
+        fields = [
+            FeatureField(key, "", (key,), types[name], "categorical") for name, key in ENTITY_KEYS.items()
+        ]
+        if group == "ids":
+            return FeatureContract("", tuple(fields))
+        if group not in SERVICES:
+            raise UsageError(
+                f"unknown feature group {group!r}; valid are {', '.join(valid_names(FeatureGroup))}"
+            )
+        store = self._applied_store()
+        from feast.errors import FeatureServiceNotFoundException
+
+        try:
+            service = store.get_feature_service(SERVICES[group])
+        except FeatureServiceNotFoundException:
+            raise UsageError(f"the Feast registry knows no {SERVICES[group]}: {_BUILD_FIRST}") from None
+        for projection in service.feature_view_projections:
+            view = store.get_feature_view(projection.name)
+            keys = tuple(column.name for column in view.entity_columns)
+            check_projection(projection, keys)
+            fields += [contract_field(view.name, keys, field) for field in projection.features]
+        return FeatureContract(service.name, tuple(fields))
+
+    def retrieve(
+        self, entities: pa.Table, contract: FeatureContract, *, known_as_of: datetime | None = None
+    ) -> pa.Table:
+        """Return the contract's features for each row, as they were at its time.
+
+        A feature's value is the latest whose event time is at or before the row's ``event_timestamp``, of those
+        known by ``known_as_of``, or by the row's own time when that is not given.
+
+        Args:
+            entities: any of the id columns, and ``event_timestamp``; as many rows as you like.
+            contract: what to read; fields keyed by an id that the rows lack are left out.
+            known_as_of: one moment for all rows (UTC when it has no zone).
+
+        Returns:
+            As many rows, in the same order, with one column for each field, named as the field.
+
+        Raises:
+            UsageError: no ``event_timestamp``, or nothing built or applied yet.
+            ContractError: the contract's features, or the ids' types, aren't those of the registry.
+        """
+        if EVENT_TIMESTAMP not in entities.column_names:
+            found = ", ".join(entities.column_names)
+            raise UsageError(f"entity rows need {EVENT_TIMESTAMP} beside their ids; they have {found}")
+        fields = contract.keyed_by(entities.column_names).fields
+        features = [field for field in fields if field.view]
+        columns = {field.name: entities.column(field.name) for field in fields if not field.view}
+        if features:
+            found = self._historical(entities, features, known_as_of)
+            columns |= {field.name: found.column(field.name) for field in features}
+        return pa.table({field.name: columns[field.name] for field in fields})
+
+    def _historical(
+        self, entities: pa.Table, features: list[FeatureField], known_as_of: datetime | None
+    ) -> pa.Table:
+        store = self._applied_store()
+        if not (self._offline / "features" / "state.json").exists():
+            raise UsageError(f"features are not built: {_BUILD_FIRST}")
+        from feast.errors import FeastObjectNotFoundException
+
+        keys = {key for field in features for key in field.keys}
+        asked = entities.select([*sorted(keys), EVENT_TIMESTAMP])
+        if known_as_of is not None:
+            moment = known_as_of if known_as_of.tzinfo else known_as_of.replace(tzinfo=UTC)
+            asked = asked.replace_schema_metadata({"known_as_of": moment.isoformat()})
+        references = [f"{field.view}:{field.name.removeprefix(field.view + '__')}" for field in features]
+        try:
+            return store.get_historical_features(
+                asked, references, full_feature_names=True, filter_by_created_timestamp=True
+            ).to_arrow()
+        except (FeastObjectNotFoundException, KeyError, ValueError) as error:
+            raise ContractError(
+                f"the feature contract asks for what the registry doesn't have ({error}): "
+                "use a bundle trained on the present features, or train anew",
+                expected=references,
+            ) from error
+
+    def _applied_store(self) -> FeatureStore:
+        if not self.applied:
+            raise UsageError(f"feature definitions were never applied in {self.home}: {_BUILD_FIRST}")
+        return self._store
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        from feast import FeatureStore
+
+        return FeatureStore(repo_path=str(self._folder))
+
+    def _write_yaml(self) -> None:
+        """Write ``feature_store.yaml`` (JSON is YAML); Feast's own tools work in this workspace too."""
+        config = {
+            "project": PROJECT,
+            "provider": "local",
+            "registry": {"registry_type": "sql", "path": self._registry_url, "cache_ttl_seconds": 60},
+            "offline_store": {
+                "type": "mmlora.features.asof_store.AsofOfflineStore",
+                "spill_location": str(self._offline / ".spill"),
+            },
+            "online_store": None,
+            "entity_key_serialization_version": 3,
+        }
+        aside = self._folder / "feature_store.yaml.new"
+        aside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        aside.replace(self._folder / "feature_store.yaml")
+
+    def _definitions(self) -> list[Any]:
+        own = resource("feature_repo/definitions.py")
+        definitions = _load(own)
+        entities = definitions.entities(self._offline)
+        views = list(definitions.views(self._offline, entities))
+        for path in sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")]):
+            if path != own:
+                module = _load(path)
+                if not callable(getattr(module, "views", None)):
+                    raise UsageError(
+                        f"{path} defines no function views(offline, entities): see feature_repo/README.md"
+                    )
+                views += module.views(self._offline, entities)
+        _check_names(view.name for view in views)
+        return [*entities.values(), *views, *definitions.services(views)]
+
+
+def _id_types(offline: Path) -> IdTypes:
+    path = offline / "ids.json"
+    if not path.exists():
+        raise UsageError(
+            f"nothing was imported under {offline}: import data first, e.g. `mmlora data import --help`"
+        )
+    return IdTypes(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"mmlora_feature_repo_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _check_names(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UsageError(f"two feature views are named {name}: rename the one in your own feature_repo")
+        seen.add(name)

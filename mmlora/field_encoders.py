@@ -1,0 +1,316 @@
+"""How each kind of field is fitted and encoded; :mod:`mmlora.encoding` puts the fields together.
+
+Every encoder maps an Arrow column of N rows to numbers, treats NaN as missing, and has a ``size`` (what
+the model needs to know of it) and a ``spec`` (what it stores beside its vocabulary).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmlora.errors import ContractError, DataError, Fault
+from mmlora.schema import FeatureField
+
+MISSING, OUT_OF_VOCABULARY, FIRST_KNOWN = 0, 1, 2
+DEFAULT_BAG_LENGTH = 16
+# A broken upstream value must not drown a row's other inputs: no training value of use lies further out.
+MAX_DEVIATIONS = 20.0
+# Its square still adds up in float64, and it fits in float32.
+LARGEST = 1e30
+
+
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return one array of int64, float64, string, a list of those, or null; NaN becomes null."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return plain(array.dictionary_decode())
+    if pa.types.is_null(kind) or kind in (pa.int64(), pa.string()):
+        return array
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return pc.cast(array, pa.int64())
+    if pa.types.is_floating(kind):
+        wide = pc.cast(array, pa.float64())
+        return pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.float64()), wide)
+    return array if _is_list(kind) else pc.cast(array, pa.string())
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _elements(name: str, column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Return a list column's elements, nulls included, and the row that each stands in."""
+    array = plain(column)
+    if pa.types.is_null(array.type):
+        return pa.nulls(0), np.zeros(0, np.int64)
+    if not _is_list(array.type):
+        raise ContractError(
+            f"field {name!r} holds {array.type} but is encoded from lists",
+            expected="list",
+            found=str(array.type),
+        )
+    parents = pc.list_parent_indices(array).to_numpy(zero_copy_only=False).astype(np.int64)
+    return plain(pc.list_flatten(array)), parents
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The known values of a field, sorted."""
+
+    values: pa.Array
+
+    @property
+    def size(self) -> int:
+        """Known values and the two reserved indices."""
+        return len(self.values) + FIRST_KNOWN
+
+    def spec(self) -> dict[str, Any]:
+        """Return nothing: the values are stored as a table."""
+        return {}
+
+    def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+        """Return ``[N]`` indices.
+
+        Raises:
+            ContractError: the column's type isn't the one that was fitted.
+        """
+        array = plain(column)
+        known = np.asarray(array.is_valid())
+        if len(self.values) == 0 or pa.types.is_null(array.type):
+            return np.where(known, OUT_OF_VOCABULARY, MISSING).astype(np.int32)
+        found = pc.index_in(self._conform(name, array), value_set=self.values)
+        index = pc.fill_null(pc.add(found, pa.scalar(FIRST_KNOWN, pa.int32())), OUT_OF_VOCABULARY)
+        return np.where(known, index.to_numpy(zero_copy_only=False), MISSING).astype(np.int32, copy=False)
+
+    def _conform(self, name: str, array: pa.Array) -> pa.Array:
+        """Cast numbers to the fitted type: a column of whole numbers with nulls often arrives as floats."""
+        fitted = self.values.type
+        if array.type == fitted:
+            return array
+        try:
+            if pa.types.is_string(array.type) == pa.types.is_string(fitted):
+                return pc.cast(array, fitted)
+        except pa.ArrowInvalid:
+            pass
+        raise ContractError(
+            f"field {name!r} holds {array.type}, but the encoder was fitted on {fitted}: "
+            f"bring the column to {fitted}, or train again",
+            expected=str(fitted),
+            found=str(array.type),
+        )
+
+
+@dataclass(frozen=True)
+class Bag:
+    """A field of lists: its vocabulary, and L, the values kept of a list (the first ones)."""
+
+    vocabulary: Vocabulary
+    length: int
+
+    @property
+    def size(self) -> int:
+        """The vocabulary's."""
+        return self.vocabulary.size
+
+    def spec(self) -> dict[str, Any]:
+        """Return L."""
+        return {"length": self.length}
+
+    def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+        """Return ``[N, L]`` indices; null elements are dropped."""
+        elements, parents = _elements(name, column)
+        index = self.vocabulary.encode(name, elements)
+        parents, index = parents[index != MISSING], index[index != MISSING]
+        counts = np.bincount(parents, minlength=len(column))
+        place = np.arange(len(parents)) - (np.cumsum(counts) - counts)[parents]
+        out = np.zeros((len(column), self.length), np.int32)
+        kept = place < self.length
+        out[parents[kept], place[kept]] = index[kept]
+        return out
+
+
+@dataclass(frozen=True)
+class Standard:
+    """A number: mean and standard deviation over training rows, after ``log1p`` where tagged."""
+
+    mean: float
+    std: float
+    log1p: bool
+
+    @property
+    def size(self) -> int:
+        """One number."""
+        return 1
+
+    def spec(self) -> dict[str, Any]:
+        """Return all of it."""
+        return {"mean": self.mean, "std": self.std, "log1p": self.log1p}
+
+    @staticmethod
+    def numbers(name: str, column: pa.Array | pa.ChunkedArray, *, log1p: bool) -> NDArray[np.float64]:
+        """Return ``[N]`` values, NaN where missing or infinite."""
+        array = plain(column)
+        if pa.types.is_string(array.type) or _is_list(array.type):
+            raise ContractError(
+                f"field {name!r} holds {array.type} but is encoded as a number",
+                expected="a number",
+                found=str(array.type),
+            )
+        values: NDArray[np.float64] = np.array(pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False))
+        values[~np.isfinite(values)] = np.nan
+        np.clip(values, -LARGEST, LARGEST, out=values)
+        return np.log1p(np.maximum(values, 0.0)) if log1p else values
+
+    def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+        """Return ``[N]`` deviations from the mean in standard deviations."""
+        values = (self.numbers(name, column, log1p=self.log1p) - self.mean) / self.std
+        return np.clip(np.nan_to_num(values, nan=0.0), -MAX_DEVIATIONS, MAX_DEVIATIONS).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A dense vector of a fixed width W; 0 when no training row had one: then all are one 0."""
+
+    width: int
+
+    @property
+    def size(self) -> int:
+        """The width."""
+        return max(self.width, 1)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the width."""
+        return {"width": self.width}
+
+    def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+        """Return ``[N, W]``; a null or empty list is all 0.
+
+        Raises:
+            DataError: a list has another width.
+        """
+        elements, parents = _elements(name, column)
+        out = np.zeros((len(column), self.size), np.float32)
+        if not self.width:
+            return out
+        counts = np.bincount(parents, minlength=len(column))
+        wrong = np.flatnonzero((counts != 0) & (counts != self.width))
+        if len(wrong):
+            rows = tuple(f"row {row}: {counts[row]} values" for row in wrong[:3].tolist())
+            raise DataError(
+                "vectors", [Fault(f"a vector must hold {self.width} values", name, len(wrong), rows)]
+            )
+        values = Standard.numbers(name, elements, log1p=False)
+        out[counts != 0] = np.nan_to_num(values).astype(np.float32).reshape(-1, self.width)
+        return out
+
+
+FieldEncoder = Vocabulary | Bag | Standard | Vector
+
+
+class VocabularyFit:
+    """Counts values over tables; those with too few rows stay out of the vocabulary."""
+
+    def __init__(self, field: FeatureField, min_count: int) -> None:
+        self.field, self.min_count = field, min_count
+        self.counts: pa.Table | None = None
+        self.longest = 1
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take in another table's column."""
+        if self.field.kind == "bag":
+            array, parents = _elements(self.field.name, column)
+            valid = np.asarray(array.is_valid())
+            self.longest = max(self.longest, int(np.bincount(parents[valid], minlength=1).max()))
+        else:
+            array = plain(column)
+        if pa.types.is_null(array.type):
+            return
+        if _is_list(array.type):
+            raise ContractError(
+                f"field {self.field.name!r} holds {array.type}: tag it kind=bag or kind=vector"
+            )
+        found = pc.value_counts(pc.drop_null(array))
+        counts = pa.table({"value": found.field("values"), "count": found.field("counts")})
+        if self.counts is not None:
+            if self.counts.schema != counts.schema:
+                raise ContractError(
+                    f"field {self.field.name!r} changes its type between tables",
+                    expected=str(self.counts.schema.field("value").type),
+                    found=str(array.type),
+                )
+            counts = pa.concat_tables([self.counts, counts])
+        merged = counts.group_by("value").aggregate([("count", "sum")])
+        self.counts = pa.table({"value": merged["value"], "count": merged["count_sum"]})
+
+    def done(self) -> Vocabulary | Bag:
+        """Return the fitted encoder."""
+        values: pa.Array = pa.array([], pa.string())
+        if self.counts is not None:
+            kept = self.counts.filter(pc.greater_equal(self.counts["count"], self.min_count))["value"]
+            values = plain(kept.take(pc.sort_indices(kept)))
+        if self.field.kind == "categorical":
+            return Vocabulary(values)
+        longest_kept = int(self.field.tag("max_length", str(DEFAULT_BAG_LENGTH)))
+        return Bag(Vocabulary(values), min(self.longest, longest_kept))
+
+
+class StandardFit:
+    """Merges mean and squared deviations over tables (Chan et al. 1979)."""
+
+    def __init__(self, field: FeatureField) -> None:
+        self.name, self.log1p = field.name, field.tag("transform") == "log1p"
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take in another table's column."""
+        values = Standard.numbers(self.name, column, log1p=self.log1p)
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return
+        count, mean = len(values), float(values.mean())
+        total, step = self.count + count, mean - self.mean
+        self.squares += float(np.square(values - mean).sum()) + step * step * self.count * count / total
+        self.mean += step * count / total
+        self.count = total
+
+    def done(self) -> Standard:
+        """Return the fitted encoder."""
+        std = float(np.sqrt(self.squares / self.count)) if self.count else 0.0
+        # A constant has a deviation of rounding errors only, which would be blown up to whole numbers.
+        if not np.isfinite(std) or std <= 1e-9 * abs(self.mean):
+            std = 1.0
+        return Standard(self.mean, std, self.log1p)
+
+
+class VectorFit:
+    """Finds the one width that the vectors have."""
+
+    def __init__(self, field: FeatureField) -> None:
+        self.name, self.width = field.name, 0
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take in another table's column."""
+        if not self.width:
+            _, parents = _elements(self.name, column)
+            self.width = (
+                int(np.bincount(parents[parents == parents[:1]], minlength=1).max()) if len(parents) else 0
+            )
+        Vector(self.width).encode(self.name, column)
+
+    def done(self) -> Vector:
+        """Return the fitted encoder."""
+        return Vector(self.width)
+
+
+def fitter(field: FeatureField, min_count: int) -> VocabularyFit | StandardFit | VectorFit:
+    """Return what fits a field of its kind."""
+    if field.kind == "dense":
+        return StandardFit(field)
+    return VectorFit(field) if field.kind == "vector" else VocabularyFit(field, min_count)

@@ -1,0 +1,1 @@
+"""One file a backbone: from embedded fields to interaction terms ``[B]`` and tower input ``[B, H0]``."""

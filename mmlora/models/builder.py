@@ -1,0 +1,120 @@
+"""From a specification, and stored parts, to a model. Only this file sees the whole specification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from mmlora.errors import UsageError
+from mmlora.models.backbones.autoint import AutoInt
+from mmlora.models.backbones.dcn import DCN, MatrixCross
+from mmlora.models.backbones.deepfm import DeepFM
+from mmlora.models.backbones.fibinet import FiBiNET
+from mmlora.models.backbones.nfm import NFM
+from mmlora.models.backbones.pnn import PNN
+from mmlora.models.backbones.wdl import WDL
+from mmlora.models.backbones.xdeepfm import XDeepFM
+from mmlora.models.ctr import CTRModel
+from mmlora.models.embedding import FieldEmbedding
+from mmlora.models.gate import OwnExpertGate, SoftmaxGate
+from mmlora.models.spec import ModelSpec
+from mmlora.models.tower import Tower
+from mmlora.schema import BackboneName
+
+# Each takes num_fields, embedding_dim and num_dense, has output_dim, and maps Embedded to ([B], [B, H0]).
+BACKBONES: dict[BackboneName, Callable[..., nn.Module]] = {
+    "wdl": WDL,
+    "nfm": NFM,
+    "autoint": AutoInt,
+    "pnn": PNN,
+    "opnn": partial(PNN, product="outer"),
+    "deepfm": DeepFM,
+    "dcn": DCN,
+    "dcn_v2": partial(DCN, cross=MatrixCross),
+    "xdeepfm": XDeepFM,
+    "fibinet": FiBiNET,
+}
+
+
+def build_model(spec: ModelSpec, *, expert_domains: Sequence[int] = ()) -> CTRModel:
+    """Return a fresh model; initial values come from torch's current random state.
+
+    Args:
+        spec: what it is made of.
+        expert_domains: the domain index of each expert; a domain may have several, or none.
+
+    Raises:
+        UsageError: experts that the adaptation has no use for, or of domains that aren't there.
+    """
+    _check_experts(spec, expert_domains)
+    embedding = FieldEmbedding(spec.fields, embedding_dim=spec.embedding_dim)
+    backbone = BACKBONES[spec.backbone](
+        num_fields=embedding.num_fields, embedding_dim=spec.embedding_dim, num_dense=embedding.num_dense
+    )
+    input_dim = int(backbone.output_dim)  # type: ignore[arg-type]  # of every backbone, see ctr.Backbone
+    tower = Tower(
+        input_dim,
+        spec.hidden_units,
+        dropout=spec.dropout,
+        num_experts=len(expert_domains),
+        rank=spec.rank,
+        alpha=spec.alpha,
+    )
+    return CTRModel(
+        embedding=embedding,
+        backbone=backbone,
+        tower=tower,
+        gate=_gate(spec, expert_domains, input_dim),
+        expert_domains=expert_domains,
+    )
+
+
+def assemble_model(
+    spec: ModelSpec,
+    *,
+    backbone: Mapping[str, Tensor],
+    experts: Sequence[tuple[int, Mapping[str, Tensor]]] = (),
+    gate: Mapping[str, Tensor] | None = None,
+) -> CTRModel:
+    """Return the model of trained parts, ready to score.
+
+    Args:
+        spec: what the parts were trained with.
+        backbone: the state of phase 1.
+        experts: (domain index, state) of each expert of phase 2, in the gate's order.
+        gate: the state of phase 3; None where there is none.
+
+    Raises:
+        ContractError: a part doesn't fit the specification or the others.
+    """
+    model = build_model(spec, expert_domains=[domain for domain, _ in experts])
+    model.load_backbone(backbone)
+    for number, (_, state) in enumerate(experts):
+        model.load_expert(number, state)
+    if gate is not None:
+        model.load_gate(gate)
+    return model.eval()
+
+
+def _gate(spec: ModelSpec, expert_domains: Sequence[int], input_dim: int) -> nn.Module | None:
+    if not expert_domains:
+        return None
+    if spec.adaptation == "mlora":
+        return OwnExpertGate(spec.num_domains, expert_domains)
+    return SoftmaxGate(
+        spec.num_domains,
+        expert_domains,
+        input_dim=input_dim,
+        by_domain=spec.gate in ("domain", "both"),
+        by_sample=spec.gate in ("sample", "both"),
+    )
+
+
+def _check_experts(spec: ModelSpec, expert_domains: Sequence[int]) -> None:
+    if expert_domains and spec.adaptation == "none":
+        raise UsageError("adaptation none has no experts: use mlora or moe_mlora, or give no expert domains")
+    unknown = sorted({domain for domain in expert_domains if not 0 <= domain < spec.num_domains})
+    if unknown:
+        raise UsageError(f"expert domains {unknown}: domain indices run from 0 to {spec.num_domains - 1}")

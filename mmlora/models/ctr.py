@@ -1,0 +1,166 @@
+"""The whole model, and the parts that it is stored in: backbone, each expert, gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmlora.batch import Batch
+from mmlora.errors import ContractError
+from mmlora.models.embedding import Embedded, FieldEmbedding
+from mmlora.models.tower import Tower
+
+State = dict[str, Tensor]
+_EXPERT_PARAMETERS = ("lora_a", "lora_b", "lora_c")
+
+
+class Backbone(Protocol):
+    """What every file of ``backbones`` offers, as an ``nn.Module``."""
+
+    output_dim: int
+
+    def __call__(self, embedded: Embedded) -> tuple[Tensor, Tensor]:
+        """``[B, F, D]`` -> interaction terms ``[B]``, tower input ``[B, H0]``."""
+
+
+class CTRModel(nn.Module):
+    """``logit = interaction terms + tower(input, gate weights)``.
+
+    Args:
+        embedding: embeds the batch.
+        backbone: interaction terms and tower input.
+        tower: the deep part, whose layers hold the experts.
+        gate: weights of the experts, ``[B, E]``; None without experts.
+        expert_domains: the domain index of each expert, ``[E]``.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding: FieldEmbedding,
+        backbone: nn.Module,
+        tower: Tower,
+        gate: nn.Module | None,
+        expert_domains: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.backbone = backbone
+        self.tower = tower
+        self.gate = gate
+        self.expert_domains = tuple(expert_domains)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """B rows of any domains -> logits ``[B]``."""
+        terms, x = cast(Backbone, self.backbone)(self.embedding(batch))
+        logits: Tensor = terms + self.tower(x, self._weights(x, batch.domain))
+        return logits
+
+    def gate_weights(self, batch: Batch) -> Tensor | None:
+        """Return the experts' weights, ``[B, E]``; None without experts."""
+        _, x = cast(Backbone, self.backbone)(self.embedding(batch))
+        return self._weights(x, batch.domain)
+
+    def _weights(self, x: Tensor, domain: Tensor) -> Tensor | None:
+        return None if self.gate is None else cast(Tensor, self.gate(x, domain))
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """What phase 1 trains: all but experts and gate."""
+        return (value for name, value in self.named_parameters() if _is_backbone(name))
+
+    def expert_parameters(self) -> Iterator[nn.Parameter]:
+        """What phase 2 trains."""
+        return (value for name, value in self.named_parameters() if _is_expert(name))
+
+    def gate_parameters(self) -> Iterator[nn.Parameter]:
+        """What phase 3 trains; nothing where the gate isn't a trained one."""
+        return iter(()) if self.gate is None else self.gate.parameters()
+
+    def backbone_state(self) -> State:
+        """Return copies of all tensors but the experts' and the gate's, by name."""
+        return {name: _copy(value) for name, value in self.state_dict().items() if _is_backbone(name)}
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`backbone_state` gave.
+
+        Raises:
+            ContractError: names or shapes differ from this model's.
+        """
+        own = {name: value for name, value in self.state_dict().items() if _is_backbone(name)}
+        _load("backbone", own, state)
+
+    def expert_state(self, expert: int) -> State:
+        """Return copies of one expert's matrices, by name and without the expert dimension."""
+        return {name: _copy(value) for name, value in self._expert(expert).items()}
+
+    def load_expert(self, expert: int, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`expert_state` gave, of any model with the same tower, as expert number ``expert``.
+
+        Raises:
+            ContractError: names or shapes differ from this model's.
+        """
+        _load(f"expert {expert}", self._expert(expert), state)
+
+    def gate_state(self) -> State:
+        """Return copies of the gate's tensors; empty where the gate isn't a trained one."""
+        return {} if self.gate is None else {n: _copy(v) for n, v in self.gate.state_dict().items()}
+
+    def load_gate(self, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`gate_state` gave.
+
+        Raises:
+            ContractError: names or shapes differ, or it was trained with other experts or in another order.
+        """
+        own = {} if self.gate is None else self.gate.state_dict()
+        if "expert_domains" in own and "expert_domains" in state:
+            trained_with = tuple(state["expert_domains"].tolist())
+            if trained_with != self.expert_domains:
+                raise ContractError(
+                    f"gate: it mixes experts of domains {trained_with}, "
+                    f"the model holds {self.expert_domains}: "
+                    "give the experts in the gate's order, or train the gate again",
+                    expected=trained_with,
+                    found=self.expert_domains,
+                )
+        _load("gate", own, state)
+
+    def _expert(self, expert: int) -> State:
+        """One expert's own tensors: views, so that copying into them loads it."""
+        if not 0 <= expert < len(self.expert_domains):
+            raise ContractError(f"expert {expert}: the model holds {len(self.expert_domains)} experts")
+        return {name: value[expert] for name, value in self.state_dict().items() if _is_expert(name)}
+
+
+def _is_expert(name: str) -> bool:
+    return name.rpartition(".")[2] in _EXPERT_PARAMETERS
+
+
+def _is_backbone(name: str) -> bool:
+    return not _is_expert(name) and not name.startswith("gate.")
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _load(part: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy ``state`` into ``own`` when names and shapes agree."""
+    expected = {name: tuple(value.shape) for name, value in own.items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if expected != found:
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
+        raise ContractError(
+            f"{part}: its tensors are not this model's ("
+            + "; ".join(f"{name}: {found.get(name)} for {expected.get(name)}" for name in wrong[:4])
+            + "): use the specification that it was trained with",
+            expected=expected,
+            found=found,
+        )
+    with torch.no_grad():
+        for name, value in state.items():
+            own[name].copy_(value)

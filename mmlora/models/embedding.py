@@ -1,0 +1,104 @@
+"""Embeddings of all input fields: one table, one lookup a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmlora.batch import Batch
+from mmlora.models.spec import FieldShape
+
+_INITIAL_STD = 0.01
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """B rows of F embedded fields.
+
+    Attributes:
+        fields: embeddings of the categorical fields, bags and vectors, in that order, ``[B, F, D]``.
+        dense: dense values as they came, ``[B, Fd]``.
+        linear: first-order term, the sum of one weight a field value, ``[B]``.
+    """
+
+    fields: Tensor
+    dense: Tensor
+    linear: Tensor
+
+
+class FieldEmbedding(nn.Module):
+    """Embed every field, and sum its first-order weights.
+
+    All vocabularies lie in one table, each at its own offset. A row is D + 1 wide: the embedding, then the
+    value's first-order weight; so a batch costs one lookup, and one gradient. Bags are mean-pooled over their
+    values (an empty bag is 0); vectors are projected to D + 1; dense values go on as they are, with a
+    first-order weight each.
+
+    Args:
+        fields: shapes of the inputs, in the order of the encoded columns.
+        embedding_dim: D.
+    """
+
+    def __init__(self, fields: Sequence[FieldShape], *, embedding_dim: int) -> None:
+        super().__init__()
+        categorical = [field for field in fields if field.kind == "categorical"]
+        bags = [field for field in fields if field.kind == "bag"]
+        vectors = [field for field in fields if field.kind == "vector"]
+        self.num_dense = sum(field.kind == "dense" for field in fields)
+        self.num_fields = len(categorical) + len(bags) + len(vectors)
+        self.embedding_dim = embedding_dim
+
+        sizes = [field.size for field in (*categorical, *bags)]
+        starts = [sum(sizes[:place]) for place in range(len(sizes))]
+        self.num_categorical = len(categorical)
+        self.offsets: Tensor
+        self.register_buffer(
+            "offsets", torch.tensor(starts[: len(categorical)], dtype=torch.int64), persistent=False
+        )
+        self.bag_offsets = dict(zip([bag.name for bag in bags], starts[len(categorical) :], strict=True))
+        self.table = nn.Parameter(torch.empty(sum(sizes), embedding_dim + 1))
+        # A list, because a feature's name may hold what a module's name may not.
+        self.vector_names = [field.name for field in vectors]
+        self.projections = nn.ModuleList(nn.Linear(field.size, embedding_dim + 1) for field in vectors)
+        self.dense_weight = nn.Parameter(torch.zeros(self.num_dense))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the embeddings; first-order weights start at 0."""
+        with torch.no_grad():
+            self.table.normal_(std=_INITIAL_STD)
+            self.table[:, -1] = 0.0
+
+    def forward(self, batch: Batch) -> Embedded:
+        """``categorical [B, Fc]``, bags ``[B, L]``, vectors ``[B, W]`` -> ``[B, F, D]``, and the rest."""
+        rows = self._look_up(batch)  # [B, F, D + 1]
+        linear = rows[:, :, -1].sum(1)
+        if self.num_dense:
+            linear = linear + batch.dense @ self.dense_weight
+        return Embedded(rows[:, :, :-1], batch.dense, linear)
+
+    def _look_up(self, batch: Batch) -> Tensor:
+        index = batch.categorical + self.offsets
+        bags = [batch.bags[name] for name in self.bag_offsets]
+        if bags:
+            shifted = [bag + start for bag, start in zip(bags, self.bag_offsets.values(), strict=True)]
+            index = torch.cat([index, *shifted], 1)
+        found = F.embedding(index, self.table)  # [B, Fc + sum of L, D + 1]
+        if not bags and not self.vector_names:
+            return found
+        parts = list(torch.split(found, [self.num_categorical, *(bag.shape[1] for bag in bags)], 1))
+        parts[1:] = [_mean(values, bag != 0) for values, bag in zip(parts[1:], bags, strict=True)]
+        for name, projection in zip(self.vector_names, self.projections, strict=True):
+            parts.append(projection(batch.vectors[name]).unsqueeze(1))
+        return torch.cat(parts, 1)
+
+
+def _mean(values: Tensor, present: Tensor) -> Tensor:
+    """Mean of ``values [B, L, D]`` where ``present [B, L]``; 0 where nothing is -> ``[B, 1, D]``."""
+    weight = present.to(values.dtype)
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1.0)
+    return torch.bmm(weight.unsqueeze(1), values)

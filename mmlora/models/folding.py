@@ -1,0 +1,76 @@
+"""A model compiled for one domain: where the gate sees the domain alone, the experts fold into plain weights.
+
+``W' = W + (alpha / rank) sum_e g_e A_e B_e`` and ``b' = b + (alpha / rank) sum_e g_e c_e``, exactly what
+:class:`~mmlora.models.lora.MoELoRALinear` computes row by row (LoRA, https://arxiv.org/abs/2106.09685),
+so a mixture of experts scores as fast as the backbone alone. A gate that sees the sample stays as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmlora.models.ctr import CTRModel
+from mmlora.models.gate import OwnExpertGate, SoftmaxGate
+from mmlora.models.lora import MoELoRALinear
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def fold(model: CTRModel, domain: int) -> CTRModel:
+    """Return the model of one domain, ready to score; without experts wherever the gate allows.
+
+    The given model stays as it is. What isn't folded shares its memory, so a large embedding isn't copied;
+    moving or casting the result leaves the given model where it is.
+
+    Args:
+        model: any model.
+        domain: the domain's index; -1 for one absent at training, which gets the backbone exactly.
+    """
+    folded = shallow_copy(model).eval()
+    if folded.gate is None:
+        return folded
+    weights = domain_weights(folded.gate, domain)
+    if weights is None:
+        return folded
+    for layer in folded.tower.layers:
+        _fold_layer(cast(MoELoRALinear, layer), weights)
+    folded.gate, folded.expert_domains = None, ()
+    return folded
+
+
+def domain_weights(gate: nn.Module, domain: int) -> Tensor | None:
+    """Return the weights that a gate gives every row of a domain, ``[E]``; None where rows differ."""
+    if isinstance(gate, OwnExpertGate):
+        return gate.shares[domain + 1]
+    softmax = cast(SoftmaxGate, gate)
+    absent = domain < 0 or not bool(softmax.present[domain])
+    if softmax.weight is not None and not absent:
+        return None
+    index = torch.tensor([domain], device=softmax.present.device)
+    no_sample = softmax.present.new_zeros(1, 0 if softmax.weight is None else len(softmax.weight))
+    with torch.no_grad():
+        return cast(Tensor, softmax(no_sample, index))[0]
+
+
+def shallow_copy(module: _Module) -> _Module:
+    """Copy a module so that its tensors share memory with the given one's, and nothing else is shared."""
+    shared: dict[int, object] = {id(p): nn.Parameter(p.detach(), False) for p in module.parameters()}
+    shared |= {id(buffer): buffer.detach() for buffer in module.buffers()}
+    return copy.deepcopy(module, shared)
+
+
+def _fold_layer(layer: MoELoRALinear, weights: Tensor) -> None:
+    """Put experts of fixed weights ``[E]`` into the layer's own ``W`` and ``b``."""
+    share = (weights * layer.scale).double()
+    # In float64, because the sum over experts and ranks is rounded once here and never in training.
+    if bool(share.any()):
+        matrices = torch.einsum("e,eir,ero->oi", share, layer.lora_a.double(), layer.lora_b.double())
+        layer.weight = nn.Parameter((layer.weight + matrices).to(layer.weight.dtype), False)
+        layer.bias = nn.Parameter((layer.bias + share @ layer.lora_c.double()).to(layer.bias.dtype), False)
+    for name in ("lora_a", "lora_b", "lora_c"):
+        setattr(layer, name, nn.Parameter(getattr(layer, name)[:0], False))
+    layer.num_experts = 0

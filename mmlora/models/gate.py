@@ -1,0 +1,97 @@
+"""How much each expert counts for a row: by its own domain, or as a trained gate says.
+
+A domain index of -1 (absent at training) gives a row of zeros: the backbone alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# What a domain's own experts get together before the gate is trained: it starts near what phase 2 has proved.
+_OWN_SHARE = 0.9
+
+
+class OwnExpertGate(nn.Module):
+    """The gate of ``mlora``: each domain uses its own experts, equally; nothing is trained.
+
+    Args:
+        num_domains: domains seen in training.
+        expert_domains: the domain index of each expert, ``[E]``.
+    """
+
+    def __init__(self, num_domains: int, expert_domains: Sequence[int]) -> None:
+        super().__init__()
+        own = _own_experts(num_domains, expert_domains)
+        share = own / own.sum(1, keepdim=True).clamp(min=1.0)
+        self.shares: Tensor  # row 0 is the unknown domain's
+        self.register_buffer("shares", F.pad(share, (0, 0, 1, 0)), persistent=False)
+
+    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        """``x [B, H0]`` (unused), ``domain [B]`` -> ``[B, E]``."""
+        return F.embedding(domain + 1, self.shares)
+
+
+class SoftmaxGate(nn.Module):
+    """The gate of ``moe_mlora``: ``softmax(T[domain] + x V)`` over the experts.
+
+    ``domain`` has the table T of logits only, ``sample`` the product with the tower's input only, ``both``
+    their sum. T starts with most weight on a domain's own experts (all alike for a domain without one); V
+    starts at 0.
+
+    Args:
+        num_domains: domains seen in training.
+        expert_domains: the domain index of each expert, ``[E]``.
+        input_dim: H0, width of the tower's input.
+        by_domain: whether the gate sees the domain.
+        by_sample: whether the gate sees the row's tower input.
+    """
+
+    def __init__(
+        self,
+        num_domains: int,
+        expert_domains: Sequence[int],
+        *,
+        input_dim: int,
+        by_domain: bool,
+        by_sample: bool,
+    ) -> None:
+        super().__init__()
+        experts = len(expert_domains)
+        self.expert_domains: Tensor  # saved, because the gate's columns mean nothing in another order
+        self.register_buffer("expert_domains", torch.tensor(expert_domains, dtype=torch.int64))
+        self.present: Tensor  # domains that had rows when the gate was trained; the others get the backbone
+        self.register_buffer("present", torch.ones(num_domains, dtype=torch.float32))
+        own = _own_experts(num_domains, expert_domains)
+        self.table = nn.Parameter(_initial_logits(own)) if by_domain else None
+        self.weight = nn.Parameter(torch.zeros(input_dim, experts)) if by_sample else None
+        self.bias = nn.Parameter(torch.zeros(experts)) if by_sample and not by_domain else None
+
+    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        """``x [B, H0]``, ``domain [B]`` -> ``[B, E]``, rows summing to 1, or to 0 for a domain not seen."""
+        known = domain.clamp(min=0)
+        logits = x.new_zeros(()) if self.bias is None else self.bias
+        if self.table is not None:
+            logits = logits + F.embedding(known, self.table)
+        if self.weight is not None:
+            logits = logits + x @ self.weight
+        present = self.present[known] * (domain >= 0)
+        return torch.softmax(logits, 1) * present.unsqueeze(1)
+
+
+def _own_experts(num_domains: int, expert_domains: Sequence[int]) -> Tensor:
+    """Return ``[num_domains, E]``: 1 where the expert is the domain's own."""
+    experts = torch.tensor(expert_domains, dtype=torch.int64)
+    return (torch.arange(num_domains).unsqueeze(1) == experts).float()
+
+
+def _initial_logits(own: Tensor) -> Tensor:
+    """Return logits that give a domain's own experts their starting share together."""
+    mine = own.sum(1, keepdim=True)
+    others = own.shape[1] - mine
+    odds = math.log(_OWN_SHARE / (1 - _OWN_SHARE)) + torch.log(others.clamp(min=1) / mine.clamp(min=1))
+    return own * torch.where((mine > 0) & (others > 0), odds, 0.0)

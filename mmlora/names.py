@@ -1,0 +1,21 @@
+"""The closed vocabularies, apart from the schema so that the command line and DAG files read them at once."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+FeatureGroup = Literal["ids", "profiles", "all"]
+FieldKind = Literal["categorical", "dense", "vector", "bag"]
+BackboneName = Literal[
+    "wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet"
+]
+Adaptation = Literal["none", "mlora", "moe_mlora"]
+GateInput = Literal["domain", "sample", "both"]
+SplitName = Literal["random", "user", "time", "file"]
+Verdict = Literal["rich", "thin", "absent", "broken"]
+LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
+
+
+def valid_names(literal: object) -> tuple[str, ...]:
+    """Return the members of a ``Literal``, for messages and command-line choices."""
+    return get_args(literal)

@@ -1,0 +1,68 @@
+"""``mmlora backfill``: a domain's past dates, in order, each scored as it would have been that night."""
+
+from __future__ import annotations
+
+import time
+from datetime import date, timedelta
+from typing import Any
+
+from mmlora.errors import UsageError
+from mmlora.pipeline.promotion import CHAMPION
+from mmlora.pipeline.scoring import score_and_publish
+from mmlora.pipeline.workspace import Progress, open_workspace, silent
+
+
+def backfill(
+    domain: str,
+    start: date,
+    end: date,
+    *,
+    top_k: int | None = None,
+    model_version: str | None = None,
+    plan_only: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Score and publish a domain's dates from ``start`` to ``end``, both included.
+
+    A date that this model has published already is left alone, so a stopped backfill goes on where it was. A
+    date that fails doesn't stop the later ones.
+
+    Returns:
+        ``plan`` (date, action, model version), and unless ``plan_only`` what ``score_and_publish`` returns.
+
+    Raises:
+        UsageError: the dates are the wrong way round, or there is no such domain or model.
+    """
+    if start > end:
+        raise UsageError(f"--start {start} is after --end {end}: give the earlier date first")
+    workspace = open_workspace()
+    target = workspace.domain(domain)
+    with workspace.open_warehouse() as warehouse:
+        version = model_version or warehouse.current(CHAMPION, target)
+        published = {
+            found.score_date: found.model_version
+            for found in warehouse.publications(domain=target, start=start, end=end)
+        }
+    if version is None:
+        raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
+    workspace.bundles.load(version)
+    days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
+    plan = [
+        {
+            "score_date": day.isoformat(),
+            "action": "keep" if published.get(day) == version else "score",
+            "model_version": version,
+        }
+        for day in days
+    ]
+    if plan_only:
+        return {"plan": plan}
+    begun, loads = time.monotonic(), []
+    to_score = [day for day in days if published.get(day) != version]
+    for number, day in enumerate(to_score):
+        progress(f"backfill {domain}", number, len(to_score))
+        result = score_and_publish(day, domain=domain, top_k=top_k, model_version=version)
+        loads += result["loads"]
+    progress(f"backfill {domain}", len(to_score), len(to_score))
+    pairs = sum(row["pairs"] or 0 for row in loads if row["state"] == "published")
+    return {"plan": plan, "loads": loads, "skipped": [], "pairs": pairs, "seconds": time.monotonic() - begun}

@@ -1,0 +1,40 @@
+"""``mmlora features build``: activity views up to a date, then Feast's registry."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import date
+from typing import Any
+
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+
+
+def build_features(through: date, *, progress: Progress = silent) -> dict[str, Any]:
+    """Compute the activity rows stamped up to ``through`` 00:00 UTC and apply the feature definitions."""
+    workspace = open_workspace()
+    report = _build(workspace, through, progress)
+    workspace.feature_repo.apply()
+    return report
+
+
+def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
+    """Build what is missing up to ``through``; the definitions are applied only when all was built anew."""
+    report = _build(workspace, through, progress)
+    if report["since"] is None or not workspace.feature_repo.applied:
+        workspace.feature_repo.apply()
+    return report
+
+
+def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str, Any]:
+    from mmlora.features.build import build
+
+    workspace.store.ids  # noqa: B018  says "import data first" before anything is made
+    settings = workspace.settings.features
+    report = build(
+        workspace.offline,
+        through=through,
+        prior_ctr=settings.prior_ctr,
+        prior_weight=settings.prior_weight,
+        progress=progress,
+    )
+    return asdict(report)

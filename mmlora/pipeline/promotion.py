@@ -1,0 +1,69 @@
+"""``mmlora promote`` and ``rollback``: who scores is decided in the warehouse; MLflow's aliases mirror it."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from mmlora.errors import UsageError
+from mmlora.pipeline.workspace import Workspace, open_workspace
+from mmlora.schema import Id
+
+logger = logging.getLogger(__name__)
+
+Alias = Literal["champion", "challenger"]
+CHAMPION: Alias = "champion"
+CHALLENGER: Alias = "challenger"
+
+
+def promote(
+    model_version: str, *, domain: str | None = None, why: str = "promoted by hand"
+) -> dict[str, Any]:
+    """Make a model version the champion of all domains, or of one.
+
+    Raises:
+        UsageError: no such version or domain.
+    """
+    workspace = open_workspace()
+    target = None if domain is None else workspace.domain(domain)
+    bundle = workspace.bundles.load(model_version)
+    with workspace.open_warehouse() as warehouse:
+        before = warehouse.current(CHAMPION, target)
+    metrics = {phase: values["wauc"] for phase, values in bundle.manifest.metrics.items()}
+    decide(workspace, model_version, domain=target, alias=CHAMPION, why=why, metrics=metrics)
+    return {"model_version": model_version, "domain": domain, "before": before}
+
+
+def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> dict[str, Any]:
+    """Make the champion before this one the champion again, by a new decision: the record keeps both.
+
+    Raises:
+        UsageError: there was no other champion before.
+    """
+    workspace = open_workspace()
+    target = None if domain is None else workspace.domain(domain)
+    with workspace.open_warehouse() as warehouse:
+        decisions = warehouse.promotions(CHAMPION, target)
+    versions = [decision.model_version for decision in decisions]
+    earlier = next((version for version in versions if version != versions[0]), None)
+    if earlier is None:
+        raise UsageError(f"there is no earlier champion of {domain or 'all domains'} to go back to")
+    return promote(earlier, domain=domain, why=why)
+
+
+def decide(
+    workspace: Workspace,
+    model_version: str,
+    *,
+    domain: Id | None,
+    alias: Alias,
+    why: str,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Append the decision to the warehouse, then mirror it in MLflow, which has one alias for all domains."""
+    with workspace.open_warehouse() as warehouse:
+        warehouse.promote(domain, model_version, alias=alias, who=getpass.getuser(), why=why, metrics=metrics)
+    if domain is None:
+        workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))

@@ -1,0 +1,110 @@
+"""Registration: a finished run becomes a bundle, a champion or challenger, and a run in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import mmlora
+from mmlora.errors import UsageError
+from mmlora.pipeline.promotion import CHALLENGER, CHAMPION, Alias, decide
+from mmlora.pipeline.runs import Run
+from mmlora.pipeline.training import data_of, expert_records, open_run, spec_of
+from mmlora.pipeline.workspace import Workspace
+from mmlora.schema import Id
+
+if TYPE_CHECKING:
+    from mmlora.registry.tracking import Point
+
+
+def register(run_id: str) -> str:
+    """Store a run's bundle; the first becomes champion, a later one challenger.
+
+    Returns:
+        The model version; the same run gives the same.
+
+    Raises:
+        UsageError: the run isn't evaluated yet.
+    """
+    workspace, run = open_run(run_id)
+    if (done := run.result("registered")) is not None:
+        return str(done["model_version"])
+    version = workspace.bundles.save(_manifest(workspace, run))
+    with workspace.open_warehouse() as warehouse:
+        alias: Alias = CHALLENGER if warehouse.current(CHAMPION) else CHAMPION
+    why = "the first model" if alias == CHAMPION else "newly trained"
+    metrics = {phase: values["wauc"] for phase, values in _evaluation(run)["metrics"].items()}
+    decide(workspace, version, domain=None, alias=alias, why=why, metrics=metrics)
+    _track(workspace, run, version)
+    run.record("registered", {"model_version": version, "alias": alias})
+    return version
+
+
+def _evaluation(run: Run) -> dict[str, Any]:
+    evaluation = run.result("evaluation")
+    if evaluation is None:
+        raise UsageError(f"run {run.run_id} isn't evaluated yet: evaluate it before registering")
+    return evaluation
+
+
+def _manifest(workspace: Workspace, run: Run) -> Any:
+    from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
+
+    data, evaluation = data_of(workspace, run), _evaluation(run)
+    gate = run.result("gate")
+    backbone = run.result("backbone")
+    assert backbone is not None  # it was evaluated
+    return Manifest(
+        as_of=date.fromisoformat(run.config["as_of"]),
+        spec=spec_of(workspace, run).to_dict(),
+        contract=data.manifest.contract,
+        encoder=put_encoder(workspace.parts, data.encoder),
+        backbone=backbone["part"],
+        calibration=evaluation["calibration"],
+        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(run)),
+        gate=gate["part"] if gate else None,
+        training_domains=tuple(data.domains),
+        ids=workspace.ids,
+        block_rows=workspace.settings.scoring.block_rows,
+        data_fingerprint=data.manifest.fingerprint,
+        metrics=evaluation["metrics"],
+        code_version=mmlora.__version__,
+    )
+
+
+def _track(workspace: Workspace, run: Run, version: str) -> None:
+    """Copy the run into MLflow: what was asked, the curves of each phase and domain, the test metrics."""
+    names = data_of(workspace, run).domains
+    tracking = workspace.tracking
+    mlflow_run = tracking.start_run(run.run_id, params=run.config, tags={"model_version": version})
+    for step in ("backbone", "expert-", "gate"):
+        for record in run.steps(step):
+            tracking.log_points(mlflow_run, _curves(record["report"], names))
+    tracking.log_points(mlflow_run, _test_points(_evaluation(run)["metrics"]))
+    tracking.end_run(mlflow_run)
+
+
+def _curves(report: dict[str, Any], names: list[Id]) -> Iterator[Point]:
+    from mmlora.registry.tracking import Point
+
+    domain = None if report["domain"] is None else names[report["domain"]]
+    phase = report["phase"] if not report["slot"] else f"{report['phase']}{report['slot']}"
+    if report["start_metric"] is not None:
+        yield Point(phase, report["metric"], 0, report["start_metric"], domain)
+    for epoch in report["history"]:
+        yield Point(phase, "train_loss", epoch["epoch"], epoch["train_loss"], domain)
+        yield Point(phase, report["metric"], epoch["epoch"], epoch["metric"], domain)
+
+
+def _test_points(metrics: dict[str, Any]) -> Iterator[Point]:
+    from mmlora.registry.tracking import Point
+
+    for phase, values in metrics.items():
+        yield Point(
+            f"test/{phase}", "wauc", 0, values["wauc"] if values["wauc"] is not None else float("nan")
+        )
+        for domain, row in values["by_domain"].items():
+            for name in ("auc", "logloss", "calibration"):
+                if row[name] is not None:
+                    yield Point(f"test/{phase}", name, 0, row[name], domain)

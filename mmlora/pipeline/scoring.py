@@ -1,0 +1,283 @@
+"""``mmlora score``: candidates -> features -> scores -> audit -> publication, one load a domain and date."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlora.errors import CheckError, ContractError, MmloraError, UsageError
+from mmlora.pipeline.features import ensure_features
+from mmlora.pipeline.promotion import CHAMPION
+from mmlora.pipeline.validation import verdicts_as_of
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, TIMESTAMP, USER_ID, Id, midnight
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmlora.registry.bundle import Bundle
+    from mmlora.scoring.candidates import Candidates
+    from mmlora.scoring.score import SideFeatures
+    from mmlora.warehouse.loads import Load
+    from mmlora.warehouse.warehouse import Warehouse
+
+logger = logging.getLogger(__name__)
+
+
+def scoring_domains(on: date) -> list[str]:
+    """Return the domains to score on a date: every known one but those whose verdict is ``broken``."""
+    workspace = open_workspace()
+    broken = _broken(workspace, on)
+    return [str(domain) for domain in workspace.expected_domains() if domain not in broken]
+
+
+def score(
+    on: date,
+    domain: str,
+    *,
+    top_k: int | None = None,
+    pairs: Path | None = None,
+    known_as_of: datetime | None = None,
+    model_version: str | None = None,
+    progress: Progress = silent,
+) -> str:
+    """Score one domain's candidates of a date into a staged, audited load.
+
+    Args:
+        on: the score date; features are read as of its 00:00 UTC.
+        domain: the domain.
+        top_k: rows kept a user; 0 keeps all; the setting when None.
+        pairs: a Parquet file of (user_id, item_id) instead of users x items.
+        known_as_of: the second cutoff of DESIGN's "Time"; ``on`` 00:00 UTC when None.
+        model_version: the model; the domain's champion when None.
+        progress: told the pairs done.
+
+    Returns:
+        The ``load_id``.
+
+    Raises:
+        CheckError: the domain's verdict is ``broken``, or the audit said no; the load is rejected.
+        ContractError: the model was trained on other features than the feature store gives.
+        UsageError: no such domain or model.
+    """
+    workspace = open_workspace()
+    target = workspace.domain(domain)
+    if target in (broken := _broken(workspace, on)):
+        raise CheckError(f"domain {domain!r} on {on} is broken and isn't scored", broken[target])
+    ensure_features(workspace, on)
+    with workspace.open_warehouse() as warehouse:
+        bundle = workspace.bundles.load(_version(warehouse, target, model_version))
+        _check_contract(workspace, bundle)
+        load = warehouse.begin_load(
+            target,
+            on,
+            model_version=bundle.manifest.model_version,
+            contract_hash=bundle.contract.hash,
+            stale_after=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
+        )
+        job = _Job(workspace, warehouse, bundle, load, known_as_of, progress)
+        try:
+            job.run(pairs, workspace.settings.scoring.top_k if top_k is None else top_k)
+        except CheckError:
+            raise
+        except BaseException as error:
+            warehouse.fail(load, reason=f"{type(error).__name__}: {error}")
+            shutil.rmtree(workspace.staging_folder(load.load_id), ignore_errors=True)
+            raise
+        return load.load_id
+
+
+def publish(load_id: str) -> str:
+    """Publish a staged load: write its rows, then move the pointer; a published one is left as it is.
+
+    Its staged files go once readers follow it, or a later load.
+    """
+    workspace = open_workspace()
+    folder = workspace.staging_folder(load_id)
+    with workspace.open_warehouse() as warehouse:
+        warehouse.publish(warehouse.load(load_id), sorted(folder.glob("part-*.parquet")))
+    shutil.rmtree(folder, ignore_errors=True)
+    return load_id
+
+
+def score_and_publish(
+    on: date, *, domain: str | None = None, progress: Progress = silent, **options: Any
+) -> dict[str, Any]:
+    """Score and publish a date's domains, each by itself: one that fails doesn't stop the others.
+
+    Args:
+        on: the score date.
+        domain: this domain only.
+        progress: told the pairs done.
+        options: see :func:`score`.
+
+    Returns:
+        ``loads`` (one row a domain), ``skipped``, ``pairs`` published and ``seconds`` in all.
+    """
+    workspace = open_workspace()
+    begun = time.monotonic()
+    domains = [str(workspace.domain(domain))] if domain else scoring_domains(on)
+    rows = [_one(workspace, on, name, progress, options) for name in domains]
+    skipped = (
+        []
+        if domain
+        else [{"domain_id": str(d), "reason": "; ".join(why)} for d, why in _broken(workspace, on).items()]
+    )
+    return {
+        "loads": rows,
+        "skipped": skipped,
+        "pairs": sum(row["pairs"] or 0 for row in rows if row["state"] == "published"),
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def _one(
+    workspace: Workspace, on: date, domain: str, progress: Progress, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Score and publish one domain; a failure becomes a row that says why."""
+    begun = time.monotonic()
+    empty = dict.fromkeys(("users", "items", "pairs", "rows", "model_version"))
+    row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat(), "state": "failed", **empty}
+    try:
+        load_id = publish(score(on, domain, progress=progress, **options))
+    except UsageError:
+        raise
+    except MmloraError as error:
+        logger.debug("domain %s, %s failed", domain, on, exc_info=True)
+        return {**row, "reason": str(error), "seconds": time.monotonic() - begun}
+    with workspace.open_warehouse() as warehouse:
+        load = warehouse.load(load_id)
+    sizes = {name: (load.checks or {}).get(name) for name in ("users", "items", "pairs")}
+    done = {"load_id": load_id, "state": load.state, "rows": load.rows, "model_version": load.model_version}
+    return {**row, **sizes, **done, "reason": load.reason, "seconds": time.monotonic() - begun}
+
+
+class _Job:
+    """One load from candidates to audit."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        warehouse: Warehouse,
+        bundle: Bundle,
+        load: Load,
+        known_as_of: datetime | None,
+        progress: Progress,
+    ) -> None:
+        self.workspace, self.warehouse, self.bundle, self.load = workspace, warehouse, bundle, load
+        self.known_as_of, self.progress = known_as_of, progress
+        self.domain, self.on = load.domain_id, load.score_date
+        self.last_beat = time.monotonic()
+
+    def run(self, pairs: Path | None, top_k: int) -> None:
+        """Stage the load and mark it staged, or reject it."""
+        from mmlora.scoring.audit import Expected, audit_load
+        from mmlora.scoring.score import score_candidates
+
+        folder = self.workspace.staging_folder(self.load.load_id)
+        candidates = self._candidates(pairs)
+        staged = score_candidates(
+            candidates,
+            model=self.bundle.model(),
+            encoder=self.bundle.encoder(),
+            calibration=self.bundle.calibration,
+            features=self._features(candidates),
+            ids=self.workspace.ids,
+            domain=self.domain,
+            on=self.on,
+            folder=folder,
+            top_k=top_k,
+            block_rows=self.bundle.manifest.block_rows,
+            threads=self.workspace.settings.training.threads,
+            progress=self._beat,
+        )
+        expected = Expected.of(candidates, staged, top_k=top_k)
+        report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
+        sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
+        checks = {**sizes, "seconds": staged.seconds, "audit": [asdict(check) for check in report.checks]}
+        if not report.passed:
+            self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
+            raise CheckError(f"audit of load {self.load.load_id}", report.failures)
+        self.warehouse.mark_staged(
+            self.load, rows=staged.rows, content_hash=staged.content_hash, checks=checks
+        )
+
+    def _candidates(self, pairs: Path | None) -> Candidates:
+        from mmlora.scoring.candidates import find_candidates
+        from mmlora.scoring.pair_table import read_pairs
+
+        if pairs is not None:
+            return read_pairs(pairs, ids=self.workspace.ids, domain=self.domain)
+        return find_candidates(
+            self.workspace.offline,
+            domain=self.domain,
+            on=self.on,
+            known_as_of=self.known_as_of,
+            active_days=self.workspace.settings.scoring.active_days,
+        )
+
+    def _features(self, candidates: Candidates) -> SideFeatures:
+        """Read each side once: users (in this domain), items (in this domain), the domain."""
+        import pyarrow as pa
+
+        from mmlora.scoring.score import SideFeatures
+
+        arrow = self.workspace.ids.arrow("domain")
+        return SideFeatures(
+            users=self._side({USER_ID: candidates.users}, len(candidates.users)),
+            items=self._side({ITEM_ID: candidates.items}, len(candidates.items)),
+            domain=self._side({DOMAIN_ID: pa.array([self.domain], arrow)}, 1),
+        )
+
+    def _side(self, ids: dict[str, pa.Array], rows: int) -> pa.Table:
+        import pyarrow as pa
+
+        columns = {
+            DOMAIN_ID: pa.repeat(pa.scalar(self.domain, self.workspace.ids.arrow("domain")), rows),
+            **ids,
+            EVENT_TIMESTAMP: pa.repeat(pa.scalar(midnight(self.on), TIMESTAMP), rows),
+        }
+        return self.workspace.feature_repo.retrieve(
+            pa.table(columns), self.bundle.contract, known_as_of=self.known_as_of
+        )
+
+    def _beat(self, what: str, done: int, total: int) -> None:
+        self.progress(f"{what} {self.domain}", done, total)
+        if time.monotonic() - self.last_beat > self.workspace.settings.scoring.heartbeat_seconds:
+            self.warehouse.heartbeat(self.load)
+            self.last_beat = time.monotonic()
+
+
+def _broken(workspace: Workspace, on: date) -> dict[Id, tuple[str, ...]]:
+    verdicts = verdicts_as_of(workspace, on)
+    return {domain: found.reasons for domain, found in verdicts.items() if found.verdict == "broken"}
+
+
+def _version(warehouse: Warehouse, domain: Id, wanted: str | None) -> str:
+    version = wanted or warehouse.current(CHAMPION, domain)
+    if version is None:
+        raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
+    return version
+
+
+def _check_contract(workspace: Workspace, bundle: Bundle) -> None:
+    """Refuse a model whose features are no longer what it was trained on."""
+    from mmlora.features.repo import SERVICES
+
+    groups = {service: group for group, service in SERVICES.items()}
+    found = workspace.feature_repo.contract(groups.get(bundle.contract.service, "ids"))
+    if found.hash == bundle.contract.hash:
+        return
+    ours, theirs = {f.name: f for f in bundle.contract.fields}, {f.name: f for f in found.fields}
+    changed = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    raise ContractError(
+        f"model {bundle.manifest.model_version} was trained on other features than there are now "
+        f"(changed: {', '.join(changed[:8]) or 'their order'}): train again, or restore the definitions",
+        expected=bundle.contract.hash,
+        found=found.hash,
+    )

@@ -1,0 +1,47 @@
+"""``mmlora status``: what readers get for each domain, by which model, and what went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmlora.pipeline.promotion import CHALLENGER, CHAMPION
+from mmlora.pipeline.workspace import open_workspace
+
+_TROUBLES = 20
+
+
+def status() -> dict[str, Any]:
+    """Return each domain's newest publication and champion, open and broken loads, and the models."""
+    workspace = open_workspace()
+    versions = workspace.bundles.versions()
+    with workspace.open_warehouse() as warehouse:
+        aliases = {warehouse.current(alias): alias for alias in (CHALLENGER, CHAMPION)}
+        domains = []
+        for domain in workspace.expected_domains():
+            found = warehouse.publication(domain)
+            domains.append(
+                {
+                    "domain_id": str(domain),
+                    "score_date": found and found.score_date.isoformat(),
+                    "rows": found and found.rows,
+                    "model_version": found and found.model_version,
+                    "published_at": found and found.published_at.isoformat(timespec="seconds"),
+                    "champion": warehouse.current(CHAMPION, domain),
+                }
+            )
+        troubles = [
+            {
+                "load_id": load.load_id,
+                "domain_id": str(load.domain_id),
+                "score_date": load.score_date.isoformat(),
+                "state": load.state,
+                "reason": load.reason,
+            }
+            for load in warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
+        ]
+    return {
+        "home": str(workspace.home),
+        "domains": domains,
+        "troubles": troubles,
+        "models": [{"model_version": v, "alias": aliases.get(v)} for v in reversed(versions)],
+    }

@@ -1,0 +1,192 @@
+"""The training set: interactions joined with their features as of their own time, split and encoded.
+
+Named by a fingerprint of all that it is made of, so it is built once; two passes over chunks of rows keep
+memory flat: the first retrieves features into a scratch file and fits the encoder, the second encodes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmlora.errors import DataError
+from mmlora.pipeline.features import ensure_features
+from mmlora.pipeline.validation import verdicts_as_of
+from mmlora.pipeline.workspace import Progress, Workspace
+from mmlora.schema import (
+    DOMAIN_ID,
+    EVENT_TIMESTAMP,
+    ITEM_ID,
+    LABEL,
+    USER_ID,
+    FeatureContract,
+    fingerprint,
+    midnight,
+)
+from mmlora.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmlora.encoding import Encoder
+    from mmlora.training.dataset import Chunk
+
+_CHUNK_ROWS = 250_000
+_RANDOM_FRACTIONS = (0.6, 0.2, 0.2)
+_CHRONOLOGICAL_FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def build_training_set(
+    workspace: Workspace, as_of: date, settings: TrainingSettings, progress: Progress
+) -> str:
+    """Build the training set of a date, unless it is there, and return its id.
+
+    Rows are the interactions before ``as_of`` 00:00 UTC whose label has matured, as known by then, less those
+    of domains whose verdict is ``broken``.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    from mmlora.training.dataset import TrainingSet
+
+    ensure_features(workspace, as_of, progress=progress)
+    contract = workspace.feature_repo.contract(settings.features)
+    broken = sorted(str(d) for d, v in verdicts_as_of(workspace, as_of).items() if v.verdict == "broken")
+    recipe = _recipe(workspace, as_of, settings, contract, broken)
+    training_set_id = fingerprint(recipe)[:16]
+    folder = workspace.training_set_folder(training_set_id)
+    if folder.exists():
+        return training_set_id
+    rows = _read_rows(workspace, as_of, settings, broken)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".features-", dir=folder.parent) as scratch:
+        split = _split(rows, settings)
+        files = _retrieve(workspace, rows, contract, Path(scratch), progress)
+        encoder = _fit(files, contract, rows, split, settings)
+        chunks = _encode(files, encoder, rows, split, progress)
+        TrainingSet.write(folder, chunks, encoder=encoder, fingerprint=recipe["data"], info=recipe)
+    return training_set_id
+
+
+def _recipe(
+    workspace: Workspace,
+    as_of: date,
+    settings: TrainingSettings,
+    contract: FeatureContract,
+    broken: list[str],
+) -> dict[str, Any]:
+    decisive = {"split", "split_fractions", "seed", "min_count", "label_maturity_hours", "window_days"}
+    split_file = settings.split_file
+    return {
+        "as_of": as_of.isoformat(),
+        "data": workspace.store.fingerprint(),
+        "contract": contract.hash,
+        "activity": workspace.settings.features.model_dump(),
+        "broken": broken,
+        "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
+        **settings.model_dump(mode="json", include=decisive),
+    }
+
+
+def _read_rows(workspace: Workspace, as_of: date, settings: TrainingSettings, broken: list[str]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from mmlora.data.current import read_current
+
+    cutoff = midnight(as_of)
+    matured: datetime = cutoff - timedelta(hours=settings.label_maturity_hours)
+    since = cutoff - timedelta(days=settings.window_days) if settings.window_days else None
+    rows = read_current(workspace.offline, known_as_of=cutoff, before=matured, since=since)
+    if broken:
+        names = pc.cast(rows[DOMAIN_ID], pa.string())
+        rows = rows.filter(pc.invert(pc.is_in(names, value_set=pa.array(broken))))
+    if not rows.num_rows:
+        raise DataError(
+            "training set",
+            f"no interactions before {matured:%Y-%m-%d %H:%M} UTC are fit to train on "
+            f"(broken domains: {', '.join(broken) or 'none'}): import data, or train as of a later day",
+        )
+    return rows
+
+
+def _split(rows: pa.Table, settings: TrainingSettings) -> np.ndarray[Any, np.dtype[np.int8]]:
+    from mmlora.training.splits import split_rows
+
+    default = _RANDOM_FRACTIONS if settings.split == "random" else _CHRONOLOGICAL_FRACTIONS
+    return split_rows(
+        settings.split,
+        user=rows[USER_ID],
+        item=rows[ITEM_ID],
+        domain=rows[DOMAIN_ID],
+        event_timestamp=rows[EVENT_TIMESTAMP],
+        label=rows[LABEL],
+        seed=settings.seed,
+        fractions=settings.split_fractions or default,
+        file=settings.split_file,
+    )
+
+
+def _retrieve(
+    workspace: Workspace, rows: pa.Table, contract: FeatureContract, scratch: Path, progress: Progress
+) -> list[Path]:
+    import pyarrow.parquet as pq
+
+    files = []
+    for start in range(0, rows.num_rows, _CHUNK_ROWS):
+        chunk = rows.slice(start, _CHUNK_ROWS)
+        entities = chunk.select([USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP])
+        features = workspace.feature_repo.retrieve(entities, contract)
+        files.append(scratch / f"{start:012d}.parquet")
+        pq.write_table(features, files[-1], compression="lz4")
+        progress("retrieve features", start + chunk.num_rows, rows.num_rows)
+    return files
+
+
+def _fit(
+    files: list[Path],
+    contract: FeatureContract,
+    rows: pa.Table,
+    split: np.ndarray[Any, np.dtype[np.int8]],
+    settings: TrainingSettings,
+) -> Encoder:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from mmlora.encoding import Encoder
+
+    def training_rows() -> Iterator[pa.Table]:
+        start = 0
+        for file in files:
+            table = pq.read_table(file)
+            yield table.filter(pa.array(split[start : start + table.num_rows] == 0))
+            start += table.num_rows
+
+    domains = pc.unique(rows[DOMAIN_ID]).to_pylist()
+    return Encoder.fit(contract, training_rows(), domains=domains, min_count=settings.min_count)
+
+
+def _encode(
+    files: list[Path],
+    encoder: Encoder,
+    rows: pa.Table,
+    split: np.ndarray[Any, np.dtype[np.int8]],
+    progress: Progress,
+) -> Iterator[Chunk]:
+    import pyarrow.parquet as pq
+
+    from mmlora.training.dataset import Chunk, user_codes
+
+    users, labels, start = user_codes(rows[USER_ID]), rows[LABEL].to_numpy(), 0
+    for file in files:
+        table = pq.read_table(file)
+        chosen = slice(start, start + table.num_rows)
+        yield Chunk(encoder.encode(table), labels[chosen], split[chosen], users[chosen])
+        start += table.num_rows
+        progress("encode", start, rows.num_rows)

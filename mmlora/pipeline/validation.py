@@ -1,0 +1,50 @@
+"""``mmlora validate``: the two suites, and a verdict for each domain, stored in the warehouse."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from mmlora.pipeline.workspace import Workspace, open_workspace
+from mmlora.schema import DomainVerdict, Id
+
+
+def validate(as_of: date) -> dict[str, Any]:
+    """Check what was known at ``as_of`` 00:00 UTC and store the verdicts.
+
+    Returns:
+        ``as_of``, ``verdicts`` (by domain), ``domains`` (with figures), ``failures`` and ``data_docs``.
+    """
+    from dataclasses import asdict
+
+    from mmlora.checks.thresholds import Thresholds
+    from mmlora.checks.validation import run_validation
+
+    workspace = open_workspace()
+    report = run_validation(
+        workspace.offline,
+        as_of=as_of,
+        thresholds=Thresholds(**workspace.settings.checks.model_dump(exclude={"domains"})),
+        expected_domains=workspace.expected_domains(),
+        data_docs=workspace.home / "data_docs",
+    )
+    with workspace.open_warehouse() as warehouse:
+        warehouse.record_verdicts(report.verdicts)
+    return {
+        "as_of": as_of.isoformat(),
+        "verdicts": {str(verdict.domain_id): verdict.verdict for verdict in report.verdicts},
+        "domains": [asdict(verdict) for verdict in report.verdicts],
+        "failures": list(report.failures),
+        "data_docs": str(report.data_docs_index),
+    }
+
+
+def verdicts_as_of(workspace: Workspace, as_of: date) -> dict[Id, DomainVerdict]:
+    """Return the stored verdicts of a date by domain, validating first when there are none."""
+    for attempt in ("stored", "validated now"):
+        with workspace.open_warehouse() as warehouse:
+            verdicts = warehouse.verdicts(as_of)
+        if verdicts or attempt == "validated now":
+            break
+        validate(as_of)
+    return {verdict.domain_id: verdict for verdict in verdicts}

@@ -1,0 +1,154 @@
+"""The workspace: where settings become folders, stores and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmlora.errors import UsageError
+from mmlora.schema import Id, IdTypes
+from mmlora.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from mmlora.data.store import OfflineStore
+    from mmlora.features.repo import FeatureRepo
+    from mmlora.registry.bundle import BundleStore
+    from mmlora.registry.parts import PartStore
+    from mmlora.registry.tracking import Tracking
+    from mmlora.warehouse.warehouse import Warehouse
+
+Progress = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything under ``home``, opened when first used.
+
+    A verb makes one by :func:`open_workspace`; nothing else reads settings.
+    """
+
+    settings: Settings
+
+    @property
+    def home(self) -> Path:
+        """The workspace's folder, absolute."""
+        return self.settings.home.resolve()
+
+    @property
+    def offline(self) -> Path:
+        """The offline store's folder."""
+        return self.home / "offline"
+
+    @property
+    def warehouse_url(self) -> str:
+        """SQLAlchemy URL of the warehouse."""
+        return self.settings.warehouse_url or f"sqlite:///{self.home / 'warehouse.db'}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """MLflow's tracking URI."""
+        return self.settings.mlflow_url or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @cached_property
+    def store(self) -> OfflineStore:
+        """The canonical tables."""
+        from mmlora.data.store import OfflineStore
+
+        return OfflineStore(self.offline)
+
+    @property
+    def ids(self) -> IdTypes:
+        """The id types of the imported data."""
+        return self.store.ids
+
+    @property
+    def ids_or_none(self) -> IdTypes | None:
+        """The id types, or None before the first import."""
+        return self.ids if (self.offline / "ids.json").exists() else None
+
+    @cached_property
+    def feature_repo(self) -> FeatureRepo:
+        """Feast."""
+        from mmlora.features.repo import FeatureRepo
+
+        return FeatureRepo(home=self.home, registry_url=self.settings.feast_registry_url)
+
+    @cached_property
+    def parts(self) -> PartStore:
+        """The parts that bundles are composed of."""
+        from mmlora.registry.parts import PartStore
+
+        return PartStore(self.home / "registry" / "parts")
+
+    @cached_property
+    def bundles(self) -> BundleStore:
+        """The bundles by model version."""
+        from mmlora.registry.bundle import BundleStore
+
+        return BundleStore(self.home / "registry")
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        """MLflow."""
+        from mmlora.registry.tracking import Tracking
+
+        return Tracking(self.mlflow_url, artifacts=self.home / "mlartifacts")
+
+    def open_warehouse(self) -> Warehouse:
+        """Connect to the warehouse, making it when it is empty; use it in a ``with``."""
+        from mmlora.warehouse.warehouse import Warehouse
+
+        return Warehouse.open(self.warehouse_url, ids=self.ids)
+
+    def domain(self, text: Id) -> Id:
+        """Turn a command-line text into a known domain.
+
+        Raises:
+            UsageError: no such domain; the valid ones are listed.
+        """
+        known = self.expected_domains()
+        for domain in known:
+            if str(domain) == str(text):
+                return domain
+        names = ", ".join(str(domain) for domain in known) or "none: import data first"
+        raise UsageError(f"there is no domain {text!r}; the domains are {names}")
+
+    def expected_domains(self) -> list[Id]:
+        """Return the domains ever seen and those that the settings expect, sorted."""
+        ids = self.ids
+        expected = {ids.parse("domain", name) for name in self.settings.checks.domains}
+        return sorted({*self.store.domains(), *expected}, key=lambda domain: (str(type(domain)), domain))
+
+    def training_set_folder(self, training_set_id: str) -> Path:
+        """Return the folder of one training set."""
+        return self.home / "training_sets" / training_set_id
+
+    def staging_folder(self, load_id: str) -> Path:
+        """Return the folder of one load's staged rows."""
+        return self.home / "staging" / load_id
+
+
+def open_workspace(settings: Settings | None = None) -> Workspace:
+    """Open the workspace that the settings name, making its folder when it is new."""
+    workspace = Workspace(settings or load_settings())
+    try:
+        workspace.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the workspace {workspace.home} cannot be made: {error.strerror}; "
+            "set MMLORA_HOME to a folder that you may write"
+        ) from None
+    return workspace
+
+
+def last_day_before(day: date) -> date:
+    """Return the day before."""
+    return date.fromordinal(day.toordinal() - 1)

@@ -1,0 +1,161 @@
+"""Bundles: a manifest by its version, and the model, encoder and calibration that it composes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmlora.encoding import Encoder
+from mmlora.errors import ContractError, UsageError
+from mmlora.registry.manifest import ExpertPart, Manifest
+from mmlora.registry.parts import PartStore, write_atomically
+from mmlora.schema import FeatureContract
+from mmlora.training.calibration import Calibration
+
+if TYPE_CHECKING:
+    from mmlora.models.ctr import CTRModel
+
+__all__ = ["Bundle", "BundleStore", "ExpertPart", "Manifest", "put_encoder"]
+
+
+def put_encoder(parts: PartStore, encoder: Encoder) -> str:
+    """Store an encoder: each vocabulary a part of its own, and a part that names them."""
+    tables = {name: parts.put_table(table) for name, table in encoder.to_tables().items()}
+    return parts.put_json({"spec": encoder.spec(), "tables": tables})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model and all that scoring with it needs.
+
+    Attributes:
+        manifest: what it is made of.
+        parts: where its parts lie.
+    """
+
+    manifest: Manifest
+    parts: PartStore
+
+    @property
+    def contract(self) -> FeatureContract:
+        """The features that the model was trained on."""
+        return self.manifest.contract
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """From logits to probabilities."""
+        return Calibration.from_dict(self.parts.json(self.manifest.calibration))
+
+    def encoder(self) -> Encoder:
+        """Put together the encoder.
+
+        Raises:
+            ContractError: a part is missing or damaged, or the encoder is of other features or domains
+                than the manifest says.
+        """
+        stored = self.parts.json(self.manifest.encoder)
+        tables = {name: self.parts.table(part) for name, part in stored["tables"].items()}
+        encoder = Encoder.from_tables(stored["spec"], tables)
+        found = (encoder.contract.hash, encoder.domains)
+        expected = (self.manifest.contract_hash, self.manifest.training_domains)
+        if found != expected:
+            raise ContractError(
+                f"bundle {self.manifest.model_version}: its encoder was fitted on other features or domains",
+                expected=expected,
+                found=found,
+            )
+        return encoder
+
+    def model(self) -> CTRModel:
+        """Put together the model, in evaluation mode, on the CPU.
+
+        Raises:
+            ContractError: a part is missing or damaged, or doesn't fit the specification.
+        """
+        from mmlora.models.builder import assemble_model
+        from mmlora.models.spec import ModelSpec
+
+        manifest = self.manifest
+        index = {domain: place for place, domain in enumerate(manifest.training_domains)}
+        return assemble_model(
+            ModelSpec.from_dict(manifest.spec),
+            backbone=self.parts.tensors(manifest.backbone),
+            experts=[(index[e.domain], self.parts.tensors(e.part)) for e in manifest.experts],
+            gate=None if manifest.gate is None else self.parts.tensors(manifest.gate),
+        )
+
+
+class BundleStore:
+    """Bundles under ``root/bundles``, their parts under ``root/parts``.
+
+    Args:
+        root: the registry's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.parts = PartStore(root / "parts")
+
+    def path(self, model_version: str) -> Path:
+        """Return a bundle's folder."""
+        return self.root / "bundles" / model_version
+
+    def exists(self, model_version: str) -> bool:
+        """Say whether there is such a bundle."""
+        return (self.path(model_version) / "manifest.json").exists()
+
+    def save(self, manifest: Manifest) -> str:
+        """Store a manifest whose parts are stored already; the same manifest again changes nothing.
+
+        Returns:
+            The model version.
+
+        Raises:
+            ContractError: a part isn't there, or the manifest contradicts itself.
+        """
+        if absent := [part for part in manifest.parts if part not in self.parts]:
+            raise ContractError(
+                f"parts {absent} are not in {self.parts.root}: store them first", expected=absent
+            )
+        if strangers := [e.domain for e in manifest.experts if e.domain not in manifest.training_domains]:
+            raise ContractError(
+                f"experts of {strangers}, which are no training domains",
+                expected=manifest.training_domains,
+                found=strangers,
+            )
+        version = manifest.model_version
+        if not self.exists(version):
+            write_atomically(self.path(version) / "manifest.json", manifest.to_json().encode())
+        return version
+
+    def load(self, model_version: str) -> Bundle:
+        """Open a bundle.
+
+        Raises:
+            UsageError: there is no such version.
+            ContractError: its manifest was changed after it was written.
+        """
+        if not self.exists(model_version):
+            known = ", ".join(self.versions()[-5:]) or "none: train first"
+            raise UsageError(f"there is no model version {model_version!r}; the latest are {known}")
+        return Bundle(self._manifest(model_version), self.parts)
+
+    def versions(self) -> list[str]:
+        """Return every version, by as-of day, then by time of creation."""
+        names = [file.parent.name for file in self.root.glob("bundles/*/manifest.json")]
+        manifests: Mapping[str, Manifest] = {name: self._manifest(name) for name in names}
+        return sorted(names, key=lambda name: (manifests[name].as_of, manifests[name].created_at, name))
+
+    def _manifest(self, model_version: str) -> Manifest:
+        file = self.path(model_version) / "manifest.json"
+        manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
+        if manifest.model_version != model_version:
+            raise ContractError(
+                f"{file} holds {manifest.model_version}: restore it, or train again",
+                expected=model_version,
+                found=manifest.model_version,
+            )
+        return manifest

@@ -1,0 +1,114 @@
+"""Parts: immutable files named by the SHA-256 of what they hold.
+
+The same content is one file, whoever writes it, so two bundles share what they have in common and a part
+that wasn't retrained provably is the same. Formats carry data only (safetensors, Parquet, JSON): reading one
+runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from mmlora.errors import ContractError
+
+
+class PartStore:
+    """Parts under one folder, each verified whenever it is read.
+
+    Args:
+        root: the folder; made when the first part is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put_tensors(self, tensors: Mapping[str, Tensor]) -> str:
+        """Store named tensors; returns the part's hash (64 hex digits)."""
+        from safetensors.torch import save
+
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        return self._put(save(contiguous), "safetensors")
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """Read named tensors.
+
+        Raises:
+            ContractError: the part is missing or was tampered with.
+        """
+        from safetensors.torch import load
+
+        tensors: dict[str, Tensor] = load(self._get(part, "safetensors"))
+        return tensors
+
+    def put_table(self, table: pa.Table) -> str:
+        """Store a table; its chunks and metadata don't count."""
+        file = io.BytesIO()
+        pq.write_table(table.combine_chunks().replace_schema_metadata(None), file, compression="zstd")
+        return self._put(file.getvalue(), "parquet")
+
+    def table(self, part: str) -> pa.Table:
+        """Read a table (``ContractError`` like :meth:`tensors`)."""
+        return pq.read_table(io.BytesIO(self._get(part, "parquet")))
+
+    def put_json(self, value: Mapping[str, Any]) -> str:
+        """Store a JSON object; the order of keys doesn't count."""
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return self._put(text.encode(), "json")
+
+    def json(self, part: str) -> dict[str, Any]:
+        """Read a JSON object (``ContractError`` like :meth:`tensors`)."""
+        value: dict[str, Any] = json.loads(self._get(part, "json"))
+        return value
+
+    def __contains__(self, part: str) -> bool:
+        return any(self.root.glob(f"{part}.*"))
+
+    def _put(self, content: bytes, suffix: str) -> str:
+        part = hashlib.sha256(content).hexdigest()
+        file = self.root / f"{part}.{suffix}"
+        # A damaged file of that name is written anew.
+        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != part:
+            write_atomically(file, content)
+        return part
+
+    def _get(self, part: str, suffix: str) -> bytes:
+        file = self.root / f"{part}.{suffix}"
+        if not file.exists():
+            raise ContractError(
+                f"part {file} is missing: restore the registry's parts folder, or train again", expected=part
+            )
+        content = file.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != part:
+            raise ContractError(
+                f"part {file} is not what was stored (its content hashes to {found[:12]}): "
+                "restore it, or train again",
+                expected=part,
+                found=found,
+            )
+        return content
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a whole file or none, safe on disk when it appears."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{uuid4().hex}")
+    try:
+        with partial.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

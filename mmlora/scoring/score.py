@@ -1,0 +1,213 @@
+"""Score a load: candidates and side features in, staged Parquet out, in bounded memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mmlora.encoding import Encoder
+from mmlora.errors import ContractError, UsageError
+from mmlora.models.ctr import CTRModel
+from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes, scores_schema
+from mmlora.scoring.blocks import CHUNK_PAIRS, Scorer, chunks, stream_pairs
+from mmlora.scoring.candidates import Candidates
+from mmlora.scoring.pair_scorer import PairScorer
+from mmlora.scoring.staging import StagedWriter
+from mmlora.scoring.topk import Ranked
+from mmlora.training.calibration import Calibration
+
+Device = Literal["auto", "cpu", "cuda"]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class SideFeatures:
+    """What is known of each side on the scoring date, as the feature store gave it.
+
+    Attributes:
+        users: a row a candidate user, in the candidates' order: ``user_id`` and the fields keyed by the user.
+        items: a row a candidate item, in the candidates' order: ``item_id`` and the fields keyed by the item.
+        domain: one row: ``domain_id`` and the fields keyed by the domain alone.
+    """
+
+    users: pa.Table
+    items: pa.Table
+    domain: pa.Table
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A load as it lies on disk.
+
+    Attributes:
+        folder: the load's folder.
+        files: its parts, in order.
+        rows: rows written.
+        pairs: pairs scored.
+        users: users with a row.
+        items: candidate items.
+        content_hash: SHA-256 of the rows in order (64 hex digits).
+        seconds: time from first to last pair.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    rows: int
+    pairs: int
+    users: int
+    items: int
+    content_hash: str
+    seconds: float
+
+
+def score_candidates(
+    candidates: Candidates,
+    *,
+    model: CTRModel,
+    encoder: Encoder,
+    calibration: Calibration,
+    features: SideFeatures,
+    ids: IdTypes,
+    domain: Id,
+    on: date,
+    folder: Path,
+    top_k: int,
+    block_rows: int,
+    threads: int | None = None,
+    device: Device = "auto",
+    chunk_pairs: int = CHUNK_PAIRS,
+    progress: Progress | None = None,
+) -> Staged:
+    """Score every candidate pair, keep each user's best, and stage them.
+
+    On CPU the staged rows are the same to the last bit whatever ``chunk_pairs`` and ``threads``.
+
+    Args:
+        candidates: the pairs.
+        model: the model, with the experts and gate it was composed of.
+        encoder: what the model was trained with.
+        calibration: makes probabilities of logits.
+        features: what is known of each side.
+        ids: the id types.
+        domain: the domain.
+        on: the score date.
+        folder: the load's own folder.
+        top_k: rows kept a user; 0 keeps all.
+        block_rows: rows of every forward pass, from the bundle.
+        threads: torch threads; as they are when None.
+        device: ``auto`` takes a GPU when there is one.
+        chunk_pairs: pairs held in memory at once, about; at least one user's.
+        progress: told ``("score", pairs done, pairs in all)`` after every block.
+
+    Raises:
+        ContractError: the features aren't of these candidates, or not the contract's.
+        UsageError: no such device, or the folder holds rows already.
+    """
+    _check_features(candidates, features, domain)
+    scorer = PairScorer(
+        model,
+        encoder,
+        users=features.users,
+        items=features.items,
+        domain=features.domain,
+        calibration=calibration,
+        device=_device(device),
+    )
+    begun = time.monotonic()
+    with _torch_threads(threads), StagedWriter(folder, ids=ids) as writer:
+        for ranked in _ranked_chunks(candidates, scorer, top_k, block_rows, chunk_pairs, progress):
+            writer.write(_to_table(ranked, candidates, ids=ids, domain=domain, on=on))
+    return Staged(
+        folder=folder,
+        files=tuple(writer.files),
+        rows=writer.rows,
+        pairs=candidates.num_pairs,
+        users=candidates.num_users,
+        items=len(candidates.items),
+        content_hash=writer.content_hash,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _ranked_chunks(
+    candidates: Candidates,
+    scorer: Scorer,
+    top_k: int,
+    block_rows: int,
+    chunk_pairs: int,
+    progress: Progress | None,
+) -> Iterator[Ranked]:
+    total, done = stream_pairs(candidates), 0
+
+    def count(pairs: int) -> None:
+        nonlocal done
+        done += pairs
+        if progress is not None:
+            progress("score", done, total)
+
+    for chunk in chunks(candidates, chunk_pairs):
+        if chunk.pairs:
+            yield chunk.rank(chunk.score(scorer, block_rows, count), top_k)
+
+
+def _to_table(ranked: Ranked, candidates: Candidates, *, ids: IdTypes, domain: Id, on: date) -> pa.Table:
+    schema, rows = scores_schema(ids), len(ranked.scores)
+    columns = [
+        candidates.users.take(pa.array(ranked.user_rows.numpy())),
+        candidates.items.take(pa.array(ranked.item_rows.numpy())),
+        pa.repeat(pa.scalar(domain, ids.arrow("domain")), rows),
+        pa.repeat(pa.scalar(on, pa.date32()), rows),
+        pa.array(ranked.scores.numpy()),
+        pa.array(ranked.positions.numpy().astype(np.int32)),
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _check_features(candidates: Candidates, features: SideFeatures, domain: Id) -> None:
+    for what, table, key, ids in (
+        ("user", features.users, USER_ID, candidates.users),
+        ("item", features.items, ITEM_ID, candidates.items),
+    ):
+        found = table.column(key).combine_chunks()
+        if not found.equals(ids):
+            raise ContractError(
+                f"{what} features: {len(found):,} rows that are not the {len(ids):,} candidate {what}s "
+                "in their order",
+                expected=len(ids),
+                found=len(found),
+            )
+    domains = features.domain.column("domain_id").to_pylist()
+    if domains != [domain]:
+        raise ContractError(
+            f"domain features: rows for {domains}, not one row for {domain!r}", expected=domain
+        )
+
+
+def _device(device: Device) -> str:
+    if device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise UsageError("device cuda: torch finds no GPU; use auto or cpu")
+    return "cpu"
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,80 @@
+"""Each user's best items, by score and then by item id, the same whatever the order of computation.
+
+Items are sorted by id, so an item's place stands for its id. A score and a place make one integer key
+without ties: the score's bits (floats of one sign are ordered like their bits) above the place counted from
+the end.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_EXCLUDED = -1
+_PLACE_BITS = 32
+_PLACE_MASK = (1 << _PLACE_BITS) - 1
+_NO_SIGN = 0x7FFF_FFFF
+
+
+class Ranked(NamedTuple):
+    """Kept pairs, ordered by user row and position.
+
+    Attributes:
+        user_rows, item_rows: places of user and item, ``[M]`` int64.
+        scores: ``[M]`` float32.
+        positions: place in the user's list from 1, ``[M]`` int32.
+    """
+
+    user_rows: Tensor
+    item_rows: Tensor
+    scores: Tensor
+    positions: Tensor
+
+
+def rank_grid(scores: Tensor, excluded: tuple[Tensor, Tensor], top_k: int) -> Ranked:
+    """Rank users who are scored on all items.
+
+    Args:
+        scores: ``[U, I]`` float32, none below 0 (a NaN comes first, for the audit to find).
+        excluded: user rows and item rows of the pairs left out.
+        top_k: pairs kept a user; 0 keeps all.
+    """
+    users, items = scores.shape
+    keys = _keys(scores, torch.arange(items, device=scores.device))
+    keys[excluded] = _EXCLUDED
+    counts = items - torch.bincount(excluded[0], minlength=users)
+    best = keys.topk(min(top_k, items) if top_k else items, dim=1).values
+    positions = torch.arange(best.shape[1], device=scores.device)
+    kept = positions < counts.unsqueeze(1)
+    user_rows, columns = kept.nonzero(as_tuple=True)
+    return _ranked(best[kept], user_rows, columns)
+
+
+def rank_listed(scores: Tensor, user_rows: Tensor, item_rows: Tensor, top_k: int) -> Ranked:
+    """Rank users who are scored on items of their own.
+
+    Args:
+        scores: ``[P]`` float32, none below 0.
+        user_rows: ``[P]``, ascending.
+        item_rows: ``[P]``.
+        top_k: pairs kept a user; 0 keeps all.
+    """
+    keys, order = _keys(scores, item_rows).sort(descending=True)
+    user_rows, by_user = user_rows[order].sort(stable=True)
+    keys = keys[by_user]
+    starts = torch.searchsorted(user_rows, user_rows)
+    columns = torch.arange(len(keys), device=keys.device) - starts
+    kept = columns < top_k if top_k else torch.ones_like(columns, dtype=torch.bool)
+    return _ranked(keys[kept], user_rows[kept], columns[kept])
+
+
+def _keys(scores: Tensor, item_rows: Tensor) -> Tensor:
+    bits = scores.contiguous().view(torch.int32).to(torch.int64) & _NO_SIGN
+    return (bits << _PLACE_BITS) | (_PLACE_MASK - item_rows)
+
+
+def _ranked(keys: Tensor, user_rows: Tensor, columns: Tensor) -> Ranked:
+    scores = (keys >> _PLACE_BITS).to(torch.int32).view(torch.float32)
+    return Ranked(user_rows, _PLACE_MASK - (keys & _PLACE_MASK), scores, (columns + 1).to(torch.int32))

@@ -1,0 +1,1 @@
+"""Training: data as encoded columns, the three phases, calibration and evaluation."""

@@ -1,0 +1,315 @@
+"""Training sets: encoded rows on disk, read through memory maps.
+
+A folder of plain ``.npy`` columns beside the encoder that made them. It is written chunk by chunk, so memory
+doesn't grow with rows, and renamed into place when it is whole; a folder that exists is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock
+
+from mmlora.batch import Batch
+from mmlora.encoding import EncodedColumns, Encoder
+from mmlora.errors import DataError, UsageError
+from mmlora.schema import FeatureContract, Id
+from mmlora.training.splits import SPLIT_PARTS
+
+FORMAT = 1
+RowNumbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some encoded rows on their way to disk.
+
+    Attributes:
+        columns: every field of the contract, and the domain.
+        label: ``[N]`` 0/1.
+        split: ``[N]`` place in ``SPLIT_PARTS``.
+        user: ``[N]`` a code of the user, the same in every chunk: see :func:`user_codes`.
+    """
+
+    columns: EncodedColumns
+    label: npt.NDArray[Any]
+    split: npt.NDArray[np.int8]
+    user: npt.NDArray[np.int32]
+
+
+def user_codes(users: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """Number the users of all rows, ``[N]``, in order of first appearance."""
+    array = users.combine_chunks() if isinstance(users, pa.ChunkedArray) else users
+    codes: npt.NDArray[np.int32] = array.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return codes.astype(np.int32, copy=False)
+
+
+@dataclass(frozen=True)
+class TrainingManifest:
+    """What a training set is made of.
+
+    Attributes:
+        rows: N.
+        fingerprint: of the data that it was read from.
+        contract: the feature contract.
+        domains: training domains; a domain's index is its place.
+        splits: rows by part of the split.
+        domain_splits: rows by domain (in the order of ``domains``) and part.
+        positives: rows with label 1.
+        info: facts that the caller wants kept, such as the as-of date and the split.
+        format: version of the layout on disk.
+    """
+
+    rows: int
+    fingerprint: str
+    contract: FeatureContract
+    domains: tuple[Id, ...]
+    splits: dict[str, int]
+    domain_splits: tuple[tuple[int, ...], ...]
+    positives: int
+    info: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Return readable JSON."""
+        raw = {**asdict(self), "contract": json.loads(self.contract.to_json())}
+        return json.dumps(raw, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingManifest:
+        """Read back what :meth:`to_json` wrote."""
+        raw = json.loads(text)
+        raw["contract"] = FeatureContract.from_json(json.dumps(raw["contract"]))
+        raw["domains"] = tuple(raw["domains"])
+        raw["domain_splits"] = tuple(tuple(counts) for counts in raw["domain_splits"])
+        return cls(**raw)
+
+
+class TrainingSet:
+    """A training set on disk: memory-mapped columns, and batches of any of its rows.
+
+    Attributes:
+        path: the folder.
+        manifest: what it is made of.
+        domain: domain index, ``[N]`` int32.
+        label: ``[N]`` int8.
+        split: place in ``SPLIT_PARTS``, ``[N]`` int8.
+        user: user code, ``[N]`` int32.
+    """
+
+    def __init__(self, path: Path, manifest: TrainingManifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.domain, self.label = self._column("domain"), self._column("label")
+        self.split, self.user = self._column("split"), self._column("user")
+        self._categorical, self._dense = self._column("categorical"), self._column("dense")
+        fields = manifest.contract.fields
+        self._vectors = {
+            f.name: self._column(_file_name("vector", f.name)) for f in fields if f.kind == "vector"
+        }
+        self._bags = {f.name: self._column(_file_name("bag", f.name)) for f in fields if f.kind == "bag"}
+
+    @classmethod
+    def open(cls, path: Path) -> TrainingSet:
+        """Open a finished training set.
+
+        Raises:
+            UsageError: there is none at ``path``, or its layout is of another version.
+        """
+        file = path / "manifest.json"
+        if not file.exists():
+            raise UsageError(f"there is no training set at {path}: make one first")
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise UsageError(f"{path} has layout {raw['format']}, not {FORMAT}: make the training set again")
+        return cls(path, TrainingManifest.from_json(json.dumps(raw)))
+
+    @classmethod
+    def write(
+        cls,
+        path: Path,
+        chunks: Iterable[Chunk],
+        *,
+        encoder: Encoder,
+        fingerprint: str,
+        info: Mapping[str, Any] | None = None,
+    ) -> TrainingSet:
+        """Write a training set, or open the finished one that is there already.
+
+        The name should follow from what the set is made of, so that an existing one is the same. A writer
+        that was killed leaves a hidden folder, which the next writer of that name removes.
+
+        Raises:
+            DataError: there are no rows, or a row's domain is not a training domain.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                shutil.rmtree(partial, ignore_errors=True)
+                try:
+                    manifest = _write_columns(partial, chunks, encoder, fingerprint, dict(info or {}))
+                    _write_encoder(partial, encoder)
+                    _write_text(partial / "manifest.json", manifest.to_json())
+                    partial.rename(path)
+                except BaseException:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise
+        return cls.open(path)
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    @property
+    def domains(self) -> list[Id]:
+        """The training domains; a domain's index is its place."""
+        return list(self.manifest.domains)
+
+    @property
+    def num_domains(self) -> int:
+        """How many training domains there are."""
+        return len(self.manifest.domains)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder that made the columns."""
+        spec = json.loads((self.path / "encoder.json").read_text(encoding="utf-8"))
+        tables = {name: pq.read_table(self.path / file) for name, file in spec["files"].items()}
+        return Encoder.from_tables(spec["encoder"], tables)
+
+    def rows(self, split: str) -> RowNumbers:
+        """Return the row numbers of a part of the split: ``train``, ``validation`` or ``test``."""
+        return np.flatnonzero(self.split == SPLIT_PARTS.index(split))
+
+    def batch(self, rows: npt.NDArray[np.integer[Any]]) -> Batch:
+        """Gather rows in the given order, labels included."""
+        return Batch(
+            categorical=_take(self._categorical, rows, np.int64),
+            dense=_take(self._dense, rows, np.float32),
+            domain=_take(self.domain, rows, np.int64),
+            vectors={name: _take(values, rows, np.float32) for name, values in self._vectors.items()},
+            bags={name: _take(values, rows, np.int64) for name, values in self._bags.items()},
+            label=_take(self.label, rows, np.float32),
+        )
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        # A plain array over the map: np.memmap's own indexing costs more than it gives.
+        return np.asarray(np.load(self.path / f"{name}.npy", mmap_mode="r"))
+
+
+def _take(values: npt.NDArray[Any], rows: npt.NDArray[Any], dtype: type[np.generic]) -> torch.Tensor:
+    return torch.from_numpy(values.take(rows, axis=0).astype(dtype, copy=False))
+
+
+def _file_name(kind: str, field_name: str) -> str:
+    """A field's file: its name may hold what a file's may not."""
+    return f"{kind}-{hashlib.sha256(field_name.encode()).hexdigest()[:16]}"
+
+
+class _ColumnFile:
+    """A ``.npy`` file that grows: numpy's header has room for the final number of rows."""
+
+    def __init__(self, file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+        self.file, self.dtype, self.shape, self.rows = file, np.dtype(dtype), shape, 0
+        self._write_header()
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        block = np.ascontiguousarray(values, self.dtype)
+        if block.shape[1:] != self.shape:
+            raise ValueError(f"a chunk's columns have shape {block.shape[1:]}, not {self.shape}")
+        self.file.write(block.data)
+        self.rows += len(block)
+
+    def finish(self) -> None:
+        self.file.seek(0)
+        self._write_header()
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def _write_header(self) -> None:
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+
+def _write_columns(
+    folder: Path, chunks: Iterable[Chunk], encoder: Encoder, fingerprint: str, info: dict[str, Any]
+) -> TrainingManifest:
+    folder.mkdir()
+    counts = np.zeros((len(encoder.domains), len(SPLIT_PARTS)), np.int64)
+    positives = 0
+    with ExitStack() as stack:
+        files: dict[str, _ColumnFile] = {}
+        for chunk in chunks:
+            blocks = _blocks(chunk, encoder)
+            for name, block in blocks.items():
+                if name not in files:
+                    opened = stack.enter_context((folder / f"{name}.npy").open("wb"))
+                    files[name] = _ColumnFile(opened, block.dtype.type, block.shape[1:])
+                files[name].append(block)
+            np.add.at(counts, (blocks["domain"], blocks["split"]), 1)
+            positives += int(blocks["label"].sum())
+        for file in files.values():
+            file.finish()
+    if not counts.sum():
+        raise DataError(
+            "training set", "there are no rows to train on: import more data, or widen the window"
+        )
+    return TrainingManifest(
+        rows=int(counts.sum()),
+        fingerprint=fingerprint,
+        contract=encoder.contract,
+        domains=encoder.domains,
+        splits=dict(zip(SPLIT_PARTS, counts.sum(0).tolist(), strict=True)),
+        domain_splits=tuple(tuple(row) for row in counts.tolist()),
+        positives=positives,
+        info=info,
+    )
+
+
+def _blocks(chunk: Chunk, encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
+    columns = chunk.columns
+    expected = (encoder.names("categorical"), encoder.names("dense"))
+    if (columns.categorical_names, columns.dense_names) != expected or columns.domain is None:
+        raise ValueError("a chunk must hold every field of the encoder, in its order, and the domain")
+    if unknown := int((columns.domain < 0).sum()):
+        raise DataError(
+            "training set", f"{unknown:,} rows are of a domain that is not trained on: leave them out"
+        )
+    return {
+        "domain": columns.domain,
+        "label": chunk.label.astype(np.int8),
+        "split": chunk.split.astype(np.int8),
+        "user": chunk.user.astype(np.int32),
+        "categorical": columns.categorical,
+        "dense": columns.dense,
+        **{_file_name("vector", name): values for name, values in columns.vectors.items()},
+        **{_file_name("bag", name): values for name, values in columns.bags.items()},
+    }
+
+
+def _write_encoder(folder: Path, encoder: Encoder) -> None:
+    files = {}
+    for name, table in encoder.to_tables().items():
+        files[name] = f"{_file_name('vocabulary', name)}.parquet"
+        pq.write_table(table, folder / files[name])
+    _write_text(folder / "encoder.json", json.dumps({"encoder": encoder.spec(), "files": files}))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

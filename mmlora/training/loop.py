@@ -1,0 +1,222 @@
+"""One loop for every phase: vectorised batches, Adam, early stopping on the metric that it is given.
+
+A batch is a slice of a seeded permutation of row numbers; there is no loader and no worker process. The same
+seed, machine and number of threads give the same weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmlora.batch import Batch
+from mmlora.errors import UsageError
+from mmlora.models.ctr import CTRModel
+from mmlora.training.observer import EpochRecord
+
+RowNumbers = npt.NDArray[Any]
+SplitPart = Literal["train", "validation", "test"]
+# Scoring a validation split needs no gradient, so larger blocks than a training batch are the faster ones.
+_PREDICT_ROWS = 16384
+
+
+class TrainingData(Protocol):
+    """Encoded rows with labels, read by row number."""
+
+    @property
+    def domain(self) -> npt.NDArray[Any]:
+        """Domain index of every row, ``[N]``."""
+
+    @property
+    def num_domains(self) -> int:
+        """Domains, the indices being 0 to ``num_domains`` - 1."""
+
+    def rows(self, split: SplitPart) -> RowNumbers:
+        """Return the row numbers of a split."""
+
+    def batch(self, rows: RowNumbers) -> Batch:
+        """Return rows, labels included."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to optimise; see the settings of the same names.
+
+    Raises:
+        UsageError: a value is out of range; every fault is named.
+    """
+
+    batch_size: int = 2048
+    learning_rate: float = 1e-3
+    expert_learning_rate: float = 1e-3
+    gate_learning_rate: float = 1e-2
+    weight_decay: float = 1e-5
+    max_epochs: int = 20
+    patience: int = 3
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} is {getattr(self, name)}: it must be above 0"
+            for name in (
+                *("batch_size", "learning_rate", "expert_learning_rate"),
+                *("gate_learning_rate", "max_epochs", "patience"),
+            )
+            if not getattr(self, name) > 0
+        ]
+        if self.weight_decay < 0:
+            faults.append(f"weight_decay is {self.weight_decay}: it must be 0 or more")
+        if self.threads is not None and self.threads < 1:
+            faults.append(f"threads is {self.threads}: it must be 1 or more")
+        if self.device not in ("auto", "cpu", "cuda"):
+            faults.append(f"device {self.device!r} is unknown: use one of auto, cpu, cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            faults.append("device 'cuda' isn't there on this machine: use auto or cpu")
+        if faults:
+            raise UsageError("training: " + "; ".join(faults))
+
+    @property
+    def torch_device(self) -> str:
+        """The device that ``device`` stands for here."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a run of the loop did; the model holds the best weights."""
+
+    start_metric: float
+    best_metric: float
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
+
+
+@contextmanager
+def reproducible(options: TrainingOptions, *key: int) -> Iterator[np.random.Generator]:
+    """Seed torch by the options' seed and ``key`` and set its threads; both are put back afterwards.
+
+    Yields:
+        A numpy generator of the same seed, for the order of rows.
+    """
+    threads = torch.get_num_threads()
+    sequence = np.random.SeedSequence([options.seed, *key])
+    with torch.random.fork_rng():
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        try:
+            yield np.random.default_rng(sequence)
+        finally:
+            torch.set_num_threads(threads)
+
+
+@torch.inference_mode()
+def predict(
+    model: CTRModel, data: TrainingData, rows: RowNumbers
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return logits and labels of ``rows``, each ``[len(rows)]``."""
+    model.eval()
+    device = next(model.parameters()).device.type
+    logits, labels = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _PREDICT_ROWS):
+        batch = data.batch(rows[start : start + _PREDICT_ROWS])
+        stop = start + len(batch)
+        logits[start:stop] = model(batch.to(device)).cpu().numpy()
+        labels[start:stop] = _label(batch).cpu().numpy()
+    return logits, labels
+
+
+def fit(
+    model: CTRModel,
+    parameters: Sequence[nn.Parameter],
+    data: TrainingData,
+    rows: RowNumbers,
+    *,
+    measure: Callable[[CTRModel], float],
+    higher_is_better: bool,
+    learning_rate: float,
+    dropout: bool,
+    options: TrainingOptions,
+    generator: np.random.Generator,
+    on_epoch: Callable[[EpochRecord], None],
+) -> Fit:
+    """Train ``parameters`` only, and leave the model with the best weights seen, the start's included.
+
+    Args:
+        model: on the device to train on.
+        parameters: what may change; the rest is frozen, bit for bit.
+        data: the rows.
+        rows: row numbers to train on.
+        measure: the metric, on validation rows.
+        higher_is_better: its direction.
+        learning_rate: Adam's.
+        dropout: whether hidden units are dropped in training.
+        options: batch size, epochs, patience, weight decay.
+        generator: decides the order of rows.
+        on_epoch: told of every epoch.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=options.weight_decay, fused=True)
+    sign = 1.0 if higher_is_better else -1.0
+    start_metric = best_metric = measure(model)
+    best, best_epoch = [parameter.detach().clone() for parameter in parameters], 0
+    history: list[EpochRecord] = []
+    for epoch in range(1, options.max_epochs + 1):
+        began = time.perf_counter()
+        model.train(dropout)
+        loss = _epoch(model, optimizer, data, generator.permutation(rows), options.batch_size)
+        speed = len(rows) / max(time.perf_counter() - began, 1e-9)
+        history.append(EpochRecord(epoch, loss, measure(model), speed))
+        on_epoch(history[-1])
+        if sign * (history[-1].metric - best_metric) > 0:
+            best_metric, best_epoch = history[-1].metric, epoch
+            best = [parameter.detach().clone() for parameter in parameters]
+        elif epoch - best_epoch >= options.patience:
+            break
+    with torch.no_grad():
+        for parameter, value in zip(parameters, best, strict=True):
+            parameter.copy_(value)
+    model.eval()
+    return Fit(start_metric, best_metric, best_epoch, tuple(history))
+
+
+def _epoch(
+    model: CTRModel,
+    optimizer: torch.optim.Optimizer,
+    data: TrainingData,
+    order: RowNumbers,
+    batch_size: int,
+) -> float:
+    """Train on every row once; return the mean loss."""
+    device = next(model.parameters()).device.type
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for start in range(0, len(order), batch_size):
+        batch = data.batch(order[start : start + batch_size]).to(device)
+        loss = F.binary_cross_entropy_with_logits(model(batch), _label(batch))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach().double() * len(batch)
+    return float(total) / len(order)
+
+
+def _label(batch: Batch) -> Tensor:
+    if batch.label is None:
+        raise UsageError("the training data's batches have no labels: encode the label column as well")
+    return batch.label

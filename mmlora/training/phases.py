@@ -1,0 +1,275 @@
+"""The three phases: backbone on all domains, each expert on its own, the gate on all.
+
+What a phase doesn't train is frozen bit for bit. Each stops early on its own metric, starts its counters
+afresh, and keeps what it started from when it doesn't help: an expert then stays at zero, which changes no
+score.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmlora import metrics
+from mmlora.errors import DataError, UsageError
+from mmlora.models.builder import assemble_model, build_model
+from mmlora.models.ctr import CTRModel, State
+from mmlora.models.spec import ModelSpec
+from mmlora.training.loop import Fit, RowNumbers, TrainingData, TrainingOptions, fit, predict, reproducible
+from mmlora.training.observer import MetricName, Observer, PhaseName, PhaseReport
+
+_BACKBONE, _EXPERT, _GATE = 1, 2, 3  # first part of a phase's seed
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """What a phase gives: a part's tensors, and how it went."""
+
+    state: State
+    report: PhaseReport
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One trained expert.
+
+    Attributes:
+        domain: its domain's index.
+        slot: which of the domain's experts it is, from 0.
+        state: its tensors.
+    """
+
+    domain: int
+    slot: int
+    state: State
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """The rows and the metric that decide a phase."""
+
+    data: TrainingData
+    rows: RowNumbers
+    metric: MetricName
+    note: str
+
+    def measure(self, model: CTRModel) -> float:
+        """Return the metric of the model as it is."""
+        logits, labels = predict(model, self.data, self.rows)
+        if self.metric == "logloss":
+            value = metrics.logloss(labels, 1 / (1 + np.exp(-logits.astype(np.float64))))
+        elif self.metric == "auc":
+            value = metrics.auc(labels, logits)
+        else:
+            value = metrics.wauc(labels, logits, self.data.domain[self.rows])
+        assert value is not None  # the metric was chosen by the labels
+        return value
+
+
+def train_backbone(
+    spec: ModelSpec, data: TrainingData, options: TrainingOptions, observer: Observer
+) -> PhaseResult:
+    """Phase 1: train all but experts and gate on all domains; ``wauc`` decides.
+
+    Raises:
+        DataError: there are no training rows, or no validation rows.
+    """
+    rows, validation = data.rows("train"), _validation(data, "wauc", domain=None)
+    _need_rows(rows, validation.rows)
+    with reproducible(options, _BACKBONE) as generator:
+        model = build_model(spec).to(options.torch_device)
+        run = _Run("backbone", None, 0, rows, validation, options, observer)
+        report = run.train(
+            model, list(model.backbone_parameters()), options.learning_rate, generator, dropout=True
+        )
+    return PhaseResult(model.backbone_state(), report)
+
+
+def train_expert(
+    spec: ModelSpec,
+    backbone: State,
+    data: TrainingData,
+    *,
+    domain: int,
+    slot: int = 0,
+    options: TrainingOptions,
+    observer: Observer,
+) -> PhaseResult:
+    """Phase 2, for one expert: train it alone on its domain's rows; that domain's ``auc`` decides.
+
+    Args:
+        spec: the model's.
+        backbone: the state of phase 1, frozen here.
+        data: all domains' rows; only this domain's are read.
+        domain: the domain's index.
+        slot: which of the domain's experts; each starts from other values.
+        options: how to train.
+        observer: told of every epoch.
+
+    Raises:
+        UsageError: the adaptation has no experts, or the domain isn't there.
+    """
+    rows = _of_domain(data, data.rows("train"), domain)
+    validation = _validation(data, "auc", domain=domain)
+    # Alone, an expert counts in full for its domain, as in mlora; the gate's phase comes later.
+    alone = replace(spec, adaptation="mlora") if spec.adaptation == "moe_mlora" else spec
+    with reproducible(options, _EXPERT, domain, slot) as generator:
+        model = build_model(alone, expert_domains=[domain])
+        model.load_backbone(backbone)
+        model.to(options.torch_device)
+        run = _Run("expert", domain, slot, rows, validation, options, observer)
+        report = run.train(
+            model,
+            list(model.expert_parameters()),
+            options.expert_learning_rate,
+            generator,
+            dropout=True,
+        )
+    return PhaseResult(model.expert_state(0), report)
+
+
+def train_gate(
+    spec: ModelSpec,
+    backbone: State,
+    experts: Sequence[Expert],
+    data: TrainingData,
+    options: TrainingOptions,
+    observer: Observer,
+) -> PhaseResult:
+    """Phase 3: train the gate on all domains, backbone and experts frozen; ``wauc`` decides.
+
+    Nothing is dropped out: the gate learns to mix the experts as they will score. Domains without training
+    rows are marked, and get the backbone alone.
+
+    Raises:
+        UsageError: the adaptation has no gate, or there are no experts to mix.
+        DataError: there are no training rows, or no validation rows.
+    """
+    if spec.adaptation != "moe_mlora" or not experts:
+        raise UsageError(
+            f"adaptation {spec.adaptation} with {len(experts)} experts has no gate to train: "
+            "use moe_mlora and train an expert first"
+        )
+    rows, validation = data.rows("train"), _validation(data, "wauc", domain=None)
+    _need_rows(rows, validation.rows)
+    with reproducible(options, _GATE) as generator:
+        model = assemble_model(
+            spec, backbone=backbone, experts=[(expert.domain, expert.state) for expert in experts]
+        )
+        gate = model.gate
+        assert gate is not None  # there are experts
+        seen = np.isin(np.arange(spec.num_domains), data.domain[rows])
+        gate.present.copy_(torch.from_numpy(seen))  # type: ignore[operator]
+        model.to(options.torch_device)
+        run = _Run("gate", None, 0, rows, validation, options, observer)
+        report = run.train(
+            model, list(model.gate_parameters()), options.gate_learning_rate, generator, dropout=False
+        )
+    return PhaseResult(model.gate_state(), report)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One phase from start to report."""
+
+    phase: PhaseName
+    domain: int | None
+    slot: int
+    rows: RowNumbers
+    validation: _Validation
+    options: TrainingOptions
+    observer: Observer
+
+    def train(
+        self,
+        model: CTRModel,
+        parameters: list[nn.Parameter],
+        learning_rate: float,
+        generator: np.random.Generator,
+        *,
+        dropout: bool,
+    ) -> PhaseReport:
+        """Train and report; without rows to train or decide on, leave the model as it is."""
+        began = time.perf_counter()
+        self.observer.phase_start(
+            self.phase, self.domain, rows=len(self.rows), max_epochs=self.options.max_epochs
+        )
+        result: Fit | None = None
+        if len(self.rows) and len(self.validation.rows):
+            result = fit(
+                model,
+                parameters,
+                self.data,
+                self.rows,
+                measure=self.validation.measure,
+                higher_is_better=self.validation.metric != "logloss",
+                learning_rate=learning_rate,
+                dropout=dropout,
+                options=self.options,
+                generator=generator,
+                on_epoch=lambda record: self.observer.epoch(self.phase, self.domain, record),
+            )
+        report = self._report(result, time.perf_counter() - began)
+        self.observer.phase_end(report)
+        return report
+
+    @property
+    def data(self) -> TrainingData:
+        return self.validation.data
+
+    def _report(self, result: Fit | None, seconds: float) -> PhaseReport:
+        note = self.validation.note
+        if result is None:
+            lacking = "training" if not len(self.rows) else "validation"
+            note = f"no {lacking} rows: it was not trained"
+        return PhaseReport(
+            phase=self.phase,
+            domain=self.domain,
+            slot=self.slot,
+            metric=self.validation.metric,
+            start_metric=result.start_metric if result else None,
+            best_metric=result.best_metric if result else None,
+            best_epoch=result.best_epoch if result else 0,
+            epochs=len(result.history) if result else 0,
+            helped=bool(result and result.best_epoch),
+            history=result.history if result else (),
+            seconds=seconds,
+            rows=len(self.rows),
+            note=note,
+        )
+
+
+def _validation(data: TrainingData, metric: MetricName, *, domain: int | None) -> _Validation:
+    """Choose what decides: the metric asked for, or logloss where the labels are all of one class."""
+    rows = data.rows("validation")
+    if domain is not None:
+        rows = _of_domain(data, rows, domain)
+    if _decidable(data, rows, by_domain=metric == "wauc"):
+        return _Validation(data, rows, metric, "")
+    note = f"validation rows hold one class of label, so logloss decided instead of {metric}"
+    return _Validation(data, rows, "logloss", note)
+
+
+def _decidable(data: TrainingData, rows: RowNumbers, *, by_domain: bool) -> bool:
+    if not len(rows):
+        return True
+    label = data.batch(rows).label
+    assert label is not None
+    group = data.domain[rows] if by_domain else np.zeros(len(rows), np.int64)
+    return metrics.wauc(label.numpy(), np.zeros(len(rows)), group) is not None
+
+
+def _of_domain(data: TrainingData, rows: RowNumbers, domain: int) -> RowNumbers:
+    own: RowNumbers = rows[np.asarray(data.domain[rows]) == domain]
+    return own
+
+
+def _need_rows(train: RowNumbers, validation: RowNumbers) -> None:
+    for name, rows in (("training", train), ("validation", validation)):
+        if not len(rows):
+            raise DataError("training set", f"no {name} rows: choose other days, or another split")

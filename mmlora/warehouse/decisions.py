@@ -1,0 +1,114 @@
+"""What people and checks decided: promotions of model versions, and the domains' verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from mmlora.schema import DomainVerdict, Id
+from mmlora.warehouse.database import clock
+from mmlora.warehouse.tables import Tables
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One decision; ``domain_id`` is None when it is for all domains."""
+
+    id: int
+    domain_id: Id | None
+    model_version: str
+    alias: str
+    who: str
+    why: str
+    metrics: dict[str, Any]
+    promoted_at: datetime
+
+
+def promote(
+    connection: sa.Connection,
+    tables: Tables,
+    *,
+    domain: Id | None,
+    model_version: str,
+    alias: str,
+    who: str,
+    why: str,
+    metrics: Mapping[str, Any],
+) -> Promotion:
+    """Append a decision."""
+    row = connection.execute(
+        sa.insert(tables.promotions)
+        .values(
+            domain_id=domain,
+            model_version=model_version,
+            alias=alias,
+            who=who,
+            why=why,
+            metrics=dict(metrics),
+            promoted_at=clock(connection),
+        )
+        .returning(*tables.promotions.c)
+    ).one()
+    return Promotion(**row._mapping)
+
+
+def promotions(
+    connection: sa.Connection, tables: Tables, *, alias: str, domain: Id | None, limit: int | None = None
+) -> list[Promotion]:
+    """Return the decisions that a domain is under, newest first: its own and those for all domains.
+
+    With ``domain`` None, only those for all.
+    """
+    column = tables.promotions.c
+    for_all = column.domain_id.is_(None)
+    rows = connection.execute(
+        sa.select(tables.promotions)
+        .where(
+            column.alias == alias, for_all if domain is None else sa.or_(for_all, column.domain_id == domain)
+        )
+        .order_by(column.id.desc())
+        .limit(limit)
+    )
+    return [Promotion(**row._mapping) for row in rows]
+
+
+def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequence[DomainVerdict]) -> None:
+    """Store verdicts; a later one on the same domain and day takes the place of the earlier."""
+    if not verdicts:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    now = clock(connection)
+    names = [field.name for field in fields(DomainVerdict)]
+    rows = [
+        {
+            **{name: getattr(verdict, name) for name in names},
+            "reasons": list(verdict.reasons),
+            "recorded_at": now,
+        }
+        for verdict in verdicts
+    ]
+    statement = insert(tables.domain_verdicts)
+    changed = {
+        column.name: statement.excluded[column.name]
+        for column in tables.domain_verdicts.c
+        if not column.primary_key
+    }
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["domain_id", "as_of"], set_=changed), rows
+    )
+
+
+def verdicts(connection: sa.Connection, tables: Tables, as_of: date) -> list[DomainVerdict]:
+    """Return the verdicts of a day, by domain."""
+    table = tables.domain_verdicts
+    rows = connection.execute(
+        sa.select(*(column for column in table.c if column.name != "recorded_at"))
+        .where(table.c.as_of == as_of)
+        .order_by(table.c.domain_id)
+    )
+    return [DomainVerdict(**{**row._mapping, "reasons": tuple(row.reasons)}) for row in rows]

@@ -1,0 +1,231 @@
+"""Loads: one try at one domain and date, from its begin to its end.
+
+::
+
+    running → staged → published → superseded
+        └───────┴────→ failed, rejected
+
+Functions here work inside a transaction that the caller opened.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from mmlora.errors import TransientError, UsageError
+from mmlora.schema import Id, LoadState
+from mmlora.warehouse.database import clock, hold
+from mmlora.warehouse.tables import Tables
+
+OPEN: tuple[LoadState, ...] = ("running", "staged")
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load, as it was when it was read.
+
+    Attributes:
+        load_id: its name, and that of its folder under ``staging/``.
+        load_key: the integer that its rows carry.
+        attempt: 1 for the first try at its domain and date; a later one wins.
+        rows: scores that it holds; None until it is staged.
+        content_hash: of its rows; None until it is staged.
+        checks: what the audit found.
+        reason: why it failed or was rejected.
+        heartbeat_at: when its process was last known to live.
+        finished_at: when it was published, failed or was rejected.
+    """
+
+    load_id: str
+    load_key: int
+    domain_id: Id
+    score_date: date
+    attempt: int
+    state: LoadState
+    model_version: str
+    contract_hash: str
+    rows: int | None
+    content_hash: str | None
+    checks: dict[str, Any] | None
+    reason: str | None
+    started_at: datetime
+    heartbeat_at: datetime
+    staged_at: datetime | None
+    finished_at: datetime | None
+
+
+def find(connection: sa.Connection, tables: Tables, load_key: int, *, lock: bool = False) -> Load:
+    """Return a load as it is now; with ``lock`` nobody changes it before the transaction ends."""
+    query = sa.select(tables.score_loads).where(tables.score_loads.c.load_key == load_key)
+    return _load(connection.execute(query.with_for_update() if lock else query).one())
+
+
+def find_by_id(connection: sa.Connection, tables: Tables, load_id: str) -> Load:
+    """Return a load by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    row = connection.execute(
+        sa.select(tables.score_loads).where(tables.score_loads.c.load_id == load_id)
+    ).one_or_none()
+    if row is None:
+        raise UsageError(f"no load {load_id!r} in the warehouse; `mmlora status` lists them")
+    return _load(row)
+
+
+def listing(
+    connection: sa.Connection,
+    tables: Tables,
+    *,
+    domain: Id | None = None,
+    score_date: date | None = None,
+    states: Sequence[LoadState] = (),
+    limit: int | None = None,
+) -> list[Load]:
+    """Return loads, newest first."""
+    column = tables.score_loads.c
+    query = sa.select(tables.score_loads).order_by(column.load_key.desc()).limit(limit)
+    if domain is not None:
+        query = query.where(column.domain_id == domain)
+    if score_date is not None:
+        query = query.where(column.score_date == score_date)
+    if states:
+        query = query.where(column.state.in_(states))
+    return [_load(row) for row in connection.execute(query)]
+
+
+def stale(connection: sa.Connection, tables: Tables, older_than: timedelta) -> list[Load]:
+    """Return the open loads whose process has been silent for longer than ``older_than``, newest first."""
+    silent_since = clock(connection) - older_than
+    return [load for load in listing(connection, tables, states=OPEN) if load.heartbeat_at < silent_since]
+
+
+def begin(
+    connection: sa.Connection,
+    tables: Tables,
+    *,
+    domain: Id,
+    score_date: date,
+    model_version: str,
+    contract_hash: str,
+    stale_after: timedelta,
+) -> Load:
+    """Begin a load; loads of the same domain and date that lost their process are given up."""
+    hold(connection, "load", domain, score_date)
+    for load in stale(connection, tables, stale_after):
+        if (load.domain_id, load.score_date) == (domain, score_date):
+            end(connection, tables, load, "failed", reason="given up: its process fell silent")
+    column = tables.score_loads.c
+    attempt = (
+        1
+        + connection.execute(
+            sa.select(sa.func.coalesce(sa.func.max(column.attempt), 0)).where(
+                column.domain_id == domain, column.score_date == score_date
+            )
+        ).scalar_one()
+    )
+    now = clock(connection)
+    row = connection.execute(
+        sa.insert(tables.score_loads)
+        .values(
+            load_id=f"{score_date.isoformat()}-{attempt}-{secrets.token_hex(6)}",
+            domain_id=domain,
+            score_date=score_date,
+            attempt=attempt,
+            state="running",
+            model_version=model_version,
+            contract_hash=contract_hash,
+            started_at=now,
+            heartbeat_at=now,
+        )
+        .returning(*tables.score_loads.c)
+    ).one()
+    return _load(row)
+
+
+def beat(connection: sa.Connection, tables: Tables, load: Load) -> None:
+    """Say that the load's process lives."""
+    _change(connection, tables, load, OPEN, heartbeat_at=clock(connection))
+
+
+def stage(
+    connection: sa.Connection,
+    tables: Tables,
+    load: Load,
+    *,
+    rows: int,
+    content_hash: str,
+    checks: Mapping[str, Any],
+) -> None:
+    """Say that all rows lie in staged files and passed the audit."""
+    now = clock(connection)
+    _change(
+        connection,
+        tables,
+        load,
+        ("running",),
+        state="staged",
+        rows=rows,
+        content_hash=content_hash,
+        checks=dict(checks),
+        staged_at=now,
+        heartbeat_at=now,
+    )
+
+
+def end(
+    connection: sa.Connection,
+    tables: Tables,
+    load: Load,
+    state: LoadState,
+    *,
+    reason: str,
+    checks: Mapping[str, Any] | None = None,
+) -> None:
+    """End an open load as ``failed`` or ``rejected``."""
+    values: dict[str, Any] = {"state": state, "reason": reason, "finished_at": clock(connection)}
+    if checks is not None:
+        values["checks"] = dict(checks)
+    _change(connection, tables, load, OPEN, **values)
+
+
+def refuse_closed(load: Load) -> None:
+    """Raise when a load came to an end without being published.
+
+    Raises:
+        TransientError: it failed, was given up or rejected; a new load may do better.
+    """
+    if load.state in ("failed", "rejected"):
+        raise TransientError(
+            f"load {load.load_id} of domain {load.domain_id!r}, {load.score_date}, is {load.state} "
+            f"({load.reason}): score the date again, which begins a new load"
+        )
+
+
+def _change(
+    connection: sa.Connection, tables: Tables, load: Load, allowed: Sequence[LoadState], **values: Any
+) -> None:
+    column = tables.score_loads.c
+    changed = connection.execute(
+        sa.update(tables.score_loads)
+        .where(column.load_key == load.load_key, column.state.in_(allowed))
+        .values(**values)
+    )
+    if changed.rowcount == 1:
+        return
+    current = find(connection, tables, load.load_key)
+    refuse_closed(current)
+    raise UsageError(
+        f"load {load.load_id} is {current.state}; this can be done to a load that is {' or '.join(allowed)}"
+    )
+
+
+def _load(row: sa.Row[Any]) -> Load:
+    return Load(**row._mapping)

@@ -1,0 +1,152 @@
+"""Making and upgrading a warehouse: Alembic's migrations, run from the program, and the views around them.
+
+A whole upgrade is one transaction under a lock, on SQLite as well: it happens, or nothing does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from mmlora import resources
+from mmlora.errors import ContractError, UsageError
+from mmlora.schema import IdTypes
+from mmlora.warehouse.database import Database, hold
+from mmlora.warehouse.tables import VERSION_TABLE, tables
+
+VIEWS = ("scores_published", "scores_latest")
+
+
+def newest_revision() -> str:
+    """Return the revision that this mmlora works with."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None  # the first migration ships with the package
+    return head
+
+
+def revision_of(connection: sa.Connection) -> str | None:
+    """Return the warehouse's revision, or None when the database holds no warehouse."""
+    return MigrationContext.configure(
+        connection, opts={"version_table": VERSION_TABLE}
+    ).get_current_revision()
+
+
+def stored_ids(connection: sa.Connection) -> IdTypes:
+    """Return the id types chosen when the warehouse was made."""
+    workspace = tables(IdTypes()).workspace
+    found = connection.execute(sa.select(workspace.c.value).where(workspace.c.name == "ids")).scalar_one()
+    return IdTypes(**found)
+
+
+def upgrade(database: Database, ids: IdTypes | None) -> IdTypes:
+    """Make the warehouse, or bring it to the newest revision; then make its views again.
+
+    Args:
+        database: where.
+        ids: id types of a new warehouse; checked against those of an old one.
+
+    Returns:
+        The warehouse's id types.
+
+    Raises:
+        UsageError: there is no warehouse yet and ``ids`` is None, or it is newer than this mmlora.
+        ContractError: the warehouse has other id types.
+    """
+    with database.altering() as connection:
+        hold(connection, "migrate")
+        revision = revision_of(connection)
+        if revision is None and ids is None:
+            raise no_warehouse(database)
+        _refuse_newer(database, revision)
+        chosen = ids if revision is None else stored_ids(connection)
+        assert chosen is not None  # one or the other, or refused above
+        check_ids(ids, chosen)
+        _run(connection, chosen, first=revision is None)
+    return chosen
+
+
+def check_current(database: Database, connection: sa.Connection, revision: str) -> None:
+    """Refuse a warehouse whose revision isn't the newest."""
+    _refuse_newer(database, revision)
+    if revision != newest_revision():
+        raise UsageError(
+            f"the warehouse {database.where} is at revision {revision}, and this mmlora needs "
+            f"{newest_revision()}: run `mmlora migrate`"
+        )
+
+
+def check_ids(wanted: IdTypes | None, stored: IdTypes) -> None:
+    """Refuse id types that differ from the warehouse's."""
+    if wanted is not None and wanted != stored:
+        raise ContractError(
+            f"the data's id types are {_describe(wanted)}, and the warehouse was made for "
+            f"{_describe(stored)}: import ids of those types, or make another warehouse (warehouse_url)",
+            expected=stored,
+            found=wanted,
+        )
+
+
+def no_warehouse(database: Database) -> UsageError:
+    """Return the error for a database without a warehouse whose id types aren't known yet."""
+    return UsageError(
+        f"no warehouse at {database.where} yet: its id types come from the data, so import some first "
+        "(`mmlora data import` or `mmlora data movielens`)"
+    )
+
+
+def configure_options(config: Config) -> dict[str, Any]:
+    """Return what Alembic's ``env.py`` needs; see ``sql/migrations/env.py``."""
+    metadata = tables(config.attributes["ids"]).metadata
+
+    def ours(name: str | None, kind: str, parents: Any) -> bool:
+        # The database may hold other programs' tables; and partitions of ``scores`` aren't declared.
+        return kind != "table" or name in metadata.tables
+
+    return {
+        "connection": config.attributes["connection"],
+        "target_metadata": metadata,
+        "version_table": VERSION_TABLE,
+        "include_name": ours,
+        "compare_type": True,
+        "render_as_batch": True,  # SQLite alters a table by copying it
+    }
+
+
+def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
+    if connection.dialect.name == "sqlite":  # it alters a table by copying, which fails under a view
+        for name in VIEWS:
+            connection.execute(sa.text(f"DROP VIEW IF EXISTS {name}"))
+    command.upgrade(_config(connection=connection, ids=ids), "head")
+    # Replaced, not dropped, on PostgreSQL: grants on a view and what others built on it stay.
+    create = "CREATE OR REPLACE VIEW" if connection.dialect.name == "postgresql" else "CREATE VIEW"
+    for name in VIEWS:
+        connection.exec_driver_sql(f"{create} {name} AS {resources.sql(f'views/{name}.sql')}")
+    if first:
+        connection.execute(sa.insert(tables(ids).workspace).values(name="ids", value=ids.to_dict()))
+
+
+def _config(**attributes: Any) -> Config:
+    folder: Path = resources.resource("sql/migrations")
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.attributes.update(attributes)
+    return config
+
+
+def _refuse_newer(database: Database, revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise UsageError(
+            f"the warehouse {database.where} is at revision {revision}, made by a newer mmlora than this one "
+            f"(which knows up to {newest_revision()}): upgrade mmlora"
+        )
+
+
+def _describe(ids: IdTypes) -> str:
+    return ", ".join(f"{entity} {kind}" for entity, kind in ids.to_dict().items())

@@ -1,0 +1,209 @@
+"""Publication: write the rows, then move one pointer.
+
+Three steps, each of which leaves readers with the old load or the new one::
+
+    prepare   the load is still staged: delete what a killed try left behind
+    write     rows, under a key that no pointer names yet
+    finish    the count is right: move the pointer, mark the new load and the old
+
+Whatever is killed in between, publishing the same load again completes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from time import monotonic
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from mmlora.errors import DataError, TransientError, UsageError
+from mmlora.schema import Id, IdTypes
+from mmlora.warehouse import loads
+from mmlora.warehouse.database import Database, clock, hold, is_duplicate_key
+from mmlora.warehouse.loads import Load
+from mmlora.warehouse.tables import Tables
+from mmlora.warehouse.writers import RowWriter, staged_batches
+
+HEARTBEAT_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What readers see for one domain and date."""
+
+    domain_id: Id
+    score_date: date
+    load_key: int
+    load_id: str
+    attempt: int
+    model_version: str
+    rows: int
+    published_at: datetime
+
+
+def publish(
+    database: Database, tables: Tables, ids: IdTypes, load: Load, files: Iterable[Path], writer: RowWriter
+) -> Load:
+    """Publish a staged load, and return it as it is then: ``published`` or ``superseded``."""
+    current = _prepare(database, tables, load)
+    if current.state != "staged":
+        return current
+    batches = _beating(database, tables, current, staged_batches(files, ids, current))
+    try:
+        writer.write(current, batches)
+    except Exception as error:
+        if not is_duplicate_key(error):
+            raise
+        return _published_by_another(database, tables, current)
+    return _finish(database, tables, current)
+
+
+def publications(
+    connection: sa.Connection,
+    tables: Tables,
+    *,
+    domain: Id | None = None,
+    start: date | None = None,
+    end: date | None = None,
+) -> list[Publication]:
+    """Return what is published, by domain, newest date first; ``start`` and ``end`` are both included."""
+    pointer, load = tables.publications.c, tables.score_loads.c
+    query = (
+        sa.select(
+            pointer.domain_id,
+            pointer.score_date,
+            pointer.load_key,
+            load.load_id,
+            load.attempt,
+            load.model_version,
+            load.rows,
+            pointer.published_at,
+        )
+        .join_from(tables.publications, tables.score_loads, pointer.load_key == load.load_key)
+        .order_by(pointer.domain_id, pointer.score_date.desc())
+    )
+    if domain is not None:
+        query = query.where(pointer.domain_id == domain)
+    if start is not None:
+        query = query.where(pointer.score_date >= start)
+    if end is not None:
+        query = query.where(pointer.score_date <= end)
+    return [Publication(**row._mapping) for row in connection.execute(query)]
+
+
+def _prepare(database: Database, tables: Tables, load: Load) -> Load:
+    with database.writing() as connection:
+        current = loads.find(connection, tables, load.load_key, lock=True)
+        loads.refuse_closed(current)
+        if current.state == "running":
+            raise UsageError(f"load {load.load_id} is still running: stage and audit it before publishing")
+        if current.state == "staged" and _newer(connection, tables, current):
+            return _supersede(connection, tables, current)
+        if current.state == "staged":
+            loads.beat(connection, tables, current)
+            connection.execute(sa.delete(tables.scores).where(*_rows_of(tables, current)))
+        return current
+
+
+def _published_by_another(database: Database, tables: Tables, load: Load) -> Load:
+    """Return the load when its rows are there already because another process has published it meanwhile."""
+    with database.reading() as connection:
+        current = loads.find(connection, tables, load.load_key)
+    if current.state == "staged":
+        raise DataError(
+            f"load {load.load_id}",
+            "a row with the same user and item twice: nothing was published. Score the date again (and if "
+            "another process is publishing this very load, let it)",
+        )
+    return current
+
+
+def _finish(database: Database, tables: Tables, load: Load) -> Load:
+    with database.writing() as connection:
+        hold(connection, "load", load.domain_id, load.score_date)
+        current = loads.find(connection, tables, load.load_key, lock=True)
+        loads.refuse_closed(current)
+        if current.state != "staged":  # another process published the same load meanwhile
+            return current
+        counted = connection.execute(
+            sa.select(sa.func.count()).select_from(tables.scores).where(*_rows_of(tables, current))
+        ).scalar_one()
+        if counted != current.rows:
+            raise TransientError(
+                f"load {load.load_id}: {counted:,} rows written, {current.rows:,} staged; nothing "
+                "was published. Try again; if that changes nothing, its staged files are incomplete: "
+                "score the date again"
+            )
+        if _newer(connection, tables, current):
+            return _supersede(connection, tables, current)
+        _move_pointer(connection, tables, current)
+        return loads.find(connection, tables, load.load_key)
+
+
+def _move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
+    now = clock(connection)
+    column = tables.score_loads.c
+    connection.execute(
+        sa.update(tables.score_loads)
+        .where(
+            column.domain_id == load.domain_id,
+            column.score_date == load.score_date,
+            column.state == "published",
+        )
+        .values(state="superseded")
+    )
+    connection.execute(
+        sa.update(tables.score_loads)
+        .where(column.load_key == load.load_key)
+        .values(state="published", finished_at=now)
+    )
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    pointer = {"load_key": load.load_key, "published_at": now}
+    connection.execute(
+        insert(tables.publications)
+        .values(domain_id=load.domain_id, score_date=load.score_date, **pointer)
+        .on_conflict_do_update(index_elements=["domain_id", "score_date"], set_=pointer)
+    )
+
+
+def _newer(connection: sa.Connection, tables: Tables, load: Load) -> bool:
+    """Whether readers already follow a later attempt: an older load never takes its place."""
+    published = publications(
+        connection, tables, domain=load.domain_id, start=load.score_date, end=load.score_date
+    )
+    return bool(published) and published[0].attempt > load.attempt
+
+
+def _supersede(connection: sa.Connection, tables: Tables, load: Load) -> Load:
+    _log.warning("load %s is older than what is published: left aside", load.load_id)
+    connection.execute(
+        sa.update(tables.score_loads)
+        .where(tables.score_loads.c.load_key == load.load_key)
+        .values(state="superseded", finished_at=clock(connection))
+    )
+    return loads.find(connection, tables, load.load_key)
+
+
+def _rows_of(tables: Tables, load: Load) -> tuple[sa.ColumnElement[bool], ...]:
+    # The date leads PostgreSQL to the one partition.
+    return tables.scores.c.load_key == load.load_key, tables.scores.c.score_date == load.score_date
+
+
+def _beating(
+    database: Database, tables: Tables, load: Load, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    last = monotonic()
+    for batch in batches:
+        if monotonic() - last > HEARTBEAT_SECONDS:
+            with database.writing() as connection:
+                loads.beat(connection, tables, load)
+            last = monotonic()
+        yield batch

@@ -1,0 +1,101 @@
+"""Reading published scores as Arrow, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from mmlora.schema import ITEM_ID, POSITION, SCORE, TIMESTAMP, USER_ID, Id, IdTypes
+from mmlora.warehouse.database import Database
+from mmlora.warehouse.publish import Publication
+from mmlora.warehouse.tables import Tables
+
+BATCH_ROWS = 65_536
+
+
+def published_schema(ids: IdTypes) -> pa.Schema:
+    """Return the columns of both views, which are a contract."""
+    return pa.schema(
+        [
+            pa.field("domain_id", ids.arrow("domain")),
+            pa.field("score_date", pa.date32()),
+            pa.field("user_id", ids.arrow("user")),
+            pa.field("item_id", ids.arrow("item")),
+            pa.field("score", pa.float32()),
+            pa.field("position", pa.int32()),
+            pa.field("model_version", pa.string()),
+            pa.field("load_id", pa.string()),
+            pa.field("published_at", TIMESTAMP),
+        ]
+    )
+
+
+def read(
+    database: Database,
+    tables: Tables,
+    ids: IdTypes,
+    published: Publication | None,
+    *,
+    user: Id | None,
+    limit: int | None,
+) -> pa.RecordBatchReader:
+    """Return a publication's scores by user and position, with the views' columns.
+
+    The rows of a load never change, so following the pointer first reads what the view would; and the columns
+    that are the same in all rows needn't be carried a row.
+    """
+    schema = published_schema(ids)
+    if published is None:
+        return pa.RecordBatchReader.from_batches(schema, [])
+    column = tables.scores.c
+    query = (
+        sa.select(*(column[name] for name in (USER_ID, ITEM_ID, SCORE, POSITION)))
+        .where(column.load_key == published.load_key, column.score_date == published.score_date)
+        .order_by(column.user_id, column.position)
+        .limit(limit)
+    )
+    if user is not None:
+        query = query.where(column.user_id == user)
+    # ADBC is fast for many rows; for one user's few it isn't worth a connection of its own.
+    by_rows = database.kind == "sqlite" or user is not None
+    batches = _by_rows if by_rows else _by_adbc
+    rows = batches(database, query, schema)
+    return pa.RecordBatchReader.from_batches(schema, (_complete(batch, published, schema) for batch in rows))
+
+
+def _complete(batch: pa.RecordBatch, published: Publication, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [
+        batch.column(field.name).cast(field.type)
+        if field.name in batch.schema.names
+        else pa.repeat(pa.scalar(getattr(published, field.name), field.type), batch.num_rows)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _by_rows(database: Database, query: sa.Select[Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    with database.reading() as connection:
+        result = connection.execute(query)
+        names = tuple(result.keys())
+        for rows in result.partitions(BATCH_ROWS):
+            columns = zip(names, zip(*rows, strict=True), strict=True)
+            yield pa.RecordBatch.from_pydict(
+                {name: pa.array(c, schema.field(name).type) for name, c in columns}
+            )
+
+
+def _by_adbc(database: Database, query: sa.Select[Any], _schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    from adbc_driver_postgresql import dbapi
+    from psycopg import ClientCursor
+
+    with database.reading() as connection:
+        # ADBC streams (binary COPY) only what has no parameters: psycopg quotes them into the text.
+        compiled = query.compile(connection)
+        raw: Any = connection.connection.dbapi_connection
+        text = ClientCursor(raw).mogrify(str(compiled), compiled.params)
+    with database.faults(), dbapi.connect(database.driver_url()) as source, source.cursor() as cursor:
+        cursor.execute(text)
+        yield from cursor.fetch_record_batch()

@@ -1,0 +1,198 @@
+"""The warehouse's tables and views, as SQLAlchemy Core objects.
+
+Id columns are BIGINT or TEXT, so the tables are a function of the :class:`IdTypes`. The migrations in
+``sql/migrations`` make what is declared here; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from mmlora.schema import Entity, IdTypes, LoadState, Verdict, valid_names
+
+VERSION_TABLE = "mmlora_version"  # MLflow and Airflow may share the database, and use Alembic's default name
+
+_NAMES = {"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
+_ISO_TEXT = (
+    "%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06d+00:00",
+    r"(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)",
+)
+
+
+class UtcTimestamp(TypeDecorator[datetime]):
+    """A moment in UTC: TIMESTAMPTZ on PostgreSQL, ISO text on SQLite; always aware in Python."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        """Choose the column type."""
+        if dialect.name == "sqlite":
+            storage, regexp = _ISO_TEXT
+            text = sqlite.DATETIME(storage_format=storage, regexp=regexp)  # type: ignore[no-untyped-call]
+            return dialect.type_descriptor(text)
+        return dialect.type_descriptor(sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Turn any aware moment into UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return an aware moment in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def id_column_type(ids: IdTypes, entity: Entity) -> TypeEngine[Any]:
+    """Return the column type of an entity's ids.
+
+    Text sorts by bytes on PostgreSQL too: the order of a read doesn't depend on the server's locale.
+    """
+    if getattr(ids, entity) == "int64":
+        return sa.BigInteger()
+    return sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+def json_type() -> TypeEngine[Any]:
+    """Return the type of the JSON columns."""
+    return sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+
+def key_type() -> TypeEngine[Any]:
+    """Return the type of generated keys (SQLite generates for INTEGER only)."""
+    return sa.BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables for one choice of id types."""
+
+    metadata: sa.MetaData
+    workspace: sa.Table
+    scores: sa.Table
+    score_loads: sa.Table
+    publications: sa.Table
+    promotions: sa.Table
+    domain_verdicts: sa.Table
+
+
+def _one_of(column: str, names: tuple[str, ...], constraint: str) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{name}'" for name in names)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=constraint)
+
+
+@lru_cache(maxsize=16)
+def tables(ids: IdTypes) -> Tables:
+    """Return the tables whose id columns have the given types."""
+    metadata = sa.MetaData(naming_convention=_NAMES)
+    domain = id_column_type(ids, "domain")
+    return Tables(
+        metadata=metadata,
+        workspace=sa.Table(
+            "workspace",
+            metadata,
+            sa.Column("name", sa.Text, primary_key=True),
+            sa.Column("value", json_type(), nullable=False),
+        ),
+        scores=_scores(metadata, ids),
+        score_loads=_score_loads(metadata, domain),
+        publications=sa.Table(
+            "publications",
+            metadata,
+            sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
+            sa.Column("score_date", sa.Date, primary_key=True),
+            sa.Column(
+                "load_key",
+                sa.ForeignKey("score_loads.load_key", name="fk_publications_load_key"),
+                nullable=False,
+            ),
+            sa.Column("published_at", UtcTimestamp, nullable=False),
+        ),
+        promotions=sa.Table(
+            "promotions",
+            metadata,
+            sa.Column("id", key_type(), primary_key=True, autoincrement=True),
+            sa.Column("domain_id", domain),  # null: for all domains
+            sa.Column("model_version", sa.Text, nullable=False),
+            sa.Column("alias", sa.Text, nullable=False),
+            sa.Column("who", sa.Text, nullable=False),
+            sa.Column("why", sa.Text, nullable=False),
+            sa.Column("metrics", json_type(), nullable=False),
+            sa.Column("promoted_at", UtcTimestamp, nullable=False),
+            sqlite_autoincrement=True,
+        ),
+        domain_verdicts=_domain_verdicts(metadata, domain),
+    )
+
+
+def _scores(metadata: sa.MetaData, ids: IdTypes) -> sa.Table:
+    # No foreign key on load_key: PostgreSQL would check it a row, and rows are written in bulk.
+    # No index but the key: a read by domain, user and date goes through the pointer to (load_key, user_id),
+    # and a second index would halve the speed of writing.
+    return sa.Table(
+        "scores",
+        metadata,
+        sa.Column("load_key", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("user_id", id_column_type(ids, "user"), primary_key=True, autoincrement=False),
+        sa.Column("item_id", id_column_type(ids, "item"), primary_key=True, autoincrement=False),
+        sa.Column("domain_id", id_column_type(ids, "domain"), nullable=False),
+        sa.Column("score_date", sa.Date, primary_key=True),
+        sa.Column("score", sa.REAL, nullable=False),
+        sa.Column("position", sa.Integer, nullable=False),
+        postgresql_partition_by="RANGE (score_date)",
+        sqlite_with_rowid=False,  # rows lie in key order: one tree to write, and a user's rows are together
+    )
+
+
+def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
+    return sa.Table(
+        "score_loads",
+        metadata,
+        sa.Column("load_key", key_type(), primary_key=True, autoincrement=True),
+        sa.Column("load_id", sa.Text, nullable=False, unique=True),
+        sa.Column("domain_id", domain, nullable=False),
+        sa.Column("score_date", sa.Date, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("model_version", sa.Text, nullable=False),
+        sa.Column("contract_hash", sa.Text, nullable=False),
+        sa.Column("rows", sa.BigInteger),
+        sa.Column("content_hash", sa.Text),
+        sa.Column("checks", json_type()),
+        sa.Column("reason", sa.Text),
+        sa.Column("started_at", UtcTimestamp, nullable=False),
+        sa.Column("heartbeat_at", UtcTimestamp, nullable=False),
+        sa.Column("staged_at", UtcTimestamp),
+        sa.Column("finished_at", UtcTimestamp),
+        sa.UniqueConstraint("domain_id", "score_date", "attempt"),
+        _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
+        sqlite_autoincrement=True,  # a key of a load deleted long ago is never given out again
+    )
+
+
+def _domain_verdicts(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
+    return sa.Table(
+        "domain_verdicts",
+        metadata,
+        sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
+        sa.Column("as_of", sa.Date, primary_key=True),
+        sa.Column("verdict", sa.Text, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("positives", sa.BigInteger, nullable=False),
+        sa.Column("users", sa.BigInteger, nullable=False),
+        sa.Column("items", sa.BigInteger, nullable=False),
+        sa.Column("density", sa.Double, nullable=False),
+        sa.Column("ctr", sa.Double),
+        sa.Column("policy", sa.Text, nullable=False),
+        sa.Column("reasons", json_type(), nullable=False),
+        sa.Column("recorded_at", UtcTimestamp, nullable=False),
+        _one_of("verdict", valid_names(Verdict), "ck_domain_verdicts_verdict"),
+    )

@@ -1,0 +1,279 @@
+"""The warehouse's door: every step of a load's life, and what readers get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from mmlora.errors import ContractError, UsageError
+from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
+from mmlora.warehouse import decisions, loads, migrate, publish, reading
+from mmlora.warehouse.database import Database, sqlite_file
+from mmlora.warehouse.decisions import Promotion
+from mmlora.warehouse.loads import Load
+from mmlora.warehouse.publish import Publication
+from mmlora.warehouse.tables import tables
+from mmlora.warehouse.writers import RowWriter, writer_for
+
+STALE_AFTER = timedelta(minutes=2)
+
+
+class Warehouse:
+    """Scores, loads, publications, promotions and verdicts in one database.
+
+    Safe to use from several threads, and from several processes with a warehouse each. Anything may raise
+    ``TransientError`` when the database is gone or a lock is held for too long.
+    """
+
+    def __init__(self, database: Database, ids: IdTypes, writer: RowWriter | None = None) -> None:
+        self.database = database
+        self.ids = ids
+        self._tables = tables(ids)
+        self._writer = writer or writer_for(database)
+
+    @classmethod
+    def open(cls, url: str, *, ids: IdTypes | None = None) -> Warehouse:
+        """Open the warehouse at ``url``; make it when there is none.
+
+        Args:
+            url: ``sqlite:///path`` or ``postgresql://...``.
+            ids: the data's id types; None takes the warehouse's own.
+
+        Raises:
+            UsageError: the URL is wrong, there is no warehouse yet and ``ids`` is None, or it needs
+                ``mmlora migrate``.
+            ContractError: the warehouse was made for other id types.
+        """
+        return cls._open(url, ids, migrating=False)
+
+    @classmethod
+    def migrate(cls, url: str, *, ids: IdTypes | None = None) -> Warehouse:
+        """Make the warehouse or bring it to the newest revision, and open it; raises as :meth:`open` does."""
+        return cls._open(url, ids, migrating=True)
+
+    @classmethod
+    def _open(cls, url: str, ids: IdTypes | None, *, migrating: bool) -> Warehouse:
+        database = Database.at(url)
+        try:
+            _prepare_file(database, ids)
+            with database.reading() as connection:
+                revision = migrate.revision_of(connection)
+                if revision is not None and not migrating:
+                    migrate.check_current(database, connection, revision)
+                    stored = migrate.stored_ids(connection)
+                    migrate.check_ids(ids, stored)
+                    return cls(database, stored)
+            return cls(database, migrate.upgrade(database, ids))
+        except BaseException:
+            database.close()
+            raise
+
+    def __enter__(self) -> Warehouse:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.database.close()
+
+    # Loads
+
+    def begin_load(
+        self,
+        domain: Id,
+        score_date: date,
+        *,
+        model_version: str,
+        contract_hash: str,
+        stale_after: timedelta = STALE_AFTER,
+    ) -> Load:
+        """Begin a load; those of its domain and date that are silent for ``stale_after`` are given up."""
+        self._check_id("domain", domain)
+        with self.database.writing() as connection:
+            return loads.begin(
+                connection,
+                self._tables,
+                domain=domain,
+                score_date=score_date,
+                model_version=model_version,
+                contract_hash=contract_hash,
+                stale_after=stale_after,
+            )
+
+    def heartbeat(self, load: Load) -> None:
+        """Say that the load's process lives; ``TransientError`` when the load was given up meanwhile."""
+        with self.database.writing() as connection:
+            loads.beat(connection, self._tables, load)
+
+    def mark_staged(self, load: Load, *, rows: int, content_hash: str, checks: Mapping[str, Any]) -> None:
+        """Say that a running load's rows are staged and passed the audit."""
+        with self.database.writing() as connection:
+            loads.stage(connection, self._tables, load, rows=rows, content_hash=content_hash, checks=checks)
+
+    def fail(self, load: Load, reason: str) -> None:
+        """End an open load that broke."""
+        with self.database.writing() as connection:
+            loads.end(connection, self._tables, load, "failed", reason=reason)
+
+    def reject(self, load: Load, reason: str, checks: Mapping[str, Any] | None = None) -> None:
+        """End an open load that a check said no to."""
+        with self.database.writing() as connection:
+            loads.end(connection, self._tables, load, "rejected", reason=reason, checks=checks)
+
+    def publish(self, load: Load, files: Iterable[Path]) -> Load:
+        """Write a staged load's rows, then move readers to it; doing it again changes nothing.
+
+        Returns:
+            The load: ``published``; or ``superseded`` when readers already follow a later attempt.
+
+        Raises:
+            UsageError: the load isn't staged.
+            DataError: the files hold rows that aren't the load's, or not fit to publish.
+            ContractError: the files' columns differ from ``scores_schema``.
+            TransientError: the load was given up, or the rows written aren't as many as were staged.
+        """
+        return publish.publish(self.database, self._tables, self.ids, load, files, self._writer)
+
+    def load(self, load_id: str) -> Load:
+        """Return a load by its name; ``UsageError`` when there is none."""
+        with self.database.reading() as connection:
+            return loads.find_by_id(connection, self._tables, load_id)
+
+    def loads(
+        self,
+        *,
+        domain: Id | None = None,
+        score_date: date | None = None,
+        states: Sequence[LoadState] = (),
+        limit: int | None = None,
+    ) -> list[Load]:
+        """Return loads, newest first."""
+        self._check_id("domain", domain)
+        with self.database.reading() as connection:
+            return loads.listing(
+                connection, self._tables, domain=domain, score_date=score_date, states=states, limit=limit
+            )
+
+    def stale_loads(self, older_than: timedelta = STALE_AFTER) -> list[Load]:
+        """Return the open loads whose process has been silent for longer than ``older_than``."""
+        with self.database.reading() as connection:
+            return loads.stale(connection, self._tables, older_than)
+
+    # Publications and reading
+
+    def publication(self, domain: Id, score_date: date | None = None) -> Publication | None:
+        """Return what readers see for a domain and date (the newest date when None), or None."""
+        found = self.publications(domain=domain, start=score_date, end=score_date)
+        return found[0] if found else None
+
+    def publications(
+        self, *, domain: Id | None = None, start: date | None = None, end: date | None = None
+    ) -> list[Publication]:
+        """Return what is published, by domain, newest date first; ``start`` and ``end`` are both included."""
+        self._check_id("domain", domain)
+        with self.database.reading() as connection:
+            return publish.publications(connection, self._tables, domain=domain, start=start, end=end)
+
+    def read(
+        self,
+        domain: Id,
+        *,
+        score_date: date | None = None,
+        user: Id | None = None,
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Stream a domain's published scores by user and position, with the views' columns.
+
+        Args:
+            domain: the domain.
+            score_date: the date; None reads the newest published one.
+            user: only this user's.
+            limit: at most so many rows.
+        """
+        self._check_id("user", user)
+        published = self.publication(domain, score_date)
+        return reading.read(self.database, self._tables, self.ids, published, user=user, limit=limit)
+
+    # Decisions
+
+    def record_verdicts(self, verdicts: Sequence[DomainVerdict]) -> None:
+        """Store verdicts; a later one on the same domain and day takes the place of the earlier."""
+        for verdict in verdicts:
+            self._check_id("domain", verdict.domain_id)
+        with self.database.writing() as connection:
+            decisions.record_verdicts(connection, self._tables, verdicts)
+
+    def verdicts(self, as_of: date) -> list[DomainVerdict]:
+        """Return the verdicts of a day, by domain."""
+        with self.database.reading() as connection:
+            return decisions.verdicts(connection, self._tables, as_of)
+
+    def promote(
+        self,
+        domain: Id | None,
+        model_version: str,
+        *,
+        alias: str,
+        who: str,
+        why: str,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Promotion:
+        """Append a decision for a domain, or for all (None). Decisions are never changed nor deleted."""
+        self._check_id("domain", domain)
+        with self.database.writing() as connection:
+            return decisions.promote(
+                connection,
+                self._tables,
+                domain=domain,
+                model_version=model_version,
+                alias=alias,
+                who=who,
+                why=why,
+                metrics=metrics or {},
+            )
+
+    def promotions(
+        self, alias: str, domain: Id | None = None, *, limit: int | None = None
+    ) -> list[Promotion]:
+        """Return the decisions that a domain is under (its own and those for all), newest first."""
+        self._check_id("domain", domain)
+        with self.database.reading() as connection:
+            return decisions.promotions(connection, self._tables, alias=alias, domain=domain, limit=limit)
+
+    def current(self, alias: str, domain: Id | None = None) -> str | None:
+        """Return the model version that the newest decision names for a domain, or for all (None)."""
+        newest = self.promotions(alias, domain, limit=1)
+        return newest[0].model_version if newest else None
+
+    def _check_id(self, entity: Entity, value: Id | None) -> None:
+        kind = getattr(self.ids, entity)
+        if value is not None and isinstance(value, str) != (kind == "string"):
+            raise ContractError(
+                f"{entity} {value!r} is {type(value).__name__}; this warehouse's {entity} ids are {kind}",
+                expected=kind,
+                found=value,
+            )
+
+
+def _prepare_file(database: Database, ids: IdTypes | None) -> None:
+    path = sqlite_file(database.engine.url)
+    if path is None or path.exists():
+        return
+    if ids is None:  # connecting would leave an empty file behind
+        raise migrate.no_warehouse(database)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"no warehouse can be made at {database.where}: {error}") from error

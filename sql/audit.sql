@@ -1,0 +1,39 @@
+-- The figures that the audit of a staged load judges, in one row. Parameters: files, domain, on.
+WITH staged AS (
+    SELECT * FROM read_parquet($files)
+),
+neighbours AS (
+    SELECT
+        position AS place,
+        score,
+        lag(position) OVER user_list AS place_before,
+        lag(score) OVER user_list AS score_before
+    FROM staged
+    WINDOW user_list AS (PARTITION BY user_id ORDER BY position)
+),
+lists AS (
+    SELECT
+        count(*) FILTER (place <> coalesce(place_before, 0) + 1) AS misplaced,
+        count(*) FILTER (score > score_before) AS rising
+    FROM neighbours
+),
+keys AS (
+    SELECT coalesce(sum(times - 1), 0)::BIGINT AS repeated
+    FROM (SELECT count(*) AS times FROM staged GROUP BY user_id, item_id)
+),
+columns AS (
+    SELECT
+        count(*) AS rows,
+        count(DISTINCT user_id) AS users,
+        count(*) FILTER (
+            user_id IS NULL OR item_id IS NULL OR domain_id IS NULL OR score_date IS NULL OR score IS NULL OR position IS NULL
+        ) AS nulls,
+        -- NaN is above every number here.
+        count(*) FILTER (score < 0 OR score > 1) AS out_of_range,
+        min(score) AS lowest,
+        max(score) AS highest,
+        max(position) AS deepest,
+        count(*) FILTER (domain_id <> $domain OR score_date <> $on) AS foreign_rows
+    FROM staged
+)
+SELECT columns.* RENAME (foreign_rows AS "foreign"), misplaced, rising, repeated FROM columns, lists, keys

@@ -1,0 +1,19 @@
+-- What each version of an interaction adds to its day, and from when on that is known.
+-- The first version of a key adds a row and its label; a correction adds the difference of the labels only.
+-- `known_on_time` is the first midnight after the event: whatever is known by then is "on time".
+-- Parameters: $interactions (glob), $through (date).
+CREATE OR REPLACE TEMP TABLE increments AS
+WITH versions AS (
+    SELECT user_id, item_id, domain_id, event_timestamp::DATE AS day, known_at::TIMESTAMP AS known_at, label,
+           lag(label) OVER (
+               PARTITION BY user_id, item_id, domain_id, event_timestamp ORDER BY known_at, label
+           ) AS corrected
+    FROM read_parquet($interactions, hive_partitioning = true, hive_types = {'day': DATE})
+    WHERE day < $through
+)
+SELECT user_id, item_id, domain_id, day,
+       greatest(known_at, (day + 1)::TIMESTAMP) AS known,
+       known_at > (day + 1)::TIMESTAMP AS late,
+       (corrected IS NULL)::BIGINT AS n,
+       label::BIGINT - coalesce(corrected, 0)::BIGINT AS clicks
+FROM versions

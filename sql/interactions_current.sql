@@ -1,0 +1,12 @@
+-- The interactions as they were known at $known_as_of: of each key the version known last by then.
+-- $interactions: a glob of the store's files; $known_as_of: a timestamptz, far in the future for all.
+SELECT
+    user_id,
+    item_id,
+    domain_id,
+    event_timestamp,
+    max(known_at) AS known_at,
+    arg_max(label, known_at) AS label
+FROM read_parquet($interactions, hive_partitioning = false)
+WHERE known_at <= $known_as_of
+GROUP BY user_id, item_id, domain_id, event_timestamp

@@ -1,0 +1,24 @@
+-- Every published score. The columns are a contract: added to at the end, never changed.
+--   domain_id      the CTR domain
+--   score_date     features as of this date, 00:00 UTC
+--   user_id, item_id
+--   score          calibrated probability of a click, 0 to 1
+--   position       place in the user's list, 1 = best
+--   model_version  the bundle that scored
+--   load_id        the load that the row came with
+--   published_at   when readers began to see this load (UTC)
+SELECT
+    publications.domain_id,
+    publications.score_date,
+    scores.user_id,
+    scores.item_id,
+    scores.score,
+    scores.position,
+    score_loads.model_version,
+    score_loads.load_id,
+    publications.published_at
+FROM publications
+JOIN score_loads ON score_loads.load_key = publications.load_key
+JOIN scores
+    ON scores.load_key = publications.load_key
+    AND scores.score_date = publications.score_date

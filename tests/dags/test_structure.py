@@ -1,0 +1,162 @@
+"""What the DAG files promise, seen without running them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mmlora import schema
+from mmlora.errors import ContractError, DataError, TransientError, UsageError
+from mmlora.resources import resource
+from mmlora.settings import TrainingSettings
+
+FILES = sorted(resource("dags").glob("*.py"))
+HEAVY = {"torch", "feast", "pandas", "pyarrow", "great_expectations", "mlflow", "sqlalchemy", "duckdb"}
+
+pytestmark = pytest.mark.xdist_group("airflow")
+
+
+def upstream(dag, task_id):
+    return set(dag.get_task(task_id).upstream_task_ids)
+
+
+def test_dags_import_without_errors(dag_bag):
+    assert dag_bag.import_errors == {}
+    assert set(dag_bag.dags) == {"training", "nightly_scoring"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_dag_files_are_short(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_dag_files_import_nothing_heavy():
+    # In an interpreter of its own: this one has loaded everything already.
+    code = (
+        "import json, runpy, sys, airflow.sdk\n"
+        "before = set(sys.modules)\n"
+        f"for file in {[str(file) for file in FILES]!r}: runpy.run_path(file)\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])
+def test_dags_run_daily_one_at_a_time_and_never_catch_up(dag_bag, dag_id):
+    dag = dag_bag.dags[dag_id]
+    assert dag.timetable.expression.endswith("* * *")
+    assert not dag.catchup
+    assert dag.max_active_runs == 1
+
+
+@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])
+def test_every_task_explains_itself(dag_bag, dag_id):
+    dag = dag_bag.dags[dag_id]
+    assert dag.doc_md
+    silent = [task.task_id for task in dag.tasks if not task.doc_md and task.task_id != "all_published"]
+    assert silent == []
+
+
+@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])
+def test_only_transient_errors_are_tried_again(dag_bag, dag_id):
+    errors = {
+        TransientError("database gone"): "retry",
+        DataError("file", "broken"): "fail",
+        ContractError("other features"): "fail",
+        UsageError("no such name"): "fail",
+        ValueError("a fault of ours"): "fail",
+    }
+    for task in dag_bag.dags[dag_id].tasks:
+        assert task.retries > 0
+        for error, action in errors.items():
+            assert task.retry_policy.evaluate(error, 1, task.retries).action.value == action
+
+
+def test_training_phases_follow_each_other(dag_bag):
+    dag = dag_bag.dags["training"]
+    assert upstream(dag, "prepare") == {"validate"}
+    assert upstream(dag, "train_expert") >= {"expert_domains"}
+    assert "train_backbone" in upstream(dag, "expert_domains")
+    assert "train_expert" in upstream(dag, "train_gate")
+    assert "train_gate" in upstream(dag, "evaluate")
+    assert "evaluate" in upstream(dag, "register")
+    assert dag.get_task("train_expert").is_mapped
+
+
+def test_publication_of_a_domain_waits_for_its_own_score_only(dag_bag):
+    dag = dag_bag.dags["nightly_scoring"]
+    assert upstream(dag, "scoring_domains") == {"validate"}
+    assert upstream(dag, "validate") == {"build_features"}
+    assert upstream(dag, "domain.publish") == {"domain.score"}
+    assert dag.get_task("domain.score").get_closest_mapped_task_group().group_id == "domain"
+    assert [asset.name for asset in dag.get_task("announce").outlets] == ["mmlora_scores_published"]
+
+
+def test_a_failed_domain_fails_the_run_though_the_others_are_announced(dag_bag):
+    # A run's state is that of its leaves, and `announce` alone would succeed.
+    dag = dag_bag.dags["nightly_scoring"]
+    assert {task.task_id for task in dag.leaves} == {"announce", "all_published"}
+    assert dag.get_task("announce").trigger_rule == "all_done_min_one_success"
+    assert dag.get_task("all_published").trigger_rule == "all_success"
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("backbone", schema.BackboneName),
+        ("adaptation", schema.Adaptation),
+        ("features", schema.FeatureGroup),
+    ],
+)
+def test_the_form_offers_every_name(dag_bag, name, names):
+    param = dag_bag.dags["training"].params.get_param(name)
+    assert param.schema["enum"] == [None, *schema.valid_names(names)]
+
+
+def test_the_form_offers_the_splits_that_need_no_file(dag_bag):
+    offered = dag_bag.dags["training"].params.get_param("split").schema["enum"]
+    assert set(offered) == {None, *schema.valid_names(schema.SplitName)} - {"file"}
+
+
+def test_the_training_form_asks_for_settings_that_exist(dag_bag):
+    asked = set(dag_bag.dags["training"].params) - {"date"}
+    assert asked <= set(TrainingSettings.model_fields)
+
+
+@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])
+def test_a_form_left_as_it_is_asks_for_nothing(dag_bag, dag_id):
+    params = dag_bag.dags[dag_id].params
+    assert set(params.dump().values()) == {None}
+    params.validate()
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "name", "value"),
+    [
+        ("training", "date", "31.12.2000"),
+        ("training", "backbone", "perceptron"),
+        ("training", "experts_per_domain", 0),
+        ("nightly_scoring", "domains", "drama"),
+        ("nightly_scoring", "top_k", -1),
+    ],
+)
+def test_the_form_refuses_what_no_verb_takes(dag_bag, dag_id, name, value):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        dag_bag.dags[dag_id].params.get_param(name).resolve(value)
+
+
+def test_dag_files_only_call_the_pipeline():
+    for file in FILES:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert {name for name in modules if name.startswith("mmlora")} <= {
+            "mmlora.airflow_plugin",
+            "mmlora.airflow_plugin.tasks",
+        }

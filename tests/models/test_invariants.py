@@ -1,0 +1,134 @@
+"""What every model keeps, whatever its backbone and adaptation."""
+
+import pytest
+import torch
+
+from mmlora.models.builder import BACKBONES, assemble_model, build_model
+
+BOTH = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+ADAPTATIONS = pytest.mark.parametrize("adaptation", ["none", "mlora", "moe_mlora"])
+GATES = pytest.mark.parametrize("gate", ["domain", "sample", "both"])
+
+
+@BOTH
+@ADAPTATIONS
+def test_scores_are_finite_and_one_a_row(make_spec, make_batch, make_model, backbone, adaptation):
+    model = make_model(make_spec(backbone=backbone, adaptation=adaptation))
+    logits = model(make_batch(33))
+    assert logits.shape == (33,)
+    assert torch.isfinite(logits).all()
+    assert logits.unique().numel() > 20
+
+
+@BOTH
+@ADAPTATIONS
+def test_fresh_experts_give_the_backbone_exactly(make_spec, make_batch, make_model, backbone, adaptation):
+    spec, batch = make_spec(backbone=backbone, adaptation=adaptation), make_batch()
+    model = make_model(spec)
+    with torch.no_grad():
+        for layer in model.tower.layers:
+            layer.lora_b.zero_()
+            layer.lora_c.zero_()
+    alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
+    assert torch.equal(model(batch), alone(batch))
+
+
+@BOTH
+@pytest.mark.parametrize("adaptation", ["mlora", "moe_mlora"])
+def test_experts_change_the_rows_of_their_domains(make_spec, make_batch, make_model, backbone, adaptation):
+    spec, batch = make_spec(backbone=backbone, adaptation=adaptation), make_batch()
+    model = make_model(spec)
+    alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
+    changed = model(batch) != alone(batch)
+    assert changed[(batch.domain >= 0) & (batch.domain < 3)].all()
+    # Domain 3 has no expert: the backbone in mlora, a mixture of the others in moe_mlora.
+    assert changed[batch.domain == 3].all() == (adaptation == "moe_mlora")
+
+
+@BOTH
+@pytest.mark.parametrize("adaptation", ["mlora", "moe_mlora"])
+@GATES
+def test_an_unknown_domain_gets_the_backbone_exactly(
+    make_spec, make_batch, make_model, backbone, adaptation, gate
+):
+    spec, batch = make_spec(backbone=backbone, adaptation=adaptation, gate=gate), make_batch()
+    model = make_model(spec)
+    alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
+    unknown = batch.domain == -1
+    assert torch.equal(model(batch)[unknown], alone(batch)[unknown])
+
+
+@BOTH
+def test_a_domain_without_rows_at_the_gates_training_gets_the_backbone(
+    make_spec, make_batch, make_model, backbone
+):
+    batch = make_batch()
+    model = make_model(make_spec(backbone=backbone))
+    model.gate.present[3] = 0.0
+    alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
+    absent = batch.domain == 3
+    assert torch.equal(model(batch)[absent], alone(batch)[absent])
+
+
+@BOTH
+@ADAPTATIONS
+def test_a_mixed_batch_equals_its_domains_one_by_one(make_spec, make_batch, make_model, backbone, adaptation):
+    model, batch = make_model(make_spec(backbone=backbone, adaptation=adaptation)), make_batch()
+    mixed = model(batch)
+    for domain in (-1, 0, 1, 2, 3):
+        rows = torch.nonzero(batch.domain == domain).squeeze(1)
+        torch.testing.assert_close(model(batch.take(rows)), mixed[rows], rtol=1e-5, atol=1e-5)
+
+
+@BOTH
+@ADAPTATIONS
+def test_permuting_rows_permutes_scores(make_spec, make_batch, make_model, backbone, adaptation):
+    model, batch = make_model(make_spec(backbone=backbone, adaptation=adaptation)), make_batch()
+    order = torch.randperm(len(batch))
+    torch.testing.assert_close(model(batch.take(order)), model(batch)[order], rtol=1e-5, atol=1e-5)
+
+
+@BOTH
+@ADAPTATIONS
+@GATES
+def test_parts_saved_and_assembled_again_give_the_same_scores(
+    make_spec, make_batch, make_model, backbone, adaptation, gate
+):
+    spec, batch = make_spec(backbone=backbone, adaptation=adaptation, gate=gate), make_batch()
+    model = make_model(spec)
+    experts = [(domain, model.expert_state(i)) for i, domain in enumerate(model.expert_domains)]
+    again = assemble_model(spec, backbone=model.backbone_state(), experts=experts, gate=model.gate_state())
+    assert torch.equal(again(batch), model(batch))
+
+
+@GATES
+def test_gate_rows_sum_to_one(make_spec, make_batch, make_model, gate):
+    model, batch = make_model(make_spec(gate=gate)), make_batch()
+    weights = model.gate_weights(batch)
+    assert weights.shape == (len(batch), 3)
+    assert (weights >= 0).all()
+    expected = (batch.domain >= 0).float()
+    torch.testing.assert_close(weights.sum(1), expected)
+
+
+def test_mlora_uses_own_experts_equally(make_spec, make_batch):
+    model = build_model(make_spec(adaptation="mlora", experts_per_domain=2), expert_domains=[0, 0, 2, 2])
+    batch = make_batch(4, domains=(0, 1, 2, -1))
+    expected = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 0, 0]])
+    assert torch.equal(model.gate_weights(batch), expected)
+
+
+def test_an_untrained_gate_leans_on_own_experts_and_on_all_where_there_is_none(make_spec, make_batch):
+    model = build_model(make_spec(), expert_domains=[0, 0, 1, 2])
+    weights = model.gate_weights(make_batch(4, domains=(0, 1, 2, 3)))
+    torch.testing.assert_close(weights[0, :2].sum(), torch.tensor(0.9))
+    torch.testing.assert_close(weights[1, 2], torch.tensor(0.9))
+    torch.testing.assert_close(weights[3], torch.full((4,), 0.25))
+
+
+def test_a_sample_gate_differs_by_row_within_a_domain(make_spec, make_batch, make_model):
+    batch = make_batch(20, domains=(1,))
+    by_sample = make_model(make_spec(gate="both")).gate_weights(batch)
+    by_domain = make_model(make_spec(gate="domain")).gate_weights(batch)
+    assert by_sample.unique(dim=0).shape[0] > 10
+    assert by_domain.unique(dim=0).shape[0] == 1

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pytest
+import torch
+
+from mmlora.errors import ContractError, UsageError
+from mmlora.registry.bundle import put_encoder
+from mmlora.registry.manifest import Manifest
+
+
+def test_save_and_load_change_no_score(trained):
+    bundle = trained.store.load(trained.store.save(trained.manifest))
+    encoder = bundle.encoder()
+    assert encoder == trained.encoder
+    batch = encoder.assemble([(encoder.encode(trained.table), np.arange(60))])
+    assert set(batch.domain.tolist()) == {-1, 0, 1, 2}
+    model = bundle.model()
+    assert not model.training
+    with torch.no_grad():
+        logits, expected = model(batch), trained.model(batch)
+        assert torch.equal(logits, expected)
+        scores = bundle.calibration.apply(logits, batch.domain)
+        assert torch.equal(scores, trained.calibration.apply(expected, batch.domain))
+    assert bundle.contract == trained.manifest.contract
+
+
+def test_a_manifest_comes_back_whole(trained):
+    manifest = trained.manifest
+    again = Manifest.from_json(manifest.to_json())
+    assert again == manifest
+    assert again.created_at == manifest.created_at
+    stored = json.loads(manifest.to_json())
+    assert stored["model_version"] == manifest.model_version
+    assert stored["contract_hash"] == manifest.contract.hash
+
+
+def test_storing_the_same_encoder_again_gives_the_same_part(trained):
+    assert put_encoder(trained.store.parts, trained.encoder) == trained.manifest.encoder
+
+
+@pytest.mark.parametrize("adaptation", ["moe_mlora"], indirect=True)
+class TestWithExperts:
+    def test_the_version_is_the_day_and_the_content(self, trained):
+        manifest = trained.manifest
+        later = replace(manifest, created_at=datetime(2030, 1, 1, tzinfo=UTC))
+        assert later.model_version == manifest.model_version
+        assert manifest.model_version == f"20001230-{manifest.content_hash[:8]}"
+        for change in (
+            {"as_of": date(2000, 12, 31)},
+            {"block_rows": 2048},
+            {"data_fingerprint": "e"},
+            {"metrics": {}},
+            {"code_version": "0.1.1"},
+            {"gate": "0"},
+            {"experts": manifest.experts[::-1]},
+        ):
+            assert replace(manifest, **change).model_version != manifest.model_version
+
+    def test_a_changed_manifest_is_refused(self, trained):
+        version = trained.store.save(trained.manifest)
+        file = trained.store.path(version) / "manifest.json"
+        text = file.read_text()
+        file.write_text(text.replace('"block_rows": 1024', '"block_rows": 1'))
+        with pytest.raises(ContractError, match="changed after it was written"):
+            trained.store.load(version)
+        trained.store.path("20010101-00000000").mkdir()
+        (trained.store.path("20010101-00000000") / "manifest.json").write_text(text)
+        with pytest.raises(ContractError, match=version):
+            trained.store.load("20010101-00000000")
+        file.write_text(text.replace('"format": 1', '"format": 9'))
+        with pytest.raises(ContractError, match="layout 9"):
+            trained.store.load(version)
+
+    def test_exchanging_one_expert_leaves_every_other_part_the_same(self, trained):
+        old = trained.manifest
+        state = {name: value + 1 for name, value in trained.model.expert_state(2).items()}
+        new = old.with_expert("M", 0, trained.store.parts.put_tensors(state))
+        before, after = old.parts_of("M"), new.parts_of("M")
+        assert {role for role in before if before[role] != after[role]} == {"expert:M:0"}
+        assert [e[:2] for e in new.experts] == [e[:2] for e in old.experts]
+        assert trained.store.save(new) != trained.store.save(old)
+        loaded = trained.store.load(new.model_version).model()
+        assert all(torch.equal(value, loaded.expert_state(2)[name]) for name, value in state.items())
+        with pytest.raises(ContractError, match="'X' has no expert 0"):
+            old.with_expert("X", 0, "part")
+
+    def test_a_bundle_without_its_parts_is_not_saved(self, trained):
+        with pytest.raises(ContractError, match="not in"):
+            trained.store.save(replace(trained.manifest, backbone="0" * 64))
+        with pytest.raises(ContractError, match="no training domains"):
+            trained.store.save(replace(trained.manifest, training_domains=("F",)))
+        assert trained.store.versions() == []
+
+    def test_parts_that_do_not_belong_together_are_refused(self, trained):
+        swapped = replace(trained.manifest, backbone=trained.manifest.gate)
+        with pytest.raises(ContractError, match="backbone"):
+            trained.store.load(trained.store.save(swapped)).model()
+        other_domains = replace(trained.manifest, training_domains=("F", "M", "Y"))
+        with pytest.raises(ContractError, match="other features or domains"):
+            trained.store.load(trained.store.save(other_domains)).encoder()
+
+    def test_versions_are_in_order_and_unknown_ones_named(self, trained):
+        store, manifest = trained.store, trained.manifest
+        with pytest.raises(UsageError, match="none: train first"):
+            store.load("nothing")
+        late = store.save(replace(manifest, as_of=date(2001, 1, 1)))
+        second = store.save(replace(manifest, metrics={}, created_at=datetime(2032, 1, 1, tzinfo=UTC)))
+        first = store.save(replace(manifest, created_at=datetime(2031, 1, 1, tzinfo=UTC)))
+        assert store.versions() == [first, second, late]
+        assert store.exists(first) and not store.exists("nothing")
+        with pytest.raises(UsageError, match=late):
+            store.load("nothing")
+        store.save(manifest)  # the same again: what was there stays
+        assert store.load(first).manifest.created_at == datetime(2031, 1, 1, tzinfo=UTC)
+
+
+EXPECTED_ROLES = {
+    "none": {"F": set(), "X": set()},
+    "mlora": {"F": {"expert:F:0", "expert:F:1"}, "X": set()},
+    "moe_mlora": {
+        domain: {"expert:F:0", "expert:F:1", "expert:M:0", "expert:M:1", "gate"} for domain in ("F", "X")
+    },
+}
+
+
+def test_a_domains_parts_are_those_that_its_scores_depend_on(trained, adaptation):
+    shared = {"encoder", "backbone", "calibration"}
+    for domain, own in EXPECTED_ROLES[adaptation].items():
+        assert set(trained.manifest.parts_of(domain)) == shared | own
+    assert set(trained.manifest.parts_of("never seen")) == shared

@@ -1,0 +1,213 @@
+"""Candidates against a plain loop over the interactions, and the rules of time one by one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmlora.errors import DataError
+from mmlora.schema import TIMESTAMP, IdTypes, interactions_schema
+from mmlora.scoring.blocks import chunks
+from mmlora.scoring.candidates import Candidates, find_candidates
+from mmlora.scoring.pair_table import read_pairs
+
+D = date(2024, 3, 1)
+MIDNIGHT = datetime(2024, 3, 1, tzinfo=UTC)
+IDS = IdTypes()
+
+Row = tuple[Any, Any, Any, datetime, datetime]  # user, item, domain, event_timestamp, known_at
+
+
+def at(days: float) -> datetime:
+    """Days before (below 0) or after D 00:00 UTC."""
+    return MIDNIGHT + timedelta(days=days)
+
+
+def row(user: Any, item: Any, days: float, domain: Any = "a", known: float | None = None) -> Row:
+    return user, item, domain, at(days), at(days if known is None else known)
+
+
+def write(offline: Path, rows: list[Row], ids: IdTypes = IDS) -> Path:
+    for day in {event.date() for *_, event, _ in rows}:
+        folder = offline / "interactions" / f"day={day}"
+        folder.mkdir(parents=True)
+        mine = [(*r, 1) for r in rows if r[3].date() == day]
+        table = pa.table(list(map(list, zip(*mine, strict=True))), schema=interactions_schema(ids))
+        pq.write_table(table, folder / "part.parquet")
+    return offline
+
+
+def find(offline: Path, **changes: Any) -> Candidates:
+    return find_candidates(offline, **{"domain": "a", "on": D, "active_days": 10, **changes})
+
+
+def pairs(candidates: Candidates) -> set[tuple[Any, Any]]:
+    """The pairs to score, as ids."""
+    users, items = candidates.users.to_pylist(), candidates.items.to_pylist()
+    user_rows, item_rows = candidates.pairs.between(0, len(users))
+    own = {(users[u], items[i]) for u, i in zip(user_rows.tolist(), item_rows.tolist(), strict=True)}
+    return own if candidates.listed else {(u, i) for u in users for i in items} - own
+
+
+def test_users_active_times_items_known_less_what_they_had(tmp_path: Path) -> None:
+    offline = write(
+        tmp_path,
+        [
+            row(1, 10, -3),
+            row(2, 11, -9.9),
+            row(3, 12, -11),  # too long ago; the item counts all the same
+            row(4, 13, -2, domain="b"),  # active elsewhere
+            row(2, 13, -300, domain="b"),  # what a user had in another domain, long ago
+        ],
+    )
+    found = find(offline)
+    assert found.users.to_pylist() == [1, 2]
+    assert found.items.to_pylist() == [10, 11, 12, 13]
+    assert pairs(found) == {(1, 11), (1, 12), (1, 13), (2, 10), (2, 12)}
+    assert (found.num_pairs, found.num_users) == (5, 2)
+    assert [found.expected_rows(k) for k in (0, 1, 2)] == [5, 2, 4]
+
+
+def test_nothing_of_the_day_itself_or_unknown_by_then_counts(tmp_path: Path) -> None:
+    offline = write(
+        tmp_path,
+        [
+            row(1, 10, -1),
+            row(2, 11, 0),  # the moment D begins
+            row(3, 12, -1, known=2),  # happened in time, reached us late
+            row(1, 12, -1, known=2),
+        ],
+    )
+    assert pairs(find(offline)) == set()
+    assert find(offline).items.to_pylist() == [10]
+    later = find(offline, known_as_of=at(2))
+    assert later.users.to_pylist() == [1, 3]
+    assert pairs(later) == {(3, 10)}
+
+
+def test_a_correction_does_not_count_twice(tmp_path: Path) -> None:
+    offline = write(tmp_path, [row(1, 10, -1), row(1, 10, -1, known=-0.5), row(1, 10, -2), row(2, 11, -1)])
+    assert pairs(find(offline)) == {(1, 11), (2, 10)}
+    assert find(offline).pairs.counts.tolist() == [1, 1]
+
+
+def test_items_with_a_profile_are_known_without_an_interaction(tmp_path: Path) -> None:
+    offline = write(tmp_path, [row(1, 10, -1)])
+    folder = offline / "profiles" / "item"
+    folder.mkdir(parents=True)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    times = [
+        (20, epoch, epoch),
+        (21, at(0), at(0)),
+        (22, at(1), at(1)),
+        (23, at(-1), at(1)),
+        (10, epoch, epoch),
+    ]
+    ids, valid_from, created = map(list, zip(*times, strict=True))
+    pq.write_table(
+        pa.table(
+            {
+                "item_id": ids,
+                "event_timestamp": pa.array(valid_from, TIMESTAMP),
+                "created_timestamp": pa.array(created, TIMESTAMP),
+                "year": ["x"] * 5,
+            }
+        ),
+        folder / "a.parquet",
+    )
+    assert find(offline).items.to_pylist() == [10, 20, 21]
+    assert find(offline, known_as_of=at(3)).items.to_pylist() == [10, 20, 21, 23]
+
+
+def test_no_active_users_is_no_pairs(tmp_path: Path) -> None:
+    found = find(write(tmp_path, [row(1, 10, -100), row(2, 10, -1, domain="b")]))
+    assert (len(found.users), found.num_pairs, found.expected_rows(5)) == (0, 0, 0)
+    assert found.users.type == pa.int64()
+    assert found.items.to_pylist() == [10]
+
+
+def test_no_import_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="import data first"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["int64", "string"])
+def test_candidates_equal_a_plain_loop(tmp_path: Path, kind: Any) -> None:
+    name: Callable[[int], Any] = (lambda n: n) if kind == "int64" else (lambda n: f"é{n}")
+    ids = IdTypes(kind, kind, kind)
+    draw = random.Random(5)
+    rows = [
+        row(
+            name(draw.randrange(30)),
+            name(draw.randrange(40)),
+            draw.uniform(-40, 5),
+            name(draw.randrange(3)),
+        )
+        for _ in range(400)
+    ]
+    rows = [(*r[:4], r[3] + timedelta(days=draw.choice([0, 0, 0, 7]))) for r in rows]
+    known = [r for r in rows if r[3] < MIDNIGHT and r[4] <= MIDNIGHT]
+    users = {r[0] for r in known if r[2] == name(1) and r[3] >= at(-10)}
+    expected = {(u, r[1]) for u in users for r in known} - {r[:2] for r in known}
+
+    found = find(write(tmp_path, rows, ids), domain=name(1))
+
+    assert found.users.to_pylist() == sorted(users)
+    assert found.items.to_pylist() == sorted({r[1] for r in known})
+    assert pairs(found) == expected
+    assert 5 < len(users) < 30
+    for first, last in [(c.first, c.last) for c in chunks(found, 100)]:
+        assert 0 < last - first <= max(1, 100 // len(found.items))
+
+
+def write_pairs(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_a_pair_table_is_sorted_and_freed_of_doubles(tmp_path: Path) -> None:
+    path = write_pairs(
+        tmp_path / "p.parquet",
+        item_id=pa.array([7, 3, 7, 9], pa.int32()),
+        user_id=[2, 2, 2, 1],
+        why=list("abcd"),
+    )
+    found = read_pairs(path, ids=IDS, domain="a")
+    assert found.users.to_pylist() == [1, 2]
+    assert found.items.to_pylist() == [3, 7, 9]
+    assert pairs(found) == {(1, 9), (2, 3), (2, 7)}
+    assert found.pairs.item_rows.tolist() == [2, 0, 1]
+    assert (found.num_pairs, found.expected_rows(1)) == (3, 2)
+    assert [(c.first, c.last, c.pairs) for c in chunks(found, 1)] == [(0, 1, 1), (1, 2, 2)]
+
+
+def test_a_pair_table_of_several_domains_gives_the_domains_own(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "p.parquet", user_id=[1, 2], item_id=["x", "y"], domain_id=["a", "b"])
+    assert pairs(read_pairs(path, ids=IdTypes("int64", "string"), domain="b")) == {(2, "y")}
+    assert read_pairs(path, ids=IdTypes("int64", "string"), domain="c").num_pairs == 0
+
+
+def test_all_faults_of_a_pair_table_are_named(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "p.parquet", user_id=["1", "2"], item_id=[1, None], domain_id=["a", None])
+    with pytest.raises(DataError) as caught:
+        read_pairs(path, ids=IDS, domain="a")
+    assert [(fault.column, fault.count) for fault in caught.value.faults] == [
+        ("user_id", 0),
+        ("item_id", 1),
+        ("domain_id", 1),
+    ]
+    assert "row 1" in str(caught.value)
+
+    with pytest.raises(DataError, match=r"item_id.*missing"):
+        read_pairs(write_pairs(tmp_path / "q.parquet", user_id=[1], item=[2]), ids=IDS, domain="a")
+    (tmp_path / "r.parquet").write_text("no Parquet")
+    for unreadable in ("r.parquet", "absent.parquet"):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_pairs(tmp_path / unreadable, ids=IDS, domain="a")

@@ -1,0 +1,35 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mmlora.models.builder import build_model
+from mmlora.training.calibration import Calibration
+from mmlora.training.evaluation import evaluate
+from mmlora.training.loop import predict
+
+
+def test_by_domain_and_pooled(data, make_training_spec):
+    model = build_model(make_training_spec(adaptation="none"))
+    rows = data.rows("test")
+    logits, labels = predict(model, data, rows)
+    result = evaluate(model, data, "test", Calibration(domain_shifts=(0.0, 0.0, 0.0)))
+    domain = data.domain[rows]
+    aucs = {d: roc_auc_score(labels[domain == d], logits[domain == d]) for d in range(3)}
+    for d, expected in aucs.items():
+        assert result.metrics.by_domain[d].auc == pytest.approx(expected)
+    weighted = sum(aucs[d] * (domain == d).sum() for d in range(3)) / len(rows)
+    assert result.wauc == pytest.approx(weighted)
+    probability = 1 / (1 + np.exp(-logits.astype(float)))
+    assert result.metrics.pooled.logloss == pytest.approx(log_loss(labels, probability))
+    raw = json.loads(json.dumps(result.to_dict()))
+    assert raw["split"] == "test" and set(raw["by_domain"]) == {"0", "1", "2"}
+
+
+def test_an_empty_split_has_no_metrics(data, make_training_spec):
+    data.split[data.split == 2] = 0
+    model = build_model(make_training_spec(adaptation="none"))
+    result = evaluate(model, data, "test", Calibration(domain_shifts=(0.0, 0.0, 0.0)))
+    assert result.wauc is None
+    assert result.metrics.pooled.rows == 0 and result.metrics.pooled.logloss is None

@@ -1,0 +1,188 @@
+"""What the published code gets wrong: freezing, the gate's training, phases that start afresh."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmlora.errors import DataError, UsageError
+from mmlora.models.builder import BACKBONES, assemble_model
+from mmlora.training import phases
+from mmlora.training.observer import PhaseReport, SilentObserver
+from mmlora.training.phases import Expert, train_backbone, train_expert, train_gate
+
+SILENT = SilentObserver()
+BOTH = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def trained_models(monkeypatch):
+    """Every model that a phase builds, to look at after the phase."""
+    seen = []
+
+    def remember(build):
+        def made(*args, **kwargs):
+            seen.append(build(*args, **kwargs))
+            return seen[-1]
+
+        return made
+
+    monkeypatch.setattr(phases, "build_model", remember(phases.build_model))
+    monkeypatch.setattr(phases, "assemble_model", remember(phases.assemble_model))
+    return seen
+
+
+@BOTH
+def test_all_three_phases(data, make_training_spec, options, recorder, trained_models, backbone):
+    spec = make_training_spec(backbone=backbone)
+    first = train_backbone(spec, data, options, recorder)
+    experts = []
+    for domain in range(3):
+        before = {name: value.clone() for name, value in first.state.items()}
+        result = train_expert(spec, first.state, data, domain=domain, options=options, observer=recorder)
+        # Frozen is bit-identical: in the model that was trained, and in the state that it was given.
+        assert same(trained_models[-1].backbone_state(), before)
+        assert same(first.state, before)
+        experts.append(Expert(domain, 0, result.state))
+    given = [{name: value.clone() for name, value in expert.state.items()} for expert in experts]
+    gate = train_gate(spec, first.state, experts, data, options, recorder)
+    model = trained_models[-1]
+    assert same(model.backbone_state(), first.state)
+    assert all(same(model.expert_state(e), given[e]) for e in range(3))
+
+    assert [report.phase for report in recorder.reports] == ["backbone", *["expert"] * 3, "gate"]
+    assert [report.domain for report in recorder.reports] == [None, 0, 1, 2, None]
+    assert first.report.helped and first.report.best_metric > 0.6 > first.report.start_metric
+    assert any(report.helped for report in recorder.reports[1:4])
+    for report in recorder.reports:
+        assert report.epochs == len(report.history) <= 3
+        assert report.best_metric >= report.start_metric
+        assert PhaseReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+    assert [epoch for _, _, epoch in recorder.epochs] == [e for r in recorder.reports for e in r.history]
+    assert "table" in gate.state
+
+
+@pytest.mark.parametrize("gate", ["domain", "sample", "both"])
+def test_the_gate_is_trained_saved_and_comes_back(data, make_training_spec, options, gate):
+    spec = make_training_spec(gate=gate)
+    backbone = train_backbone(spec, data, options, SILENT).state
+    # Domain 2 has no expert of its own; the gate finds out whose taste it shares.
+    experts = [
+        Expert(d, 0, train_expert(spec, backbone, data, domain=d, options=options, observer=SILENT).state)
+        for d in (0, 1)
+    ]
+    pairs = [(expert.domain, expert.state) for expert in experts]
+    untrained = assemble_model(spec, backbone=backbone, experts=pairs)
+    result = train_gate(spec, backbone, experts, data, replace(options, patience=3), SILENT)
+    again = assemble_model(spec, backbone=backbone, experts=pairs, gate=result.state)
+    batch = data.batch(data.rows("validation"))
+    assert result.report.helped
+    for name, value in untrained.gate.named_parameters():
+        assert not torch.equal(value, result.state[name])
+    assert not torch.equal(again.gate_weights(batch), untrained.gate_weights(batch))
+    assert same(again.gate_state(), result.state)
+    torch.testing.assert_close(again.gate_weights(batch).sum(1), torch.ones(len(batch)))
+
+
+def test_experts_know_their_domain_better_than_the_backbone(data, make_training_spec, options, recorder):
+    spec = make_training_spec(adaptation="mlora")
+    longer = replace(options, max_epochs=8)
+    backbone = train_backbone(spec, data, options, SILENT).state
+    for domain in range(3):
+        train_expert(spec, backbone, data, domain=domain, options=longer, observer=recorder)
+    gains = [report.best_metric - report.start_metric for report in recorder.reports]
+    assert gains[1] > 0.02  # the one that the backbone, trained on all, serves worst
+    assert min(gains) >= 0
+
+
+def test_same_seed_same_weights_another_slot_others(data, make_training_spec, options):
+    spec = make_training_spec()
+    one, two = (train_backbone(spec, data, options, SILENT) for _ in range(2))
+    assert same(one.state, two.state)
+    other = train_backbone(spec, data, replace(options, seed=1), SILENT)
+    assert not same(one.state, other.state)
+
+    def expert(slot):
+        return train_expert(
+            spec, one.state, data, domain=1, slot=slot, options=options, observer=SILENT
+        ).state
+
+    assert same(expert(0), expert(0))
+    assert not torch.equal(expert(0)["tower.layers.0.lora_a"], expert(1)["tower.layers.0.lora_a"])
+
+
+def test_training_leaves_torchs_random_state_and_threads_alone(data, make_training_spec, options):
+    threads = torch.get_num_threads()
+    before = torch.get_rng_state()
+    train_backbone(make_training_spec(), data, replace(options, max_epochs=1, threads=2), SILENT)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_phase_that_does_not_help_keeps_its_start_and_says_so(data, make_training_spec, options):
+    spec = make_training_spec()
+    backbone = train_backbone(spec, data, options, SILENT).state
+    # Validation says the opposite of training: the more an expert learns, the worse it gets.
+    validation = data.rows("validation")
+    data.label[validation] = 1 - data.label[validation]
+    result = train_expert(spec, backbone, data, domain=1, options=options, observer=SILENT)
+    assert result.report.epochs == options.patience
+    assert not result.report.helped
+    assert result.report.best_epoch == 0
+    assert result.report.best_metric == result.report.start_metric
+    assert result.state["tower.layers.0.lora_b"].abs().sum() == 0
+    assert result.state["tower.layers.0.lora_c"].abs().sum() == 0
+
+
+def test_a_domain_with_one_class_in_validation_is_decided_by_logloss(data, make_training_spec, options):
+    spec = make_training_spec()
+    backbone = train_backbone(spec, data, options, SILENT).state
+    data.label[(torch.from_numpy(data.domain) == 2) & torch.from_numpy(data.split == 1)] = 0
+    report = train_expert(spec, backbone, data, domain=2, options=options, observer=SILENT).report
+    assert report.metric == "logloss"
+    assert "one class" in report.note
+    assert report.best_metric <= report.start_metric
+    assert train_backbone(spec, data, options, SILENT).report.metric == "wauc"
+
+
+@pytest.mark.parametrize(("split", "name"), [(0, "training"), (1, "validation")])
+def test_a_domain_without_rows_gets_an_expert_that_changes_nothing(
+    data, make_training_spec, options, split, name
+):
+    spec = make_training_spec()
+    backbone = train_backbone(spec, data, options, SILENT).state
+    data.split[(data.domain == 2) & (data.split == split)] = 2
+    result = train_expert(spec, backbone, data, domain=2, options=options, observer=SILENT)
+    assert not result.report.helped
+    assert f"no {name} rows" in result.report.note
+    assert result.report.epochs == 0 and result.report.start_metric is None
+    assert result.state["tower.layers.1.lora_b"].abs().sum() == 0
+
+
+def test_a_domain_absent_at_the_gates_training_gets_the_backbone(data, make_training_spec, options):
+    spec = make_training_spec()
+    backbone = train_backbone(spec, data, options, SILENT).state
+    expert = train_expert(spec, backbone, data, domain=0, options=options, observer=SILENT)
+    data.split[(data.domain == 2) & (data.split == 0)] = 2
+    gate = train_gate(spec, backbone, [Expert(0, 0, expert.state)], data, options, SILENT)
+    assert gate.state["present"].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_no_rows_at_all_is_an_error(data, make_training_spec, options):
+    data.split[data.split == 1] = 0
+    with pytest.raises(DataError, match="no validation rows"):
+        train_backbone(make_training_spec(), data, options, SILENT)
+
+
+def test_what_has_no_gate_or_expert_says_so(data, make_training_spec, options):
+    with pytest.raises(UsageError, match="mlora with 0 experts has no gate"):
+        train_gate(make_training_spec(adaptation="mlora"), {}, [], data, options, SILENT)
+    with pytest.raises(UsageError, match="adaptation none has no experts"):
+        train_expert(
+            make_training_spec(adaptation="none"), {}, data, domain=0, options=options, observer=SILENT
+        )

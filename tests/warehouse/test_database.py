@@ -1,0 +1,202 @@
+"""Making, migrating and reaching a warehouse."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+
+from mmlora import resources
+from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.schema import IdTypes
+from mmlora.warehouse import migrate
+from mmlora.warehouse.database import Database
+from mmlora.warehouse.tables import tables
+from mmlora.warehouse.warehouse import Warehouse
+from mmlora.warehouse.writers import ensure_partition
+
+IDS = IdTypes()
+TEXT = IdTypes("string", "string", "string")
+
+
+@pytest.mark.parametrize("ids", [IDS, TEXT, IdTypes("int64", "int64", "int64")])
+def test_migrations_make_what_the_tables_declare(url, ids):
+    with Warehouse.open(url, ids=ids) as warehouse:
+        if warehouse.database.kind == "postgresql":
+            ensure_partition(warehouse.database, date(2001, 1, 31))  # partitions aren't declared
+        config = Config()
+        with warehouse.database.reading() as connection:
+            config.attributes.update(connection=connection, ids=ids)
+            options = migrate.configure_options(config)
+            options.pop("connection")
+            context = MigrationContext.configure(connection, opts=options)
+            assert compare_metadata(context, tables(ids).metadata) == []
+
+
+def test_the_id_types_are_chosen_once(url):
+    Warehouse.open(url, ids=TEXT).close()
+    with Warehouse.open(url) as warehouse:
+        assert warehouse.ids == TEXT
+    with pytest.raises(ContractError, match="made for user string, item string, domain string") as caught:
+        Warehouse.open(url, ids=IDS)
+    assert (caught.value.expected, caught.value.found) == (TEXT, IDS)
+
+
+def test_no_warehouse_is_made_before_the_id_types_are_known(url, tmp_path):
+    with pytest.raises(UsageError, match="import some first"):
+        Warehouse.open(url)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_several_may_make_the_warehouse_at_once(url):
+    def make(_):
+        with Warehouse.open(url, ids=IDS) as warehouse:
+            return warehouse.ids
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(make, range(4))) == [IDS] * 4
+
+
+@pytest.fixture
+def newer_mmlora(tmp_path, monkeypatch):
+    """An installation with one more migration, which alters a table under the views."""
+    shutil.copytree(resources.resource("sql"), tmp_path / "newer" / "sql")
+    (tmp_path / "newer/sql/migrations/versions/0002_more.py").write_text(
+        textwrap.dedent("""
+            import sqlalchemy as sa
+            from alembic import context, op
+            revision, down_revision = "0002", "0001"
+            def upgrade():
+                copies = "always" if op.get_context().dialect.name == "sqlite" else "never"
+                with op.batch_alter_table("score_loads", recreate=copies) as table:
+                    table.add_column(sa.Column("note", sa.Text))
+        """)
+    )
+
+    def install(newer: bool) -> None:
+        folder = tmp_path / "newer" if newer else resources.resource("sql").parent
+        monkeypatch.undo() if not newer else monkeypatch.setattr(resources, "_PACKAGE", folder / "mmlora")
+
+    return install
+
+
+def test_a_warehouse_behind_waits_for_mmlora_migrate(url, desk, newer_mmlora):
+    load = desk.publish(desk.rows(1))
+    newer_mmlora(True)
+    with pytest.raises(UsageError, match="run `mmlora migrate`"):
+        Warehouse.open(url, ids=IDS)
+
+    with Warehouse.migrate(url, ids=IDS) as warehouse:
+        assert warehouse.publication("books").load_id == load.load_id
+    assert desk.seen_by_sql() == desk.seen_by_sql("scores_latest") == desk.rows(1)
+    assert desk.sql("SELECT note FROM score_loads") == [(None,)]
+    desk.publish(desk.rows(2))
+    assert desk.seen() == desk.rows(2)
+
+    newer_mmlora(False)
+    with pytest.raises(UsageError, match="upgrade mmlora"):
+        Warehouse.open(url, ids=IDS)
+
+
+def test_migrating_a_current_warehouse_changes_nothing(url, desk):
+    desk.publish(desk.rows(1))
+    Warehouse.migrate(url).close()
+    assert desk.seen_by_sql() == desk.rows(1)
+
+
+@pytest.mark.parametrize(
+    "bad", ["nonsense", "mysql://host/db", "sqlite://", "sqlite:///:memory:", "duckdb:///x"]
+)
+def test_a_url_of_no_warehouse_is_named(bad):
+    with pytest.raises(UsageError, match="valid are sqlite"):
+        Warehouse.open(bad, ids=IDS)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no database at all, but long enough to have a header" * 10)
+    with pytest.raises(UsageError, match="no SQLite database"):
+        Warehouse.open(f"sqlite:///{path}", ids=IDS)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "postgresql://nobody:secret@127.0.0.1:1/db",
+        "postgresql://x:secret@/db?host=/nowhere",
+    ],
+)
+def test_a_database_that_is_gone_is_worth_a_retry_and_keeps_its_password(gone):
+    with pytest.raises(TransientError, match="try again later") as caught:
+        Warehouse.open(gone, ids=IDS)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="no warehouse can be made at"):
+        Warehouse.open(f"sqlite:///{tmp_path / 'file' / 'w.db'}", ids=IDS)
+
+
+def test_a_lock_held_too_long_is_worth_a_retry(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmlora.warehouse.database.LOCK_WAIT_SECONDS", 0.05)
+    url = f"sqlite:///{tmp_path / 'w.db'}"
+    with (
+        Warehouse.open(url, ids=IDS) as warehouse,
+        Warehouse.open(url, ids=IDS) as other,
+        other.database.writing(),
+        pytest.raises(TransientError, match="locked"),
+    ):
+        warehouse.begin_load("books", date(2000, 1, 1), model_version="v", contract_hash="c")
+
+
+def test_a_fault_of_the_program_is_not_hidden(warehouse):
+    fault = pytest.raises((sa.exc.OperationalError, sa.exc.ProgrammingError), match="nowhere")
+    with fault, warehouse.database.reading() as connection:
+        connection.exec_driver_sql("SELECT * FROM nowhere")
+
+
+@pytest.mark.postgres
+def test_a_partition_is_made_while_others_read_and_write(postgres_url):
+    with Warehouse.open(postgres_url, ids=IDS) as warehouse:
+        assert ensure_partition(warehouse.database, date(2000, 12, 31)) == "scores_2000_12"
+        with warehouse.database.writing() as busy:
+            busy.exec_driver_sql("SELECT count(*) FROM scores")
+            busy.exec_driver_sql("INSERT INTO scores VALUES (1, 1, 1, 'books', '2000-12-01', 0.5, 1)")
+            with ThreadPoolExecutor(2) as pool:
+                made = pool.map(lambda _: ensure_partition(warehouse.database, date(2001, 1, 1)), range(2))
+                assert list(made) == ["scores_2001_01"] * 2
+        with warehouse.database.reading() as connection:
+            assert sa.inspect(connection).get_pk_constraint("scores_2001_01")["constrained_columns"]
+
+
+@pytest.mark.postgres
+def test_a_server_that_drops_a_connection_is_worth_a_retry(postgres_url):
+    database = Database.at(postgres_url)
+    with pytest.raises(TransientError), database.reading() as connection:
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+    database.close()
+
+
+@pytest.mark.postgres
+def test_another_program_in_the_same_database_is_left_alone(postgres_url):
+    database = Database.at(postgres_url)
+    with database.writing() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('somebody-else')")
+    Warehouse.open(postgres_url, ids=IDS).close()
+    with database.reading() as connection:
+        assert (
+            connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+            == "somebody-else"
+        )
+    database.close()

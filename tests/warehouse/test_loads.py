@@ -1,0 +1,108 @@
+"""A load's life: states, attempts, heartbeats, and being given up."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from mmlora.errors import ContractError, TransientError, UsageError
+
+NOW = timedelta(0)
+
+
+def test_a_load_is_found_again_with_all_that_was_said_of_it(desk):
+    load, _ = desk.stage(desk.rows(1))
+    found = desk.warehouse.load(load.load_id)
+
+    assert (found.state, found.attempt, found.rows, found.content_hash) == ("staged", 1, 12, "h0")
+    assert (found.domain_id, found.score_date) == ("books", desk.day)
+    assert (found.model_version, found.contract_hash, found.checks) == ("v1", "c0", {"audit": "passed"})
+    assert abs(found.started_at - datetime.now(UTC)) < timedelta(minutes=5)
+    with pytest.raises(UsageError, match="no load 'nothing'"):
+        desk.warehouse.load("nothing")
+
+
+def test_every_begin_is_a_new_attempt_even_at_once(desk):
+    with ThreadPoolExecutor(4) as pool:
+        loads = list(pool.map(lambda _: desk.begin(), range(8)))
+    assert sorted(load.attempt for load in loads) == list(range(1, 9))
+    assert len({load.load_id for load in loads}) == len({load.load_key for load in loads}) == 8
+    assert desk.begin(domain="toys").attempt == 1
+
+
+def test_loads_are_listed_newest_first(desk):
+    first = desk.begin()
+    second = desk.begin(domain="toys")
+    third = desk.begin(day=date(2001, 1, 1))
+    desk.warehouse.fail(third, "out of memory")
+
+    def listed(**which):
+        return [load.load_key for load in desk.warehouse.loads(**which)]
+
+    assert listed() == [third.load_key, second.load_key, first.load_key]
+    assert listed(limit=1) == [third.load_key]
+    assert listed(domain="books", score_date=desk.day) == [first.load_key]
+    assert listed(states=("failed",)) == [third.load_key]
+
+
+def test_a_silent_load_is_given_up_at_the_next_begin_of_its_domain_and_date(desk):
+    lost = desk.begin()
+    elsewhere = desk.begin(domain="toys")
+    time.sleep(0.05)
+    assert {load.load_key for load in desk.warehouse.stale_loads(NOW)} == {lost.load_key, elsewhere.load_key}
+    assert desk.warehouse.stale_loads(timedelta(hours=1)) == []
+
+    desk.begin(stale_after=timedelta(hours=1))
+    assert desk.warehouse.load(lost.load_id).state == "running"
+    desk.begin(stale_after=NOW)
+
+    found = desk.warehouse.load(lost.load_id)
+    assert (found.state, found.reason) == ("failed", "given up: its process fell silent")
+    assert desk.warehouse.load(elsewhere.load_id).state == "running"
+    with pytest.raises(TransientError, match="given up"):
+        desk.warehouse.heartbeat(lost)
+
+
+def test_a_heartbeat_keeps_a_load_alive(desk):
+    load = desk.begin()
+    time.sleep(0.2)
+    desk.warehouse.heartbeat(load)
+    assert desk.warehouse.stale_loads(timedelta(seconds=0.15)) == []
+    assert desk.warehouse.load(load.load_id).heartbeat_at > load.heartbeat_at
+
+
+def test_a_step_out_of_turn_is_refused(desk):
+    load = desk.publish(desk.rows(1))
+    for step in (
+        lambda: desk.warehouse.mark_staged(load, rows=1, content_hash="", checks={}),
+        lambda: desk.warehouse.fail(load, "late"),
+        lambda: desk.warehouse.reject(load, "late"),
+    ):
+        with pytest.raises(UsageError, match="is published"):
+            step()
+    assert desk.warehouse.load(load.load_id) == load
+
+
+def test_ids_of_the_wrong_type_are_refused(desk):
+    with pytest.raises(ContractError, match="domain 7 is int; this warehouse's domain ids are string"):
+        desk.begin(domain=7)
+    with pytest.raises(ContractError, match="user '1' is str"):
+        desk.warehouse.read("books", user="1")
+
+
+def test_publications_are_listed_by_domain_and_date(desk):
+    days = [date(2001, 1, day) for day in (1, 2, 3)]
+    for day in days:
+        desk.publish(desk.rows(1), day=day)
+    desk.publish(desk.rows(1), domain="toys", day=days[0])
+
+    def listed(**which):
+        return [(found.domain_id, found.score_date) for found in desk.warehouse.publications(**which)]
+
+    assert listed() == [("books", days[2]), ("books", days[1]), ("books", days[0]), ("toys", days[0])]
+    assert listed(domain="books", start=days[1], end=days[1]) == [("books", days[1])]
+    assert desk.warehouse.publication("books").score_date == days[2]
+    assert desk.warehouse.publication("toys", days[1]) is None
