@@ -88,7 +88,7 @@ class FeatureRepo:
         """Resolve the model's input.
 
         Args:
-            group: ``ids`` (the three ids, no Feast), ``profiles`` or ``all`` (with their FeatureService's fields).
+            group: ``ids`` (the three ids alone), ``profiles`` or ``all`` (plus their FeatureService).
 
         Raises:
             UsageError: unknown group, nothing applied, or a field of a type that has no encoding.
@@ -123,7 +123,7 @@ class FeatureRepo:
     ) -> pa.Table:
         """Return the contract's features for each row, as they were at its time.
 
-        A feature's value is the latest whose event time is at or before the row's ``event_timestamp``, of those
+        A feature's value is the latest of an event time at or before the row's ``event_timestamp``, of those
         known by ``known_as_of``, or by the row's own time when that is not given.
 
         Args:

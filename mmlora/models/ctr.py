@@ -55,8 +55,12 @@ class CTRModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """B rows of any domains -> logits ``[B]``."""
-        terms, x = cast(Backbone, self.backbone)(self.embedding(batch))
-        logits: Tensor = terms + self.tower(x, self._weights(x, batch.domain))
+        return self.score(self.embedding(batch), batch.domain)
+
+    def score(self, embedded: Embedded, domain: Tensor) -> Tensor:
+        """B rows that are embedded already, ``domain [B]`` -> logits ``[B]``."""
+        terms, x = cast(Backbone, self.backbone)(embedded)
+        logits: Tensor = terms + self.tower(x, self._weights(x, domain))
         return logits
 
     def gate_weights(self, batch: Batch) -> Tensor | None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlora.batch import Batch
+from mmlora.models.sharing import shallow_copy
 from mmlora.models.spec import FieldShape
 
 _INITIAL_STD = 0.01
@@ -66,6 +67,27 @@ class FieldEmbedding(nn.Module):
         self.projections = nn.ModuleList(nn.Linear(field.size, embedding_dim + 1) for field in vectors)
         self.dense_weight = nn.Parameter(torch.zeros(self.num_dense))
         self.reset_parameters()
+
+    def part(self, fields: Sequence[int], dense: Sequence[int]) -> FieldEmbedding:
+        """Return the embedding of some of the inputs; it shares this one's memory.
+
+        Args:
+            fields: places among the F embedded fields, ascending.
+            dense: places among the dense fields, ascending.
+        """
+        bags_end = self.num_categorical + len(self.bag_offsets)
+        names = [*self.bag_offsets, *self.vector_names]
+        part = shallow_copy(self)
+        part.num_fields, part.num_dense = len(fields), len(dense)
+        categorical = [field for field in fields if field < self.num_categorical]
+        part.num_categorical, part.offsets = len(categorical), self.offsets[categorical]
+        bags = [names[f - self.num_categorical] for f in fields if self.num_categorical <= f < bags_end]
+        part.bag_offsets = {name: self.bag_offsets[name] for name in bags}
+        vectors = [field - bags_end for field in fields if field >= bags_end]
+        part.vector_names = [self.vector_names[vector] for vector in vectors]
+        part.projections = nn.ModuleList(part.projections[vector] for vector in vectors)
+        part.dense_weight = nn.Parameter(self.dense_weight.detach()[list(dense)], False)
+        return part
 
     def reset_parameters(self) -> None:
         """Draw the embeddings; first-order weights start at 0."""

@@ -7,8 +7,7 @@ so a mixture of experts scores as fast as the backbone alone. A gate that sees t
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 from mmlora.models.ctr import CTRModel
 from mmlora.models.gate import OwnExpertGate, SoftmaxGate
 from mmlora.models.lora import MoELoRALinear
-
-_Module = TypeVar("_Module", bound=nn.Module)
+from mmlora.models.sharing import shallow_copy
 
 
 def fold(model: CTRModel, domain: int) -> CTRModel:
@@ -54,13 +52,6 @@ def domain_weights(gate: nn.Module, domain: int) -> Tensor | None:
     no_sample = softmax.present.new_zeros(1, 0 if softmax.weight is None else len(softmax.weight))
     with torch.no_grad():
         return cast(Tensor, softmax(no_sample, index))[0]
-
-
-def shallow_copy(module: _Module) -> _Module:
-    """Copy a module so that its tensors share memory with the given one's, and nothing else is shared."""
-    shared: dict[int, object] = {id(p): nn.Parameter(p.detach(), False) for p in module.parameters()}
-    shared |= {id(buffer): buffer.detach() for buffer in module.buffers()}
-    return copy.deepcopy(module, shared)
 
 
 def _fold_layer(layer: MoELoRALinear, weights: Tensor) -> None:

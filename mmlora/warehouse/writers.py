@@ -100,7 +100,7 @@ def ensure_partition(database: Database, score_date: date) -> str:
     PARTITION OF`` would wait for them all.
     """
     name = partition_name(score_date)
-    # Asked of the catalogue's rows: to_regclass answers from a cache that another session's commit may not reach.
+    # Asked of the catalogue's rows: to_regclass answers from a cache that may not know another's commit yet.
     there = sa.text(
         "SELECT count(*) > 0 FROM pg_inherits JOIN pg_class ON pg_class.oid = pg_inherits.inhrelid "
         "WHERE pg_inherits.inhparent = 'scores'::regclass AND pg_class.relname = :name"

@@ -10,9 +10,12 @@ WITH spans AS (
     FROM entries
 ), deltas AS (
     SELECT {keys}, restated_at, lo, enter AS t, day AS last_day,
-           CASE WHEN enter <= day + 2 THEN n ELSE 0 END AS n1, CASE WHEN enter <= day + 2 THEN clicks ELSE 0 END AS c1,
-           CASE WHEN enter <= day + 8 THEN n ELSE 0 END AS n7, CASE WHEN enter <= day + 8 THEN clicks ELSE 0 END AS c7,
-           CASE WHEN enter <= day + 31 THEN n ELSE 0 END AS n30, CASE WHEN enter <= day + 31 THEN clicks ELSE 0 END AS c30,
+           CASE WHEN enter <= day + 2 THEN n ELSE 0 END AS n1,
+           CASE WHEN enter <= day + 2 THEN clicks ELSE 0 END AS c1,
+           CASE WHEN enter <= day + 8 THEN n ELSE 0 END AS n7,
+           CASE WHEN enter <= day + 8 THEN clicks ELSE 0 END AS c7,
+           CASE WHEN enter <= day + 31 THEN n ELSE 0 END AS n30,
+           CASE WHEN enter <= day + 31 THEN clicks ELSE 0 END AS c30,
            n, clicks AS c
     FROM entries
     UNION ALL
@@ -36,7 +39,8 @@ WITH spans AS (
     FROM points
     WINDOW past AS (PARTITION BY {keys}, restated_at ORDER BY t ROWS UNBOUNDED PRECEDING)
 )
-SELECT {keys}, t::TIMESTAMPTZ AS event_timestamp, coalesce(restated_at, t::TIMESTAMP)::TIMESTAMPTZ AS created_timestamp,
+SELECT {keys}, t::TIMESTAMPTZ AS event_timestamp,
+       coalesce(restated_at, t::TIMESTAMP)::TIMESTAMPTZ AS created_timestamp,
        n1::FLOAT AS interactions_1d, c1::FLOAT AS clicks_1d,
        ((c1 + $prior_ctr * $prior_weight) / (n1 + $prior_weight))::FLOAT AS ctr_1d,
        n7::FLOAT AS interactions_7d, c7::FLOAT AS clicks_7d,

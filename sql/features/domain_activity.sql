@@ -11,7 +11,8 @@ WITH bounds AS (
     SELECT 'item', domain_id, item_id::VARCHAR, day, min(known) FROM increments WHERE n > 0 GROUP BY ALL
 ), covers AS (
     SELECT side, domain_id, restated_at, lo, hi, id, day + 31 AS ends,
-           CASE WHEN restated_at IS NULL THEN known::DATE + (known > known::DATE::TIMESTAMP)::INTEGER ELSE day + 1 END AS starts
+           CASE WHEN restated_at IS NOT NULL THEN day + 1
+                ELSE known::DATE + (known > known::DATE::TIMESTAMP)::INTEGER END AS starts
     FROM present JOIN bounds USING (domain_id)
     WHERE day + 31 >= lo AND day < hi AND (restated_at IS NULL OR known <= restated_at)
 ), unions AS (
@@ -37,7 +38,8 @@ WITH bounds AS (
     FROM deltas WHERE t <= hi GROUP BY ALL
 ), totals AS (
     SELECT domain_id, restated_at, lo, t, news,
-           sum(n) OVER past AS n, sum(c) OVER past AS c, sum(users) OVER past AS users, sum(items) OVER past AS items
+           sum(n) OVER past AS n, sum(c) OVER past AS c,
+           sum(users) OVER past AS users, sum(items) OVER past AS items
     FROM points
     WINDOW past AS (PARTITION BY domain_id, restated_at ORDER BY t ROWS UNBOUNDED PRECEDING)
 ), changes AS (

@@ -1,6 +1,6 @@
 -- What each version of an interaction adds to its day, and from when on that is known.
 -- The first version of a key adds a row and its label; a correction adds the difference of the labels only.
--- `known_on_time` is the first midnight after the event: whatever is known by then is "on time".
+-- What is known by the first midnight after its event is on time, and counts as known at that midnight.
 -- Parameters: $interactions (glob), $through (date).
 CREATE OR REPLACE TEMP TABLE increments AS
 WITH versions AS (

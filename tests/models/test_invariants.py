@@ -77,7 +77,7 @@ def test_a_mixed_batch_equals_its_domains_one_by_one(make_spec, make_batch, make
     mixed = model(batch)
     for domain in (-1, 0, 1, 2, 3):
         rows = torch.nonzero(batch.domain == domain).squeeze(1)
-        torch.testing.assert_close(model(batch.take(rows)), mixed[rows], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(batch.take(rows)), mixed[rows], rtol=1e-4, atol=1e-4)
 
 
 @BOTH
@@ -85,7 +85,7 @@ def test_a_mixed_batch_equals_its_domains_one_by_one(make_spec, make_batch, make
 def test_permuting_rows_permutes_scores(make_spec, make_batch, make_model, backbone, adaptation):
     model, batch = make_model(make_spec(backbone=backbone, adaptation=adaptation)), make_batch()
     order = torch.randperm(len(batch))
-    torch.testing.assert_close(model(batch.take(order)), model(batch)[order], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(batch.take(order)), model(batch)[order], rtol=1e-4, atol=1e-4)
 
 
 @BOTH

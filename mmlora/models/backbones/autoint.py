@@ -32,8 +32,9 @@ class InteractingLayer(nn.Module):
 
     def forward(self, fields: Tensor) -> Tensor:
         """``[B, F, D]`` -> ``[B, F, heads * head_dim]``."""
+        heads = *fields.shape[:2], self.num_heads, self.head_dim
         query, key, value = (
-            F.linear(fields, weight).unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+            F.linear(fields, weight).view(heads).transpose(1, 2)
             for weight in (self.query, self.key, self.value)
         )  # [B, heads, F, head_dim] each
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)

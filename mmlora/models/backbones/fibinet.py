@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmlora.errors import UsageError
 from mmlora.models.embedding import Embedded
 
 Bilinear = Literal["all", "each", "interaction"]
 
 
 class SENet(nn.Module):
-    """``a_i v_i``, each field weighed by what all fields say: ``a = relu(W_2 relu(W_1 z))``, ``z_i = mean(v_i)``.
+    """``a_i v_i``: fields weighed by what they all say, ``a = relu(W_2 relu(W_1 z))``, ``z_i = mean(v_i)``.
 
-    Squeeze, excitation and reweighting, in the paper's words. ``W_2`` starts positive: behind a ReLU, a row of
-    negative weights would leave its field out for good.
+    Squeeze, excitation and reweighting, in the paper's words. ``W_2`` starts positive: behind a ReLU, a row
+    of negative weights would leave its field out for good.
 
     Args:
         num_fields: F.
@@ -79,6 +80,9 @@ class FiBiNET(nn.Module):
         num_dense: Fd, dense fields; no products are formed of them.
         reduction: SENet's r.
         kind: how the bilinear products share their matrices.
+
+    Raises:
+        UsageError: fewer than two embedded fields, so that there is no pair.
     """
 
     def __init__(
@@ -91,6 +95,11 @@ class FiBiNET(nn.Module):
         kind: Bilinear = "interaction",
     ) -> None:
         super().__init__()
+        if num_fields < 2:
+            raise UsageError(
+                f"backbone fibinet sees pairs of categorical fields, bags and vectors only, and there is "
+                f"{num_fields} of these: add one, or use another backbone"
+            )
         self.senet = SENet(num_fields, reduction=reduction)
         self.bilinear = BilinearInteraction(num_fields, embedding_dim, kind=kind)
         self.weighed_bilinear = BilinearInteraction(num_fields, embedding_dim, kind=kind)

@@ -1,0 +1,106 @@
+"""The command line as a new user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.main import app
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def _mmlora(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(README.parent), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    children = getattr(command, "commands", None)
+    if not children:
+        return [path]
+    return [leaf for name, child in children.items() for leaf in _commands(child, (*path, name))]
+
+
+COMMANDS = _commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_verb_has_help_with_an_example_and_is_in_the_readme(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: mmlora {' '.join(command)}" in " ".join(result.output.split())
+    assert f"mmlora {' '.join(command)}" in README.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", ["mmlora", "cli.main"])
+def test_importing_pulls_in_nothing_heavy(module: str) -> None:
+    heavy = "torch feast great_expectations mlflow pandas pyarrow sqlalchemy airflow pydantic duckdb rich"
+    code = f"import sys, {module}; print([m for m in {heavy.split()} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("status",), 2, "import some first"),
+        (("score", "--date", "yesterday"), 2, "YYYY-MM-DD"),
+        (("data", "import", "nowhere.parquet"), 2, "nowhere.parquet"),
+        (("data", "import", "broken.parquet"), 1, "broken.parquet"),
+        (("train", "--as-of", "2001-01-01", "--backbone", "mlp"), 2, "wdl"),
+        (("no-such-verb",), 2, "no-such-verb"),
+    ],
+)
+def test_wrong_use_says_so_in_one_line(
+    arguments: tuple[str, ...], code: int, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.parquet").write_text("not Parquet")
+    result = _mmlora(*arguments, folder=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in _mmlora("--debug", "status", folder=tmp_path).stderr
+
+
+def test_settings_faults_are_named(tmp_path: Path) -> None:
+    (tmp_path / "mmlora.toml").write_text("[training]\nbatch_size = 0\nspeed = 3\n")
+    result = _mmlora("init", folder=tmp_path)
+    assert result.returncode == 2
+    assert "training.batch_size" in result.stderr
+    assert "training.speed" in result.stderr
+
+
+def test_init_writes_settings_that_read_back_as_the_defaults(tmp_path: Path) -> None:
+    result = _mmlora("init", "--json", folder=tmp_path)
+    assert json.loads(result.stdout)["home"] == str(tmp_path / "var")
+    text = (tmp_path / "mmlora.toml").read_text(encoding="utf-8")
+    lines = [line.removeprefix("# ") for line in text.splitlines()[1:]]
+    (tmp_path / "mmlora.toml").write_text("\n".join(line for line in lines if not line.endswith("= ")))
+    code = "from mmlora.settings import *; print(load_settings() == Settings.model_construct())"
+    again = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.stdout.strip() == "True", again.stderr

@@ -1,0 +1,186 @@
+"""The whole flow on a made-up workspace, through the verbs that the command line and Airflow call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmlora.errors import CheckError, ContractError, UsageError
+from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.promotion import promote, rollback
+from mmlora.pipeline.reading import read_scores
+from mmlora.pipeline.scoring import publish, score, score_and_publish, scoring_domains
+from mmlora.pipeline.status import status
+from mmlora.pipeline.training import train
+from mmlora.pipeline.validation import validate
+from mmlora.pipeline.workspace import open_workspace
+
+ON = date(2001, 4, 9)
+BEFORE = ON - timedelta(days=1)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def workspace(
+    request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The made-up workspace, on both warehouses."""
+    if request.param == "postgres":
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
+    return made_up_workspace
+
+
+def _published(domain: str = "news", on: date | None = None) -> list[dict[str, Any]]:
+    with read_scores(domain, on=on) as reader:
+        return list(reader.read_all().to_pylist())
+
+
+def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
+    verdicts = validate(BEFORE)["verdicts"]
+    assert verdicts == {"news": "rich", "rare": "thin", "sport": "rich"}
+
+    trained = train(BEFORE)
+    assert [row["phase"] for row in trained["phases"]] == ["backbone", "expert", "expert", "gate"]
+    assert {row["domain"] for row in trained["phases"]} == {"all", "news", "sport"}
+    assert trained["alias"] == "champion"
+    assert train(BEFORE)["model_version"] == trained["model_version"], "a rerun finds its finished steps"
+
+    result = score_and_publish(ON)
+    assert {row["domain_id"]: row["state"] for row in result["loads"]} == dict.fromkeys(
+        ("news", "rare", "sport"), "published"
+    )
+    rows = _published()
+    assert {row["position"] for row in rows} == {1, 2, 3, 4, 5}
+    assert {row["model_version"] for row in rows} == {trained["model_version"]}
+    by_user: dict[str, list[float]] = {}
+    for row in rows:
+        by_user.setdefault(row["user_id"], []).append(row["score"])
+    assert all(scores == sorted(scores, reverse=True) for scores in by_user.values())
+
+    again = score_and_publish(ON, domain="news")["loads"][0]
+    assert _published() == [
+        {**row, "load_id": again["load_id"], "published_at": new["published_at"]}
+        for row, new in zip(rows, _published(), strict=True)
+    ], "a rerun is a new load with the same rows"
+
+
+def test_challenger_promotion_and_rollback(made_up_workspace: Path) -> None:
+    first = train(BEFORE, adaptation="none", features="ids")["model_version"]
+    second = train(BEFORE, adaptation="mlora", features="profiles")
+    assert second["alias"] == "challenger"
+    assert promote(second["model_version"], domain="news")["before"] == first
+    loads = score_and_publish(ON)["loads"]
+    assert {row["domain_id"]: row["model_version"] for row in loads} == {
+        "news": second["model_version"],
+        "rare": first,
+        "sport": first,
+    }
+    assert rollback(domain="news")["model_version"] == first
+    models = {row["model_version"]: row["alias"] for row in status()["models"]}
+    assert models == {first: "champion", second["model_version"]: "challenger"}
+    assert open_workspace().tracking.aliases() == {"champion": first, "challenger": second["model_version"]}
+
+
+def test_a_broken_domain_is_left_out_and_the_others_go_on(made_up_workspace: Path) -> None:
+    os.environ["MMLORA_CHECKS__CTR_MAX"] = "0.30"  # sport clicks more than that
+    try:
+        assert validate(BEFORE)["verdicts"]["sport"] == "broken"
+        trained = train(BEFORE, features="ids")
+        validate(ON)
+        assert {row["domain"] for row in trained["test"]} == {"news", "rare", "all (wauc)"}
+        assert scoring_domains(ON) == ["news", "rare"]
+        with pytest.raises(CheckError, match="sport"):
+            score(ON, "sport")
+        result = score_and_publish(ON)
+    finally:
+        del os.environ["MMLORA_CHECKS__CTR_MAX"]
+    assert [row["state"] for row in result["loads"]] == ["published", "published"]
+    assert [row["domain_id"] for row in result["skipped"]] == ["sport"]
+
+
+def test_changed_features_are_refused(made_up_workspace: Path) -> None:
+    train(BEFORE, features="profiles", adaptation="none")
+    own = made_up_workspace / "feature_repo"
+    own.mkdir()
+    (own / "more.py").write_text(
+        "from feast import FeatureView, Field, FileSource\n"
+        "from feast.types import Int64\n"
+        "def views(offline, entities):\n"
+        "    source = FileSource(name='again', path=str(offline / 'profiles' / 'user'),\n"
+        "        timestamp_field='event_timestamp', created_timestamp_column='created_timestamp')\n"
+        "    return [FeatureView(name='again', entities=[entities['user']], source=source, online=False,\n"
+        "        schema=[Field(name='age', dtype=Int64)], tags={'mmlora': 'profile'})]\n"
+    )
+    open_workspace().feature_repo.apply()
+    with pytest.raises(ContractError, match="again__age"):
+        score(ON, "news")
+    assert open_workspace().open_warehouse().loads() == [], "nothing was begun"
+
+
+def test_backfill_goes_on_where_it_was(made_up_workspace: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    start = ON - timedelta(days=2)
+    backfill("news", start, start)
+    plan = backfill("news", start, ON, plan_only=True)["plan"]
+    assert [row["action"] for row in plan] == ["keep", "score", "score"]
+    loads = backfill("news", start, ON)["loads"]
+    assert [row["score_date"] for row in loads] == [(ON - timedelta(days=1)).isoformat(), ON.isoformat()]
+    assert all(row["state"] == "published" for row in loads)
+    with pytest.raises(UsageError, match="earlier date first"):
+        backfill("news", ON, start)
+
+
+def test_scores_do_not_depend_on_later_data(made_up_workspace: Path) -> None:
+    train(BEFORE, adaptation="none")
+    score_and_publish(BEFORE, domain="news")
+    early = _published(on=BEFORE)
+    train(ON, adaptation="none")  # builds features up to the later date
+    score_and_publish(BEFORE, domain="news")
+    late = _published(on=BEFORE)
+    assert [(row["user_id"], row["item_id"], row["score"]) for row in late] == [
+        (row["user_id"], row["item_id"], row["score"]) for row in early
+    ]
+
+
+def test_killed_in_the_middle_then_again(workspace: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    expected = _rows_after(lambda: score_and_publish(ON, domain="sport"))
+    script = (
+        "import os, signal\n"
+        "from datetime import date\n"
+        "from mmlora.pipeline.scoring import score\n"
+        "def die(what, done, total):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"score(date({ON.year}, {ON.month}, {ON.day}), 'sport', progress=die)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert _key(_published("sport")) == expected, "readers still see the load before"
+    assert _rows_after(lambda: score_and_publish(ON, domain="sport")) == expected
+
+
+def test_killed_between_staging_and_publication(workspace: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    load_id = score(ON, "sport")
+    with pytest.raises(UsageError, match="nothing is published"):
+        _published("sport")
+    publish(load_id)
+    rows = _published("sport")
+    publish(load_id)
+    assert _published("sport") == rows, "publishing again changes nothing"
+    assert not (workspace / "staging" / load_id).exists()
+
+
+def _rows_after(act: Any) -> list[tuple[Any, ...]]:
+    assert [row["state"] for row in act()["loads"]] == ["published"]
+    return _key(_published("sport"))
+
+
+def _key(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(row["user_id"], row["item_id"], row["position"], row["score"]) for row in rows]
