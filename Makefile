@@ -46,7 +46,7 @@ format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 
 airflow: $(READY) ## Airflow on the demo's workspace; prints its address and how to log in
-	PATH="$(abspath $(BIN)):$$PATH" tools/airflow.sh
+	PATH="$(abspath $(BIN)):$$PATH" docker/standalone.sh
 
 clean: ## remove .venv, the demo's workspace and caches
 	rm -rf $(VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -35,19 +35,19 @@ def nightly_scoring():
         """Score one domain's candidates with the champion; stage and audit the load."""
         return pipeline("scoring").score(run_date(), domain, **options("top_k"))
 
-    @task(map_index_template="{{ task.op_kwargs['load_id'] }}")
-    def publish(load_id):
+    @task(map_index_template="{{ task.op_kwargs['domain'] }}")
+    def publish(domain, load_id):
         """Write the load's rows, then move the pointer that readers follow."""
-        return pipeline("scoring").publish(load_id)
+        return domain, pipeline("scoring").publish(load_id)
 
     @task_group
     def domain(domain):
-        return publish(load_id=score(domain=domain))
+        return publish(domain=domain, load_id=score(domain=domain))
 
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, outlets=[SCORES_PUBLISHED])
     def announce(loads, outlet_events=None):
-        """Tell the DAGs that wait for the Asset which loads were published."""
-        outlet_events[SCORES_PUBLISHED].extra = {"date": run_date().isoformat(), "loads": list(loads)}
+        """Tell the DAGs that wait for the Asset which load of each domain was published."""
+        outlet_events[SCORES_PUBLISHED].extra = {"date": run_date().isoformat(), "loads": dict(loads)}
 
     chain(build_features(), validate(), names := scoring_domains())
     loads = domain.expand(domain=names)

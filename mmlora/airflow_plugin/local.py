@@ -20,7 +20,7 @@ class TaskOutcome:
 
     Attributes:
         task_id: the task, e.g. ``domain.score``.
-        label: the domain or load of a mapped instance, else empty.
+        label: the domain of a mapped instance, else empty.
         state: ``success``, ``failed``, ``upstream_failed``, ``skipped``.
         seconds: how long it ran.
     """

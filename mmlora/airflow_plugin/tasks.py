@@ -21,7 +21,7 @@ from airflow.sdk import (
 )
 
 SCORES_PUBLISHED = Asset(name="mmlora_scores_published", uri="mmlora://warehouse/scores_published")
-"""Emitted at the end of a run that published anything, with ``date`` and ``loads``: schedule on it."""
+"""Emitted at the end of a run that published anything, with ``date`` and ``loads`` (load by domain)."""
 
 _RETRIES = {
     "retries": 3,

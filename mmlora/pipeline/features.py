@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from datetime import date
 from typing import Any
 
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+
+logger = logging.getLogger(__name__)
 
 
 def build_features(through: date, *, progress: Progress = silent) -> dict[str, Any]:
@@ -37,4 +40,5 @@ def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str,
         prior_weight=settings.prior_weight,
         progress=progress,
     )
+    logger.info("features through %s: %s rows written", through, f"{sum(report.rows.values()):,}")
     return asdict(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ import mmlora
 from mmlora.errors import UsageError
 from mmlora.pipeline.promotion import CHALLENGER, CHAMPION, Alias, decide
 from mmlora.pipeline.runs import Run
-from mmlora.pipeline.training import data_of, expert_records, open_run, spec_of
+from mmlora.pipeline.training_run import data_of, expert_records, open_run, spec_of
 from mmlora.pipeline.workspace import Workspace
 from mmlora.schema import Id
 
 if TYPE_CHECKING:
     from mmlora.registry.tracking import Point
+
+logger = logging.getLogger(__name__)
 
 
 def register(run_id: str) -> str:
@@ -38,6 +41,7 @@ def register(run_id: str) -> str:
     decide(workspace, version, domain=None, alias=alias, why=why, metrics=metrics)
     _track(workspace, run, version)
     run.record("registered", {"model_version": version, "alias": alias})
+    logger.info("registered %s as the %s", version, alias)
     return version
 
 

@@ -206,6 +206,8 @@ class _Job:
         self.warehouse.mark_staged(
             self.load, rows=staged.rows, content_hash=staged.content_hash, checks=checks
         )
+        rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} a second"
+        logger.info("scored %s, %s: %s", self.domain, self.on, rate)
 
     def _candidates(self, pairs: Path | None) -> Candidates:
         from mmlora.scoring.candidates import find_candidates

@@ -37,6 +37,8 @@ def _commented(settings: Settings) -> list[str]:
 
 
 def _line(name: str, value: object, description: str | None) -> str:
+    if value is None:
+        return f"# {name} is unset: {description or 'see docs/settings.md'}"
     if isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, int | float):
@@ -44,7 +46,7 @@ def _line(name: str, value: object, description: str | None) -> str:
     elif isinstance(value, tuple):
         text = "[" + ", ".join(repr(part).replace("'", '"') for part in value) + "]"
     else:
-        text = f'"{value}"' if value is not None else ""
+        text = f'"{value}"'
     return f"# {name} = {text}" + (f"  # {description}" if description else "")
 
 

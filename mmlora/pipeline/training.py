@@ -6,32 +6,42 @@ record in the run's folder; so the same request finds its finished steps, whoeve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from mmlora.errors import UsageError
-from mmlora.pipeline.runs import Run
+from mmlora.pipeline.training_run import (
+    data_of,
+    do_step,
+    expert_records,
+    experts_of,
+    models_of,
+    observe,
+    open_run,
+    options_of,
+    part_of,
+    rounded,
+    run_of,
+    spec_of,
+)
 from mmlora.pipeline.training_set import build_training_set
 from mmlora.pipeline.validation import verdicts_as_of
-from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
-from mmlora.schema import Id, fingerprint
+from mmlora.pipeline.workspace import Progress, open_workspace, silent
+from mmlora.schema import fingerprint
 from mmlora.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from mmlora.models.spec import ModelSpec
-    from mmlora.training.dataset import TrainingSet
-    from mmlora.training.loop import TrainingOptions
-    from mmlora.training.observer import EpochRecord, Observer, PhaseName, PhaseReport
-    from mmlora.training.phases import Expert, PhaseResult
+    from mmlora.training.phases import PhaseResult
 
-_OPTIMISATION = (
-    *("batch_size", "learning_rate", "expert_learning_rate", "gate_learning_rate", "weight_decay"),
-    *("max_epochs", "patience", "seed", "threads"),
-)
-_SHAPE = ("embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain", "gate")
+logger = logging.getLogger(__name__)
+
+# What a phase doesn't depend on, so that runs which differ in nothing else share it.
+_GATE_ONLY = ("adaptation", "gate", "gate_learning_rate", "experts_per_domain")
+_EXPERTS_ONLY = ("rank", "alpha", "expert_learning_rate")
 
 
 def prepare(as_of: date, *, progress: Progress = silent, **choices: Any) -> str:
@@ -58,7 +68,7 @@ def prepare(as_of: date, *, progress: Progress = silent, **choices: Any) -> str:
         **settings.model_dump(mode="json", exclude={"threads"}),
     }
     run_id = fingerprint(config)[:12]
-    run = _run(workspace, run_id)
+    run = run_of(workspace, run_id)
     run.record("config", config)
     spec_of(workspace, run)  # a combination that no model can have is refused before anything is trained
     return run_id
@@ -69,10 +79,12 @@ def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
     from mmlora.training.phases import train_backbone as phase
 
     workspace, run = open_run(run_id)
-    if run.result("backbone") is None:
-        data, spec = data_of(workspace, run), spec_of(workspace, run)
-        result = phase(spec, data, _options(workspace, run), _observer(data, progress))
-        _keep(workspace, run, "backbone", result)
+
+    def compute() -> PhaseResult:
+        data = data_of(workspace, run)
+        return phase(spec_of(workspace, run), data, options_of(workspace, run), observe(data, progress))
+
+    do_step(workspace, run, "backbone", compute, ignoring=(*_EXPERTS_ONLY, *_GATE_ONLY))
     return run_id
 
 
@@ -99,18 +111,21 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
         raise UsageError(f"domain {domain!r} trains no expert in run {run_id}; these do: {', '.join(rich)}")
     data = data_of(workspace, run)
     index = [str(name) for name in data.domains].index(domain)
+
+    def compute(slot: int) -> PhaseResult:
+        return phase(
+            spec_of(workspace, run),
+            part_of(workspace, run, "backbone"),
+            data,
+            domain=index,
+            slot=slot,
+            options=options_of(workspace, run),
+            observer=observe(data, progress),
+        )
+
     for slot in range(run.config["experts_per_domain"]):
-        if run.result(f"expert-{index:05d}-{slot}") is None:
-            result = phase(
-                spec_of(workspace, run),
-                _part(workspace, run, "backbone"),
-                data,
-                domain=index,
-                slot=slot,
-                options=_options(workspace, run),
-                observer=_observer(data, progress),
-            )
-            _keep(workspace, run, f"expert-{index:05d}-{slot}", result)
+        step = f"expert-{index:05d}-{slot}"
+        do_step(workspace, run, step, partial(compute, slot), ignoring=_GATE_ONLY)
     return run_id
 
 
@@ -119,19 +134,20 @@ def train_gate(run_id: str, *, progress: Progress = silent) -> str:
     from mmlora.training.phases import train_gate as phase
 
     workspace, run = open_run(run_id)
-    if run.config["adaptation"] == "moe_mlora" and run.result("gate") is None:
-        experts = _experts(workspace, run)
-        if experts:
-            data = data_of(workspace, run)
-            result = phase(
-                spec_of(workspace, run),
-                _part(workspace, run, "backbone"),
-                experts,
-                data,
-                _options(workspace, run),
-                _observer(data, progress),
-            )
-            _keep(workspace, run, "gate", result)
+
+    def compute() -> PhaseResult:
+        data = data_of(workspace, run)
+        return phase(
+            spec_of(workspace, run),
+            part_of(workspace, run, "backbone"),
+            experts_of(workspace, run),
+            data,
+            options_of(workspace, run),
+            observe(data, progress),
+        )
+
+    if run.config["adaptation"] == "moe_mlora" and expert_records(run):
+        do_step(workspace, run, "gate", compute)
     return run_id
 
 
@@ -149,11 +165,12 @@ def evaluate(run_id: str) -> dict[str, Any]:
         metrics: dict[str, Any] = done["metrics"]
         return metrics
     data, metrics, calibration = data_of(workspace, run), {}, None
-    for phase, model in _models(workspace, run):
+    for phase, model in models_of(workspace, run):
         calibration = fit_calibration(model, data)
         raw = measure(model, data, "test", calibration).to_dict()
         by_domain = {str(data.domains[int(index)]): row for index, row in raw["by_domain"].items()}
         metrics[phase] = {"wauc": raw["wauc"], "pooled": raw["pooled"], "by_domain": by_domain}
+        logger.info("test split, %s: wauc %s", phase, rounded(raw["wauc"]))
     assert calibration is not None  # there is always a backbone
     part = workspace.parts.put_json(calibration.to_dict())
     run.record("evaluation", {"metrics": metrics, "calibration": part})
@@ -246,108 +263,3 @@ def _choose(settings: TrainingSettings, choices: dict[str, Any]) -> TrainingSett
     if chosen.split_file and not chosen.split_file.is_file():
         raise UsageError(f"training: split_file {chosen.split_file} is no file")
     return chosen
-
-
-def _run(workspace: Workspace, run_id: str) -> Run:
-    return Run(workspace.home / "runs" / run_id)
-
-
-def open_run(run_id: str) -> tuple[Workspace, Run]:
-    """Open the workspace and a run in it (``UsageError`` when there is no such run)."""
-    workspace = open_workspace()
-    run = _run(workspace, run_id)
-    run.config  # noqa: B018  says when there is no such run
-    return workspace, run
-
-
-def data_of(workspace: Workspace, run: Run) -> TrainingSet:
-    """Open a run's training set."""
-    from mmlora.training.dataset import TrainingSet
-
-    return TrainingSet.open(workspace.training_set_folder(run.config["training_set_id"]))
-
-
-def spec_of(workspace: Workspace, run: Run) -> ModelSpec:
-    """Return a run's model specification (``UsageError`` when no model can have it)."""
-    from mmlora.models.spec import FieldShape, ModelSpec
-
-    data, config = data_of(workspace, run), run.config
-    fields = tuple(FieldShape(*shape) for shape in data.encoder.field_shapes())
-    shape = {name: config[name] for name in _SHAPE}
-    return ModelSpec(
-        backbone=config["backbone"],
-        adaptation=config["adaptation"],
-        fields=fields,
-        num_domains=data.num_domains,
-        **{**shape, "hidden_units": tuple(shape["hidden_units"])},
-    )
-
-
-def _options(workspace: Workspace, run: Run) -> TrainingOptions:
-    from mmlora.training.loop import TrainingOptions
-
-    config = {**run.config, "threads": workspace.settings.training.threads}
-    return TrainingOptions(**{name: config[name] for name in _OPTIMISATION})
-
-
-def _keep(workspace: Workspace, run: Run, step: str, result: PhaseResult) -> None:
-    part = workspace.parts.put_tensors(result.state)
-    run.record(step, {"part": part, "report": result.report.to_dict()})
-
-
-def _part(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
-    record = run.result(step)
-    if record is None:
-        raise UsageError(f"run {run.run_id} has no {step} yet: train the phases in order")
-    return workspace.parts.tensors(record["part"])
-
-
-def expert_records(run: Run) -> list[tuple[int, int, str]]:
-    """Return (domain index, slot, part) of every trained expert, in the gate's order."""
-    records = run.steps("expert-")
-    return [(r["report"]["domain"], r["report"]["slot"], r["part"]) for r in records]
-
-
-def _experts(workspace: Workspace, run: Run) -> list[Expert]:
-    from mmlora.training.phases import Expert
-
-    return [Expert(domain, slot, workspace.parts.tensors(part)) for domain, slot, part in expert_records(run)]
-
-
-def _models(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield the model of each phase that was trained, in order."""
-    from dataclasses import replace
-
-    from mmlora.models.builder import assemble_model
-
-    spec, backbone = spec_of(workspace, run), _part(workspace, run, "backbone")
-    yield "backbone", assemble_model(replace(spec, adaptation="none"), backbone=backbone)
-    experts = [(expert.domain, expert.state) for expert in _experts(workspace, run)]
-    if experts:
-        yield "experts", assemble_model(replace(spec, adaptation="mlora"), backbone=backbone, experts=experts)
-    if run.result("gate"):
-        gate = _part(workspace, run, "gate")
-        yield "gate", assemble_model(spec, backbone=backbone, experts=experts, gate=gate)
-
-
-class _ProgressObserver:
-    """Turns epochs into progress."""
-
-    def __init__(self, names: list[Id], progress: Progress) -> None:
-        self.names, self.progress, self.max_epochs = names, progress, 1
-
-    def phase_start(self, phase: PhaseName, domain: int | None, *, rows: int, max_epochs: int) -> None:
-        self.max_epochs = max_epochs
-
-    def epoch(self, phase: PhaseName, domain: int | None, record: EpochRecord) -> None:
-        self.progress(self._what(phase, domain), record.epoch, self.max_epochs)
-
-    def phase_end(self, report: PhaseReport) -> None:
-        self.progress(self._what(report.phase, report.domain), self.max_epochs, self.max_epochs)
-
-    def _what(self, phase: PhaseName, domain: int | None) -> str:
-        return f"train {phase}" if domain is None else f"train {phase} of {self.names[domain]}"
-
-
-def _observer(data: TrainingSet, progress: Progress) -> Observer:
-    return _ProgressObserver(data.domains, progress)

@@ -6,6 +6,7 @@ memory flat: the first retrieves features into a scratch file and fits the encod
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from mmlora.encoding import Encoder
     from mmlora.training.dataset import Chunk
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS = 250_000
 _RANDOM_FRACTIONS = (0.6, 0.2, 0.2)
@@ -70,6 +73,7 @@ def build_training_set(
         encoder = _fit(files, contract, rows, split, settings)
         chunks = _encode(files, encoder, rows, split, progress)
         TrainingSet.write(folder, chunks, encoder=encoder, fingerprint=recipe["data"], info=recipe)
+    logger.info("training set %s: %s rows", training_set_id, f"{rows.num_rows:,}")
     return training_set_id
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
 from mmlora.pipeline.workspace import Workspace, open_workspace
 from mmlora.schema import DomainVerdict, Id
+
+logger = logging.getLogger(__name__)
 
 
 def validate(as_of: date) -> dict[str, Any]:
@@ -15,8 +20,6 @@ def validate(as_of: date) -> dict[str, Any]:
     Returns:
         ``as_of``, ``verdicts`` (by domain), ``domains`` (with figures), ``failures`` and ``data_docs``.
     """
-    from dataclasses import asdict
-
     from mmlora.checks.thresholds import Thresholds
     from mmlora.checks.validation import run_validation
 
@@ -30,12 +33,21 @@ def validate(as_of: date) -> dict[str, Any]:
     )
     with workspace.open_warehouse() as warehouse:
         warehouse.record_verdicts(report.verdicts)
+    counts = Counter(verdict.verdict for verdict in report.verdicts)
+    logger.info("validated as of %s: %s", as_of, ", ".join(f"{n} {name}" for name, n in counts.items()))
+    return {**stored_verdicts(as_of), "failures": list(report.failures)}
+
+
+def stored_verdicts(as_of: date) -> dict[str, Any]:
+    """Return a date's stored verdicts as :func:`validate` does, less the failures."""
+    workspace = open_workspace()
+    with workspace.open_warehouse() as warehouse:
+        verdicts = warehouse.verdicts(as_of)
     return {
         "as_of": as_of.isoformat(),
-        "verdicts": {str(verdict.domain_id): verdict.verdict for verdict in report.verdicts},
-        "domains": [asdict(verdict) for verdict in report.verdicts],
-        "failures": list(report.failures),
-        "data_docs": str(report.data_docs_index),
+        "verdicts": {str(verdict.domain_id): verdict.verdict for verdict in verdicts},
+        "domains": [asdict(verdict) for verdict in verdicts],
+        "data_docs": str(workspace.home / "data_docs" / "index.html"),
     }
 
 

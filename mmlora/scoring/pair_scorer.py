@@ -1,8 +1,8 @@
 """From encoded sides and a model to the scores of pairs.
 
 A field is decided by the user (and domain), by the item (and domain), or by the domain alone. Each side is
-encoded once, and a pair's input is gathered from its two rows. Whoever calls :meth:`PairScorer.scores`
-needn't know how a pair is computed.
+encoded once, and what the model's side plan computes of it once as well; the domain's fields go with the
+user's, for here they are constants.
 """
 
 from __future__ import annotations
@@ -10,17 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmlora.batch import Batch
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError
 from mmlora.models.ctr import CTRModel
-from mmlora.models.folding import fold
-from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, FeatureField
+from mmlora.models.side_plans.pair_model import PairModel
+from mmlora.models.side_plans.pairs import Pairs
+from mmlora.models.side_plans.parts import Part, Role, SideTensors
+from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, FeatureField, FieldKind
+from mmlora.scoring.blocks import ScorePairs
+from mmlora.scoring.workers import ParallelMap
 from mmlora.training.calibration import Calibration
+
+_SIDE_ROWS = 1024
+# The order in which a model holds its embedded fields.
+_EMBEDDED_KINDS: tuple[FieldKind, ...] = ("categorical", "bag", "vector")
 
 
 class Sides(NamedTuple):
@@ -56,7 +66,7 @@ class Sides(NamedTuple):
 
 
 class PairScorer:
-    """Scores pairs of encoded users and items in one domain by the forward pass of the model folded for it.
+    """Scores pairs of users and items in one domain: the items' side is computed now, users' on demand.
 
     Args:
         model: the model; it stays as it is.
@@ -66,6 +76,7 @@ class PairScorer:
         domain: one row: the domain's id and the fields keyed by the domain alone.
         calibration: makes probabilities of logits.
         device: where to compute.
+        run: computes blocks of a side's rows side by side.
     """
 
     def __init__(
@@ -78,57 +89,77 @@ class PairScorer:
         domain: pa.Table,
         calibration: Calibration,
         device: str = "cpu",
+        run: ParallelMap = map,
     ) -> None:
         sides = Sides.of(encoder.contract.fields)
-        encoded = [
-            encoder.encode(table, fields) for table, fields in zip((users, items, domain), sides, strict=True)
-        ]
-        self._calibration, self._device = calibration, device
-        self._domain_index = int(encoder.domain_index(domain.column(DOMAIN_ID))[0])
-        self._model = fold(model, self._domain_index).to(device)
-        self._sides = [_to_batch(side, device) for side in encoded]
-        self._categorical_order = _order(encoder.names("categorical"), [s.categorical_names for s in encoded])
-        self._dense_order = _order(encoder.names("dense"), [s.dense_names for s in encoded])
-
-    @torch.inference_mode()
-    def scores(self, user_rows: Tensor, item_rows: Tensor) -> Tensor:
-        """Places ``[B]`` of users and of items -> calibrated scores in [0, 1], ``[B]`` float32."""
-        batch = self._gather(user_rows.to(self._device), item_rows.to(self._device))
-        return self._calibration.apply(self._model(batch).float(), batch.domain)
-
-    def _gather(self, user_rows: Tensor, item_rows: Tensor) -> Batch:
-        rows = len(user_rows)
-        user, item = self._sides[0].take(user_rows), self._sides[1].take(item_rows)
-        domain = self._sides[2].map(lambda value: value.expand(rows, *value.shape[1:]))
-        return Batch(
-            categorical=_join(
-                [user.categorical, item.categorical, domain.categorical], self._categorical_order
-            ),
-            dense=_join([user.dense, item.dense, domain.dense], self._dense_order),
-            domain=torch.full((rows,), self._domain_index, dtype=torch.int64, device=self._device),
-            vectors={**user.vectors, **item.vectors, **domain.vectors},
-            bags={**user.bags, **item.bags, **domain.bags},
+        user_fields = tuple(field for field in encoder.contract.fields if field not in sides.item)
+        user = encoder.encode(_repeat_beside(users, domain, sides.domain), user_fields)
+        item = encoder.encode(items, sides.item)
+        domain_index = int(encoder.domain_index(domain.column(DOMAIN_ID))[0])
+        self._model = PairModel(
+            model, domain=domain_index, user=_part(encoder, user), item=_part(encoder, item), device=device
         )
+        self._device, self._run = device, run
+        self._users = user
+        self._item = self._side(item, "item", 0, item.rows)
+        self._scale = calibration.scale
+        self._shift = calibration.shift if domain_index < 0 else calibration.domain_shifts[domain_index]
+
+    def of_users(self, first: int, last: int) -> ScorePairs:
+        """Compute the side of users ``first..last - 1``, and return what scores pairs of them.
+
+        Their rows are counted from ``first``; scores are calibrated, in [0, 1], ``[B]`` float32.
+        """
+        users = self._side(self._users, "user", first, last)
+
+        @torch.inference_mode()
+        def scores(pairs: Pairs) -> Tensor:
+            logits = self._model.logits(pairs.to(self._device), users, self._item).float()
+            # As Calibration.apply has it, of one domain: in place, and without a table of all domains.
+            return logits.mul_(self._scale).add_(self._shift).sigmoid_()
+
+        return scores
+
+    def _side(self, encoded: EncodedColumns, role: Role, first: int, last: int) -> SideTensors:
+        """Compute a side's rows in blocks of one size, so that a row's bits don't depend on the others."""
+
+        @torch.inference_mode()
+        def block(start: int) -> SideTensors:
+            rows = np.arange(start, start + _SIDE_ROWS).clip(max=last - 1)
+            return self._model.side(_to_batch(encoded, rows).to(self._device), role)
+
+        # With no rows at all there is no pair to score, and no shape to know.
+        blocks = list(self._run(block, range(first, last, _SIDE_ROWS)))
+        return tuple(torch.cat(parts)[: last - first] for parts in zip(*blocks, strict=True))
 
 
-def _to_batch(side: EncodedColumns, device: str) -> Batch:
-    """Put a side's columns into tensors (its domain is not used)."""
+def _repeat_beside(table: pa.Table, domain: pa.Table, fields: Sequence[FeatureField]) -> pa.Table:
+    """Put the domain's values beside every row, instead of any the table has."""
+    first = pa.array(np.zeros(table.num_rows, np.int64))
+    names = [field.name for field in fields]
+    table = table.drop_columns([name for name in names if name in table.column_names])
+    for name in names:
+        table = table.append_column(name, domain.column(name).take(first))
+    return table
+
+
+def _part(encoder: Encoder, side: EncodedColumns) -> Part:
+    """Return the places of a side's inputs among the model's: categorical fields, bags and vectors; dense."""
+    embedded = [name for kind in _EMBEDDED_KINDS for name in encoder.names(kind)]
+    held = {*side.categorical_names, *side.bags, *side.vectors}
+    dense = encoder.names("dense")
+    return Part(
+        tuple(place for place, name in enumerate(embedded) if name in held),
+        tuple(place for place, name in enumerate(dense) if name in side.dense_names),
+    )
+
+
+def _to_batch(side: EncodedColumns, rows: NDArray[np.int64]) -> Batch:
+    """Put some of a side's rows into tensors (its domain is not used)."""
     return Batch(
-        categorical=torch.from_numpy(side.categorical).to(torch.int64),
-        dense=torch.from_numpy(side.dense),
-        domain=torch.zeros(side.rows, dtype=torch.int64),
-        vectors={name: torch.from_numpy(value) for name, value in side.vectors.items()},
-        bags={name: torch.from_numpy(value).to(torch.int64) for name, value in side.bags.items()},
-    ).to(device)
-
-
-def _order(wanted: Sequence[str], held: Sequence[Sequence[str]]) -> Tensor | None:
-    """Return the wanted columns' places among the sides' side by side; None when they lie right already."""
-    places = {name: place for place, name in enumerate(name for names in held for name in names)}
-    order = [places[name] for name in wanted]
-    return None if order == list(range(len(places))) else torch.tensor(order)
-
-
-def _join(parts: list[Tensor], order: Tensor | None) -> Tensor:
-    joined = torch.cat(parts, 1)
-    return joined if order is None else joined.index_select(1, order.to(joined.device))
+        categorical=torch.from_numpy(side.categorical[rows]).to(torch.int64),
+        dense=torch.from_numpy(side.dense[rows]),
+        domain=torch.zeros(len(rows), dtype=torch.int64),
+        vectors={name: torch.from_numpy(value[rows]) for name, value in side.vectors.items()},
+        bags={name: torch.from_numpy(value[rows]).to(torch.int64) for name, value in side.bags.items()},
+    )

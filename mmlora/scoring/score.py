@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -23,8 +23,11 @@ from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.pair_scorer import PairScorer
 from mmlora.scoring.staging import StagedWriter
 from mmlora.scoring.topk import Ranked
+from mmlora.scoring.workers import ParallelMap, workers
 from mmlora.training.calibration import Calibration
 
+# Of the hidden layers, 256 wide, so many rows fit a core's cache of 2 MB; larger blocks are slower.
+CPU_BLOCK_ROWS = 1024
 Device = Literal["auto", "cpu", "cuda"]
 Progress = Callable[[str, int, int], None]
 
@@ -56,7 +59,7 @@ class Staged:
         users: users with a row.
         items: candidate items.
         content_hash: SHA-256 of the rows in order (64 hex digits).
-        seconds: time from first to last pair.
+        seconds: time from encoding the sides to the last row written.
     """
 
     folder: Path
@@ -102,8 +105,8 @@ def score_candidates(
         on: the score date.
         folder: the load's own folder.
         top_k: rows kept a user; 0 keeps all.
-        block_rows: rows of every forward pass, from the bundle.
-        threads: torch threads; as they are when None.
+        block_rows: rows of every block, from the bundle; on CPU, no more than stay in a core's cache.
+        threads: threads that compute blocks on CPU; as many as torch's when None.
         device: ``auto`` takes a GPU when there is one.
         chunk_pairs: pairs held in memory at once, about; at least one user's.
         progress: told ``("score", pairs done, pairs in all)`` after every block.
@@ -113,18 +116,22 @@ def score_candidates(
         UsageError: no such device, or the folder holds rows already.
     """
     _check_features(candidates, features, domain)
-    scorer = PairScorer(
-        model,
-        encoder,
-        users=features.users,
-        items=features.items,
-        domain=features.domain,
-        calibration=calibration,
-        device=_device(device),
-    )
+    where = _device(device)
     begun = time.monotonic()
-    with _torch_threads(threads), StagedWriter(folder, ids=ids) as writer:
-        for ranked in _ranked_chunks(candidates, scorer, top_k, block_rows, chunk_pairs, progress):
+    by_thread: AbstractContextManager[ParallelMap] = workers(threads) if where == "cpu" else nullcontext(map)
+    with by_thread as run, StagedWriter(folder, ids=ids) as writer:
+        scorer = PairScorer(
+            model,
+            encoder,
+            users=features.users,
+            items=features.items,
+            domain=features.domain,
+            calibration=calibration,
+            device=where,
+            run=run,
+        )
+        rows = min(block_rows, CPU_BLOCK_ROWS) if where == "cpu" else block_rows
+        for ranked in _ranked_chunks(candidates, scorer, top_k, rows, chunk_pairs, progress, run):
             writer.write(_to_table(ranked, candidates, ids=ids, domain=domain, on=on))
     return Staged(
         folder=folder,
@@ -145,6 +152,7 @@ def _ranked_chunks(
     block_rows: int,
     chunk_pairs: int,
     progress: Progress | None,
+    run: ParallelMap,
 ) -> Iterator[Ranked]:
     total, done = stream_pairs(candidates), 0
 
@@ -156,7 +164,7 @@ def _ranked_chunks(
 
     for chunk in chunks(candidates, chunk_pairs):
         if chunk.pairs:
-            yield chunk.rank(chunk.score(scorer, block_rows, count), top_k)
+            yield chunk.rank(chunk.score(scorer, block_rows, count, run), top_k)
 
 
 def _to_table(ranked: Ranked, candidates: Candidates, *, ids: IdTypes, domain: Id, on: date) -> pa.Table:
@@ -200,14 +208,3 @@ def _device(device: Device) -> str:
     if device == "cuda":
         raise UsageError("device cuda: torch finds no GPU; use auto or cpu")
     return "cpu"
-
-
-@contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,14 +1,74 @@
-"""Run both DAGs on the workspace that the environment names; print how they ended, as JSON. See test_runs.py."""
+"""Run both DAGs, in one process, on a workspace with each kind of warehouse; print how they ended, as JSON.
+
+Usage: run_dags.py FOLDER POSTGRES_URL, where FOLDER holds interactions.csv and users.csv. See test_runs.py.
+"""
+
+from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mmlora.airflow_plugin.local import run_dag, use_airflow_home
 
+DOMAINS = ("comedy", "drama", "short")
+TRAINED, NIGHT, NEXT_NIGHT = "2024-03-12", "2024-03-13", "2024-03-14"
+
+
+def both_dags(folder: Path, home: Path, warehouse_url: str) -> dict[str, Any]:
+    """Import, train, score a night; return how the DAGs ended and what readers get."""
+    from mmlora.pipeline.importing import import_tables
+    from mmlora.pipeline.reading import read_scores
+
+    os.environ.update(MMLORA_HOME=str(home), MMLORA_WAREHOUSE_URL=warehouse_url)
+    import_tables(folder / "interactions.csv", users=folder / "users.csv")
+    runs = [
+        run_dag("training", date=TRAINED, adaptation="moe_mlora", seed=1),
+        run_dag("nightly_scoring", date=NIGHT, top_k=5),
+    ]
+    published = {}
+    for domain in DOMAINS:
+        with read_scores(domain) as reader:
+            published[domain] = reader.read_all().select(["user_id", "position", "score"]).to_pylist()
+    return {"runs": [asdict(run) for run in runs], "published": published}
+
+
+def one_domain_fails(home: Path) -> dict[str, Any]:
+    """Score the next night with a warehouse that refuses one domain's loads."""
+    os.environ.update(MMLORA_HOME=str(home), MMLORA_WAREHOUSE_URL="")
+    connection = sqlite3.connect(home / "warehouse.db")
+    connection.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON score_loads WHEN NEW.domain_id = 'drama' "
+        "BEGIN SELECT RAISE(ABORT, 'no drama tonight'); END"
+    )
+    connection.close()
+    return asdict(run_dag("nightly_scoring", date=NEXT_NIGHT))
+
+
+def asset_events() -> list[dict[str, Any]]:
+    """Return what the events of the Asset said, oldest first."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return [event.extra for event in session.query(AssetEvent).order_by(AssetEvent.id)]
+
+
+def main(folder: Path, postgres_url: str) -> None:
+    """Run everything and print it on the last line."""
+    use_airflow_home(folder / "airflow")
+    results = {
+        "sqlite": both_dags(folder, folder / "sqlite", ""),
+        "postgresql": both_dags(folder, folder / "postgresql", postgres_url),
+        "one_domain_fails": one_domain_fails(folder / "sqlite"),
+        "asset_events": asset_events(),
+    }
+    sys.stdout.write("\n" + json.dumps(results) + "\n")
+
+
 if __name__ == "__main__":
-    home, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
-    use_airflow_home(home)
-    outcomes = [asdict(run_dag(dag_id, **params)) for dag_id, params in runs]
-    sys.stdout.write("\n" + json.dumps(outcomes) + "\n")
+    main(Path(sys.argv[1]), sys.argv[2])

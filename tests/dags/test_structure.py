@@ -92,7 +92,7 @@ def test_publication_of_a_domain_waits_for_its_own_score_only(dag_bag):
     dag = dag_bag.dags["nightly_scoring"]
     assert upstream(dag, "scoring_domains") == {"validate"}
     assert upstream(dag, "validate") == {"build_features"}
-    assert upstream(dag, "domain.publish") == {"domain.score"}
+    assert upstream(dag, "domain.publish") == {"domain.score", "scoring_domains"}
     assert dag.get_task("domain.score").get_closest_mapped_task_group().group_id == "domain"
     assert [asset.name for asset in dag.get_task("announce").outlets] == ["mmlora_scores_published"]
 

@@ -14,6 +14,7 @@ import torch
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.schema import FeatureField, scores_schema
+from mmlora.scoring import blocks, pair_scorer
 from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.pair_scorer import Sides
 from mmlora.scoring.score import SideFeatures, score_candidates
@@ -107,6 +108,29 @@ def test_bits_hold_at_the_size_of_real_blocks(world: Any, tmp_path: Path) -> Non
     assert len(hashes) == 1
 
 
+def test_users_computed_a_few_at_a_time_keep_their_bits(
+    world: Any, grid: Candidates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.score(grid, tmp_path / "first", top_k=0)
+    monkeypatch.setattr(blocks, "CHUNK_USERS", 7)
+    assert world.score(grid, tmp_path / "few", top_k=0).content_hash == first.content_hash
+    monkeypatch.setattr(pair_scorer, "_SIDE_ROWS", 3)  # another shape, so other bits, but the same scores
+    again = read(world.score(grid, tmp_path / "blocks", top_k=0, threads=2).folder)
+    best = read(first.folder)
+    order = [("user_id", "ascending"), ("item_id", "ascending")]
+    found, expected = (table.sort_by(order).column("score").to_numpy() for table in (again, best))
+    assert np.allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_scoring_leaves_the_model_as_it_was(world: Any, grid: Candidates, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in world.model.state_dict().items()}
+    world.score(grid, tmp_path / "load")
+    after = world.model.state_dict()
+    assert world.model.gate is not None
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
 def test_a_permutation_of_feature_columns_changes_nothing(
     world: Any, grid: Candidates, tmp_path: Path
 ) -> None:
@@ -121,6 +145,24 @@ def test_a_permutation_of_feature_columns_changes_nothing(
     again = score_candidates(
         grid, model=world.model, encoder=world.encoder, calibration=world.calibration, features=turned,
         ids=world.ids, domain="west", on=world.on, folder=tmp_path / "b", top_k=5, block_rows=256,
+    )  # fmt: skip
+    assert again.content_hash == first.content_hash
+
+
+def test_sides_may_come_with_the_domain_and_more_beside_them(
+    world: Any, grid: Candidates, tmp_path: Path
+) -> None:
+    first, plain = world.score(grid, tmp_path / "a"), world.features(grid)
+    users, items = (
+        table.append_column("domain_id", pa.array(["west"] * len(table))).append_column(
+            "event_timestamp", pa.array([0] * len(table))
+        )
+        for table in (plain.users, plain.items)
+    )
+    again = score_candidates(
+        grid, model=world.model, encoder=world.encoder, calibration=world.calibration,
+        features=SideFeatures(users, items, plain.domain), ids=world.ids, domain="west", on=world.on,
+        folder=tmp_path / "b", top_k=5, block_rows=256,
     )  # fmt: skip
     assert again.content_hash == first.content_hash
 

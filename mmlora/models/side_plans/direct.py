@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from mmlora.models.ctr import CTRModel
 from mmlora.models.embedding import Embedded
 from mmlora.models.side_plans.pairs import Pairs
-from mmlora.models.side_plans.parts import Parts, Role, SideTensors
+from mmlora.models.side_plans.parts import Layout, Role, SideTensors
 
 
 class DirectPlan:
@@ -16,15 +18,15 @@ class DirectPlan:
 
     Args:
         model: the model, folded as far as its gate allows.
-        parts: the inputs by side.
+        layout: the inputs by side.
         domain: the domain's index; -1 when absent at training.
     """
 
-    def __init__(self, model: CTRModel, parts: Parts, *, domain: int) -> None:
+    def __init__(self, model: CTRModel, layout: Layout, *, domain: int) -> None:
         self._model, self._domain = model, domain
         device = model.embedding.table.device
-        self._fields = merge_order(parts.user.fields, parts.item.fields, device)
-        self._dense = merge_order(parts.user.dense, parts.item.dense, device)
+        self._fields = Join(layout.user.fields, layout.item.fields, device)
+        self._dense = Join(layout.user.dense, layout.item.dense, device)
 
     def side(self, embedded: Embedded, role: Role) -> SideTensors:
         """``[n, its fields, D]``, ``[n, its dense fields]``, ``[n]``."""
@@ -32,19 +34,26 @@ class DirectPlan:
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
         """B pairs -> ``[B]``."""
-        fields = join(pairs, user[0], item[0], self._fields)
-        embedded = Embedded(
-            fields, join(pairs, user[1], item[1], self._dense), pairs.combine(torch.add, user[2], item[2])
-        )
+        fields, dense = self._fields(pairs, user[0], item[0]), self._dense(pairs, user[1], item[1])
         domain = torch.full((pairs.rows,), self._domain, dtype=torch.int64, device=fields.device)
-        return self._model.score(embedded, domain)
+        return self._model.score(Embedded(fields, dense, pairs.combine(torch.add, user[2], item[2])), domain)
 
 
-def merge_order(user: tuple[int, ...], item: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return where each input stands when the user's are followed by the item's."""
-    return torch.tensor([*user, *item], dtype=torch.int64, device=device).argsort()
+class Join:
+    """``[U, k, ...]`` and ``[I, m, ...]`` -> ``[B, k + m, ...]``: pairs' inputs in the order of the model's.
 
+    Args:
+        user: places of the user's k inputs among all of them.
+        item: places of the item's m.
+        device: where the tensors are.
+    """
 
-def join(pairs: Pairs, user: Tensor, item: Tensor, order: Tensor) -> Tensor:
-    """``[U, k, ...]`` and ``[I, m, ...]`` -> ``[B, k + m, ...]``, in the order of the model's inputs."""
-    return torch.cat([pairs.users(user), pairs.items(item)], 1).index_select(1, order)
+    def __init__(self, user: Sequence[int], item: Sequence[int], device: torch.device) -> None:
+        places = torch.tensor([*user, *item], dtype=torch.int64, device=device)
+        # As an order of gathering: the input that stands first, second, ...
+        self._order = None if bool((places.diff() == 1).all()) else places.argsort()
+
+    def __call__(self, pairs: Pairs, user: Tensor, item: Tensor) -> Tensor:
+        """Join the rows of B pairs."""
+        joined = torch.cat([pairs.users(user), pairs.items(item)], 1)
+        return joined if self._order is None else joined.index_select(1, self._order)

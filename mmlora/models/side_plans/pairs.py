@@ -24,6 +24,9 @@ class Pairs(Protocol):
     def rows(self) -> int:
         """B."""
 
+    def to(self, device: str) -> Pairs:
+        """Move whatever is held as tensors."""
+
     def users(self, values: Tensor) -> Tensor:
         """``[U, ...]`` -> the value of each pair's user, ``[B, ...]``."""
 
@@ -51,6 +54,10 @@ class ListedPairs:
         """B."""
         return len(self.user_rows)
 
+    def to(self, device: str) -> ListedPairs:
+        """Move the rows."""
+        return ListedPairs(self.user_rows.to(device), self.item_rows.to(device))
+
     def users(self, values: Tensor) -> Tensor:
         """``[U, ...]`` -> ``[B, ...]``."""
         return values.index_select(0, self.user_rows)
@@ -74,8 +81,8 @@ class _Rectangle(NamedTuple):
 
     def of(self, block: Tensor) -> Tensor:
         """The rectangle's rows of a block, ``[users, items, ...]``."""
-        items = self.items.stop - self.items.start
-        return block[self.place].unflatten(0, (-1, items))
+        users, items = self.users.stop - self.users.start, self.items.stop - self.items.start
+        return block[self.place].view(users, items, *block.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,10 @@ class GridPairs:
     count: int
     rows: int
     num_items: int
+
+    def to(self, device: str) -> GridPairs:
+        """Nothing to move."""
+        return self
 
     def users(self, values: Tensor) -> Tensor:
         """``[U, ...]`` -> ``[B, ...]``."""

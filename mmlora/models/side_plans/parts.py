@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -28,16 +28,34 @@ class Part:
     dense: tuple[int, ...]
 
 
-class Parts(NamedTuple):
-    """The inputs by side; the domain's own are the user's, for in one domain they are constants.
+@dataclass(frozen=True)
+class Layout:
+    """Where the sides' inputs stand among the model's.
 
     Attributes:
-        user: inputs of user (and domain).
-        item: inputs of the item (and domain).
+        user: inputs of the user, and those of the domain, for in one domain they are constants.
+        item: inputs of the item.
+        embedding_dim: D.
     """
 
     user: Part
     item: Part
+    embedding_dim: int
+
+    @property
+    def num_fields(self) -> int:
+        """F."""
+        return len(self.user.fields) + len(self.item.fields)
+
+    def part(self, role: Role) -> Part:
+        """The inputs of a side."""
+        return self.user if role == "user" else self.item
+
+    def flat_columns(self, role: Role, *, between: int = 0) -> list[int]:
+        """A side's columns in ``[all embeddings side by side, so many others, dense values]``."""
+        part, dim = self.part(role), self.embedding_dim
+        fields = [field * dim + place for field in part.fields for place in range(dim)]
+        return fields + [self.num_fields * dim + between + place for place in part.dense]
 
 
 class SidePlan(Protocol):

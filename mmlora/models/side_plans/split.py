@@ -1,4 +1,4 @@
-"""The plan of a tower whose first layer splits by side: ``W x = W_user x_user + W_item x_item + W_pair x_pair``.
+"""The plan of a tower whose first layer splits: ``W x = W_user x_user + W_item x_item + W_pair x_pair``.
 
 What a backbone must say for it is a :class:`Split`; nearly all of the forward pass of a wide input is then
 computed once a side.
@@ -70,7 +70,7 @@ class Split(Protocol):
 
 
 class SplitPlan:
-    """First layer and interaction terms by side; a pair costs an addition, its cross terms, and the layers above.
+    """First layer and interaction terms by side; a pair costs a sum, its cross terms and the layers above.
 
     Args:
         split: the backbone's.

@@ -1,0 +1,84 @@
+"""A model compiled for the pairs of two sides in one domain."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmlora.batch import Batch
+from mmlora.models.backbones.autoint import AutoInt
+from mmlora.models.backbones.dcn import DCN, MatrixCross, VectorCross
+from mmlora.models.backbones.deepfm import DeepFM
+from mmlora.models.backbones.nfm import NFM
+from mmlora.models.backbones.pnn import PNN
+from mmlora.models.backbones.wdl import WDL
+from mmlora.models.backbones.xdeepfm import XDeepFM
+from mmlora.models.ctr import CTRModel
+from mmlora.models.folding import fold
+from mmlora.models.side_plans.crossing import AutoIntSplit, MatrixDCNSplit, XDeepFMSplit
+from mmlora.models.side_plans.direct import DirectPlan
+from mmlora.models.side_plans.flat import DCNSplit, DeepFMSplit, NFMSplit, WDLSplit
+from mmlora.models.side_plans.pairs import Pairs
+from mmlora.models.side_plans.parts import Layout, Part, Role, SidePlan, SideTensors
+from mmlora.models.side_plans.products import PNNSplit
+from mmlora.models.side_plans.split import Split, SplitPlan
+
+
+class PairModel:
+    """A folded model and its side plan: each side's tensors once, then logits of any pairs of rows of them.
+
+    Logits are the model's own within 1e-5. The model must not change while this is used: memory is shared.
+
+    Args:
+        model: any model; it stays as it is.
+        domain: the domain's index; -1 for one absent at training.
+        user: the inputs that the user decides, and those of the domain.
+        item: the inputs that the item decides; with the user's, all of the model's.
+        device: where to compute.
+    """
+
+    def __init__(self, model: CTRModel, *, domain: int, user: Part, item: Part, device: str = "cpu") -> None:
+        folded = fold(model, domain).to(device)
+        layout = Layout(user, item, folded.embedding.embedding_dim)
+        self._embeddings = {
+            role: folded.embedding.part(layout.part(role).fields, layout.part(role).dense)
+            for role in ("user", "item")
+        }
+        self._plan = _plan(folded, layout, domain)
+
+    def side(self, batch: Batch, role: Role) -> SideTensors:
+        """A side's own inputs, n rows -> its tensors, each ``[n, ...]``."""
+        return self._plan.side(self._embeddings[role](batch), role)
+
+    def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
+        """B pairs of rows of the sides' tensors -> logits ``[B]``."""
+        return self._plan.logits(pairs, user, item)
+
+
+def _plan(model: CTRModel, layout: Layout, domain: int) -> SidePlan:
+    split = _split(model.backbone, layout)
+    # A gate that sees the sample weighs the experts of every layer by the whole of the tower's input.
+    if split is None or model.gate is not None:
+        return DirectPlan(model, layout, domain=domain)
+    return SplitPlan(split, model.tower)
+
+
+def _split(backbone: nn.Module, layout: Layout) -> Split | None:
+    """Return what splits of a backbone; None where nothing is known of it."""
+    match backbone:
+        case WDL():
+            return WDLSplit(layout)
+        case DeepFM():
+            return DeepFMSplit(layout)
+        case NFM():
+            return NFMSplit(layout)
+        case PNN():
+            return PNNSplit(layout, backbone)
+        case DCN(cross=VectorCross() as cross):
+            return DCNSplit(layout, backbone, cross)
+        case DCN(cross=MatrixCross() as cross):
+            return MatrixDCNSplit(layout, backbone, cross)
+        case XDeepFM() if len(backbone.cin.weights) == 2:
+            return XDeepFMSplit(layout, backbone)
+        case AutoInt():
+            return AutoIntSplit(layout, backbone)
+    return None

@@ -1,0 +1,167 @@
+"""What the steps of a training run share: data, specification, parts, and how a step is done once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+from mmlora.errors import UsageError
+from mmlora.pipeline.runs import Run
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace
+from mmlora.schema import Id, fingerprint
+
+if TYPE_CHECKING:
+    from mmlora.models.spec import ModelSpec
+    from mmlora.training.dataset import TrainingSet
+    from mmlora.training.loop import TrainingOptions
+    from mmlora.training.observer import EpochRecord, Observer, PhaseName, PhaseReport
+    from mmlora.training.phases import Expert, PhaseResult
+
+logger = logging.getLogger(__name__)
+
+_OPTIMISATION = (
+    *("batch_size", "learning_rate", "expert_learning_rate", "gate_learning_rate", "weight_decay"),
+    *("max_epochs", "patience", "seed", "threads"),
+)
+_SHAPE = ("embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain", "gate")
+
+
+def run_of(workspace: Workspace, run_id: str) -> Run:
+    """Return a run by its id, there or not."""
+    return Run(workspace.home / "runs" / run_id)
+
+
+def open_run(run_id: str) -> tuple[Workspace, Run]:
+    """Open the workspace and a run in it (``UsageError`` when there is no such run)."""
+    workspace = open_workspace()
+    run = run_of(workspace, run_id)
+    run.config  # noqa: B018  says when there is no such run
+    return workspace, run
+
+
+def data_of(workspace: Workspace, run: Run) -> TrainingSet:
+    """Open a run's training set."""
+    from mmlora.training.dataset import TrainingSet
+
+    return TrainingSet.open(workspace.training_set_folder(run.config["training_set_id"]))
+
+
+def spec_of(workspace: Workspace, run: Run) -> ModelSpec:
+    """Return a run's model specification (``UsageError`` when no model can have it)."""
+    from mmlora.models.spec import FieldShape, ModelSpec
+
+    data, config = data_of(workspace, run), run.config
+    fields = tuple(FieldShape(*shape) for shape in data.encoder.field_shapes())
+    shape = {name: config[name] for name in _SHAPE}
+    return ModelSpec(
+        backbone=config["backbone"],
+        adaptation=config["adaptation"],
+        fields=fields,
+        num_domains=data.num_domains,
+        **{**shape, "hidden_units": tuple(shape["hidden_units"])},
+    )
+
+
+def options_of(workspace: Workspace, run: Run) -> TrainingOptions:
+    """Return how a run optimises; the number of threads is this machine's affair."""
+    from mmlora.training.loop import TrainingOptions
+
+    config = {**run.config, "threads": workspace.settings.training.threads}
+    return TrainingOptions(**{name: config[name] for name in _OPTIMISATION})
+
+
+def do_step(
+    workspace: Workspace,
+    run: Run,
+    step: str,
+    compute: Callable[[], PhaseResult],
+    *,
+    ignoring: Collection[str] = (),
+) -> None:
+    """Do a step unless it is done, here or in another run that differs only in settings it ignores."""
+    if run.result(step) is not None:
+        return
+    decisive = {name: value for name, value in run.config.items() if name not in ignoring}
+    key = fingerprint({"step": step, **decisive})[:24]
+    shared = run_of(workspace, "steps")
+    record = shared.result(key)
+    if record is None:
+        result = compute()
+        part = workspace.parts.put_tensors(result.state)
+        record = shared.record(key, {"part": part, "report": result.report.to_dict()})
+        _log(step, result.report)
+    run.record(step, record)
+
+
+def _log(step: str, report: PhaseReport) -> None:
+    logger.info(
+        "%s: %s %s -> %s in %d epochs, %.0f s%s",
+        *(step, report.metric, rounded(report.start_metric), rounded(report.best_metric)),
+        *(report.epochs, report.seconds, "" if report.helped else "; it didn't help, so the start is kept"),
+    )
+
+
+def rounded(value: float | None) -> str:
+    """Return a metric as a line of a log has it."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
+    """Load the tensors that a step left (``UsageError`` when it isn't done)."""
+    record = run.result(step)
+    if record is None:
+        raise UsageError(f"run {run.run_id} has no {step} yet: train the phases in order")
+    return workspace.parts.tensors(record["part"])
+
+
+def expert_records(run: Run) -> list[tuple[int, int, str]]:
+    """Return (domain index, slot, part) of every trained expert, in the gate's order."""
+    records = run.steps("expert-")
+    return [(r["report"]["domain"], r["report"]["slot"], r["part"]) for r in records]
+
+
+def experts_of(workspace: Workspace, run: Run) -> list[Expert]:
+    """Load the trained experts, in the gate's order."""
+    from mmlora.training.phases import Expert
+
+    return [Expert(domain, slot, workspace.parts.tensors(part)) for domain, slot, part in expert_records(run)]
+
+
+def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
+    """Yield the model of each phase that was trained, in order."""
+    from dataclasses import replace
+
+    from mmlora.models.builder import assemble_model
+
+    spec, backbone = spec_of(workspace, run), part_of(workspace, run, "backbone")
+    yield "backbone", assemble_model(replace(spec, adaptation="none"), backbone=backbone)
+    experts = [(expert.domain, expert.state) for expert in experts_of(workspace, run)]
+    if experts:
+        yield "experts", assemble_model(replace(spec, adaptation="mlora"), backbone=backbone, experts=experts)
+    if run.result("gate"):
+        gate = part_of(workspace, run, "gate")
+        yield "gate", assemble_model(spec, backbone=backbone, experts=experts, gate=gate)
+
+
+class _ProgressObserver:
+
+    def __init__(self, names: list[Id], progress: Progress) -> None:
+        self.names, self.progress, self.max_epochs = names, progress, 1
+
+    def phase_start(self, phase: PhaseName, domain: int | None, *, rows: int, max_epochs: int) -> None:
+        self.max_epochs = max_epochs
+
+    def epoch(self, phase: PhaseName, domain: int | None, record: EpochRecord) -> None:
+        self.progress(self._what(phase, domain), record.epoch, self.max_epochs)
+
+    def phase_end(self, report: PhaseReport) -> None:
+        self.progress(self._what(report.phase, report.domain), self.max_epochs, self.max_epochs)
+
+    def _what(self, phase: PhaseName, domain: int | None) -> str:
+        return f"train {phase}" if domain is None else f"train {phase} of {self.names[domain]}"
+
+
+def observe(data: TrainingSet, progress: Progress) -> Observer:
+    """Return an observer that turns epochs into progress."""
+    return _ProgressObserver(data.domains, progress)

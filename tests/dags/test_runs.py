@@ -1,0 +1,127 @@
+"""Both DAGs, run for real by ``dag.test()`` on a small made-up workspace, on SQLite and on PostgreSQL.
+
+In a process of its own: Airflow reads its settings once, and changes logging for good.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.xdist_group("dag_runs"), pytest.mark.postgres]
+
+WAREHOUSES = ["sqlite", "postgresql"]
+FIRST_DAY, DAYS, USERS, ITEMS = datetime(2024, 3, 1), 12, 20, 30
+# Two domains that are rich by the settings below, and one that is thin.
+ROWS = {"comedy": 600, "drama": 600, "short": 40}
+SETTINGS = {
+    "MMLORA_CHECKS__RICH_MIN_ROWS": "200",
+    "MMLORA_TRAINING__MAX_EPOCHS": "2",
+    "MMLORA_TRAINING__HIDDEN_UNITS": "[16, 8]",
+    "MMLORA_TRAINING__EMBEDDING_DIM": "4",
+    "OMP_NUM_THREADS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+}
+
+
+def write_tables(folder: Path) -> None:
+    rng = random.Random(0)
+    interactions = []
+    for domain, rows in ROWS.items():
+        for _ in range(rows):
+            user, item = rng.randrange(USERS), rng.randrange(ITEMS)
+            when = FIRST_DAY + timedelta(seconds=rng.randrange(DAYS * 86_400))
+            label = int(rng.random() < (0.6 if (user + item) % 2 else 0.2))
+            interactions.append([user, f"item-{item}", domain, f"{when.isoformat()}Z", label])
+    header = ["user_id", "item_id", "domain_id", "event_timestamp", "label"]
+    users = [[user, 18 + user % 5] for user in range(USERS)]
+    for name, rows in (("interactions", [header, *interactions]), ("users", [["user_id", "age"], *users])):
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def warehouse_url(postgres_server):
+    """URL of a database that is empty at first, for this module."""
+    import psycopg
+    import sqlalchemy as sa
+
+    name = f"mmlora_test_dags_{uuid.uuid4().hex[:8]}"
+    server = sa.make_url(postgres_server).set(drivername="postgresql")
+    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        yield server.set(database=name).render_as_string(hide_password=False)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory, warehouse_url):
+    """What run_dags.py printed."""
+    folder = tmp_path_factory.mktemp("dags")
+    write_tables(folder)
+    script = Path(__file__).with_name("run_dags.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), warehouse_url],
+        env={**os.environ, **SETTINGS, "PYTHONPATH": str(script.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return {**json.loads(done.stdout.splitlines()[-1]), "log": done.stdout + done.stderr}
+
+
+def labels(run, task_id, state="success"):
+    return {task["label"] for task in run["tasks"] if task["task_id"] == task_id and task["state"] == state}
+
+
+@pytest.mark.parametrize("warehouse", WAREHOUSES)
+def test_both_dags_succeed(outcome, warehouse):
+    states = [(run["dag_id"], run["state"]) for run in outcome[warehouse]["runs"]]
+    assert states == [("training", "success"), ("nightly_scoring", "success")], outcome["log"][-5000:]
+
+
+@pytest.mark.parametrize("warehouse", WAREHOUSES)
+def test_experts_are_trained_by_the_domains_whose_verdict_allows(outcome, warehouse):
+    training, _ = outcome[warehouse]["runs"]
+    assert labels(training, "train_expert") == {"comedy", "drama"}
+
+
+@pytest.mark.parametrize("warehouse", WAREHOUSES)
+def test_readers_get_every_domain_as_the_form_asked_for_it(outcome, warehouse):
+    _, scoring = outcome[warehouse]["runs"]
+    assert labels(scoring, "domain.publish") == set(ROWS)
+    for rows in outcome[warehouse]["published"].values():
+        rows_by_user = Counter(row["user_id"] for row in rows)
+        assert rows_by_user and max(rows_by_user.values()) == 5
+
+
+def test_both_warehouses_hold_the_same_scores(outcome):
+    assert outcome["sqlite"]["published"] == outcome["postgresql"]["published"]
+
+
+def test_a_failing_domain_fails_its_run_but_holds_up_no_other(outcome):
+    run = outcome["one_domain_fails"]
+    assert run["state"] == "failed"
+    assert labels(run, "domain.score", "failed") == {"drama"}
+    assert labels(run, "domain.publish") == {"comedy", "short"}
+    assert "no drama tonight" in outcome["log"]
+
+
+def test_the_asset_tells_which_domains_were_published(outcome):
+    events = [(event["date"], set(event["loads"])) for event in outcome["asset_events"]]
+    assert events == [
+        ("2024-03-13", set(ROWS)),
+        ("2024-03-13", set(ROWS)),
+        ("2024-03-14", {"comedy", "short"}),
+    ]

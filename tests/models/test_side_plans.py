@@ -1,0 +1,167 @@
+"""Pairs scored by side equal whole rows scored by the model, and keep their bits wherever they stand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmlora.batch import Batch
+from mmlora.models.builder import BACKBONES
+from mmlora.models.side_plans.pair_model import PairModel
+from mmlora.models.side_plans.pairs import GridPairs, ListedPairs
+from mmlora.models.side_plans.parts import Part
+from mmlora.models.spec import FieldShape
+
+USERS, ITEMS = 9, 7
+# Sides are mixed among the fields, as a contract mixes them; the domain's go with the user's.
+FIELDS = (
+    FieldShape("user_id", "categorical", 12),
+    FieldShape("item_id", "categorical", 9),
+    FieldShape("domain_id", "categorical", 6),
+    FieldShape("user__age", "categorical", 5),
+    FieldShape("item__year", "categorical", 5),
+    FieldShape("user__tags", "bag", 6),
+    FieldShape("item__genres", "bag", 7),
+    FieldShape("item__embedding", "vector", 4),
+    FieldShape("user__embedding", "vector", 5),
+    FieldShape("item__clicks", "dense", 1),
+    FieldShape("user__ctr", "dense", 1),
+    FieldShape("item__ctr", "dense", 1),
+)
+# Embedded fields stand as categorical, bags, vectors.
+EMBEDDED = [field.name for kind in ("categorical", "bag", "vector") for field in FIELDS if field.kind == kind]
+DENSE = [field.name for field in FIELDS if field.kind == "dense"]
+ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+
+
+def part(*prefixes):
+    return Part(
+        tuple(place for place, name in enumerate(EMBEDDED) if name.startswith(prefixes)),
+        tuple(place for place, name in enumerate(DENSE) if name.startswith(prefixes)),
+    )
+
+
+def side(rows, *prefixes):
+    def held(kind):
+        return [field for field in FIELDS if field.kind == kind and field.name.startswith(prefixes)]
+
+    bags = {field.name: torch.randint(0, field.size, (rows, 3)) for field in held("bag")}
+    for bag in bags.values():
+        bag[::3] = 0
+    domains = torch.full((rows, 1), 4)
+    columns = [
+        domains if field.name == "domain_id" else torch.randint(0, field.size, (rows, 1))
+        for field in held("categorical")
+    ]
+    return Batch(
+        categorical=torch.cat([torch.zeros(rows, 0, dtype=torch.int64), *columns], 1),
+        dense=torch.randn(rows, len(held("dense"))),
+        domain=torch.zeros(rows, dtype=torch.int64),
+        bags=bags,
+        vectors={field.name: torch.randn(rows, field.size) for field in held("vector")},
+    )
+
+
+def whole(users, items, domain):
+    """All pairs as rows of all inputs, user by user."""
+    rows, columns = torch.arange(USERS).repeat_interleave(ITEMS), torch.arange(ITEMS).repeat(USERS)
+    u, i = users.take(rows), items.take(columns)
+    return Batch(
+        categorical=torch.cat([u.categorical, i.categorical], 1)[:, [0, 3, 1, 2, 4]],
+        dense=torch.cat([u.dense, i.dense], 1)[:, [1, 0, 2]],
+        domain=torch.full_like(rows, domain),
+        bags={**u.bags, **i.bags},
+        vectors={**u.vectors, **i.vectors},
+    )
+
+
+def sides():
+    return side(USERS, "user", "domain"), side(ITEMS, "item")
+
+
+def compiled(model, domain, users, items):
+    pair_model = PairModel(model, domain=domain, user=part("user", "domain"), item=part("item"))
+    return pair_model, pair_model.side(users, "user"), pair_model.side(items, "item")
+
+
+@pytest.fixture
+def make_wide(make_spec, make_model):
+    return lambda **changes: make_model(make_spec(fields=FIELDS, **changes))
+
+
+GRID = GridPairs(0, USERS * ITEMS, USERS * ITEMS, ITEMS)
+
+
+@ALL_BACKBONES
+@pytest.mark.parametrize("adaptation", ["none", "mlora", "moe_mlora"])
+@torch.inference_mode()
+def test_all_pairs_equal_the_whole_model(make_wide, backbone, adaptation):
+    model, (users, items) = make_wide(backbone=backbone, adaptation=adaptation), sides()
+    for domain in (-1, 1, 3):
+        expected = model(whole(users, items, domain))
+        found = compiled(model, domain, users, items)
+        torch.testing.assert_close(found[0].logits(GRID, *found[1:]), expected, rtol=1e-5, atol=1e-5)
+    assert expected.std() > 0.1
+
+
+@ALL_BACKBONES
+@pytest.mark.parametrize("gate", ["sample", "both"])
+@torch.inference_mode()
+def test_a_gate_that_sees_the_sample_is_asked_for_every_pair(make_wide, backbone, gate):
+    model, (users, items) = make_wide(backbone=backbone, gate=gate), sides()
+    found = compiled(model, 2, users, items)
+    expected = model(whole(users, items, 2))
+    torch.testing.assert_close(found[0].logits(GRID, *found[1:]), expected, rtol=1e-5, atol=1e-5)
+
+
+@ALL_BACKBONES
+@torch.inference_mode()
+def test_bits_of_a_pair_do_not_depend_on_its_place_in_a_block(make_wide, backbone):
+    model, (users, items) = make_wide(backbone=backbone, hidden_units=(64, 32)), sides()
+    pair_model, *tensors = compiled(model, 1, users, items)
+    total, rows = USERS * ITEMS, 32
+
+    def scored(starts):
+        found = torch.full((total,), torch.nan)
+        for start in starts:
+            count = min(rows, total - start)
+            logits = pair_model.logits(GridPairs(start, count, rows, ITEMS), *tensors)
+            found[start : start + count] = logits[:count]
+        return found
+
+    first = scored((0, 32))
+    assert torch.equal(scored((0, 5, 31, 40)), first)
+    order = torch.randperm(total)[:rows]
+    listed = ListedPairs(torch.div(order, ITEMS, rounding_mode="floor"), order % ITEMS)
+    assert torch.equal(pair_model.logits(listed, *tensors), first[order])
+
+
+@pytest.mark.parametrize("items", [1, 4, 7, 100])
+def test_a_grid_holds_the_pairs_of_a_list(items):
+    users, rows = 30, 40
+    user, item = torch.randn(users, 3), torch.randn(items, 3)
+    for start in range(0, users * items - rows, 9):
+        for count in (1, 13, rows):
+            places = torch.arange(start, start + count)
+            listed = ListedPairs(torch.div(places, items, rounding_mode="floor"), places % items)
+            grid = GridPairs(start, count, rows, items)
+            for pairs in (grid, listed):
+                assert torch.equal(pairs.users(user)[:count], user[listed.user_rows])
+                assert torch.equal(pairs.items(item)[:count], item[listed.item_rows])
+                product = pairs.combine(torch.mul, user, item)[:count]
+                assert torch.equal(product, user[listed.user_rows] * item[listed.item_rows])
+            assert not grid.users(user)[count:].any()
+
+
+@ALL_BACKBONES
+@pytest.mark.parametrize("gate", ["domain", "sample"])
+@torch.inference_mode()
+def test_a_side_may_decide_no_dense_value_and_only_one_field(make_spec, make_model, backbone, gate):
+    fields = (FieldShape("user_id", "categorical", 12), FieldShape("item_id", "categorical", 9))
+    model = make_model(make_spec(backbone=backbone, fields=fields, gate=gate))
+    batch = Batch(torch.randint(0, 9, (5, 2)), torch.zeros(5, 0), torch.zeros(5, dtype=torch.int64))
+    pair_model = PairModel(model, domain=0, user=Part((0,), ()), item=Part((1,), ()))
+    user = pair_model.side(replace(batch, categorical=batch.categorical[:, :1]), "user")
+    item = pair_model.side(replace(batch, categorical=batch.categorical[:, 1:]), "item")
+    grid = pair_model.logits(GridPairs(0, 25, 25, 5), user, item).view(5, 5)
+    torch.testing.assert_close(grid.diagonal(), model(batch), rtol=1e-5, atol=1e-5)
