@@ -20,7 +20,7 @@ from airflow.sdk import (
     get_current_context,
 )
 
-SCORES_PUBLISHED = Asset(name="mmlora_scores_published", uri="mmlora://warehouse/scores_published")
+SCORES_PUBLISHED = Asset("mmlora_scores_published")
 """Emitted at the end of a run that published anything, with ``date`` and ``loads`` (load by domain)."""
 
 _RETRIES = {

@@ -40,5 +40,7 @@ def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str,
         prior_weight=settings.prior_weight,
         progress=progress,
     )
-    logger.info("features through %s: %s rows written", through, f"{sum(report.rows.values()):,}")
+    written = sum(report.rows.values())
+    if written:
+        logger.info("features through %s: %s rows written", through, f"{written:,}")
     return asdict(report)

@@ -145,7 +145,6 @@ def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
 
 
 class _ProgressObserver:
-
     def __init__(self, names: list[Id], progress: Progress) -> None:
         self.names, self.progress, self.max_epochs = names, progress, 1
 

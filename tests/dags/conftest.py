@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +13,16 @@ if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
 
 
+@pytest.fixture(scope="session", autouse=True)
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep Airflow, here and in processes started from here, out of the user's own ``~/airflow``."""
+    os.environ["AIRFLOW_HOME"] = str(tmp_path_factory.mktemp("airflow"))
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
 @pytest.fixture(scope="session")
 def dag_bag() -> DagBag:
     """Both DAGs, as Airflow parses them."""
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="mmlora-airflow-")
-    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
     from airflow.dag_processing.dagbag import DagBag
 
     return DagBag(str(resource("dags")))

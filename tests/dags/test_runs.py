@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("dag_runs"), pytest.mark.postgres]
+pytestmark = pytest.mark.postgres
 
 WAREHOUSES = ["sqlite", "postgresql"]
 FIRST_DAY, DAYS, USERS, ITEMS = datetime(2024, 3, 1), 12, 20, 30

@@ -17,8 +17,6 @@ from mmlora.settings import TrainingSettings
 FILES = sorted(resource("dags").glob("*.py"))
 HEAVY = {"torch", "feast", "pandas", "pyarrow", "great_expectations", "mlflow", "sqlalchemy", "duckdb"}
 
-pytestmark = pytest.mark.xdist_group("airflow")
-
 
 def upstream(dag, task_id):
     return set(dag.get_task(task_id).upstream_task_ids)

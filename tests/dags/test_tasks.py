@@ -9,8 +9,6 @@ import pytest
 
 from mmlora.errors import UsageError
 
-pytestmark = pytest.mark.xdist_group("airflow")
-
 
 @pytest.fixture
 def tasks(dag_bag):

@@ -8,12 +8,14 @@ from mmlora.batch import Batch
 from mmlora.models.backbones.autoint import AutoInt
 from mmlora.models.backbones.dcn import DCN, MatrixCross, VectorCross
 from mmlora.models.backbones.deepfm import DeepFM
+from mmlora.models.backbones.fibinet import FiBiNET
 from mmlora.models.backbones.nfm import NFM
 from mmlora.models.backbones.pnn import PNN
 from mmlora.models.backbones.wdl import WDL
 from mmlora.models.backbones.xdeepfm import XDeepFM
 from mmlora.models.ctr import CTRModel
 from mmlora.models.folding import fold
+from mmlora.models.side_plans.bilinear import FiBiNETSplit
 from mmlora.models.side_plans.crossing import AutoIntSplit, MatrixDCNSplit, XDeepFMSplit
 from mmlora.models.side_plans.direct import DirectPlan
 from mmlora.models.side_plans.flat import DCNSplit, DeepFMSplit, NFMSplit, WDLSplit
@@ -81,4 +83,6 @@ def _split(backbone: nn.Module, layout: Layout) -> Split | None:
             return XDeepFMSplit(layout, backbone)
         case AutoInt():
             return AutoIntSplit(layout, backbone)
+        case FiBiNET():
+            return FiBiNETSplit(layout, backbone)
     return None

@@ -1,0 +1,51 @@
+"""The README's ways to read scores, run as they are written but for the names of the domain and the user."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from mmlora.pipeline.scoring import score_and_publish
+from mmlora.pipeline.training import train
+
+ROOT = Path(__file__).parents[1]
+
+
+def _block(language: str) -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return str(block).replace("farmer", "news")
+
+
+@pytest.fixture
+def scored(made_up_workspace: Path) -> Path:
+    train(date(2001, 4, 8), features="ids", adaptation="none")
+    score_and_publish(date(2001, 4, 9), domain="news")
+    return made_up_workspace
+
+
+def test_how_a_ranking_job_reads(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    connection = sqlite3.connect(scored / "warehouse.db")
+    rows = connection.execute(_block("sql").replace("2504", "'u01'")).fetchall()
+    connection.close()
+    assert len(rows) == 5
+    assert [score for _, score in rows] == sorted((score for _, score in rows), reverse=True)
+    exec(compile(_block("python").replace("2504", "u01"), "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert all(str(item) in printed for item, _ in rows)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_links_of_the_docs_lead_somewhere(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    targets = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert [link for link in targets if not (ROOT / "docs" / link).exists()] == []
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [link for link in targets if "://" not in link and not (ROOT / link).exists()] == []
