@@ -221,7 +221,7 @@ def summary(run_id: str) -> dict[str, Any]:
                     "best": report["best_metric"],
                     "epochs": report["epochs"],
                     "helped": report["helped"],
-                    "seconds": round(report["seconds"], 1),
+                    "seconds": round(report["seconds"]),
                 }
             )
     evaluation, registered = run.result("evaluation"), run.result("registered")
