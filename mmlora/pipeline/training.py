@@ -125,7 +125,8 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
 
     for slot in range(run.config["experts_per_domain"]):
         step = f"expert-{index:05d}-{slot}"
-        do_step(workspace, run, step, partial(compute, slot), ignoring=_GATE_ONLY)
+        label = f"expert of {domain}" + (f", {slot + 1}" if slot else "")
+        do_step(workspace, run, step, partial(compute, slot), label=label, ignoring=_GATE_ONLY)
     return run_id
 
 
@@ -260,6 +261,11 @@ def _choose(settings: TrainingSettings, choices: dict[str, Any]) -> TrainingSett
         raise UsageError(f"training: {faults}") from None
     if (chosen.split == "file") != (chosen.split_file is not None):
         raise UsageError("training: the split `file` and a split_file go together; give both or neither")
+    if chosen.split == "random" and chosen.features == "all":
+        raise UsageError(
+            "training: with the split `random`, activity features carry test labels into training rows, so "
+            "its metrics would flatter; use the split `time` or `user`, or the features `ids` or `profiles`"
+        )
     if chosen.split_file and not chosen.split_file.is_file():
         raise UsageError(f"training: split_file {chosen.split_file} is no file")
     return chosen

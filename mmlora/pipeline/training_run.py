@@ -77,6 +77,7 @@ def do_step(
     step: str,
     compute: Callable[[], PhaseResult],
     *,
+    label: str = "",
     ignoring: Collection[str] = (),
 ) -> None:
     """Do a step unless it is done, here or in another run that differs only in settings it ignores."""
@@ -90,14 +91,14 @@ def do_step(
         result = compute()
         part = workspace.parts.put_tensors(result.state)
         record = shared.record(key, {"part": part, "report": result.report.to_dict()})
-        _log(step, result.report)
+        _log(label or step, result.report)
     run.record(step, record)
 
 
-def _log(step: str, report: PhaseReport) -> None:
+def _log(label: str, report: PhaseReport) -> None:
     logger.info(
         "%s: %s %s -> %s in %d epochs, %.0f s%s",
-        *(step, report.metric, rounded(report.start_metric), rounded(report.best_metric)),
+        *(label, report.metric, rounded(report.start_metric), rounded(report.best_metric)),
         *(report.epochs, report.seconds, "" if report.helped else "; it didn't help, so the start is kept"),
     )
 

@@ -10,6 +10,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import CheckError, ContractError, UsageError
@@ -146,6 +148,35 @@ def test_scores_do_not_depend_on_later_data(made_up_workspace: Path) -> None:
     assert [(row["user_id"], row["item_id"], row["score"]) for row in late] == [
         (row["user_id"], row["item_id"], row["score"]) for row in early
     ]
+
+
+def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
+    pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
+    load = score_and_publish(ON, domain="news", pairs=tmp_path / "pairs.parquet")["loads"][0]
+    assert (load["pairs"], load["rows"]) == (3, 3)
+    found = {(row["user_id"], row["item_id"]) for row in _published()}
+    assert found == {("u01", 101), ("u01", 102), ("u02", 101)}
+
+
+def test_what_cannot_be_trained_is_refused(made_up_workspace: Path) -> None:
+    with pytest.raises(UsageError, match="carry test labels"):
+        train(BEFORE, split="random", features="all")
+    with pytest.raises(UsageError, match="rank"):
+        train(BEFORE, rank=64, features="ids")
+    with pytest.raises(UsageError, match="go together"):
+        train(BEFORE, split="file")
+    assert not (made_up_workspace / "runs" / "steps").exists(), "nothing was trained"
+
+
+def test_runs_share_the_steps_that_they_have_in_common(made_up_workspace: Path) -> None:
+    first = train(BEFORE, features="ids", adaptation="moe_mlora")
+    steps = len(list((made_up_workspace / "runs" / "steps").glob("*.json")))
+    second = train(BEFORE, features="ids", adaptation="mlora")
+    assert len(list((made_up_workspace / "runs" / "steps").glob("*.json"))) == steps
+    assert second["phases"] == first["phases"][:-1]
+    assert second["model_version"] != first["model_version"]
 
 
 def test_killed_in_the_middle_then_again(workspace: Path) -> None:
