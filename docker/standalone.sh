@@ -14,8 +14,9 @@ export AIRFLOW_HOME="$MMLORA_HOME/airflow"
 export AIRFLOW__CORE__DAGS_FOLDER="$PWD/dags"
 export AIRFLOW__CORE__LOAD_EXAMPLES=False
 export AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION=False
-# A task uses every core by itself; more at once only take memory.
-export AIRFLOW__CORE__PARALLELISM="${AIRFLOW__CORE__PARALLELISM:-2}"
+# As many tasks at once as there are cores, each on one: tasks that share cores wait for each other.
+export AIRFLOW__CORE__PARALLELISM="${AIRFLOW__CORE__PARALLELISM:-$(getconf _NPROCESSORS_ONLN)}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export AIRFLOW__API__HOST=127.0.0.1
 export AIRFLOW__API__PORT="$PORT"
 export AIRFLOW__API__BASE_URL="http://127.0.0.1:$PORT"

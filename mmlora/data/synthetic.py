@@ -1,0 +1,292 @@
+"""Made-up domains whose click probabilities are known, so that the best reachable auc is known too.
+
+A row is user u, item i and domain d; its label is drawn with probability
+
+    p = sigmoid(base + shared(u, i) + own(d, u, i))
+    shared = SCALE * sqrt(1 - diversity) * (sqrt(.5) x_u'y_i + sqrt(.3) T[segment_u, category_i] + sqrt(.2) z_i)
+    own = SCALE * sqrt(diversity) * (sqrt(.5) x_u'W_d y_i + sqrt(.3) T_d[segment_u, category_i] + sqrt(.2) z_di)
+        + diversity * c_d
+
+with standard normal tastes x, qualities y and z, and tables T; W_d has rank 2 and norm 1, so both brackets
+have unit variance: ``diversity`` is the share of the variance that is a domain's own, whatever its value
+the task is about equally hard. Profiles show the segment and the category, and, with noise, one direction
+of x (age) and z (price). Another diversity, sparsity, rows or days leaves the users and items as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmlora.errors import UsageError
+from mmlora.metrics import DomainMetrics, domain_metrics
+from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, TIMESTAMP, USER_ID, Entity
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+TASTES = 8
+OWN_RANK = 2
+SEGMENTS, CATEGORIES = 6, 10
+SCALE = 1.5
+BASE = -1.2
+UNEQUAL = 1000.0
+"""At sparsity 1 the largest domain has this many times the rows of the smallest."""
+MAX_DAYS = 1000
+
+_WEIGHTS = np.sqrt(np.array([0.5, 0.3, 0.2], np.float32))
+_START = 1_577_836_800_000_000  # 2020-01-01 UTC, in microseconds
+_DAY = 86_400_000_000
+_BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What to make.
+
+    Attributes:
+        domains: how many.
+        users, items: of which popular ones come more often, in every domain alike.
+        rows: interactions; as many in each part of the time.
+        days: from 2020-01-01 on, 1 to 1,000.
+        diversity: 0 to 1. 0: all domains are alike; 1: they have nothing in common.
+        sparsity: 0 to 1. The largest domain has ``1000 ** sparsity`` times the rows of the smallest.
+        seed: the same seed and dials give the same rows.
+    """
+
+    domains: int = 20
+    users: int = 2000
+    items: int = 1000
+    rows: int = 200_000
+    days: int = 60
+    diversity: float = 0.5
+    sparsity: float = 0.5
+    seed: int = 0
+
+    def check(self) -> None:
+        """Refuse dials out of range.
+
+        Raises:
+            UsageError: with every fault.
+        """
+        faults = [
+            f"{name} {getattr(self, name)}: give 1 or more"
+            for name in ("domains", "users", "items")
+            if getattr(self, name) < 1
+        ]
+        faults += [
+            f"{name} {getattr(self, name)}: valid are 0 to 1"
+            for name in ("diversity", "sparsity")
+            if not 0 <= getattr(self, name) <= 1
+        ]
+        if not 1 <= self.days <= MAX_DAYS:
+            faults.append(f"days {self.days}: valid are 1 to {MAX_DAYS}")
+        if self.rows < max(self.domains, 1):
+            faults.append(f"rows {self.rows}: give one a domain or more")
+        if self.seed < 0:
+            faults.append(f"seed {self.seed}: give 0 or more")
+        if faults:
+            raise UsageError("synthetic data: " + "; ".join(faults))
+
+
+@dataclass(frozen=True)
+class SyntheticData:
+    """Made-up tables.
+
+    Attributes:
+        interactions: in the order of time.
+        profiles: of user (segment, age) and item (category, price).
+        truth: a row an interaction in the same order: its key, ``probability``, and the parts of the logit,
+            ``shared`` and ``own`` (base included in ``shared``).
+    """
+
+    interactions: pa.Table
+    profiles: dict[Entity, pa.Table]
+    truth: pa.Table
+
+
+def make_synthetic(dials: Dials) -> SyntheticData:
+    """Make interactions, profiles and the truth about them.
+
+    Raises:
+        UsageError: a dial is out of range.
+    """
+    dials.check()
+    world = _World.draw(dials)
+    rng = np.random.default_rng([dials.seed, 1])
+    domain = rng.permutation(np.repeat(np.arange(dials.domains), domain_rows(dials)))
+    user = _popular(rng, dials.users, dials.rows)
+    item = _popular(rng, dials.items, dials.rows)
+    # A cell of time for each row: no two rows have the same moment, so no two have the same key.
+    cell = dials.days * _DAY // dials.rows
+    time = _START + np.arange(dials.rows) * cell + rng.integers(0, cell, dials.rows)
+    shared, own = _logits(world, dials.diversity, domain, user, item)
+    probability = 1 / (1 + np.exp(-(shared.astype(np.float64) + own)))
+    label = rng.random(dials.rows) < probability
+    width = len(str(dials.domains - 1))
+    names = pa.array([f"d{number:0{width}d}" for number in range(dials.domains)])
+    key = {
+        USER_ID: pa.array(user + 1),
+        ITEM_ID: pa.array(item + 1),
+        DOMAIN_ID: names.take(pa.array(domain)),
+        EVENT_TIMESTAMP: pa.array(time).cast(TIMESTAMP),
+    }
+    return SyntheticData(
+        interactions=pa.table({**key, LABEL: label.astype(np.int8)}),
+        profiles=world.profiles(),
+        truth=pa.table({**key, "probability": probability, "shared": shared, "own": own}),
+    )
+
+
+def domain_rows(dials: Dials) -> Ints:
+    """Return the rows of each domain, the largest first: ``[domains]``, at least 1 each."""
+    steps = np.linspace(0, 1, dials.domains) if dials.domains > 1 else np.zeros(1)
+    weight = UNEQUAL ** (-dials.sparsity * steps)
+    bounds = np.rint(np.cumsum(weight) / weight.sum() * (dials.rows - dials.domains)).astype(np.int64)
+    return np.diff(bounds, prepend=0) + 1
+
+
+def best_reachable(data: SyntheticData) -> dict[str, Any]:
+    """Return the auc of the true probability: no model can be expected to reach more on these rows.
+
+    Returns:
+        ``wauc``, and by domain ``rows``, ``ctr``, ``auc`` and ``shared_auc``: that of the shared part alone.
+        An auc is None where a domain has one class of label; such domains are left out of ``wauc``.
+    """
+    names = data.interactions.column(DOMAIN_ID).combine_chunks().dictionary_encode()
+    code, label = names.indices.to_numpy(), data.interactions.column(LABEL).to_numpy()
+    best, shared = (
+        _metrics(label, data.truth.column(name).to_numpy(), code) for name in ("probability", "shared")
+    )
+    by_name = sorted((name, code) for code, name in enumerate(names.dictionary.to_pylist()))
+    return {
+        "wauc": best.wauc,
+        "shared_wauc": shared.wauc,
+        "by_domain": {
+            name: {
+                "rows": best.by_domain[code].rows,
+                "ctr": best.by_domain[code].positives / best.by_domain[code].rows,
+                "auc": best.by_domain[code].auc,
+                "shared_auc": shared.by_domain[code].auc,
+            }
+            for name, code in by_name
+        },
+    }
+
+
+def _metrics(label: npt.NDArray[np.int8], score: npt.NDArray[Any], domain: Ints) -> DomainMetrics:
+    return domain_metrics(label, score, domain)
+
+
+@dataclass(frozen=True)
+class _World:
+    """Users, items and domains; U users, I items, D domains, K tastes, R ranks.
+
+    Attributes:
+        taste: x ``[U, K]``.
+        quality: y ``[I, K]``.
+        segment: ``[U]``.
+        category: ``[I]``.
+        table: T, that of the shared part first: ``[1 + D, segments, categories]``.
+        bias: z, likewise: ``[1 + D, I]``.
+        left, right: W_d = left right': ``[D, K, R]``.
+        level: c_d ``[D]``.
+        age, price: noisy views of taste 0 and of the items' shared z.
+    """
+
+    taste: Floats
+    quality: Floats
+    segment: Ints
+    category: Ints
+    table: Floats
+    bias: Floats
+    left: Floats
+    right: Floats
+    level: Floats
+    age: Floats
+    price: Floats
+
+    @classmethod
+    def draw(cls, dials: Dials) -> _World:
+        # Users and items come from a stream of their own, so that they stay when the domains change.
+        common = np.random.default_rng([dials.seed, 0])
+        taste, quality = _normal(common, dials.users, TASTES), _normal(common, dials.items, TASTES)
+        segment = common.integers(0, SEGMENTS, dials.users)
+        category = common.integers(0, CATEGORIES, dials.items)
+        table, bias = _normal(common, 1, SEGMENTS, CATEGORIES), _normal(common, 1, dials.items)
+        age = 40 + 12 * (0.8 * taste[:, 0] + 0.6 * _normal(common, dials.users))
+        price = np.exp(3 + 0.8 * bias[0] + 0.6 * _normal(common, dials.items))
+        own = np.random.default_rng([dials.seed, 2])
+        left, right = (_normal(own, dials.domains, TASTES, OWN_RANK) for _ in range(2))
+        norm = np.linalg.norm(np.einsum("dkr,dlr->dkl", left, right), axis=(1, 2))
+        return cls(
+            taste=taste,
+            quality=quality,
+            segment=segment,
+            category=category,
+            table=np.concatenate([table, _normal(own, dials.domains, SEGMENTS, CATEGORIES)]),
+            bias=np.concatenate([bias, _normal(own, dials.domains, dials.items)]),
+            left=left / norm[:, None, None],
+            right=right,
+            level=0.5 * _normal(own, dials.domains),
+            age=age,
+            price=price,
+        )
+
+    def profiles(self) -> dict[Entity, pa.Table]:
+        segments = pa.array([f"segment-{number}" for number in range(SEGMENTS)])
+        categories = pa.array([f"category-{number}" for number in range(CATEGORIES)])
+        users, items = len(self.segment), len(self.category)
+        return {
+            "user": pa.table(
+                {
+                    USER_ID: np.arange(1, users + 1),
+                    "segment": segments.take(pa.array(self.segment)),
+                    "age": self.age,
+                }
+            ),
+            "item": pa.table(
+                {
+                    ITEM_ID: np.arange(1, items + 1),
+                    "category": categories.take(pa.array(self.category)),
+                    "price": self.price,
+                }
+            ),
+        }
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Floats:
+    return rng.standard_normal(shape, np.float32)
+
+
+def _popular(rng: np.random.Generator, count: int, rows: int) -> Ints:
+    """Draw ``[rows]`` of ``count``, popularity log-normal."""
+    weight = np.exp(rng.standard_normal(count))
+    bounds = np.cumsum(weight)
+    drawn = np.searchsorted(bounds, rng.random(rows) * bounds[-1], side="right")
+    return np.minimum(drawn, count - 1).astype(np.int64)
+
+
+def _logits(world: _World, diversity: float, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:
+    """Return the shared and the own part, ``[N]`` each, in blocks: the tastes of all rows would be large."""
+    shared, own = np.empty(len(user), np.float32), np.empty(len(user), np.float32)
+    for start in range(0, len(user), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        d, u, i = domain[rows], user[rows], item[rows]
+        taste, quality = world.taste[u], world.quality[i]  # [n, K]
+        segment, category = world.segment[u], world.category[i]
+        alike = np.einsum("nk,nk->n", taste, quality) / np.sqrt(TASTES)
+        parts = np.stack([alike, world.table[0, segment, category], world.bias[0, i]], 1)
+        shared[rows] = BASE + SCALE * np.sqrt(1 - diversity) * (parts @ _WEIGHTS)
+        low, high = (
+            np.einsum("nk,nkr->nr", side, factor[d])
+            for side, factor in ((taste, world.left), (quality, world.right))
+        )
+        turned = np.einsum("nr,nr->n", low, high)
+        parts = np.stack([turned, world.table[1 + d, segment, category], world.bias[1 + d, i]], 1)
+        own[rows] = SCALE * np.sqrt(diversity) * (parts @ _WEIGHTS) + diversity * world.level[d]
+    return shared, own

@@ -1,0 +1,31 @@
+"""Metrics of click probabilities: by domain and pooled, with bootstrap intervals. Pure numpy, float64.
+
+Sums first, ratios last: ``Sums`` adds up batches, and batches in any order and of any size give the very
+numbers that all rows at once give. AUC is exact, ties counted as half. What isn't defined (the AUC of a
+domain with one class of label) is None, never a number; it is left out of the means, and listed.
+"""
+
+from mmlora.metrics.bootstrap import Interval, Intervals, bootstrap, compare
+from mmlora.metrics.probabilities import ECE_BINS, ece, logloss
+from mmlora.metrics.ranking import UserAuc, auc, gauc, macro_auc, wauc
+from mmlora.metrics.report import DomainMetrics, Metrics
+from mmlora.metrics.sums import Sums, domain_metrics
+
+__all__ = [
+    "ECE_BINS",
+    "DomainMetrics",
+    "Interval",
+    "Intervals",
+    "Metrics",
+    "Sums",
+    "UserAuc",
+    "auc",
+    "bootstrap",
+    "compare",
+    "domain_metrics",
+    "ece",
+    "gauc",
+    "logloss",
+    "macro_auc",
+    "wauc",
+]

@@ -1,0 +1,177 @@
+"""Bootstrap intervals of AUCs and log loss, of one model or of the difference between two on the same rows.
+
+Rows are drawn with replacement inside each domain, so each keeps its size. Two models share every draw:
+what both find hard in a draw cancels from their difference (paired). Intervals are percentiles of the draws.
+Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13. Rows are taken as independent:
+where a user's rows go together, the true uncertainty is larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmlora.errors import UsageError
+from mmlora.metrics.probabilities import losses
+from mmlora.metrics.ranking import Ranking
+from mmlora.metrics.sums import check_predictions
+
+Array = npt.NDArray[Any]
+_POOLED = ("wauc", "macro_auc", "auc", "logloss")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and where it lies.
+
+    Attributes:
+        value: on the rows as they are; None where it isn't defined, and so are the bounds.
+        low: lower bound.
+        high: upper bound.
+        draws: draws that defined it; fewer than asked for where clicks are so few that some draws have none.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    draws: int
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals pooled and by domain; of a comparison, each of the difference candidate - baseline.
+
+    Attributes:
+        wauc: mean of the domains' AUCs weighted by rows, of the domains that have one in the draw.
+        macro_auc: plain mean of them.
+        auc: over all rows.
+        logloss: over all rows.
+        by_domain: AUC by domain index, of the domains that have rows.
+        level: share of draws between the bounds.
+    """
+
+    wauc: Interval
+    macro_auc: Interval
+    auc: Interval
+    logloss: Interval
+    by_domain: Mapping[int, Interval]
+    level: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        raw = asdict(self)
+        return {**raw, "by_domain": {str(domain): each for domain, each in raw["by_domain"].items()}}
+
+
+def bootstrap(
+    label: Array, probability: Array, domain: Array, *, draws: int = 200, level: float = 0.95, seed: int = 0
+) -> Intervals:
+    """Return the intervals of one model's metrics.
+
+    Args:
+        label: 0/1, ``[N]``.
+        probability: predicted click probabilities, ``[N]``.
+        domain: domain indices, ``[N]``.
+        draws: bootstrap draws.
+        level: share of draws between the bounds, in (0, 1).
+        seed: of the draws.
+
+    Raises:
+        DataError: labels or probabilities are not what they should be.
+        UsageError: ``draws`` or ``level`` is out of its range.
+    """
+    return _intervals(label, [probability], domain, draws=draws, level=level, seed=seed)
+
+
+def compare(
+    label: Array,
+    candidate: Array,
+    baseline: Array,
+    domain: Array,
+    *,
+    draws: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Intervals:
+    """Return the intervals of the differences candidate - baseline, both on the same draws.
+
+    Args:
+        label: 0/1, ``[N]``.
+        candidate: click probabilities of one model, ``[N]``.
+        baseline: those of the other on the same rows, ``[N]``.
+        domain: domain indices, ``[N]``.
+        draws: bootstrap draws.
+        level: share of draws between the bounds, in (0, 1).
+        seed: of the draws.
+
+    Raises:
+        DataError: labels or probabilities are not what they should be.
+        UsageError: ``draws`` or ``level`` is out of its range.
+    """
+    return _intervals(label, [candidate, baseline], domain, draws=draws, level=level, seed=seed)
+
+
+def _intervals(
+    label: Array, models: list[Array], domain: Array, *, draws: int, level: float, seed: int
+) -> Intervals:
+    if draws < 2 or not 0 < level < 1:
+        raise UsageError(f"draws={draws}, level={level}: draws must be 2 or more, level between 0 and 1")
+    for probability in models:
+        check_predictions(np.asarray(label), np.asarray(probability), domain)
+    order = np.argsort(domain, kind="stable")
+    names, group, size = np.unique(np.asarray(domain)[order], return_inverse=True, return_counts=True)
+    positive = np.asarray(label)[order] > 0
+    sides = [_Model(group, size, positive, np.asarray(p, np.float64)[order]) for p in models]
+
+    def measure(weight: Array) -> Array:
+        values = [side.measure(weight) for side in sides]
+        return values[0] if len(values) == 1 else values[0] - values[1]
+
+    observed = measure(np.ones(len(group), np.int64))
+    random = np.random.default_rng(seed)
+    drawn = np.stack([measure(_draw(random, group, size)) for _ in range(draws)])
+    found = [_interval(value, drawn[:, i], level) for i, value in enumerate(observed)]
+    by_domain = {int(name): each for name, each in zip(names, found[len(_POOLED) :], strict=True)}
+    return Intervals(*found[: len(_POOLED)], by_domain=by_domain, level=level)
+
+
+class _Model:
+    """One model's scores, sorted once, to be measured under the weights of any draw."""
+
+    def __init__(self, group: Array, size: Array, positive: Array, probability: Array) -> None:
+        self._size, self._positive = size, positive
+        self._own = Ranking(group, probability)
+        self._pooled = Ranking(np.zeros_like(group), probability)
+        self._loss = losses(positive, ~positive, probability)
+
+    def measure(self, weight: Array) -> Array:
+        """Return ``_POOLED``, then the AUC of each domain, NaN where not defined: ``[4 + D]``."""
+        positives = weight * self._positive
+        negatives = weight - positives
+        aucs, pooled = self._own.auc(positives, negatives), self._pooled.auc(positives, negatives)
+        kept = ~np.isnan(aucs)
+        head = np.full(len(_POOLED), np.nan)
+        if kept.any():
+            head[:2] = np.average(aucs[kept], weights=self._size[kept]), aucs[kept].mean()
+        if len(weight):
+            head[2:] = pooled[0], weight @ self._loss / len(weight)
+        return np.concatenate([head, aucs])
+
+
+def _draw(random: np.random.Generator, group: Array, size: Array) -> Array:
+    """How often each row is drawn; rows are sorted by group."""
+    first = np.cumsum(size) - size
+    row = first[group] + (random.random(len(group)) * size[group]).astype(np.int64)
+    return np.bincount(row, minlength=len(group))
+
+
+def _interval(value: float, drawn: Array, level: float) -> Interval:
+    drawn = drawn[~np.isnan(drawn)]
+    if np.isnan(value) or not len(drawn):
+        return Interval(None, None, None, 0)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(low), float(high), len(drawn))

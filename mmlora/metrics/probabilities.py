@@ -1,0 +1,69 @@
+"""How good the probabilities are as such: log loss and expected calibration error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+ECE_BINS = 20
+"""Bins of the expected calibration error, each of about as many rows."""
+
+_TINY = 1e-12
+
+
+def logloss(label: Array, probability: Array) -> float | None:
+    """Return the mean negative log likelihood in nats; None without rows."""
+    if not len(label):
+        return None
+    positive = np.asarray(label) > 0
+    return float(np.mean(losses(positive, ~positive, probability)))
+
+
+def ece(label: Array, probability: Array, bins: int = ECE_BINS) -> float | None:
+    """Return the expected calibration error over bins of equal mass; None without rows.
+
+        ECE = sum over bins of rows / N x |mean label - mean probability|
+
+    Rows of one probability are always in one bin, the one that holds the middle of them, so bins may differ
+    in size where many tie. A few rows a bin differ from their mean by chance: compare sets of like size.
+
+    Args:
+        label: 0/1, ``[N]``.
+        probability: predicted click probabilities, ``[N]``.
+        bins: number of bins.
+    """
+    if not len(label):
+        return None
+    scores, entry = np.unique(np.asarray(probability, np.float64), return_inverse=True)
+    rows, clicks = np.bincount(entry), np.bincount(entry, weights=np.asarray(label) > 0)
+    return float(grouped_ece(np.zeros(len(rows), np.int64), scores, rows, clicks, bins)[0])
+
+
+def losses(positives: Array, negatives: Array, probability: Array) -> npt.NDArray[np.float64]:
+    """Return the negative log likelihood, in nats, of entries that stand for counts of labels."""
+    p = np.clip(np.asarray(probability, np.float64), _TINY, 1 - _TINY)
+    return np.asarray(-(positives * np.log(p) + negatives * np.log1p(-p)))
+
+
+def grouped_ece(group: Array, probability: Array, rows: Array, positives: Array, bins: int) -> Array:
+    """Return the ECE of each group from its distinct probabilities.
+
+    Args:
+        group: ``[K]``, sorted: 0, 1, ... without gaps.
+        probability: ``[K]``, sorted inside each group and distinct there.
+        rows: ``[K]``, whole: rows of that group and probability.
+        positives: ``[K]``: how many of them are positive.
+        bins: number of bins.
+    """
+    if not len(group):
+        return np.zeros(0)
+    size = np.add.reduceat(rows, np.flatnonzero(np.diff(group, prepend=-1)))
+    before = np.cumsum(rows) - rows - (np.cumsum(size) - size)[group]
+    # In whole numbers, so that no row's bin hangs on rounding: floor(bins x (before + rows / 2) / size).
+    bin_of = group * bins + (2 * before + rows) * bins // (2 * size[group])
+    gap = np.bincount(bin_of, weights=positives - rows * probability, minlength=len(size) * bins)
+    return np.asarray(np.abs(gap).reshape(-1, bins).sum(1) / size)

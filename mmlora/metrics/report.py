@@ -1,0 +1,71 @@
+"""What is reported: metrics of one set of rows, and of the domains and all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mmlora.metrics.probabilities import ECE_BINS
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of one set of rows; None where it isn't defined.
+
+    Attributes:
+        rows: rows.
+        positives: rows of label 1.
+        auc: chance that a positive scores above a negative, ties half; None with one class.
+        logloss: mean negative log likelihood, in nats; None without rows.
+        ne: normalised entropy: logloss over that of always predicting the set's own CTR; None with one class.
+        calibration: predicted clicks over clicks; None without clicks.
+        ece: expected calibration error over ``DomainMetrics.ece_bins`` bins of equal mass; None without rows.
+        gauc: mean of the users' AUCs weighted by their rows in this set; None when no user has both classes
+            or users weren't given.
+        users: users that have rows; None when users weren't given.
+        users_without_auc: users with one class, left out of ``gauc``; None when users weren't given.
+    """
+
+    rows: int
+    positives: int
+    auc: float | None
+    logloss: float | None
+    ne: float | None
+    calibration: float | None
+    ece: float | None = None
+    gauc: float | None = None
+    users: int | None = None
+    users_without_auc: int | None = None
+
+
+@dataclass(frozen=True)
+class DomainMetrics:
+    """Metrics pooled and by domain.
+
+    Attributes:
+        pooled: over all rows.
+        by_domain: by domain index (-1: absent at training), of the domains that have rows.
+        wauc: mean of the domains' AUCs weighted by rows; None when no domain has one.
+        without_auc: domains with one class, left out of ``wauc`` and ``macro_auc``.
+        macro_auc: plain mean of the domains' AUCs; None when no domain has one.
+        ece_bins: number of bins of every ``ece``.
+    """
+
+    pooled: Metrics
+    by_domain: Mapping[int, Metrics]
+    wauc: float | None
+    without_auc: tuple[int, ...]
+    macro_auc: float | None = None
+    ece_bins: int = ECE_BINS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {
+            "pooled": asdict(self.pooled),
+            "by_domain": {str(domain): asdict(metrics) for domain, metrics in self.by_domain.items()},
+            "wauc": self.wauc,
+            "without_auc": list(self.without_auc),
+            "macro_auc": self.macro_auc,
+            "ece_bins": self.ece_bins,
+        }
