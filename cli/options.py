@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,9 +32,6 @@ def parse_moment(text: str | None) -> datetime | None:
 
 
 DomainOption = Annotated[str | None, typer.Option("--domain", help="This domain only; all when left out.")]
-PathOption = Annotated[
-    Path | None, typer.Option("--path", help="A local file or folder instead of fetching it.")
-]
 DateText = Annotated[str, typer.Option("--date", help="The date to score, YYYY-MM-DD.")]
 AsOfText = Annotated[
     str, typer.Option("--as-of", help="What was known on this day at 00:00 UTC, YYYY-MM-DD.")

@@ -103,7 +103,7 @@ def finish_loads(result: dict[str, Any], as_json: bool) -> None:
     for row in failed:
         note(f"mmlora: {row['domain_id']} {row['score_date']}: {row['reason']}")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(75 if all(row["exit_code"] == 75 for row in failed) else 1)
 
 
 def print_loads(result: dict[str, Any]) -> None:

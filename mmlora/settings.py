@@ -48,7 +48,7 @@ class CheckSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """Model and optimisation; a command-line option of the same name wins."""
+    """Model and optimisation; an option of `mmlora train` with the same name wins."""
 
     backbone: BackboneName = "wdl"
     adaptation: Adaptation = "moe_mlora"

@@ -1,8 +1,6 @@
 """The Params of the DAGs: what the trigger form of Airflow's UI asks for.
 
 Null always means "as the settings have it", so a scheduled run, which nobody fills in, asks for nothing.
-The closed lists repeat those of :mod:`mmlora.schema`, which is too heavy for a DAG file to import; a test
-compares them.
 """
 
 from __future__ import annotations
@@ -10,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow.sdk import Param
+
+from mmlora.names import Adaptation, BackboneName, FeatureGroup, SplitName, valid_names
 
 
 def _date(what: str) -> Param:
@@ -42,12 +42,16 @@ TRAINING = {
     "date": _date("Train on what was known on this day at 00:00 UTC."),
     "backbone": _choice(
         "Backbone",
-        ["wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet"],
+        valid_names(BackboneName),
         "The network that all domains share.",
     ),
-    "adaptation": _choice("Adaptation", ["none", "mlora", "moe_mlora"], "How a domain adapts the backbone."),
-    "features": _choice("Features", ["ids", "profiles", "all"], "The model's input."),
-    "split": _choice("Split", ["random", "user", "time"], "How validation and test rows are held out."),
+    "adaptation": _choice("Adaptation", valid_names(Adaptation), "How a domain adapts the backbone."),
+    "features": _choice("Features", valid_names(FeatureGroup), "The model's input."),
+    "split": _choice(
+        "Split",
+        [name for name in valid_names(SplitName) if name != "file"],
+        "How validation and test rows are held out.",
+    ),
     "experts_per_domain": _number(
         "Experts a domain", "Low-rank experts that each rich domain trains.", minimum=1
     ),

@@ -97,13 +97,13 @@ class _Pool:
 
 def _codes(a: Ints, b: Ints) -> Ints:
     """Return ``[N]`` codes 0, 1, ... of the pairs (a, b)."""
-    return np.unique(a * (int(b.max()) + 1) + b, return_inverse=True)[1].astype(np.int64)
+    return np.asarray(np.unique(a * (int(b.max()) + 1) + b, return_inverse=True)[1], np.int64)
 
 
 def _place(group: Ints) -> Ints:
     """Return each row's place in its group, where equal groups stand together."""
     first = np.flatnonzero(np.diff(group, prepend=-1))
-    return np.arange(len(group)) - np.repeat(first, np.diff(first, append=len(group)))
+    return np.asarray(np.arange(len(group)) - np.repeat(first, np.diff(first, append=len(group))))
 
 
 def _spread(domain: Ints, rate: npt.NDArray[np.float64], rng: np.random.Generator) -> Ints:
@@ -155,7 +155,8 @@ def _choose_rest(
     lacking = np.concatenate([[True], np.diff(group[rest]) > 0])  # one row for each group
     row = np.repeat(rest[lacking], pool.size[domain[rest[lacking]]])
     listed = pool.item[pool.start[domain[row]] + _place(group[row])]
-    taken = np.sort(group[active] * pool.items + item[active])
+    held = active[item[active] >= 0]
+    taken = np.sort(group[held] * pool.items + item[held])
     free = ~_among(pair[row] * pool.items + listed, clicked) & ~_among(
         group[row] * pool.items + listed, taken
     )
@@ -168,5 +169,7 @@ def _choose_rest(
 
 
 def _among(keys: Ints, sorted_keys: Ints) -> npt.NDArray[np.bool_]:
+    if not len(sorted_keys):
+        return np.zeros(len(keys), bool)
     at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
     return np.asarray(sorted_keys[at] == keys)

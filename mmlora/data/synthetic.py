@@ -3,11 +3,12 @@
 A row is user u, item i and domain d; its label is drawn with probability
 
     p = sigmoid(base + shared(u, i) + own(d, u, i))
-    shared = SCALE * sqrt(1 - diversity) * (sqrt(.5) x_u'y_i + sqrt(.3) T[segment_u, category_i] + sqrt(.2) z_i)
-    own = SCALE * sqrt(diversity) * (sqrt(.5) x_u'W_d y_i + sqrt(.3) T_d[segment_u, category_i] + sqrt(.2) z_di)
+    shared = SCALE * sqrt(1 - diversity) * (sqrt(.5) x_u'y_i / sqrt(8) + sqrt(.3) T[s_u, k_i] + sqrt(.2) z_i)
+    own = SCALE * sqrt(diversity) * (sqrt(.5) x_u'W_d y_i + sqrt(.3) T_d[s_u, k_i] + sqrt(.2) z_di)
         + diversity * c_d
 
-with standard normal tastes x, qualities y and z, and tables T; W_d has rank 2 and norm 1, so both brackets
+with segment s of the user, category k of the item, standard normal tastes x (8 of them), qualities y and z,
+and tables T; W_d has rank 2 and norm 1, so both brackets
 have unit variance: ``diversity`` is the share of the variance that is a domain's own, whatever its value
 the task is about equally hard. Profiles show the segment and the category, and, with noise, one direction
 of x (age) and z (price). Another diversity, sparsity, rows or days leaves the users and items as they are.
@@ -23,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mmlora.errors import UsageError
-from mmlora.metrics import DomainMetrics, domain_metrics
+from mmlora.metrics import domain_metrics
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, TIMESTAMP, USER_ID, Entity
 
 Floats = npt.NDArray[np.float32]
@@ -125,7 +126,7 @@ def make_synthetic(dials: Dials) -> SyntheticData:
     cell = dials.days * _DAY // dials.rows
     time = _START + np.arange(dials.rows) * cell + rng.integers(0, cell, dials.rows)
     shared, own = _logits(world, dials.diversity, domain, user, item)
-    probability = 1 / (1 + np.exp(-(shared.astype(np.float64) + own)))
+    probability = _sigmoid(shared.astype(np.float64) + own)
     label = rng.random(dials.rows) < probability
     width = len(str(dials.domains - 1))
     names = pa.array([f"d{number:0{width}d}" for number in range(dials.domains)])
@@ -147,7 +148,7 @@ def domain_rows(dials: Dials) -> Ints:
     steps = np.linspace(0, 1, dials.domains) if dials.domains > 1 else np.zeros(1)
     weight = UNEQUAL ** (-dials.sparsity * steps)
     bounds = np.rint(np.cumsum(weight) / weight.sum() * (dials.rows - dials.domains)).astype(np.int64)
-    return np.diff(bounds, prepend=0) + 1
+    return np.asarray(np.diff(bounds, prepend=0) + 1)
 
 
 def best_reachable(data: SyntheticData) -> dict[str, Any]:
@@ -159,9 +160,9 @@ def best_reachable(data: SyntheticData) -> dict[str, Any]:
     """
     names = data.interactions.column(DOMAIN_ID).combine_chunks().dictionary_encode()
     code, label = names.indices.to_numpy(), data.interactions.column(LABEL).to_numpy()
-    best, shared = (
-        _metrics(label, data.truth.column(name).to_numpy(), code) for name in ("probability", "shared")
-    )
+    alone = _sigmoid(data.truth.column("shared").to_numpy())
+    best = domain_metrics(label, data.truth.column("probability").to_numpy(), code)
+    shared = domain_metrics(label, alone, code)
     by_name = sorted((name, code) for code, name in enumerate(names.dictionary.to_pylist()))
     return {
         "wauc": best.wauc,
@@ -176,10 +177,6 @@ def best_reachable(data: SyntheticData) -> dict[str, Any]:
             for name, code in by_name
         },
     }
-
-
-def _metrics(label: npt.NDArray[np.int8], score: npt.NDArray[Any], domain: Ints) -> DomainMetrics:
-    return domain_metrics(label, score, domain)
 
 
 @dataclass(frozen=True)
@@ -259,6 +256,10 @@ class _World:
         }
 
 
+def _sigmoid(logit: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return 1 / (1 + np.exp(-logit.astype(np.float64)))
+
+
 def _normal(rng: np.random.Generator, *shape: int) -> Floats:
     return rng.standard_normal(shape, np.float32)
 
@@ -268,7 +269,7 @@ def _popular(rng: np.random.Generator, count: int, rows: int) -> Ints:
     weight = np.exp(rng.standard_normal(count))
     bounds = np.cumsum(weight)
     drawn = np.searchsorted(bounds, rng.random(rows) * bounds[-1], side="right")
-    return np.minimum(drawn, count - 1).astype(np.int64)
+    return np.asarray(np.minimum(drawn, count - 1), np.int64)
 
 
 def _logits(world: _World, diversity: float, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:

@@ -73,6 +73,7 @@ class FeatureRepo:
                 gone = [o for o in known if (type(o).__name__, o.name) not in defined]
                 self._store.apply(objects, objects_to_delete=gone, partial=False)
                 self._store.refresh_registry()
+                (self._folder / ".applied").touch()
         except Timeout:
             raise TransientError(
                 f"another process is applying feature definitions ({self._folder / '.lock'})"
@@ -82,7 +83,7 @@ class FeatureRepo:
     @property
     def applied(self) -> bool:
         """Whether the definitions were ever applied."""
-        return (self._folder / "feature_store.yaml").exists()
+        return (self._folder / ".applied").exists()
 
     def contract(self, group: FeatureGroup) -> FeatureContract:
         """Resolve the model's input.

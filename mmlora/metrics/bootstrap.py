@@ -136,7 +136,8 @@ def _intervals(
     drawn = np.stack([measure(_draw(random, group, size)) for _ in range(draws)])
     found = [_interval(value, drawn[:, i], level) for i, value in enumerate(observed)]
     by_domain = {int(name): each for name, each in zip(names, found[len(_POOLED) :], strict=True)}
-    return Intervals(*found[: len(_POOLED)], by_domain=by_domain, level=level)
+    wauc, macro_auc, auc, logloss = found[: len(_POOLED)]
+    return Intervals(wauc, macro_auc, auc, logloss, by_domain, level)
 
 
 class _Model:

@@ -51,12 +51,18 @@ class Ranking:
         if not len(self._runs):
             return np.zeros(0)
         above, below = self._by_run(positives), self._by_run(negatives)
-        # Negatives under a run: those before it, less those before its group.
-        before = np.cumsum(below) - below
         clicks, others = self._by_group(above), self._by_group(below)
-        halves = self._by_group(above * (2 * before + below)) - 2 * before[self._groups] * clicks
+        # For each run, twice the negatives before it and once those in it; in place, as arrays are large.
+        beaten = np.cumsum(below)
+        before_group = beaten[self._groups] - below[self._groups]
+        beaten *= 2
+        beaten -= below
+        beaten *= above
+        halves = self._by_group(beaten) - 2 * before_group * clicks
         pairs = clicks * others
-        return np.divide(halves, 2 * pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        share = np.full(len(pairs), np.nan)
+        np.divide(halves, 2 * pairs, out=share, where=pairs > 0)
+        return share
 
     def _by_run(self, count: Array) -> Array:
         ordered = np.asarray(count, np.int64)[self._order]

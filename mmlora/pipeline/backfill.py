@@ -1,4 +1,8 @@
-"""``mmlora backfill``: a domain's past dates, in order, each scored as it would have been that night."""
+"""``mmlora backfill``: a domain's past dates, in order: features and candidates as of each night, one model.
+
+The model is the present champion unless another is named; one trained as of a later day has seen the labels
+of the nights before it, so its scores of those nights are no measure of its quality.
+"""
 
 from __future__ import annotations
 

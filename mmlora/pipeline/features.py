@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from mmlora.errors import UsageError
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ def ensure_features(workspace: Workspace, through: date, *, progress: Progress =
 def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str, Any]:
     from mmlora.features.build import build
 
+    if through > (last := datetime.now(UTC).date() + timedelta(days=1)):
+        raise UsageError(f"{through} is in the future: give a date up to {last}")
     workspace.store.ids  # noqa: B018  says "import data first" before anything is made
     settings = workspace.settings.features
     report = build(

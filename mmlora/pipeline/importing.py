@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from mmlora.errors import UsageError
 from mmlora.pipeline.workspace import Workspace, open_workspace
 
 
@@ -61,3 +63,101 @@ def _write(
 
     report = workspace.store.write(interactions, profiles, imported_at=imported_at or datetime.now(UTC))
     return asdict(report)
+
+
+def import_synthetic(
+    *,
+    domains: int = 20,
+    users: int = 2000,
+    items: int = 1000,
+    rows: int = 200_000,
+    days: int = 60,
+    diversity: float = 0.5,
+    sparsity: float = 0.5,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Import made-up domains, and keep the true probability of every row beside the store.
+
+    Arguments are those of :class:`mmlora.data.synthetic.Dials`.
+
+    Returns:
+        The import's report with ``truth`` (a Parquet file: key, probability, shared and own part of the
+        logit) and ``best`` (:func:`mmlora.data.synthetic.best_reachable`).
+
+    Raises:
+        UsageError: a dial is out of range, or the workspace holds other data.
+    """
+    from dataclasses import asdict
+
+    import pyarrow.parquet as pq
+
+    from mmlora.data.synthetic import Dials, best_reachable, make_synthetic
+
+    dials = Dials(domains, users, items, rows, days, diversity, sparsity, seed)
+    dials.check()
+    workspace = open_workspace()
+    folder = _claim(workspace, "synthetic", asdict(dials))
+    data = make_synthetic(dials)
+    best = best_reachable(data)
+    truth = folder / "truth.parquet"
+    _replace(truth, lambda path: pq.write_table(data.truth, path))
+    _replace(folder / "best.json", lambda path: path.write_text(json.dumps(best, indent=2) + "\n"))
+    report = _write(workspace, data.interactions, data.profiles)
+    return {**report, "truth": str(truth), "best": best}
+
+
+def import_taobao(path: Path, *, themes: int = 10, seed: int = 0) -> dict[str, Any]:
+    """Import Taobao's theme click log with one domain a theme, and negatives drawn for its clicks.
+
+    Returns:
+        The import's report with ``clicks_without_vector`` (left out), ``sampling`` (by theme, what
+        :mod:`mmlora.data.taobao` needs for turning scores into CTR) and ``sampling_file``, the JSON file
+        beside the store that keeps it.
+
+    Raises:
+        UsageError: there is no such folder, or the workspace holds other data.
+        DataError: a file is missing or at fault, or there are too few themes.
+    """
+    from mmlora.data.taobao import FILES, read_taobao
+
+    workspace = open_workspace()
+    data = read_taobao(path, themes=themes, seed=seed)
+    # Other files or themes would draw other negatives, and both would stand in the store.
+    sizes = {name: (path / name).stat().st_size for name in FILES}
+    folder = _claim(workspace, "taobao", {"themes": themes, "seed": seed, "bytes": sizes})
+    sampling, file = data.sampling.to_pylist(), folder / "sampling.json"
+    _replace(file, lambda path: path.write_text(json.dumps(sampling, indent=2) + "\n"))
+    report = _write(workspace, data.interactions, data.profiles)
+    return {
+        **report,
+        "clicks_without_vector": data.without_vector,
+        "sampling_file": str(file),
+        "sampling": sampling,
+    }
+
+
+def _claim(workspace: Workspace, name: str, made_with: dict[str, Any]) -> Path:
+    """Return ``home/name``, for data that can't be mixed with any other in the store.
+
+    Raises:
+        UsageError: the store holds something that was not made like this.
+    """
+    folder = workspace.home / name
+    record, text = folder / "made_with.json", json.dumps(made_with, indent=2, sort_keys=True) + "\n"
+    same = record.exists() and record.read_text(encoding="utf-8") == text
+    if not same and workspace.store.days():
+        raise UsageError(
+            f"{workspace.home} holds other data, and drawn rows of two kinds would mix; set MMLORA_HOME to a "
+            "new folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # Before the rows are stored: an import that was killed can then be run again.
+    _replace(record, lambda path: path.write_text(text))
+    return folder
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    write(temporary)
+    temporary.replace(path)

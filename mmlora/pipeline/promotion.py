@@ -33,6 +33,8 @@ def promote(
         before = warehouse.current(CHAMPION, target)
     metrics = {phase: values["wauc"] for phase, values in bundle.manifest.metrics.items()}
     decide(workspace, model_version, domain=target, alias=CHAMPION, why=why, metrics=metrics)
+    if target is None:
+        mirror(workspace, model_version, CHAMPION)
     return {"model_version": model_version, "domain": domain, "before": before}
 
 
@@ -62,8 +64,11 @@ def decide(
     why: str,
     metrics: Mapping[str, Any],
 ) -> None:
-    """Append the decision to the warehouse, then mirror it in MLflow, which has one alias for all domains."""
+    """Append a decision to the warehouse."""
     with workspace.open_warehouse() as warehouse:
         warehouse.promote(domain, model_version, alias=alias, who=getpass.getuser(), why=why, metrics=metrics)
-    if domain is None:
-        workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))
+
+
+def mirror(workspace: Workspace, model_version: str, alias: Alias) -> None:
+    """Repeat a decision for all domains in MLflow, which knows an alias, but not domains."""
+    workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))

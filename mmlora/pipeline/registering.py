@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import mmlora
 from mmlora.errors import UsageError
-from mmlora.pipeline.promotion import CHALLENGER, CHAMPION, Alias, decide
+from mmlora.pipeline.promotion import CHALLENGER, CHAMPION, Alias, decide, mirror
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import data_of, expert_records, open_run, spec_of
 from mmlora.pipeline.workspace import Workspace
@@ -35,11 +35,17 @@ def register(run_id: str) -> str:
         return str(done["model_version"])
     version = workspace.bundles.save(_manifest(workspace, run))
     with workspace.open_warehouse() as warehouse:
-        alias: Alias = CHALLENGER if warehouse.current(CHAMPION) else CHAMPION
+        # A retry finds the decision that it made before it was stopped.
+        champion = warehouse.current(CHAMPION)
+        alias: Alias = CHAMPION if champion in (None, version) else CHALLENGER
+        decided = warehouse.current(alias) == version
     why = "the first model" if alias == CHAMPION else "newly trained"
     metrics = {phase: values["wauc"] for phase, values in _evaluation(run)["metrics"].items()}
-    decide(workspace, version, domain=None, alias=alias, why=why, metrics=metrics)
-    _track(workspace, run, version)
+    if not decided:
+        decide(workspace, version, domain=None, alias=alias, why=why, metrics=metrics)
+    mirror(workspace, version, alias)
+    if run.result("tracked") is None:
+        run.record("tracked", {"mlflow_run_id": _track(workspace, run, version)})
     run.record("registered", {"model_version": version, "alias": alias})
     logger.info("registered %s as the %s", version, alias)
     return version
@@ -77,7 +83,7 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
     )
 
 
-def _track(workspace: Workspace, run: Run, version: str) -> None:
+def _track(workspace: Workspace, run: Run, version: str) -> str:
     """Copy the run into MLflow: what was asked, the curves of each phase and domain, the test metrics."""
     names = data_of(workspace, run).domains
     tracking = workspace.tracking
@@ -87,6 +93,7 @@ def _track(workspace: Workspace, run: Run, version: str) -> None:
             tracking.log_points(mlflow_run, _curves(record["report"], names))
     tracking.log_points(mlflow_run, _test_points(_evaluation(run)["metrics"]))
     tracking.end_run(mlflow_run)
+    return mlflow_run
 
 
 def _curves(report: dict[str, Any], names: list[Id]) -> Iterator[Point]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -30,10 +33,19 @@ logger = logging.getLogger(__name__)
 
 
 def scoring_domains(on: date) -> list[str]:
-    """Return the domains to score on a date: every known one but those whose verdict is ``broken``."""
+    """Return the domains to score on a date: all but those whose verdict is ``broken`` or ``absent``.
+
+    Raises:
+        CheckError: none is left, which no night should pass over in silence.
+    """
     workspace = open_workspace()
-    broken = _broken(workspace, on)
-    return [str(domain) for domain in workspace.expected_domains() if domain not in broken]
+    left_out = _left_out(workspace, on)
+    domains = [str(domain) for domain in workspace.expected_domains() if domain not in left_out]
+    if not domains:
+        raise CheckError(
+            f"validation as of {on}", [f"{domain}: {reason}" for domain, reason in left_out.items()][:5]
+        )
+    return domains
 
 
 def score(
@@ -68,7 +80,8 @@ def score(
     workspace = open_workspace()
     target = workspace.domain(domain)
     if target in (broken := _broken(workspace, on)):
-        raise CheckError(f"domain {domain!r} on {on} is broken and isn't scored", broken[target])
+        again = f"mend the data, then `mmlora validate --as-of {on}`"
+        raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
     ensure_features(workspace, on)
     with workspace.open_warehouse() as warehouse:
         bundle = workspace.bundles.load(_version(warehouse, target, model_version))
@@ -82,12 +95,13 @@ def score(
         )
         job = _Job(workspace, warehouse, bundle, load, known_as_of, progress)
         try:
-            job.run(pairs, workspace.settings.scoring.top_k if top_k is None else top_k)
-        except CheckError:
-            raise
+            with _heartbeat(warehouse, load, workspace.settings.scoring.heartbeat_seconds):
+                job.run(pairs, workspace.settings.scoring.top_k if top_k is None else top_k)
         except BaseException as error:
-            warehouse.fail(load, reason=f"{type(error).__name__}: {error}")
             shutil.rmtree(workspace.staging_folder(load.load_id), ignore_errors=True)
+            if not isinstance(error, CheckError):  # then the load is rejected already
+                with suppress(MmloraError):
+                    warehouse.fail(load, reason=f"{type(error).__name__}: {error}")
             raise
         return load.load_id
 
@@ -100,8 +114,12 @@ def publish(load_id: str) -> str:
     workspace = open_workspace()
     folder = workspace.staging_folder(load_id)
     with workspace.open_warehouse() as warehouse:
-        warehouse.publish(warehouse.load(load_id), sorted(folder.glob("part-*.parquet")))
-    shutil.rmtree(folder, ignore_errors=True)
+        load = warehouse.publish(warehouse.load(load_id), sorted(folder.glob("part-*.parquet")))
+        earlier = warehouse.loads(
+            domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
+        )
+    for name in (load_id, *(other.load_id for other in earlier)):
+        shutil.rmtree(workspace.staging_folder(name), ignore_errors=True)
     return load_id
 
 
@@ -123,11 +141,8 @@ def score_and_publish(
     begun = time.monotonic()
     domains = [str(workspace.domain(domain))] if domain else scoring_domains(on)
     rows = [_one(workspace, on, name, progress, options) for name in domains]
-    skipped = (
-        []
-        if domain
-        else [{"domain_id": str(d), "reason": "; ".join(why)} for d, why in _broken(workspace, on).items()]
-    )
+    left_out = {} if domain else _left_out(workspace, on)
+    skipped = [{"domain_id": str(name), "reason": reason} for name, reason in left_out.items()]
     return {
         "loads": rows,
         "skipped": skipped,
@@ -143,13 +158,17 @@ def _one(
     begun = time.monotonic()
     empty = dict.fromkeys(("users", "items", "pairs", "rows", "model_version"))
     row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat(), "state": "failed", **empty}
+    row["exit_code"] = 0
     try:
         load_id = publish(score(on, domain, progress=progress, **options))
     except UsageError:
         raise
-    except MmloraError as error:
+    except Exception as error:
         logger.debug("domain %s, %s failed", domain, on, exc_info=True)
-        return {**row, "reason": str(error), "seconds": time.monotonic() - begun}
+        known = isinstance(error, MmloraError)
+        reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        code = error.exit_code if isinstance(error, MmloraError) else 1
+        return {**row, "exit_code": code, "reason": reason, "seconds": time.monotonic() - begun}
     with workspace.open_warehouse() as warehouse:
         load = warehouse.load(load_id)
     sizes = {name: (load.checks or {}).get(name) for name in ("users", "items", "pairs")}
@@ -172,7 +191,6 @@ class _Job:
         self.workspace, self.warehouse, self.bundle, self.load = workspace, warehouse, bundle, load
         self.known_as_of, self.progress = known_as_of, progress
         self.domain, self.on = load.domain_id, load.score_date
-        self.last_beat = time.monotonic()
 
     def run(self, pairs: Path | None, top_k: int) -> None:
         """Stage the load and mark it staged, or reject it."""
@@ -181,6 +199,11 @@ class _Job:
 
         folder = self.workspace.staging_folder(self.load.load_id)
         candidates = self._candidates(pairs)
+        if not candidates.num_pairs:
+            days = self.workspace.settings.scoring.active_days
+            reason = f"nobody to score: no user was active in the domain in the {days} days before {self.on}"
+            self.warehouse.reject(self.load, reason=reason)
+            raise CheckError(f"load {self.load.load_id}", [reason])
         staged = score_candidates(
             candidates,
             model=self.bundle.model(),
@@ -194,7 +217,7 @@ class _Job:
             top_k=top_k,
             block_rows=self.bundle.manifest.block_rows,
             threads=self.workspace.settings.training.threads,
-            progress=self._beat,
+            progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
         expected = Expected.of(candidates, staged, top_k=top_k)
         report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
@@ -248,11 +271,33 @@ class _Job:
             pa.table(columns), self.bundle.contract, known_as_of=self.known_as_of
         )
 
-    def _beat(self, what: str, done: int, total: int) -> None:
-        self.progress(f"{what} {self.domain}", done, total)
-        if time.monotonic() - self.last_beat > self.workspace.settings.scoring.heartbeat_seconds:
-            self.warehouse.heartbeat(self.load)
-            self.last_beat = time.monotonic()
+
+@contextmanager
+def _heartbeat(warehouse: Warehouse, load: Load, seconds: float) -> Iterator[None]:
+    """Say every ``seconds`` that the load's process lives, whatever it is busy with."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(seconds):
+            try:
+                warehouse.heartbeat(load)
+            except MmloraError as error:  # given up, or the database is gone: the load's own steps will tell
+                logger.warning("load %s: no heartbeat: %s", load.load_id, error)
+
+    thread = threading.Thread(target=beat, name=f"heartbeat-{load.load_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _left_out(workspace: Workspace, on: date) -> dict[Id, str]:
+    """Return why domains aren't scored on a date: broken, or without anybody to score."""
+    verdicts = verdicts_as_of(workspace, on)
+    absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
+    return {**absent, **{d: "broken: " + "; ".join(why) for d, why in _broken(workspace, on).items()}}
 
 
 def _broken(workspace: Workspace, on: date) -> dict[Id, tuple[str, ...]]:

@@ -29,12 +29,13 @@ def status() -> dict[str, Any]:
                     "champion": warehouse.current(CHAMPION, domain),
                 }
             )
+        stalled = {load.load_key for load in warehouse.stale_loads()}
         troubles = [
             {
                 "load_id": load.load_id,
                 "domain_id": str(load.domain_id),
                 "score_date": load.score_date.isoformat(),
-                "state": load.state,
+                "state": "stalled" if load.load_key in stalled else load.state,
                 "reason": load.reason,
             }
             for load in warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+import mmlora
 from mmlora.errors import UsageError
 from mmlora.pipeline.training_run import (
     data_of,
@@ -30,7 +31,7 @@ from mmlora.pipeline.training_run import (
 )
 from mmlora.pipeline.training_set import build_training_set
 from mmlora.pipeline.validation import verdicts_as_of
-from mmlora.pipeline.workspace import Progress, open_workspace, silent
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 from mmlora.schema import fingerprint
 from mmlora.settings import TrainingSettings
 
@@ -40,15 +41,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What a phase doesn't depend on, so that runs which differ in nothing else share it.
-_GATE_ONLY = ("adaptation", "gate", "gate_learning_rate", "experts_per_domain")
+_GATE_ONLY = ("adaptation", "gate", "gate_learning_rate", "experts_per_domain", "expert_domains")
 _EXPERTS_ONLY = ("rank", "alpha", "expert_learning_rate")
 
 
-def prepare(as_of: date, *, progress: Progress = silent, **choices: Any) -> str:
+def prepare(as_of: date, *, domain: str | None = None, progress: Progress = silent, **choices: Any) -> str:
     """Build the training set and open a run for it.
 
     Args:
         as_of: train on what was known at this day's 00:00 UTC.
+        domain: train only this domain's experts; those of all rich domains when None.
         progress: told how far the training set is.
         choices: training settings by name; None leaves the setting as it is.
 
@@ -65,6 +67,8 @@ def prepare(as_of: date, *, progress: Progress = silent, **choices: Any) -> str:
     config = {
         "as_of": as_of.isoformat(),
         "training_set_id": training_set_id,
+        "expert_domains": _expert_domains(workspace, as_of, settings, training_set_id, domain),
+        "code_version": mmlora.__version__,
         **settings.model_dump(mode="json", exclude={"threads"}),
     }
     run_id = fingerprint(config)[:12]
@@ -89,13 +93,9 @@ def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
 
 
 def expert_domains(run_id: str) -> list[str]:
-    """Return the domains that train experts of their own: those with rows whose verdict is ``rich``."""
-    workspace, run = open_run(run_id)
-    if run.config["adaptation"] == "none":
-        return []
-    verdicts = verdicts_as_of(workspace, date.fromisoformat(run.config["as_of"]))
-    rich = {domain for domain, verdict in verdicts.items() if verdict.verdict == "rich"}
-    return [str(domain) for domain in data_of(workspace, run).domains if domain in rich]
+    """Return the domains that train experts of their own in a run, as decided when it was prepared."""
+    _, run = open_run(run_id)
+    return list(run.config["expert_domains"])
 
 
 def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> str:
@@ -192,10 +192,10 @@ def train(
     """
     from mmlora.pipeline.registering import register
 
-    run_id = prepare(as_of, progress=progress, **choices)
+    run_id = prepare(as_of, domain=domain, progress=progress, **choices)
     train_backbone(run_id, progress=progress)
     if phase != "backbone":
-        for name in [domain] if domain else expert_domains(run_id):
+        for name in expert_domains(run_id):
             train_expert(run_id, name, progress=progress)
     if phase in ("gate", "all"):
         train_gate(run_id, progress=progress)
@@ -247,6 +247,25 @@ def _test_table(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         table.append(row)
     pooled = {"domain": "all (wauc)", "rows": metrics[last]["pooled"]["rows"]}
     return [*table, {**pooled, **{phase: values["wauc"] for phase, values in metrics.items()}}]
+
+
+def _expert_domains(
+    workspace: Workspace, as_of: date, settings: TrainingSettings, training_set_id: str, only: str | None
+) -> list[str]:
+    """Return the domains with training rows whose verdict is ``rich``; of them, the one asked for."""
+    from mmlora.training.dataset import TrainingSet
+
+    if settings.adaptation == "none":
+        return []
+    verdicts = verdicts_as_of(workspace, as_of)
+    rich = {domain for domain, verdict in verdicts.items() if verdict.verdict == "rich"}
+    trained = TrainingSet.open(workspace.training_set_folder(training_set_id)).domains
+    names = [str(domain) for domain in trained if domain in rich]
+    if only is not None and only not in names:
+        raise UsageError(
+            f"domain {only!r} trains no expert as of {as_of}; these do: {', '.join(names) or 'none'}"
+        )
+    return names if only is None else [only]
 
 
 def _choose(settings: TrainingSettings, choices: dict[str, Any]) -> TrainingSettings:

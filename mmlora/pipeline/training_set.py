@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import mmlora
 from mmlora.errors import DataError
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.validation import verdicts_as_of
@@ -88,6 +89,7 @@ def _recipe(
     split_file = settings.split_file
     return {
         "as_of": as_of.isoformat(),
+        "code_version": mmlora.__version__,
         "data": workspace.store.fingerprint(),
         "contract": contract.hash,
         "activity": workspace.settings.features.model_dump(),

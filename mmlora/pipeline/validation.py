@@ -52,11 +52,12 @@ def stored_verdicts(as_of: date) -> dict[str, Any]:
 
 
 def verdicts_as_of(workspace: Workspace, as_of: date) -> dict[Id, DomainVerdict]:
-    """Return the stored verdicts of a date by domain, validating first when there are none."""
+    """Return the stored verdicts of a date by domain, validating first when a domain has none."""
     for attempt in ("stored", "validated now"):
         with workspace.open_warehouse() as warehouse:
             verdicts = warehouse.verdicts(as_of)
-        if verdicts or attempt == "validated now":
+        unknown = set(workspace.expected_domains()).difference(found.domain_id for found in verdicts)
+        if not unknown or attempt == "validated now":
             break
         validate(as_of)
     return {verdict.domain_id: verdict for verdict in verdicts}

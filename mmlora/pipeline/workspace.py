@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,8 +146,3 @@ def open_workspace(settings: Settings | None = None) -> Workspace:
             "set MMLORA_HOME to a folder that you may write"
         ) from None
     return workspace
-
-
-def last_day_before(day: date) -> date:
-    """Return the day before."""
-    return date.fromordinal(day.toordinal() - 1)

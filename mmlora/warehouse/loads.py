@@ -102,9 +102,14 @@ def listing(
 
 
 def stale(connection: sa.Connection, tables: Tables, older_than: timedelta) -> list[Load]:
-    """Return the open loads whose process has been silent for longer than ``older_than``, newest first."""
+    """Return the running loads whose process has been silent for longer than ``older_than``, newest first.
+
+    A staged load has no process: it waits for its publication.
+    """
     silent_since = clock(connection) - older_than
-    return [load for load in listing(connection, tables, states=OPEN) if load.heartbeat_at < silent_since]
+    return [
+        load for load in listing(connection, tables, states=("running",)) if load.heartbeat_at < silent_since
+    ]
 
 
 def begin(

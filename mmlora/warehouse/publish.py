@@ -156,7 +156,11 @@ def _move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None
         .where(
             column.domain_id == load.domain_id,
             column.score_date == load.score_date,
-            column.state == "published",
+            # An earlier attempt that was staged and never published is overtaken as well.
+            sa.or_(
+                column.state == "published",
+                sa.and_(column.state == "staged", column.attempt < load.attempt),
+            ),
         )
         .values(state="superseded")
     )

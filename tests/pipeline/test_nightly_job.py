@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mmlora.errors import CheckError, ContractError, UsageError
 from mmlora.pipeline.backfill import backfill
 from mmlora.pipeline.promotion import promote, rollback
 from mmlora.pipeline.reading import read_scores
+from mmlora.pipeline.registering import register
 from mmlora.pipeline.scoring import publish, score, score_and_publish, scoring_domains
 from mmlora.pipeline.status import status
 from mmlora.pipeline.training import train
@@ -177,6 +179,57 @@ def test_runs_share_the_steps_that_they_have_in_common(made_up_workspace: Path) 
     assert len(list((made_up_workspace / "runs" / "steps").glob("*.json"))) == steps
     assert second["phases"] == first["phases"][:-1]
     assert second["model_version"] != first["model_version"]
+
+
+def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    score_and_publish(ON, domain="news")
+    rows = _published()
+    later = date(2002, 1, 1)  # long after the last interaction
+    with pytest.raises(CheckError, match="absent"):
+        score_and_publish(later)
+    load = score_and_publish(later, domain="news")["loads"][0]
+    assert (load["state"], load["exit_code"]) == ("failed", 1)
+    assert "nobody to score" in load["reason"]
+    assert _published() == rows
+    with pytest.raises(UsageError, match="in the future"):
+        score(date.today() + timedelta(days=9), "news")
+
+
+def test_a_run_of_one_domains_expert_is_a_run_of_its_own(made_up_workspace: Path) -> None:
+    alone = train(BEFORE, features="ids", domain="news")
+    every = train(BEFORE, features="ids")
+    assert [row["domain"] for row in alone["phases"]] == ["all", "news", "all"]
+    assert [row["domain"] for row in every["phases"]] == ["all", "news", "sport", "all"]
+    assert alone["model_version"] != every["model_version"]
+    with pytest.raises(UsageError, match="trains no expert"):
+        train(BEFORE, features="ids", domain="rare")
+
+
+def test_registering_again_after_a_failure_decides_once(made_up_workspace: Path) -> None:
+    trained = train(BEFORE, features="ids", adaptation="none")
+    (made_up_workspace / "runs" / trained["run_id"] / "registered.json").unlink()  # killed before the end
+    assert register(trained["run_id"]) == trained["model_version"]
+    with open_workspace().open_warehouse() as warehouse:
+        assert len(warehouse.promotions("champion")) == 1
+        assert warehouse.promotions("challenger") == []
+
+
+def test_a_load_lives_as_long_as_its_process(
+    made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLORA_SCORING__HEARTBEAT_SECONDS", "0.05")
+    train(BEFORE, features="ids", adaptation="none")
+    silent_for = []
+
+    def look(what: str, done: int, total: int) -> None:
+        if not silent_for:
+            time.sleep(0.5)  # busy with something that reports nothing
+            with open_workspace().open_warehouse() as warehouse:
+                silent_for.append(warehouse.stale_loads(timedelta(seconds=0.4)))
+
+    score(ON, "news", progress=look)
+    assert silent_for == [[]]
 
 
 def test_killed_in_the_middle_then_again(workspace: Path) -> None:
