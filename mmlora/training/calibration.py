@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mmlora.models.ctr import CTRModel
-from mmlora.training.loop import TrainingData, predict
+from mmlora.training.epoch import TrainingData
+from mmlora.training.loop import predict
 
 Floats = npt.NDArray[np.float64]
 # Rows of average uncertainty that the common shift counts for against a domain's own.

@@ -11,7 +11,8 @@ import torch
 from mmlora.metrics import DomainMetrics, domain_metrics
 from mmlora.models.ctr import CTRModel
 from mmlora.training.calibration import Calibration
-from mmlora.training.loop import SplitPart, TrainingData, predict
+from mmlora.training.epoch import SplitPart, TrainingData
+from mmlora.training.loop import predict
 
 
 @dataclass(frozen=True)

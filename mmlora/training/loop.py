@@ -10,41 +10,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from mmlora.batch import Batch
 from mmlora.errors import UsageError
 from mmlora.models.ctr import CTRModel
+from mmlora.training.epoch import RowNumbers, TrainingData, label_of, train_epoch
 from mmlora.training.observer import EpochRecord
 
-RowNumbers = npt.NDArray[Any]
-SplitPart = Literal["train", "validation", "test"]
 # Scoring a validation split needs no gradient, so larger blocks than a training batch are the faster ones.
 _PREDICT_ROWS = 16384
-
-
-class TrainingData(Protocol):
-    """Encoded rows with labels, read by row number."""
-
-    @property
-    def domain(self) -> npt.NDArray[Any]:
-        """Domain index of every row, ``[N]``."""
-
-    @property
-    def num_domains(self) -> int:
-        """Domains, the indices being 0 to ``num_domains`` - 1."""
-
-    def rows(self, split: SplitPart) -> RowNumbers:
-        """Return the row numbers of a split."""
-
-    def batch(self, rows: RowNumbers) -> Batch:
-        """Return rows, labels included."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +114,7 @@ def predict(
         batch = data.batch(rows[start : start + _PREDICT_ROWS])
         stop = start + len(batch)
         logits[start:stop] = model(batch.to(device)).cpu().numpy()
-        labels[start:stop] = _label(batch).cpu().numpy()
+        labels[start:stop] = label_of(batch).cpu().numpy()
     return logits, labels
 
 
@@ -180,7 +159,7 @@ def fit(
     for epoch in range(1, options.max_epochs + 1):
         began = time.perf_counter()
         model.train(dropout)
-        loss = _epoch(model, optimizer, data, generator.permutation(rows), options.batch_size)
+        loss = train_epoch(model, optimizer, data, generator.permutation(rows), options.batch_size)
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)
         history.append(EpochRecord(epoch, loss, measure(model), speed))
         on_epoch(history[-1])
@@ -194,29 +173,3 @@ def fit(
             parameter.copy_(value)
     model.eval()
     return Fit(start_metric, best_metric, best_epoch, tuple(history))
-
-
-def _epoch(
-    model: CTRModel,
-    optimizer: torch.optim.Optimizer,
-    data: TrainingData,
-    order: RowNumbers,
-    batch_size: int,
-) -> float:
-    """Train on every row once; return the mean loss."""
-    device = next(model.parameters()).device.type
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(order), batch_size):
-        batch = data.batch(order[start : start + batch_size]).to(device)
-        loss = F.binary_cross_entropy_with_logits(model(batch), _label(batch))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach().double() * len(batch)
-    return float(total) / len(order)
-
-
-def _label(batch: Batch) -> Tensor:
-    if batch.label is None:
-        raise UsageError("the training data's batches have no labels: encode the label column as well")
-    return batch.label

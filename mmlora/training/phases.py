@@ -20,7 +20,8 @@ from mmlora.errors import DataError, UsageError
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.ctr import CTRModel, State
 from mmlora.models.spec import ModelSpec
-from mmlora.training.loop import Fit, RowNumbers, TrainingData, TrainingOptions, fit, predict, reproducible
+from mmlora.training.epoch import RowNumbers, TrainingData
+from mmlora.training.loop import Fit, TrainingOptions, fit, predict, reproducible
 from mmlora.training.observer import MetricName, Observer, PhaseName, PhaseReport
 
 _BACKBONE, _EXPERT, _GATE = 1, 2, 3  # first part of a phase's seed
