@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import mmlora
-from cli import data, features, operate, score, train, validate, workspace
+from cli import data, experiment, features, operate, score, train, validate, workspace
 from mmlora.errors import MmloraError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
+app.add_typer(experiment.app, name="experiment")
 for room in (workspace, validate, train, score, operate):
     room.register(app)
 
@@ -55,8 +56,6 @@ def main() -> NoReturn:
         app()
     except MmloraError as error:
         _fail(error, error.exit_code, debug)
-    except KeyboardInterrupt:
-        _fail(RuntimeError("interrupted: run the same command again to go on"), 130, debug)
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error} (run `mmlora --debug ...` for the traceback)"
         _fail(error, 1, debug, text)

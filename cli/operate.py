@@ -27,10 +27,12 @@ def read(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="What to write.")] = "table",
     output: Annotated[
-        Path | None, typer.Option(help="File for csv and parquet; csv goes to standard output.")
+        Path | None,
+        typer.Option(help="File for csv and parquet; without it csv goes to standard output."),
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Read published scores, by user and position.
+    """Read published scores, by user and position; a table shows 20 rows unless --limit says otherwise.
 
     Example: mmlora read --domain farmer --user 42 --limit 10
     """
@@ -39,11 +41,30 @@ def read(
 
     if format == "parquet" and output is None:
         raise UsageError("--format parquet needs --output FILE")
+    if output is not None and (format == "table" or as_json):
+        raise UsageError("--output goes with --format csv or parquet, not with a table or --json")
+    if as_json and format != "table":
+        raise UsageError(f"--json and --format {format} are two formats: give one of them")
     on = parse_date(date) if date else None
-    if format == "table" and limit is None:
+    if format == "table" and limit is None and not as_json:
         limit = 20
     with read_scores(domain, on=on, user=user, limit=limit) as reader:
-        _write_rows(reader, format, output)
+        if as_json:
+            _write_json(reader)
+        else:
+            _write_rows(reader, format, output)
+
+
+def _write_json(reader: Any) -> None:
+    """Print the rows as one array, a batch in memory at a time."""
+    import json
+
+    separator = "["
+    for batch in reader:
+        for row in batch.to_pylist():
+            typer.echo(separator + "\n  " + json.dumps(row, default=str), nl=False)
+            separator = ","
+    typer.echo("[]" if separator == "[" else "\n]")
 
 
 def _write_rows(reader: Any, format: str, output: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""``mmlora train``, ``promote`` and ``rollback``."""
+"""``mmlora train``, ``promote``, ``rollback`` and ``swap``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from cli.options import AsOfText, DomainOption, parse_date
 from cli.output import JsonFlag, print_json, print_table, progress_bar
-from mmlora.names import Adaptation, BackboneName, FeatureGroup, GateInput, SplitName
+from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(promote)
     app.command()(rollback)
+    app.command()(swap)
 
 
 def train(
@@ -33,16 +34,37 @@ def train(
         Path | None, typer.Option(help="For --split file: user_id, item_id, event_timestamp, split.")
     ] = None,
     experts_per_domain: Annotated[int | None, typer.Option(min=1, help="Experts a domain.")] = None,
+    rank: Annotated[
+        float | None, typer.Option(help="Rank of an expert: a whole number, or a share of a layer's width.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Weight of an expert: alpha / rank.")] = None,
     gate: Annotated[GateInput | None, typer.Option(help="What the gate sees.")] = None,
+    gate_per_layer: Annotated[
+        bool | None, typer.Option("--gate-per-layer/--one-gate", help="A gate for each layer, or one.")
+    ] = None,
+    gate_top_k: Annotated[int | None, typer.Option(min=1, help="Experts that a row keeps.")] = None,
+    balance: Annotated[float | None, typer.Option(help="Penalty on unequally used experts.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split and the weights.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train; auto takes a GPU if any.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the forward pass in training; scores are float32.")
+    ] = None,
     domain: DomainOption = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="With `experts` and --domain: train them on this version, or on `champion`."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train backbone, experts and gate on what was known at a day, and register the model.
 
-    The first model becomes the champion; a later one is the challenger until `mmlora promote`.
+    The first model becomes the champion; a later one is the challenger until `mmlora promote`. With --base
+    one domain's experts are trained anew on a model whose every other part stays as it is. What is no option
+    here is a setting: see docs/settings.md.
 
     Example: mmlora train all --as-of 2000-12-30 --backbone wdl --adaptation moe_mlora
+
+    Example: mmlora train experts --as-of 2000-12-31 --domain farmer --base champion
     """
     from mmlora.pipeline.training import train as run
 
@@ -53,11 +75,18 @@ def train(
         "split": split,
         "split_file": split_file,
         "experts_per_domain": experts_per_domain,
+        "rank": rank,
+        "alpha": alpha,
         "gate": gate,
+        "gate_per_layer": gate_per_layer,
+        "gate_top_k": gate_top_k,
+        "balance": balance,
         "seed": seed,
+        "device": device,
+        "precision": precision,
     }
     with progress_bar(quiet=as_json) as progress:
-        result = run(parse_date(as_of), phase=phase, domain=domain, progress=progress, **choices)
+        result = run(parse_date(as_of), phase=phase, domain=domain, base=base, progress=progress, **choices)
     if as_json:
         print_json(result)
     else:
@@ -77,8 +106,45 @@ def print_training(result: dict[str, Any]) -> None:
         print_table(
             "test split: auc by phase and domain", columns, [list(row.values()) for row in result["test"]]
         )
+    if metrics := result.get("metrics"):
+        _print_overall(metrics)
     if result.get("model_version"):
         typer.echo(f"model version {result['model_version']} is the {result['alias']}")
+    if "exchange" in result:
+        _print_exchange(result["exchange"])
+
+
+def _print_overall(metrics: dict[str, Any]) -> None:
+    """Print what is measured over all domains, and the domains that have no auc."""
+    overall = ("wauc", "macro_auc"), ("gauc", "logloss", "ne", "calibration", "ece")
+    rows = [
+        [phase, *(found[name] for name in overall[0]), *(found["pooled"][name] for name in overall[1])]
+        for phase, found in metrics.items()
+    ]
+    print_table("test split: all domains by phase", ("phase", *overall[0], *overall[1]), rows)
+    if without := list(metrics.values())[-1]["without_auc"]:
+        typer.echo(
+            f"auc is undefined for {len(without)} domains whose test rows are of one class, which wauc and "
+            f"macro_auc leave out: {_few(without)}"
+        )
+
+
+def _print_exchange(report: dict[str, Any]) -> None:
+    """Print what was exchanged, what is the same by hash, and who shares it through the gate."""
+    domain, shared = report["domain"], report["shared_with"]
+    parts, same = ", ".join(report["exchanged"]) or "none", report["same_by_hash"]
+    typer.echo(f"parts exchanged: {parts}; the other {len(report['same_parts'])} are the same by hash")
+    typer.echo(f"domains whose every part is the same: {_few(same)}")
+    if shared is None:
+        typer.echo(f"the gate sees the row: any domain may share the experts of {domain}, by row")
+    else:
+        named = [f"{row['domain']} {row['weight']:.3f}" for row in shared]
+        typer.echo(f"domains that share the experts of {domain} through the gate, with weight: {_few(named)}")
+
+
+def _few(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def promote(
@@ -108,6 +174,30 @@ def rollback(
     from mmlora.pipeline.promotion import rollback as run
 
     _print_promotion(run(domain=domain, why=why), as_json)
+
+
+def swap(
+    domain: Annotated[str, typer.Option(help="The domain whose experts are exchanged.")],
+    source: Annotated[str, typer.Option("--from", help="The version that they come from.")],
+    why: Annotated[str, typer.Option(help="The reason, kept with the promotion.")] = "swapped by hand",
+    as_json: JsonFlag = False,
+) -> None:
+    """Give one domain the experts of another version, all else of its champion staying as it is.
+
+    Both versions must share the backbone. The new composition becomes the champion at once, of every domain
+    that the old one was champion of; `mmlora rollback` undoes it.
+
+    Example: mmlora swap --domain farmer --from 20001230-3fa9c1d2
+    """
+    from mmlora.pipeline.exchange import swap as run
+
+    result = run(domain, source, why=why)
+    if as_json:
+        print_json(result)
+        return
+    whose = "all domains" if result["champion_of"] == ["all"] else _few(result["champion_of"])
+    typer.echo(f"{result['model_version']} is the champion of {whose} (was {result['before']})")
+    _print_exchange(result)
 
 
 def _print_promotion(result: dict[str, Any], as_json: bool) -> None:

@@ -12,6 +12,8 @@ BackboneName = Literal[
 Adaptation = Literal["none", "mlora", "moe_mlora"]
 GateInput = Literal["domain", "sample", "both"]
 SplitName = Literal["random", "user", "time", "file"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
 Verdict = Literal["rich", "thin", "absent", "broken"]
 LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
 

@@ -6,6 +6,7 @@ Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -16,7 +17,7 @@ from pydantic_settings import (
 )
 
 from mmlora.errors import UsageError
-from mmlora.names import Adaptation, BackboneName, FeatureGroup, GateInput, SplitName
+from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
 
 
 class _Section(BaseModel):
@@ -62,10 +63,15 @@ class TrainingSettings(_Section):
     embedding_dim: int = Field(16, ge=1)
     hidden_units: tuple[int, ...] = (256, 128, 64)
     dropout: float = Field(0.5, ge=0, lt=1)
-    rank: int = Field(8, ge=1)
+    rank: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        8, description="a whole number, or a share of each layer's width in (0, 1)"
+    )
     alpha: float = Field(8.0, gt=0)
     experts_per_domain: int = Field(1, ge=1)
     gate: GateInput = "domain"
+    gate_per_layer: bool = Field(False, description="one gate a layer, or one for all")
+    gate_top_k: int | None = Field(None, ge=1, description="experts that a row keeps; all when unset")
+    balance: float = Field(0.0, ge=0, description="penalty on unequally used experts")
     batch_size: int = Field(2048, ge=1, description="rows")
     learning_rate: float = Field(1e-3, gt=0)
     expert_learning_rate: float = Field(1e-3, gt=0)
@@ -77,7 +83,9 @@ class TrainingSettings(_Section):
     label_maturity_hours: float = Field(0.0, ge=0, description="age a label needs before it is trained on")
     window_days: int | None = Field(None, ge=1, description="train on the last days only; all when unset")
     seed: int = 0
+    device: Device = Field("auto", description="`auto` is cuda where there is a GPU")
     threads: int | None = Field(None, ge=1, description="torch threads; all cores when unset")
+    precision: Precision = Field("float32", description="of the forward pass in training")
 
 
 class ScoringSettings(_Section):

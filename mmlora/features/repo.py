@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from mmlora.errors import ContractError, TransientError, UsageError
 from mmlora.features.contract import check_projection, contract_field
+from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.resources import resource
 from mmlora.schema import (
     ENTITY_KEYS,
@@ -154,7 +155,8 @@ class FeatureRepo:
         self, entities: pa.Table, features: list[FeatureField], known_as_of: datetime | None
     ) -> pa.Table:
         store = self._applied_store()
-        if not (self._offline / "features" / "state.json").exists():
+        activity = {view.name for view in ACTIVITY_VIEWS}.intersection(field.view for field in features)
+        if activity and not (self._offline / "features" / "state.json").exists():
             raise UsageError(f"features are not built: {_BUILD_FIRST}")
         from feast.errors import FeastObjectNotFoundException
 

@@ -46,7 +46,8 @@ def build_model(spec: ModelSpec, *, expert_domains: Sequence[int] = ()) -> CTRMo
         expert_domains: the domain index of each expert; a domain may have several, or none.
 
     Raises:
-        UsageError: experts that the adaptation has no use for, or of domains that aren't there.
+        UsageError: experts that the adaptation has no use for, or of domains that aren't there, or fewer than
+            the gate is to keep.
     """
     _check_experts(spec, expert_domains)
     embedding = FieldEmbedding(spec.fields, embedding_dim=spec.embedding_dim)
@@ -66,7 +67,7 @@ def build_model(spec: ModelSpec, *, expert_domains: Sequence[int] = ()) -> CTRMo
         embedding=embedding,
         backbone=backbone,
         tower=tower,
-        gate=_gate(spec, expert_domains, input_dim),
+        gate=_gate(spec, expert_domains, [input_dim, *spec.hidden_units]),
         expert_domains=expert_domains,
     )
 
@@ -98,18 +99,24 @@ def assemble_model(
     return model.eval()
 
 
-def _gate(spec: ModelSpec, expert_domains: Sequence[int], input_dim: int) -> nn.Module | None:
+def _gate(spec: ModelSpec, expert_domains: Sequence[int], widths: Sequence[int]) -> nn.Module | None:
+    """The gate of a tower whose layers have inputs of these widths."""
     if not expert_domains:
         return None
     if spec.adaptation == "mlora":
         return OwnExpertGate(spec.num_domains, expert_domains)
-    return SoftmaxGate(
-        spec.num_domains,
-        expert_domains,
-        input_dim=input_dim,
-        by_domain=spec.gate in ("domain", "both"),
-        by_sample=spec.gate in ("sample", "both"),
-    )
+    gates = [
+        SoftmaxGate(
+            spec.num_domains,
+            expert_domains,
+            input_dim=width,
+            by_domain=spec.gate in ("domain", "both"),
+            by_sample=spec.gate in ("sample", "both"),
+            top_k=spec.gate_top_k,
+        )
+        for width in (widths if spec.gate_per_layer else widths[:1])
+    ]
+    return nn.ModuleList(gates) if spec.gate_per_layer else gates[0]
 
 
 def _check_experts(spec: ModelSpec, expert_domains: Sequence[int]) -> None:
@@ -118,3 +125,8 @@ def _check_experts(spec: ModelSpec, expert_domains: Sequence[int]) -> None:
     unknown = sorted({domain for domain in expert_domains if not 0 <= domain < spec.num_domains})
     if unknown:
         raise UsageError(f"expert domains {unknown}: domain indices run from 0 to {spec.num_domains - 1}")
+    if spec.adaptation == "moe_mlora" and 0 < len(expert_domains) < (spec.gate_top_k or 0):
+        raise UsageError(
+            f"gate_top_k is {spec.gate_top_k}, but there are {len(expert_domains)} experts to mix: "
+            "lower it, train more experts a domain, or leave it unset to mix them all"
+        )

@@ -33,7 +33,8 @@ class CTRModel(nn.Module):
         embedding: embeds the batch.
         backbone: interaction terms and tower input.
         tower: the deep part, whose layers hold the experts.
-        gate: weights of the experts, ``[B, E]``; None without experts.
+        gate: weights of the experts, ``[B, E]``; a list of gates, one a layer of the tower; None without
+            experts.
         expert_domains: the domain index of each expert, ``[E]``.
     """
 
@@ -55,21 +56,35 @@ class CTRModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """B rows of any domains -> logits ``[B]``."""
-        return self.score(self.embedding(batch), batch.domain)
+        return self.forward_with_gates(batch)[0]
+
+    def forward_with_gates(self, batch: Batch, found: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """B rows of any domains -> logits ``[B]``, and the weights that each gate gave, ``[B, E]`` each.
+
+        ``found``, where given, are the embedding table's rows at ``embedding.places(batch)``.
+        """
+        return self._score(self.embedding(batch, found), batch.domain)
 
     def score(self, embedded: Embedded, domain: Tensor) -> Tensor:
         """B rows that are embedded already, ``domain [B]`` -> logits ``[B]``."""
+        return self._score(embedded, domain)[0]
+
+    def _score(self, embedded: Embedded, domain: Tensor) -> tuple[Tensor, list[Tensor]]:
         terms, x = cast(Backbone, self.backbone)(embedded)
-        logits: Tensor = terms + self.tower(x, self._weights(x, domain))
-        return logits
+        logits, weights = self.tower(x, domain, self.gates)
+        return terms + logits, weights
+
+    @property
+    def gates(self) -> Sequence[nn.Module]:
+        """The gates: none, one for all layers of the tower, or one a layer."""
+        if self.gate is None:
+            return ()
+        return tuple(self.gate) if isinstance(self.gate, nn.ModuleList) else (self.gate,)
 
     def gate_weights(self, batch: Batch) -> Tensor | None:
-        """Return the experts' weights, ``[B, E]``; None without experts."""
-        _, x = cast(Backbone, self.backbone)(self.embedding(batch))
-        return self._weights(x, batch.domain)
-
-    def _weights(self, x: Tensor, domain: Tensor) -> Tensor | None:
-        return None if self.gate is None else cast(Tensor, self.gate(x, domain))
+        """Return the experts' weights, ``[B, E]``, the mean over layers that differ; None without experts."""
+        _, weights = self.forward_with_gates(batch)
+        return torch.stack(weights).mean(0) if weights else None
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """What phase 1 trains: all but experts and gate."""
@@ -119,8 +134,8 @@ class CTRModel(nn.Module):
             ContractError: names or shapes differ, or it was trained with other experts or in another order.
         """
         own = {} if self.gate is None else self.gate.state_dict()
-        if "expert_domains" in own and "expert_domains" in state:
-            trained_with = tuple(state["expert_domains"].tolist())
+        for name in (name for name in own.keys() & state.keys() if name.endswith("expert_domains")):
+            trained_with = tuple(state[name].tolist())
             if trained_with != self.expert_domains:
                 raise ContractError(
                     f"gate: it mixes experts of domains {trained_with}, "

@@ -1,32 +1,79 @@
-"""Dropout that doesn't cost half of a training step on CPU."""
+"""ReLU and dropout in one step that doesn't cost half of a layer on CPU."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LEVELS = 1 << 16
 
 
-def dropout(x: Tensor, share: float) -> Tensor:
-    """Zero a share of the values and scale the rest by 1 / (1 - share), as training does.
+class _Masks(threading.local):
+    """The random bits that masks are made of, in each thread; None: seeded afresh by torch's generator."""
+
+    bits: np.random.SFC64 | None = None
+
+
+_masks = _Masks()
+
+
+@contextmanager
+def masks_from(seed: int) -> Iterator[None]:
+    """Let ``seed`` alone decide what this thread drops, whatever other threads draw meanwhile (on CPU)."""
+    before, _masks.bits = _masks.bits, np.random.SFC64(seed)
+    try:
+        yield
+    finally:
+        _masks.bits = before
+
+
+def relu_dropout(x: Tensor, share: float) -> Tensor:
+    """ReLU, then zero a share of the values and scale the rest by 1 / (1 - share), as training does.
 
     torch draws one double a value on CPU, slower than the layer itself; here 16 random bits decide a value,
-    drawn by numpy from a seed of torch's generator, so that ``torch.manual_seed`` still decides all.
+    drawn by numpy from a seed of torch's generator (so that ``torch.manual_seed`` still decides all) or of
+    :func:`masks_from`. What comes out is 0 wherever no gradient passes, so no mask is kept for it.
 
     Args:
-        x: any shape.
+        x: a layer's output, any shape; on CPU it is overwritten.
         share: the share to drop, in [0, 1), taken to the nearest 1 / 65536.
     """
     dropped = round(share * _LEVELS)
     if dropped == 0:
-        return x
+        return torch.relu(x)
     if x.device.type != "cpu":
-        return F.dropout(x, share)
-    seed = int(torch.randint(1 << 62, ()))
-    words = np.random.SFC64(seed).random_raw(-(-x.numel() // 4)).view(np.int16)
-    # int16, because torch compares no unsigned ones: the threshold moves with the sign.
-    keep = torch.from_numpy(words)[: x.numel()].view(x.shape) >= dropped - _LEVELS // 2
-    return x * keep.to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+        return F.dropout(torch.relu(x), share)
+    return cast(Tensor, _ReLUDropout.apply(x, dropped))  # type: ignore[no-untyped-call]
+
+
+class _ReLUDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
+        # int16, because torch compares no unsigned ones: the threshold moves with the sign. The comparison
+        # writes numbers, because turning booleans into numbers takes longer than all the rest.
+        kept = torch.ge(_random_int16(x), dropped - _LEVELS // 2, out=torch.empty_like(x))
+        ctx.scale = _LEVELS / (_LEVELS - dropped)
+        ctx.mark_dirty(x.clamp_min_(0.0).mul_(kept).mul_(ctx.scale))
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, out, 0).mul_(ctx.scale), None
+
+
+def _random_int16(like: Tensor) -> Tensor:
+    """Draw integers of all 16 bits, in the shape of ``like``."""
+    bits = _masks.bits or np.random.SFC64(int(torch.randint(1 << 62, ())))
+    words = cast(Any, bits.random_raw(-(-like.numel() // 4))).view(np.int16)
+    return torch.from_numpy(words)[: like.numel()].view(like.shape)

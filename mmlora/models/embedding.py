@@ -95,21 +95,29 @@ class FieldEmbedding(nn.Module):
             self.table.normal_(std=_INITIAL_STD)
             self.table[:, -1] = 0.0
 
-    def forward(self, batch: Batch) -> Embedded:
-        """``categorical [B, Fc]``, bags ``[B, L]``, vectors ``[B, W]`` -> ``[B, F, D]``, and the rest."""
-        rows = self._look_up(batch)  # [B, F, D + 1]
+    def forward(self, batch: Batch, found: Tensor | None = None) -> Embedded:
+        """``categorical [B, Fc]``, bags ``[B, L]``, vectors ``[B, W]`` -> ``[B, F, D]``, and the rest.
+
+        ``found``, where given, are the table's rows at :meth:`places`, looked up by the caller.
+        """
+        if found is None:
+            found = F.embedding(self.places(batch), self.table)
+        rows = self._join(found, batch)  # [B, F, D + 1]
         linear = rows[:, :, -1].sum(1)
         if self.num_dense:
             linear = linear + batch.dense @ self.dense_weight
         return Embedded(rows[:, :, :-1], batch.dense, linear)
 
-    def _look_up(self, batch: Batch) -> Tensor:
+    def places(self, batch: Batch) -> Tensor:
+        """Return the table's rows that a batch needs, ``[B, Fc + sum of L]``."""
         index = batch.categorical + self.offsets
+        if not self.bag_offsets:
+            return index
+        return torch.cat([index, *(batch.bags[name] + start for name, start in self.bag_offsets.items())], 1)
+
+    def _join(self, found: Tensor, batch: Batch) -> Tensor:
+        """``found [B, Fc + sum of L, D + 1]`` -> ``[B, F, D + 1]``: bags are pooled, vectors projected."""
         bags = [batch.bags[name] for name in self.bag_offsets]
-        if bags:
-            shifted = [bag + start for bag, start in zip(bags, self.bag_offsets.values(), strict=True)]
-            index = torch.cat([index, *shifted], 1)
-        found = F.embedding(index, self.table)  # [B, Fc + sum of L, D + 1]
         if not bags and not self.vector_names:
             return found
         parts = list(torch.split(found, [self.num_categorical, *(bag.shape[1] for bag in bags)], 1))

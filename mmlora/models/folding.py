@@ -1,6 +1,6 @@
 """A model compiled for one domain: where the gate sees the domain alone, the experts fold into plain weights.
 
-``W' = W + (alpha / rank) sum_e g_e A_e B_e`` and ``b' = b + (alpha / rank) sum_e g_e c_e``, exactly what
+``W' = W + (alpha / R) sum_e g_e A_e B_e`` and ``b' = b + (alpha / R) sum_e g_e c_e``, exactly what
 :class:`~mmlora.models.lora.MoELoRALinear` computes row by row (LoRA, https://arxiv.org/abs/2106.09685),
 so a mixture of experts scores as fast as the backbone alone. A gate that sees the sample stays as it is.
 """
@@ -29,13 +29,11 @@ def fold(model: CTRModel, domain: int) -> CTRModel:
         domain: the domain's index; -1 for one absent at training, which gets the backbone exactly.
     """
     folded = shallow_copy(model).eval()
-    if folded.gate is None:
+    weights = [found for gate in folded.gates if (found := domain_weights(gate, domain)) is not None]
+    if not weights:
         return folded
-    weights = domain_weights(folded.gate, domain)
-    if weights is None:
-        return folded
-    for layer in folded.tower.layers:
-        _fold_layer(cast(MoELoRALinear, layer), weights)
+    for number, layer in enumerate(folded.tower.layers):
+        _fold_layer(cast(MoELoRALinear, layer), weights[min(number, len(weights) - 1)])
     folded.gate, folded.expert_domains = None, ()
     return folded
 

@@ -1,6 +1,7 @@
 """How much each expert counts for a row: by its own domain, or as a trained gate says.
 
-A domain index of -1 (absent at training) gives a row of zeros: the backbone alone.
+A tower takes one gate for all its layers, or one a layer. A domain index of -1 (absent at training) gives a
+row of zeros: the backbone alone.
 """
 
 from __future__ import annotations
@@ -32,23 +33,26 @@ class OwnExpertGate(nn.Module):
         self.register_buffer("shares", F.pad(share, (0, 0, 1, 0)), persistent=False)
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        """``x [B, H0]`` (unused), ``domain [B]`` -> ``[B, E]``."""
+        """``x [B, H]`` (unused), ``domain [B]`` -> ``[B, E]``."""
         return F.embedding(domain + 1, self.shares)
 
 
 class SoftmaxGate(nn.Module):
-    """The gate of ``moe_mlora``: ``softmax(T[domain] + x V)`` over the experts.
+    """The gate of ``moe_mlora``: ``softmax(T[domain] + x V)`` over the experts, or over a row's ``top_k``.
 
-    ``domain`` has the table T of logits only, ``sample`` the product with the tower's input only, ``both``
+    ``domain`` has the table T of logits only, ``sample`` the product with the layer's input only, ``both``
     their sum. T starts with most weight on a domain's own experts (all alike for a domain without one); V
     starts at 0.
 
     Args:
         num_domains: domains seen in training.
         expert_domains: the domain index of each expert, ``[E]``.
-        input_dim: H0, width of the tower's input.
+        input_dim: H, width of the input of the layer that the gate stands at.
         by_domain: whether the gate sees the domain.
-        by_sample: whether the gate sees the row's tower input.
+        by_sample: whether the gate sees the row's input of that layer.
+        top_k: how many experts a row keeps, those of the largest logits; the others weigh exactly 0 and learn
+            nothing of the row. All of them when None. Sparse gates are those of
+            https://arxiv.org/abs/1701.06538, equations 3 to 5, without noise.
     """
 
     def __init__(
@@ -59,8 +63,10 @@ class SoftmaxGate(nn.Module):
         input_dim: int,
         by_domain: bool,
         by_sample: bool,
+        top_k: int | None = None,
     ) -> None:
         super().__init__()
+        self.top_k = top_k
         experts = len(expert_domains)
         self.expert_domains: Tensor  # saved, because the gate's columns mean nothing in another order
         self.register_buffer("expert_domains", torch.tensor(expert_domains, dtype=torch.int64))
@@ -72,15 +78,41 @@ class SoftmaxGate(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts)) if by_sample and not by_domain else None
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        """``x [B, H0]``, ``domain [B]`` -> ``[B, E]``, rows summing to 1, or to 0 for a domain not seen."""
+        """``x [B, H]``, ``domain [B]`` -> ``[B, E]``, rows summing to 1, or to 0 for a domain not seen."""
         known = domain.clamp(min=0)
         logits = x.new_zeros(()) if self.bias is None else self.bias
         if self.table is not None:
             logits = logits + F.embedding(known, self.table)
         if self.weight is not None:
             logits = logits + x @ self.weight
+        if self.top_k is not None:
+            logits = _keep_largest(logits, self.top_k)
         present = self.present[known] * (domain >= 0)
         return torch.softmax(logits, 1) * present.unsqueeze(1)
+
+
+def load_balance(weights: Tensor) -> Tensor:
+    r"""``E sum_e P_e^2``, with ``P_e`` the share of a batch's weight that expert e gets.
+
+    It is 1 where all experts get the same and E where one gets all; less 1, it is the squared coefficient of
+    variation of https://arxiv.org/abs/1701.06538, equation 7. (Equation 4 of https://arxiv.org/abs/2101.03961
+    counts rows, ``E sum_e f_e P_e``, because its gate sends a row to one expert; here weights are the count.)
+
+    Args:
+        weights: a gate's, ``[B, E]``; rows of zeros count for nothing.
+
+    Returns:
+        A scalar.
+    """
+    importance = weights.sum(0)
+    share = importance / importance.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+    return weights.shape[1] * share.square().sum()
+
+
+def _keep_largest(logits: Tensor, count: int) -> Tensor:
+    """Put all but the ``count`` largest of each row to minus infinity; of equal ones the first are kept."""
+    dropped = logits.argsort(stable=True, dim=1, descending=True)[:, count:]
+    return logits.scatter(1, dropped, -math.inf)
 
 
 def _own_experts(num_domains: int, expert_domains: Sequence[int]) -> Tensor:

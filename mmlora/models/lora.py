@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class MoELoRALinear(nn.Module):
-    r"""``x W + b + (alpha / rank) sum_e g_e (x A_e B_e + c_e)``.
+    r"""``x W + b + (alpha / R) sum_e g_e (x A_e B_e + c_e)``.
 
     ``B_e`` and ``c_e`` start at 0, so a fresh expert changes nothing. All experts are computed in two matrix
     products: the gate weights scale the ``[B, E * R]`` values between them.
@@ -23,18 +23,22 @@ class MoELoRALinear(nn.Module):
         in_features: width of the input.
         out_features: width of the output.
         num_experts: E; with 0 this is a plain linear layer.
-        rank: R. A layer narrower than that (the output projection) takes ``min(rank, in, out)``; its scale
-            stays ``alpha / rank``, the same for all layers.
+        rank: R as a number, 1 or more: a layer narrower than that (the output projection) takes
+            ``min(rank, in, out)``, and its scale stays ``alpha / rank``, the same for all layers. Or, below
+            1, R as a share of the layer's width: ``max(1, round(rank * min(in, out)))``, the scale being
+            ``alpha / R`` of that layer.
         alpha: LoRA's scale.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, num_experts: int, rank: int, alpha: float
+        self, in_features: int, out_features: int, *, num_experts: int, rank: float, alpha: float
     ) -> None:
         super().__init__()
         self.num_experts = num_experts
-        self.scale = alpha / rank
-        rank = min(rank, in_features, out_features)
+        width = min(in_features, out_features)
+        full_rank = max(1, round(rank * width)) if rank < 1 else int(rank)
+        self.scale = alpha / full_rank
+        rank = min(full_rank, width)
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
         self.lora_a = nn.Parameter(torch.empty(num_experts, in_features, rank))

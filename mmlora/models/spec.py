@@ -38,10 +38,15 @@ class ModelSpec:
         embedding_dim: D, width of every field's embedding.
         hidden_units: widths of the tower's layers.
         dropout: share of hidden units dropped in training, in [0, 1).
-        rank: R, rank of each expert's matrices.
-        alpha: LoRA's scale; a layer's adaptation is multiplied by alpha / rank.
+        rank: rank R of each expert's matrices: a whole number, or in (0, 1) a share of each layer's width.
+        alpha: LoRA's scale; a layer's adaptation is multiplied by alpha / R.
         experts_per_domain: experts trained for each domain that trains its own.
-        gate: what the gate of ``moe_mlora`` sees: ``domain``, ``sample`` or ``both``.
+        gate: what the gate of ``moe_mlora`` sees: ``domain``, ``sample`` or ``both``. This and what follows
+            means nothing without a trained gate, so other adaptations ignore it.
+        gate_per_layer: whether each layer of the tower has a gate of its own, which sees that layer's input.
+        gate_top_k: how many experts a row keeps; all when None.
+        balance: weight of the penalty on experts that are used unequally (``gate.load_balance``) in the loss
+            that trains the gate; 0 for none.
 
     Raises:
         UsageError: any of it is unknown or out of range; every fault is named.
@@ -54,10 +59,13 @@ class ModelSpec:
     embedding_dim: int = 16
     hidden_units: tuple[int, ...] = (256, 128, 64)
     dropout: float = 0.5
-    rank: int = 8
+    rank: int | float = 8
     alpha: float = 8.0
     experts_per_domain: int = 1
     gate: GateInput = "domain"
+    gate_per_layer: bool = False
+    gate_top_k: int | None = None
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         faults = [*self._unknown_names(), *self._out_of_range(), *self._faulty_fields()]
@@ -75,7 +83,7 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelSpec:
-        """Read back what :meth:`to_dict` gave."""
+        """Read back what :meth:`to_dict` gave; what an older one doesn't name has its default."""
         fields = tuple(FieldShape(**field) for field in raw["fields"])
         return cls(**{**raw, "fields": fields, "hidden_units": tuple(raw["hidden_units"])})
 
@@ -86,9 +94,12 @@ class ModelSpec:
                 yield f"{name} {value!r} is unknown: use one of {', '.join(valid)}"
 
     def _out_of_range(self) -> Iterator[str]:
-        for name in ("num_domains", "embedding_dim", "rank", "experts_per_domain"):
-            if getattr(self, name) < 1:
-                yield f"{name} is {getattr(self, name)}: it must be 1 or more"
+        for name in ("num_domains", "embedding_dim", "experts_per_domain", "gate_top_k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name} is {value}: it must be 1 or more"
+        if not 0 < self.rank < 1 and (self.rank < 1 or not isinstance(self.rank, int)):
+            yield f"rank is {self.rank}: give a whole number from 1, or a share of a layer's width in (0, 1)"
         if not self.hidden_units or min(self.hidden_units) < 1:
             yield f"hidden_units is {self.hidden_units}: give one or more widths of 1 or more"
         elif self.rank > min(self.hidden_units):
@@ -98,6 +109,8 @@ class ModelSpec:
             yield f"dropout is {self.dropout}: it must be in [0, 1)"
         if not self.alpha > 0:
             yield f"alpha is {self.alpha}: it must be above 0"
+        if not self.balance >= 0:
+            yield f"balance is {self.balance}: it must be 0 or more"
 
     def _faulty_fields(self) -> Iterator[str]:
         if not self.fields:

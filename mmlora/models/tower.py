@@ -5,22 +5,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from mmlora.models.dropout import dropout
+from mmlora.models.dropout import relu_dropout
 from mmlora.models.lora import MoELoRALinear
 
 
 class Tower(nn.Module):
     """ReLU layers with dropout, then one logit; no batch statistics, so no row depends on its neighbours.
 
+    A tower is given its gates: none, one for all layers, which sees the tower's input, or one a layer, which
+    sees its layer's.
+
     Args:
         input_dim: H0, width of the backbone's output.
         hidden_units: widths of the hidden layers.
         dropout: share of hidden units dropped in training.
         num_experts: E.
-        rank: R.
+        rank: see :class:`MoELoRALinear`.
         alpha: LoRA's scale.
     """
 
@@ -31,7 +33,7 @@ class Tower(nn.Module):
         *,
         dropout: float,
         num_experts: int,
-        rank: int,
+        rank: float,
         alpha: float,
     ) -> None:
         super().__init__()
@@ -42,12 +44,13 @@ class Tower(nn.Module):
             for width, out in itertools.pairwise(widths)
         )
 
-    def forward(self, x: Tensor, gate_weights: Tensor | None) -> Tensor:
-        """``x [B, H0]``, ``gate_weights [B, E]`` or None -> ``[B]``."""
-        *hidden, output = self.layers
-        for layer in hidden:
-            x = torch.relu(layer(x, gate_weights))
-            if self.training:
-                x = dropout(x, self.dropout)
-        logit: Tensor = output(x, gate_weights)
-        return logit.squeeze(1)
+    def forward(self, x: Tensor, domain: Tensor, gates: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
+        """``x [B, H0]``, ``domain [B]`` -> logits ``[B]``, and what each gate gave, ``[B, E]`` each."""
+        weights: list[Tensor] = []
+        for number, layer in enumerate(self.layers):
+            if number:
+                x = relu_dropout(x, self.dropout if self.training else 0.0)
+            if number < len(gates):
+                weights.append(gates[number](x, domain))
+            x = layer(x, weights[-1] if weights else None)
+        return x.squeeze(1), weights

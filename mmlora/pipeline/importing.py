@@ -17,14 +17,19 @@ def import_movielens(
     domain_by: Literal["gender", "age", "occupation", "genre"] = "gender",
     path: Path | None = None,
     positive_rating: int = 5,
+    workspace: Workspace | None = None,
 ) -> dict[str, Any]:
-    """Import MovieLens-1M with one domain a gender, age group, occupation or first genre."""
+    """Import MovieLens-1M with one domain a gender, age group, occupation or first genre.
+
+    The fetched file is kept in the current workspace, whichever the rows go to.
+    """
     from mmlora.data.movielens import read_movielens
 
-    workspace = open_workspace()
+    current = open_workspace()
     interactions, profiles = read_movielens(
-        path, domain_by=domain_by, positive_rating=positive_rating, cache=workspace.home / "cache"
+        path, domain_by=domain_by, positive_rating=positive_rating, cache=current.home / "cache"
     )
+    workspace = workspace or current
     return _write(workspace, interactions, profiles)
 
 
@@ -75,10 +80,12 @@ def import_synthetic(
     diversity: float = 0.5,
     sparsity: float = 0.5,
     seed: int = 0,
+    workspace: Workspace | None = None,
 ) -> dict[str, Any]:
     """Import made-up domains, and keep the true probability of every row beside the store.
 
-    Arguments are those of :class:`mmlora.data.synthetic.Dials`.
+    Arguments are those of :class:`mmlora.data.synthetic.Dials`; the rows go to the current workspace unless
+    another is given.
 
     Returns:
         The import's report with ``truth`` (a Parquet file: key, probability, shared and own part of the
@@ -95,7 +102,7 @@ def import_synthetic(
 
     dials = Dials(domains, users, items, rows, days, diversity, sparsity, seed)
     dials.check()
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     folder = _claim(workspace, "synthetic", asdict(dials))
     data = make_synthetic(dials)
     best = best_reachable(data)
@@ -106,7 +113,9 @@ def import_synthetic(
     return {**report, "truth": str(truth), "best": best}
 
 
-def import_taobao(path: Path, *, themes: int = 10, seed: int = 0) -> dict[str, Any]:
+def import_taobao(
+    path: Path, *, themes: int = 10, seed: int = 0, workspace: Workspace | None = None
+) -> dict[str, Any]:
     """Import Taobao's theme click log with one domain a theme, and negatives drawn for its clicks.
 
     Returns:
@@ -120,7 +129,7 @@ def import_taobao(path: Path, *, themes: int = 10, seed: int = 0) -> dict[str, A
     """
     from mmlora.data.taobao import FILES, read_taobao
 
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     data = read_taobao(path, themes=themes, seed=seed)
     # Other files or themes would draw other negatives, and both would stand in the store.
     sizes = {name: (path / name).stat().st_size for name in FILES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 from collections.abc import Iterator
 from datetime import date
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import mmlora
 from mmlora.errors import UsageError
-from mmlora.pipeline.promotion import CHALLENGER, CHAMPION, Alias, decide, mirror
+from mmlora.pipeline.promotion import CHALLENGER, CHAMPION, Alias, mirror
 from mmlora.pipeline.runs import Run
-from mmlora.pipeline.training_run import data_of, expert_records, open_run, spec_of
+from mmlora.pipeline.training_run import base_of, composed, data_of, expert_records, open_run, spec_of
 from mmlora.pipeline.workspace import Workspace
 from mmlora.schema import Id
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mmlora.registry.tracking import Point
 
 logger = logging.getLogger(__name__)
+
+_MEASURES = ("wauc", "macro_auc", "auc", "gauc", "logloss", "ne", "calibration", "ece")
 
 
 def register(run_id: str) -> str:
@@ -34,15 +37,10 @@ def register(run_id: str) -> str:
     if (done := run.result("registered")) is not None:
         return str(done["model_version"])
     version = workspace.bundles.save(_manifest(workspace, run))
-    with workspace.open_warehouse() as warehouse:
-        # A retry finds the decision that it made before it was stopped.
-        champion = warehouse.current(CHAMPION)
-        alias: Alias = CHAMPION if champion in (None, version) else CHALLENGER
-        decided = warehouse.current(alias) == version
-    why = "the first model" if alias == CHAMPION else "newly trained"
     metrics = {phase: values["wauc"] for phase, values in _evaluation(run)["metrics"].items()}
-    if not decided:
-        decide(workspace, version, domain=None, alias=alias, why=why, metrics=metrics)
+    with workspace.open_warehouse() as warehouse:
+        decision = warehouse.register(version, who=getpass.getuser(), metrics=metrics)
+    alias: Alias = CHAMPION if decision.alias == CHAMPION else CHALLENGER
     mirror(workspace, version, alias)
     if run.result("tracked") is None:
         run.record("tracked", {"mlflow_run_id": _track(workspace, run, version)})
@@ -62,11 +60,20 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
     from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
 
     data, evaluation = data_of(workspace, run), _evaluation(run)
+    facts = {
+        "as_of": date.fromisoformat(run.config["as_of"]),
+        "data_fingerprint": data.manifest.fingerprint,
+        "metrics": evaluation["metrics"],
+        "code_version": mmlora.__version__,
+    }
+    base = base_of(workspace, run)
+    if base is not None:
+        return composed(workspace, run, base, **facts)
     gate = run.result("gate")
     backbone = run.result("backbone")
     assert backbone is not None  # it was evaluated
     return Manifest(
-        as_of=date.fromisoformat(run.config["as_of"]),
+        **facts,
         spec=spec_of(workspace, run).to_dict(),
         contract=data.manifest.contract,
         encoder=put_encoder(workspace.parts, data.encoder),
@@ -77,9 +84,6 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
         training_domains=tuple(data.domains),
         ids=workspace.ids,
         block_rows=workspace.settings.scoring.block_rows,
-        data_fingerprint=data.manifest.fingerprint,
-        metrics=evaluation["metrics"],
-        code_version=mmlora.__version__,
     )
 
 
@@ -112,10 +116,11 @@ def _test_points(metrics: dict[str, Any]) -> Iterator[Point]:
     from mmlora.registry.tracking import Point
 
     for phase, values in metrics.items():
-        yield Point(
-            f"test/{phase}", "wauc", 0, values["wauc"] if values["wauc"] is not None else float("nan")
-        )
-        for domain, row in values["by_domain"].items():
-            for name in ("auc", "logloss", "calibration"):
-                if row[name] is not None:
-                    yield Point(f"test/{phase}", name, 0, row[name], domain)
+        for group, row in ((None, {**values["pooled"], **_means(values)}), *values["by_domain"].items()):
+            for name in _MEASURES:
+                if row.get(name) is not None:
+                    yield Point(f"test/{phase}", name, 0, row[name], group)
+
+
+def _means(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in ("wauc", "macro_auc")}

@@ -13,7 +13,8 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlora.errors import CheckError, ContractError, MmloraError, UsageError
+from mmlora.errors import CheckError, MmloraError, UsageError
+from mmlora.pipeline.contract import check_contract
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.promotion import CHAMPION
 from mmlora.pipeline.validation import verdicts_as_of
@@ -85,7 +86,7 @@ def score(
     ensure_features(workspace, on)
     with workspace.open_warehouse() as warehouse:
         bundle = workspace.bundles.load(_version(warehouse, target, model_version))
-        _check_contract(workspace, bundle)
+        check_contract(workspace, bundle)
         load = warehouse.begin_load(
             target,
             on,
@@ -310,21 +311,3 @@ def _version(warehouse: Warehouse, domain: Id, wanted: str | None) -> str:
     if version is None:
         raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
     return version
-
-
-def _check_contract(workspace: Workspace, bundle: Bundle) -> None:
-    """Refuse a model whose features are no longer what it was trained on."""
-    from mmlora.features.repo import SERVICES
-
-    groups = {service: group for group, service in SERVICES.items()}
-    found = workspace.feature_repo.contract(groups.get(bundle.contract.service, "ids"))
-    if found.hash == bundle.contract.hash:
-        return
-    ours, theirs = {f.name: f for f in bundle.contract.fields}, {f.name: f for f in found.fields}
-    changed = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-    raise ContractError(
-        f"model {bundle.manifest.model_version} was trained on other features than there are now "
-        f"(changed: {', '.join(changed[:8]) or 'their order'}): train again, or restore the definitions",
-        expected=bundle.contract.hash,
-        found=found.hash,
-    )

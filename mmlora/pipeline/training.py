@@ -7,15 +7,17 @@ record in the run's folder; so the same request finds its finished steps, whoeve
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 import mmlora
 from mmlora.errors import UsageError
+from mmlora.pipeline.choices import choose, choose_base, choose_expert_domains, choose_on_base
+from mmlora.pipeline.exchange import exchange_report
 from mmlora.pipeline.training_run import (
+    base_of,
     data_of,
     do_step,
     expert_records,
@@ -27,30 +29,42 @@ from mmlora.pipeline.training_run import (
     part_of,
     rounded,
     run_of,
+    spec_from,
     spec_of,
 )
 from mmlora.pipeline.training_set import build_training_set
-from mmlora.pipeline.validation import verdicts_as_of
-from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.pipeline.workspace import Progress, open_workspace, silent
 from mmlora.schema import fingerprint
-from mmlora.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from mmlora.training.checkpoint import Checkpoint
     from mmlora.training.phases import PhaseResult
 
 logger = logging.getLogger(__name__)
 
 # What a phase doesn't depend on, so that runs which differ in nothing else share it.
-_GATE_ONLY = ("adaptation", "gate", "gate_learning_rate", "experts_per_domain", "expert_domains")
+_GATE_ONLY = (
+    *("adaptation", "gate", "gate_per_layer", "gate_top_k", "balance", "gate_learning_rate"),
+    *("experts_per_domain", "expert_domains"),
+)
+_MACHINES_OWN = {"threads", "device"}  # where it is trained decides no more than last bits
 _EXPERTS_ONLY = ("rank", "alpha", "expert_learning_rate")
 
 
-def prepare(as_of: date, *, domain: str | None = None, progress: Progress = silent, **choices: Any) -> str:
+def prepare(
+    as_of: date,
+    *,
+    domain: str | None = None,
+    base: str | None = None,
+    progress: Progress = silent,
+    **choices: Any,
+) -> str:
     """Build the training set and open a run for it.
 
     Args:
         as_of: train on what was known at this day's 00:00 UTC.
         domain: train only this domain's experts; those of all rich domains when None.
+        base: train them on this model version (or ``champion``), all of which stays but for them.
         progress: told how far the training set is.
         choices: training settings by name; None leaves the setting as it is.
 
@@ -58,35 +72,54 @@ def prepare(as_of: date, *, domain: str | None = None, progress: Progress = sile
         The ``run_id``.
 
     Raises:
-        UsageError: a choice is unknown or out of range.
-        DataError: there is nothing to train on.
+        UsageError: a choice is unknown or out of range, or no model can have this combination.
+        DataError: there is nothing to train on, or nothing to tell apart.
+        ContractError: the base was trained on other features than there are now.
     """
+    from mmlora.training.dataset import TrainingSet
+    from mmlora.training.refusals import refuse_impossible
+
     workspace = open_workspace()
-    settings = _choose(workspace.settings.training, choices)
-    training_set_id = build_training_set(workspace, as_of, settings, progress)
+    settings, bundle = workspace.settings.training, None
+    if base is None:
+        settings = choose(settings, choices)
+    else:
+        bundle = choose_base(workspace, base, domain)
+        settings = choose_on_base(settings, choices, bundle)
+    training_set_id = build_training_set(workspace, as_of, settings, progress, base=bundle)
+    data = TrainingSet.open(workspace.training_set_folder(training_set_id))
+    domains = choose_expert_domains(workspace, as_of, settings, data, domain)
     config = {
         "as_of": as_of.isoformat(),
         "training_set_id": training_set_id,
-        "expert_domains": _expert_domains(workspace, as_of, settings, training_set_id, domain),
+        "expert_domains": domains,
         "code_version": mmlora.__version__,
-        **settings.model_dump(mode="json", exclude={"threads"}),
+        **({"base": bundle.manifest.model_version} if bundle else {}),
+        **settings.model_dump(mode="json", exclude=_MACHINES_OWN),
     }
+    names, spec = [str(name) for name in data.domains], spec_from(config, data)
+    if bundle is not None:  # its gate mixes more experts than are trained now
+        spec = replace(spec, gate_top_k=None)
+    refuse_impossible(spec, data, [names.index(name) for name in domains])
     run_id = fingerprint(config)[:12]
     run = run_of(workspace, run_id)
     run.record("config", config)
-    spec_of(workspace, run)  # a combination that no model can have is refused before anything is trained
+    run.record("machine", {"device": settings.device})
     return run_id
 
 
 def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
-    """Phase 1."""
+    """Phase 1; a base has its backbone already."""
     from mmlora.training.phases import train_backbone as phase
 
     workspace, run = open_run(run_id)
+    if "base" in run.config:
+        return run_id
 
-    def compute() -> PhaseResult:
+    def compute(checkpoint: Checkpoint) -> PhaseResult:
         data = data_of(workspace, run)
-        return phase(spec_of(workspace, run), data, options_of(workspace, run), observe(data, progress))
+        options = options_of(workspace, run)
+        return phase(spec_of(workspace, run), data, options, observe(data, progress), checkpoint)
 
     do_step(workspace, run, "backbone", compute, ignoring=(*_EXPERTS_ONLY, *_GATE_ONLY))
     return run_id
@@ -112,7 +145,7 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
     data = data_of(workspace, run)
     index = [str(name) for name in data.domains].index(domain)
 
-    def compute(slot: int) -> PhaseResult:
+    def compute(slot: int, checkpoint: Checkpoint) -> PhaseResult:
         return phase(
             spec_of(workspace, run),
             part_of(workspace, run, "backbone"),
@@ -121,6 +154,7 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
             slot=slot,
             options=options_of(workspace, run),
             observer=observe(data, progress),
+            checkpoint=checkpoint,
         )
 
     for slot in range(run.config["experts_per_domain"]):
@@ -131,12 +165,12 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
 
 
 def train_gate(run_id: str, *, progress: Progress = silent) -> str:
-    """Phase 3, where the adaptation has a gate and there are experts to mix."""
+    """Phase 3, where the adaptation has a gate and there are experts to mix; a base keeps its own gate."""
     from mmlora.training.phases import train_gate as phase
 
     workspace, run = open_run(run_id)
 
-    def compute() -> PhaseResult:
+    def compute(checkpoint: Checkpoint) -> PhaseResult:
         data = data_of(workspace, run)
         return phase(
             spec_of(workspace, run),
@@ -145,9 +179,11 @@ def train_gate(run_id: str, *, progress: Progress = silent) -> str:
             data,
             options_of(workspace, run),
             observe(data, progress),
+            checkpoint,
         )
 
-    if run.config["adaptation"] == "moe_mlora" and expert_records(run):
+    wanted = run.config["adaptation"] == "moe_mlora" and "base" not in run.config
+    if wanted and expert_records(run):
         do_step(workspace, run, "gate", compute)
     return run_id
 
@@ -155,8 +191,12 @@ def train_gate(run_id: str, *, progress: Progress = silent) -> str:
 def evaluate(run_id: str) -> dict[str, Any]:
     """Calibrate on the validation split; then read the test split, once, for the model of each phase.
 
+    On a base its calibration stays, and the two models are the base (``before``) and itself with the new
+    experts (``after``).
+
     Returns:
-        Metrics by phase (``backbone``, ``experts``, ``gate``), each pooled and by domain name.
+        Metrics by phase (``backbone``, ``experts``, ``gate``), each pooled and by domain name: see
+        :class:`~mmlora.metrics.DomainMetrics`.
     """
     from mmlora.training.calibration import fit_calibration
     from mmlora.training.evaluation import evaluate as measure
@@ -165,12 +205,12 @@ def evaluate(run_id: str) -> dict[str, Any]:
     if (done := run.result("evaluation")) is not None:
         metrics: dict[str, Any] = done["metrics"]
         return metrics
+    base = base_of(workspace, run)
     data, metrics, calibration = data_of(workspace, run), {}, None
     for phase, model in models_of(workspace, run):
-        calibration = fit_calibration(model, data)
-        raw = measure(model, data, "test", calibration).to_dict()
-        by_domain = {str(data.domains[int(index)]): row for index, row in raw["by_domain"].items()}
-        metrics[phase] = {"wauc": raw["wauc"], "pooled": raw["pooled"], "by_domain": by_domain}
+        calibration = base.calibration if base else fit_calibration(model, data)
+        raw = measure(model, data, "test", calibration, user=data.user).to_dict()
+        metrics[phase] = _by_name(raw, [str(name) for name in data.domains])
         logger.info("test split, %s: wauc %s", phase, rounded(raw["wauc"]))
     assert calibration is not None  # there is always a backbone
     part = workspace.parts.put_json(calibration.to_dict())
@@ -178,8 +218,23 @@ def evaluate(run_id: str) -> dict[str, Any]:
     return metrics
 
 
+def _by_name(raw: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return metrics with the domains' names in the place of their indices."""
+    return {
+        **{name: raw[name] for name in ("wauc", "macro_auc", "pooled")},
+        "by_domain": {names[int(index)]: row for index, row in raw["by_domain"].items()},
+        "without_auc": [names[index] for index in raw["without_auc"]],
+    }
+
+
 def train(
-    as_of: date, *, phase: str = "all", domain: str | None = None, progress: Progress = silent, **choices: Any
+    as_of: date,
+    *,
+    phase: str = "all",
+    domain: str | None = None,
+    base: str | None = None,
+    progress: Progress = silent,
+    **choices: Any,
 ) -> dict[str, Any]:
     """Run the steps up to ``phase`` (``backbone``, ``experts``, ``gate`` or ``all``) and sum them up.
 
@@ -187,19 +242,23 @@ def train(
         as_of: see :func:`prepare`.
         phase: the last phase; ``all`` also evaluates and registers.
         domain: train only this domain's experts.
+        base: train them on this model version (or ``champion``); goes with the phase ``experts``, and also
+            evaluates and registers, as nothing else is to be trained.
         progress: told how far each step is.
         choices: see :func:`prepare`.
     """
     from mmlora.pipeline.registering import register
 
-    run_id = prepare(as_of, domain=domain, progress=progress, **choices)
+    if base is not None and phase != "experts":
+        raise UsageError(f"on a base only experts are trained, not {phase}: mmlora train experts --base ...")
+    run_id = prepare(as_of, domain=domain, base=base, progress=progress, **choices)
     train_backbone(run_id, progress=progress)
     if phase != "backbone":
         for name in expert_domains(run_id):
             train_expert(run_id, name, progress=progress)
     if phase in ("gate", "all"):
         train_gate(run_id, progress=progress)
-    if phase == "all":
+    if phase == "all" or base is not None:
         evaluate(run_id)
         register(run_id)
     return summary(run_id)
@@ -226,16 +285,26 @@ def summary(run_id: str) -> dict[str, Any]:
                 }
             )
     evaluation, registered = run.result("evaluation"), run.result("registered")
-    return {
+    metrics = evaluation["metrics"] if evaluation else {}
+    result = {
         "run_id": run_id,
         "phases": phases,
-        "test": _test_table(evaluation["metrics"]) if evaluation else [],
+        "test": _test_table(metrics),
+        "metrics": metrics,
         **(registered or {}),
     }
+    base = base_of(workspace, run)
+    if base is not None and registered:
+        (domain,) = run.config["expert_domains"]
+        after = workspace.bundles.load(registered["model_version"])
+        result["exchange"] = exchange_report(base, after, workspace.domain(domain))
+    return result
 
 
 def _test_table(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a domain, one column a phase; the last row is wauc."""
+    if not metrics:
+        return []
     domains = sorted({domain for phase in metrics.values() for domain in phase["by_domain"]})
     last = list(metrics)[-1]
     table = []
@@ -247,44 +316,3 @@ def _test_table(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         table.append(row)
     pooled = {"domain": "all (wauc)", "rows": metrics[last]["pooled"]["rows"]}
     return [*table, {**pooled, **{phase: values["wauc"] for phase, values in metrics.items()}}]
-
-
-def _expert_domains(
-    workspace: Workspace, as_of: date, settings: TrainingSettings, training_set_id: str, only: str | None
-) -> list[str]:
-    """Return the domains with training rows whose verdict is ``rich``; of them, the one asked for."""
-    from mmlora.training.dataset import TrainingSet
-
-    if settings.adaptation == "none":
-        return []
-    verdicts = verdicts_as_of(workspace, as_of)
-    rich = {domain for domain, verdict in verdicts.items() if verdict.verdict == "rich"}
-    trained = TrainingSet.open(workspace.training_set_folder(training_set_id)).domains
-    names = [str(domain) for domain in trained if domain in rich]
-    if only is not None and only not in names:
-        raise UsageError(
-            f"domain {only!r} trains no expert as of {as_of}; these do: {', '.join(names) or 'none'}"
-        )
-    return names if only is None else [only]
-
-
-def _choose(settings: TrainingSettings, choices: dict[str, Any]) -> TrainingSettings:
-    given = {name: value for name, value in choices.items() if value is not None}
-    try:
-        chosen = TrainingSettings(**{**settings.model_dump(), **given})
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (got {fault['input']!r})"
-            for fault in error.errors()
-        )
-        raise UsageError(f"training: {faults}") from None
-    if (chosen.split == "file") != (chosen.split_file is not None):
-        raise UsageError("training: the split `file` and a split_file go together; give both or neither")
-    if chosen.split == "random" and chosen.features == "all":
-        raise UsageError(
-            "training: with the split `random`, activity features carry test labels into training rows, so "
-            "its metrics would flatter; use the split `time` or `user`, or the features `ids` or `profiles`"
-        )
-    if chosen.split_file and not chosen.split_file.is_file():
-        raise UsageError(f"training: split_file {chosen.split_file} is no file")
-    return chosen

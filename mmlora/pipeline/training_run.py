@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from mmlora.errors import UsageError
+from mmlora.pipeline.exchange import exchanged
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace
 from mmlora.schema import Id, fingerprint
 
 if TYPE_CHECKING:
     from mmlora.models.spec import ModelSpec
+    from mmlora.registry.bundle import Bundle, Manifest
+    from mmlora.training.checkpoint import Checkpoint
     from mmlora.training.dataset import TrainingSet
     from mmlora.training.loop import TrainingOptions
     from mmlora.training.observer import EpochRecord, Observer, PhaseName, PhaseReport
@@ -22,9 +28,12 @@ logger = logging.getLogger(__name__)
 
 _OPTIMISATION = (
     *("batch_size", "learning_rate", "expert_learning_rate", "gate_learning_rate", "weight_decay"),
-    *("max_epochs", "patience", "seed", "threads"),
+    *("max_epochs", "patience", "seed", "threads", "device", "precision"),
 )
-_SHAPE = ("embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain", "gate")
+_SHAPE = (
+    *("embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
+    *("gate", "gate_per_layer", "gate_top_k", "balance"),
+)
 
 
 def run_of(workspace: Workspace, run_id: str) -> Run:
@@ -48,10 +57,14 @@ def data_of(workspace: Workspace, run: Run) -> TrainingSet:
 
 
 def spec_of(workspace: Workspace, run: Run) -> ModelSpec:
-    """Return a run's model specification (``UsageError`` when no model can have it)."""
+    """Return a run's model specification."""
+    return spec_from(run.config, data_of(workspace, run))
+
+
+def spec_from(config: Mapping[str, Any], data: TrainingSet) -> ModelSpec:
+    """Return the model specification that a configuration asks for (``UsageError`` when no model has it)."""
     from mmlora.models.spec import FieldShape, ModelSpec
 
-    data, config = data_of(workspace, run), run.config
     fields = tuple(FieldShape(*shape) for shape in data.encoder.field_shapes())
     shape = {name: config[name] for name in _SHAPE}
     return ModelSpec(
@@ -64,10 +77,11 @@ def spec_of(workspace: Workspace, run: Run) -> ModelSpec:
 
 
 def options_of(workspace: Workspace, run: Run) -> TrainingOptions:
-    """Return how a run optimises; the number of threads is this machine's affair."""
+    """Return how a run optimises; threads and device are the affair of the machine that trains."""
     from mmlora.training.loop import TrainingOptions
 
-    config = {**run.config, "threads": workspace.settings.training.threads}
+    asked, own = run.result("machine") or {}, workspace.settings.training
+    config = {**run.config, "threads": own.threads, "device": asked.get("device", own.device)}
     return TrainingOptions(**{name: config[name] for name in _OPTIMISATION})
 
 
@@ -75,24 +89,66 @@ def do_step(
     workspace: Workspace,
     run: Run,
     step: str,
-    compute: Callable[[], PhaseResult],
+    compute: Callable[[Checkpoint], PhaseResult],
     *,
     label: str = "",
     ignoring: Collection[str] = (),
 ) -> None:
-    """Do a step unless it is done, here or in another run that differs only in settings it ignores."""
+    """Do a step unless it is done, here or in another run that differs only in settings it ignores.
+
+    Of processes that come to the same step at once, one does it and the others wait for what it leaves. A
+    step that was killed goes on from its checkpoint.
+    """
     if run.result(step) is not None:
         return
     decisive = {name: value for name, value in run.config.items() if name not in ignoring}
     key = fingerprint({"step": step, **decisive})[:24]
-    shared = run_of(workspace, "steps")
-    record = shared.result(key)
-    if record is None:
-        result = compute()
-        part = workspace.parts.put_tensors(result.state)
-        record = shared.record(key, {"part": part, "report": result.report.to_dict()})
-        _log(label or step, result.report)
+    record = shared_step(workspace, key, compute, label or step)
     run.record(step, record)
+
+
+def shared_step(
+    workspace: Workspace, key: str, compute: Callable[[Checkpoint], PhaseResult], label: str
+) -> dict[str, Any]:
+    """Return the record of the shared step named ``key``, doing it unless it is done: see :func:`do_step`.
+
+    Args:
+        workspace: where the record, the checkpoint and the part are kept.
+        key: follows from everything that decides the result.
+        compute: does the step.
+        label: for the log.
+
+    Returns:
+        ``part`` (the hash of its tensors) and ``report``.
+    """
+    from mmlora.training.checkpoint import FileCheckpoint
+
+    shared = run_of(workspace, "steps")
+    shared.folder.mkdir(parents=True, exist_ok=True)
+    with _alone(FileLock(shared.folder / f"{key}.lock"), label):
+        checkpoint = FileCheckpoint(shared.folder / f"{key}.checkpoint")
+        record = shared.result(key)
+        if record is None:
+            result = compute(checkpoint)
+            part = workspace.parts.put_tensors(result.state)
+            record = shared.record(key, {"part": part, "report": result.report.to_dict()})
+            _log(label, result.report)
+        checkpoint.clear()
+    return record
+
+
+@contextmanager
+def _alone(lock: FileLock, label: str) -> Iterator[None]:
+    """Hold a lock; say so when another process has to be waited for."""
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("%s: another process trains it, waiting for what it leaves", label)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _log(label: str, report: PhaseReport) -> None:
@@ -109,7 +165,10 @@ def rounded(value: float | None) -> str:
 
 
 def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
-    """Load the tensors that a step left (``UsageError`` when it isn't done)."""
+    """Load the tensors that a step left (``UsageError`` when it isn't done); a base's backbone is its own."""
+    base = base_of(workspace, run)
+    if step == "backbone" and base is not None:
+        return workspace.parts.tensors(base.manifest.backbone)
     record = run.result(step)
     if record is None:
         raise UsageError(f"run {run.run_id} has no {step} yet: train the phases in order")
@@ -122,6 +181,21 @@ def expert_records(run: Run) -> list[tuple[int, int, str]]:
     return [(r["report"]["domain"], r["report"]["slot"], r["part"]) for r in records]
 
 
+def base_of(workspace: Workspace, run: Run) -> Bundle | None:
+    """Return the bundle that a run trains one domain's experts on; None when it trains a whole model."""
+    version = run.config.get("base")
+    return None if version is None else workspace.bundles.load(version)
+
+
+def composed(workspace: Workspace, run: Run, base: Bundle, **changes: Any) -> Manifest:
+    """Return a base's manifest with the experts that a run trained on it, and other facts as given."""
+    from mmlora.registry.manifest import ExpertPart
+
+    names = data_of(workspace, run).domains
+    trained = [ExpertPart(names[domain], slot, part) for domain, slot, part in expert_records(run)]
+    return exchanged(base.manifest, trained, **changes)
+
+
 def experts_of(workspace: Workspace, run: Run) -> list[Expert]:
     """Load the trained experts, in the gate's order."""
     from mmlora.training.phases import Expert
@@ -130,11 +204,16 @@ def experts_of(workspace: Workspace, run: Run) -> list[Expert]:
 
 
 def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield the model of each phase that was trained, in order."""
+    """Yield the model of each phase that was trained, in order; on a base, the model before and after."""
     from dataclasses import replace
 
     from mmlora.models.builder import assemble_model
 
+    base = base_of(workspace, run)
+    if base is not None:
+        yield "before", base.model()
+        yield "after", replace(base, manifest=composed(workspace, run, base)).model()
+        return
     spec, backbone = spec_of(workspace, run), part_of(workspace, run, "backbone")
     yield "backbone", assemble_model(replace(spec, adaptation="none"), backbone=backbone)
     experts = [(expert.domain, expert.state) for expert in experts_of(workspace, run)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import numpy as np
 
 import mmlora
 from mmlora.errors import DataError
+from mmlora.pipeline.contract import check_contract
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.validation import verdicts_as_of
 from mmlora.pipeline.workspace import Progress, Workspace
@@ -36,46 +37,77 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mmlora.encoding import Encoder
+    from mmlora.registry.bundle import Bundle
     from mmlora.training.dataset import Chunk
 
 logger = logging.getLogger(__name__)
 
+ROW_SETTINGS = ("split", "split_fractions", "seed", "min_count", "label_maturity_hours", "window_days")
+"""The settings that decide a training set, beside its features and a file of splits."""
 _CHUNK_ROWS = 250_000
 _RANDOM_FRACTIONS = (0.6, 0.2, 0.2)
 _CHRONOLOGICAL_FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def build_training_set(
-    workspace: Workspace, as_of: date, settings: TrainingSettings, progress: Progress
+    workspace: Workspace,
+    as_of: date,
+    settings: TrainingSettings,
+    progress: Progress,
+    *,
+    left_out: Sequence[str] | None = None,
+    base: Bundle | None = None,
 ) -> str:
     """Build the training set of a date, unless it is there, and return its id.
 
     Rows are the interactions before ``as_of`` 00:00 UTC whose label has matured, as known by then, less those
     of domains whose verdict is ``broken``.
 
+    Args:
+        workspace: whose data.
+        as_of: the date.
+        settings: features, split and what else decides the rows.
+        progress: told how far it is.
+        left_out: domains to leave out; those whose verdict is ``broken`` when None.
+        base: encode as this bundle does, and leave out domains that it wasn't trained on.
+
     Raises:
         DataError: nothing is left to train on.
+        ContractError: the base was trained on other features than there are now.
     """
     from mmlora.training.dataset import TrainingSet
 
-    ensure_features(workspace, as_of, progress=progress)
+    if settings.features == "all":
+        ensure_features(workspace, as_of, progress=progress)
+    elif settings.features == "profiles" and not workspace.feature_repo.applied:
+        workspace.feature_repo.apply()  # no activity is read; the ids alone don't even need this
     contract = workspace.feature_repo.contract(settings.features)
-    broken = sorted(str(d) for d, v in verdicts_as_of(workspace, as_of).items() if v.verdict == "broken")
+    broken = _broken(workspace, as_of) if left_out is None else sorted(left_out)
     recipe = _recipe(workspace, as_of, settings, contract, broken)
+    if base is not None:
+        check_contract(workspace, base)
+        known = {str(domain) for domain in base.manifest.training_domains}
+        strangers = {str(domain) for domain in workspace.expected_domains()} - known
+        broken = sorted(strangers.union(broken))
+        recipe |= {"encoder": base.manifest.encoder, "broken": broken}
     training_set_id = fingerprint(recipe)[:16]
     folder = workspace.training_set_folder(training_set_id)
     if folder.exists():
         return training_set_id
-    rows = _read_rows(workspace, as_of, settings, broken)
+    rows = read_rows(workspace, as_of, settings, broken)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".features-", dir=folder.parent) as scratch:
         split = _split(rows, settings)
         files = _retrieve(workspace, rows, contract, Path(scratch), progress)
-        encoder = _fit(files, contract, rows, split, settings)
+        encoder = base.encoder() if base else _fit(files, contract, rows, split, settings)
         chunks = _encode(files, encoder, rows, split, progress)
         TrainingSet.write(folder, chunks, encoder=encoder, fingerprint=recipe["data"], info=recipe)
     logger.info("training set %s: %s rows", training_set_id, f"{rows.num_rows:,}")
     return training_set_id
+
+
+def _broken(workspace: Workspace, as_of: date) -> list[str]:
+    return sorted(str(d) for d, v in verdicts_as_of(workspace, as_of).items() if v.verdict == "broken")
 
 
 def _recipe(
@@ -85,21 +117,26 @@ def _recipe(
     contract: FeatureContract,
     broken: list[str],
 ) -> dict[str, Any]:
-    decisive = {"split", "split_fractions", "seed", "min_count", "label_maturity_hours", "window_days"}
+    from mmlora.training.dataset import FORMAT
+
     split_file = settings.split_file
     return {
         "as_of": as_of.isoformat(),
         "code_version": mmlora.__version__,
+        "layout": FORMAT,
         "data": workspace.store.fingerprint(),
         "contract": contract.hash,
         "activity": workspace.settings.features.model_dump(),
         "broken": broken,
         "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
-        **settings.model_dump(mode="json", include=decisive),
+        **settings.model_dump(mode="json", include=set(ROW_SETTINGS)),
     }
 
 
-def _read_rows(workspace: Workspace, as_of: date, settings: TrainingSettings, broken: list[str]) -> pa.Table:
+def read_rows(
+    workspace: Workspace, as_of: date, settings: TrainingSettings, broken: Sequence[str] = ()
+) -> pa.Table:
+    """Return the interactions that a training set is made of, in its order (``DataError`` when none)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -17,6 +17,7 @@ from mmlora.training.calibration import Calibration
 
 if TYPE_CHECKING:
     from mmlora.models.ctr import CTRModel
+    from mmlora.models.spec import ModelSpec
 
 __all__ = ["Bundle", "BundleStore", "ExpertPart", "Manifest", "put_encoder"]
 
@@ -69,6 +70,12 @@ class Bundle:
             )
         return encoder
 
+    def model_spec(self) -> ModelSpec:
+        """Return the model's specification."""
+        from mmlora.models.spec import ModelSpec
+
+        return ModelSpec.from_dict(self.manifest.spec)
+
     def model(self) -> CTRModel:
         """Put together the model, in evaluation mode, on the CPU.
 
@@ -76,12 +83,11 @@ class Bundle:
             ContractError: a part is missing or damaged, or doesn't fit the specification.
         """
         from mmlora.models.builder import assemble_model
-        from mmlora.models.spec import ModelSpec
 
         manifest = self.manifest
         index = {domain: place for place, domain in enumerate(manifest.training_domains)}
         return assemble_model(
-            ModelSpec.from_dict(manifest.spec),
+            self.model_spec(),
             backbone=self.parts.tensors(manifest.backbone),
             experts=[(index[e.domain], self.parts.tensors(e.part)) for e in manifest.experts],
             gate=None if manifest.gate is None else self.parts.tensors(manifest.gate),

@@ -12,6 +12,7 @@ from mmlora.errors import ContractError
 from mmlora.schema import FeatureContract, Id, IdTypes, fingerprint
 
 FORMAT = 1
+_EVERY_DOMAINS = ("encoder", "backbone", "calibration")
 
 
 class ExpertPart(NamedTuple):
@@ -26,6 +27,11 @@ class ExpertPart(NamedTuple):
     domain: Id
     slot: int
     part: str
+
+    @property
+    def role(self) -> str:
+        """What the part is to its bundle."""
+        return f"expert:{self.domain}:{self.slot}"
 
 
 def _now() -> datetime:
@@ -51,6 +57,7 @@ class Manifest:
         data_fingerprint: of the data that it was trained on.
         metrics: by phase, then by domain or what else the caller has; JSON-ready, None for what isn't known.
         code_version: of mmlora.
+        base: the version that it shares all parts with but one domain's experts; None when trained whole.
         format: version of this layout.
         created_at: when it was put together; not part of the version.
     """
@@ -69,6 +76,7 @@ class Manifest:
     data_fingerprint: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     code_version: str
+    base: str | None = None
     format: int = FORMAT
     created_at: datetime = field(default_factory=_now, compare=False)
 
@@ -93,20 +101,24 @@ class Manifest:
         named = (self.encoder, self.backbone, self.calibration, self.gate, *(e.part for e in self.experts))
         return tuple(dict.fromkeys(part for part in named if part is not None))
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Every part by its role, an expert's being ``expert:domain:slot``."""
+        shared = {"encoder": self.encoder, "backbone": self.backbone, "calibration": self.calibration}
+        experts = {expert.role: expert.part for expert in self.experts}
+        return {**shared, **experts, **({} if self.gate is None else {"gate": self.gate})}
+
     def parts_of(self, domain: Id) -> dict[str, str]:
         """Return the parts that a domain's scores depend on, by role.
 
         Under ``mlora`` these are its own experts; under ``moe_mlora`` the gate mixes everybody's. A domain
         absent at training has the backbone alone.
         """
-        parts = {"encoder": self.encoder, "backbone": self.backbone, "calibration": self.calibration}
         if domain not in self.training_domains:
-            return parts
+            return {role: part for role, part in self.roles.items() if role in _EVERY_DOMAINS}
         mixed = self.spec["adaptation"] == "moe_mlora"
-        for expert in self.experts:
-            if mixed or expert.domain == domain:
-                parts[f"expert:{expert.domain}:{expert.slot}"] = expert.part
-        return parts if self.gate is None else {**parts, "gate": self.gate}
+        others = {e.role for e in self.experts if not mixed and e.domain != domain}
+        return {role: part for role, part in self.roles.items() if role not in others}
 
     def with_expert(self, domain: Id, slot: int, part: str) -> Manifest:
         """Return a manifest with one expert exchanged and every other part the same, by hash.
@@ -169,6 +181,8 @@ class Manifest:
     def _content(self) -> dict[str, Any]:
         raw = asdict(self)
         del raw["created_at"]
+        if self.base is None:  # not named, so that a version doesn't depend on whether its code knew of bases
+            del raw["base"]
         raw["as_of"] = self.as_of.isoformat()
         raw["contract"] = json.loads(self.contract.to_json())
         raw["experts"] = [expert._asdict() for expert in self.experts]

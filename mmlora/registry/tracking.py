@@ -40,7 +40,7 @@ class Point:
     """One point of a curve.
 
     Attributes:
-        phase: ``backbone``, ``expert``, ``gate`` or what else the curve belongs to.
+        phase: ``backbone``, ``expert``, ``gate`` or what else the curve belongs to, e.g. ``test/gate``.
         metric: ``loss``, ``auc``, ...
         step: the epoch.
         value: points that aren't finite are left out.
@@ -56,10 +56,8 @@ class Point:
     @property
     def name(self) -> str:
         """MLflow's name of the curve: ``phase/metric`` or ``phase/domain/metric``."""
-        parts = (
-            (self.phase, self.metric) if self.domain is None else (self.phase, str(self.domain), self.metric)
-        )
-        return "/".join(_allowed(part) for part in parts)
+        domain = [] if self.domain is None else [_allowed(str(self.domain))]
+        return "/".join([_allowed(self.phase, "/"), *domain, _allowed(self.metric)])
 
 
 @contextmanager
@@ -84,13 +82,14 @@ class Tracking:
     Args:
         url: MLflow's tracking URI, e.g. ``sqlite:////data/mlflow.db`` or ``https://mlflow.example.org``.
         artifacts: the folder for runs' artifacts, where the store is a local one.
+        experiment: the name that the runs are listed under.
 
     Every method is one or a few calls on a run's id, so the tasks of a training run may live in different
     processes. They raise :class:`~mmlora.errors.TransientError` when MLflow can't be reached or is locked.
     """
 
-    def __init__(self, url: str, artifacts: Path) -> None:
-        self.url, self.artifacts = url, artifacts
+    def __init__(self, url: str, artifacts: Path, experiment: str = EXPERIMENT) -> None:
+        self.url, self.artifacts, self.experiment = url, artifacts, experiment
         _silence()  # before anything imports mlflow, which reads these on import
 
     @_temporary_errors()
@@ -197,12 +196,12 @@ class Tracking:
         from mlflow.exceptions import MlflowException
 
         location = None if self._remote else self.artifacts.resolve().as_uri()
-        if (found := self._client.get_experiment_by_name(EXPERIMENT)) is not None:
+        if (found := self._client.get_experiment_by_name(self.experiment)) is not None:
             return str(found.experiment_id)
         try:
-            return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+            return str(self._client.create_experiment(self.experiment, artifact_location=location))
         except MlflowException:  # another process was faster
-            return str(self._client.get_experiment_by_name(EXPERIMENT).experiment_id)
+            return str(self._client.get_experiment_by_name(self.experiment).experiment_id)
 
 
 def _silence() -> None:

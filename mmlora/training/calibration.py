@@ -7,7 +7,7 @@ the fewer rows it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from mmlora.models.ctr import CTRModel
 from mmlora.training.epoch import TrainingData
 from mmlora.training.loop import predict
+from mmlora.training.rows import blocks, scratch
 
 Floats = npt.NDArray[np.float64]
 # Rows of average uncertainty that the common shift counts for against a domain's own.
@@ -26,6 +27,7 @@ _PRIOR_ROWS = 200.0
 _STEPS = 40
 _TOLERANCE = 1e-9
 _MAX_SHIFT = 16.0
+_BLOCK_ROWS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -68,56 +70,97 @@ def fit_calibration(model: CTRModel, data: TrainingData) -> Calibration:
     """Fit on the validation split; where its labels are of one class, change nothing and say so."""
     rows = data.rows("validation")
     logits, labels = predict(model, data, rows)
-    y, x = labels.astype(np.float64), logits.astype(np.float64)
-    none = (0.0,) * data.num_domains
-    if not 0 < y.sum() < len(y):
+    domain = scratch(len(rows), np.int32)
+    for place, block in blocks(rows):
+        domain[place] = data.domain[block]
+    return calibrate(logits, labels, domain, data.num_domains)
+
+
+def calibrate(
+    logits: npt.NDArray[Any], labels: npt.NDArray[Any], domain: npt.NDArray[Any], num_domains: int
+) -> Calibration:
+    """Fit on logits and labels of validation rows, ``[N]`` each, of the domains ``domain``.
+
+    All are read block by block, so they may be mapped from files.
+    """
+    none = (0.0,) * num_domains
+    if not 0 < np.count_nonzero(labels) < len(labels):
         note = "validation rows hold one class of label, so scores are as the model gave them"
         return Calibration(domain_shifts=none, note=note)
-    scale, shift = _platt(x, y)
+    # One group more, for rows of domains absent at training (-1): these get the common shift.
+    rows = _Rows(logits, labels, domain, num_domains + 1)
+    scale, shift = _platt(rows)
     note = ""
     if not scale > 0:
         note = f"the fitted scale was {scale:.3g}, so only the shift was fitted"
-        scale, shift = 1.0, float(_shifts(x, y, np.zeros(len(y), np.int64), 1, 0.0)[0])
-    domain = np.asarray(data.domain[rows], np.int64)
-    # One group more, for rows of domains absent at training (-1): these get the common shift.
-    own = _shifts(scale * x + shift, y, domain + 1, data.num_domains + 1, _PRIOR_ROWS)[1:]
+        pooled = _Rows(logits, labels, np.broadcast_to(np.int64(-1), domain.shape), 1)
+        scale, shift = 1.0, float(_shifts(pooled, 1.0, 0.0, 0.0)[0])
+    own = _shifts(rows, scale, shift, _PRIOR_ROWS)[1:]
     return Calibration(float(scale), float(shift), tuple((shift + own).tolist()), note)
 
 
-def _platt(x: Floats, y: Floats) -> tuple[float, float]:
-    """Logistic regression of y on x by Newton's method; a step that overshoots is halved."""
-    design = np.stack([x, np.ones_like(x)], 1)
+@dataclass(frozen=True)
+class _Rows:
+    """What a fit reads, pass after pass; groups are domains + 1."""
+
+    logits: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    domain: npt.NDArray[Any]
+    groups: int
+
+    def __iter__(self) -> Iterator[tuple[Floats, Floats, npt.NDArray[np.int64]]]:
+        for start in range(0, len(self.labels), _BLOCK_ROWS):
+            place = slice(start, start + _BLOCK_ROWS)
+            group = np.asarray(self.domain[place], np.int64) + 1
+            yield self.logits[place].astype(np.float64), self.labels[place].astype(np.float64), group
+
+
+def _platt(rows: _Rows) -> tuple[float, float]:
+    """Logistic regression of labels on logits by Newton's method; a step that overshoots is halved."""
     weights = np.array([1.0, 0.0])
-    loss = _loss(design @ weights, y)
+    loss = _loss(rows, weights)
     for _ in range(_STEPS):
-        p = _sigmoid(design @ weights)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-6 * np.eye(2)
-        step = np.linalg.solve(hessian, design.T @ (y - p))
-        while _loss(design @ (weights + step), y) > loss and np.abs(step).max() > _TOLERANCE:
+        hessian, slope = 1e-6 * np.eye(2), np.zeros(2)
+        for x, y, _group in rows:
+            design = np.stack([x, np.ones_like(x)], 1)
+            p = _sigmoid(design @ weights)
+            hessian += (design * (p * (1 - p))[:, None]).T @ design
+            slope += design.T @ (y - p)
+        step = np.linalg.solve(hessian, slope)
+        while _loss(rows, weights + step) > loss and np.abs(step).max() > _TOLERANCE:
             step = step / 2
         if np.abs(step).max() <= _TOLERANCE:
             break
         weights = weights + step
-        loss = _loss(design @ weights, y)
+        loss = _loss(rows, weights)
     return float(weights[0]), float(weights[1])
 
 
-def _shifts(x: Floats, y: Floats, group: npt.NDArray[Any], groups: int, prior_rows: float) -> Floats:
-    """Return each group's shift of x, its squared size penalised as ``prior_rows`` rows would resist it."""
-    start = _sigmoid(x)
-    penalty = prior_rows * float(np.mean(start * (1 - start))) + 1e-6
+def _shifts(rows: _Rows, scale: float, shift: float, prior_rows: float) -> Floats:
+    """Return each group's shift of scale x logit + shift; so many rows of average doubt resist it."""
+    spread = 0.0
+    for x, _, _ in rows:
+        start = _sigmoid(scale * x + shift)
+        spread += float(np.sum(start * (1 - start)))
+    penalty = prior_rows * spread / len(rows.labels) + 1e-6
     # The likelihood's slope falls with the shift, so halving an interval finds where it is 0.
-    low, high = np.full(groups, -_MAX_SHIFT), np.full(groups, _MAX_SHIFT)
+    low, high = np.full(rows.groups, -_MAX_SHIFT), np.full(rows.groups, _MAX_SHIFT)
     for _ in range(_STEPS):
-        shift = (low + high) / 2
-        slope = np.bincount(group, y - _sigmoid(x + shift[group]), groups) - penalty * shift
-        low, high = np.where(slope > 0, shift, low), np.where(slope > 0, high, shift)
-    middle: Floats = (low + high) / 2
-    return middle
+        middle = (low + high) / 2
+        slope = -penalty * middle
+        for x, y, group in rows:
+            slope += np.bincount(group, y - _sigmoid(scale * x + shift + middle[group]), rows.groups)
+        low, high = np.where(slope > 0, middle, low), np.where(slope > 0, high, middle)
+    found: Floats = (low + high) / 2
+    return found
 
 
-def _loss(x: Floats, y: Floats) -> float:
-    return float(np.sum(np.logaddexp(0.0, x) - y * x))
+def _loss(rows: _Rows, weights: Floats) -> float:
+    total = 0.0
+    for x, y, _ in rows:
+        logits = x * weights[0] + weights[1]
+        total += float(np.sum(np.logaddexp(0.0, logits) - y * logits))
+    return total
 
 
 def _sigmoid(x: Floats) -> Floats:

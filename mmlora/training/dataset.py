@@ -1,7 +1,8 @@
 """Training sets: encoded rows on disk, read through memory maps.
 
-A folder of plain ``.npy`` columns beside the encoder that made them. It is written chunk by chunk, so memory
-doesn't grow with rows, and renamed into place when it is whole; a folder that exists is complete.
+A folder of plain ``.npy`` columns beside the encoder that made them, and a list of row numbers by part of
+the split and domain, of which any part is a slice. It is written chunk by chunk, so memory doesn't grow with
+rows, and renamed into place when it is whole; a folder that exists is complete.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from mmlora.errors import DataError, UsageError
 from mmlora.schema import FeatureContract, Id
 from mmlora.training.splits import SPLIT_PARTS
 
-FORMAT = 1
+FORMAT = 2
+_INDEX_ROWS = 1 << 20  # sorted at a time
 RowNumbers = npt.NDArray[np.int64]
 
 
@@ -116,6 +118,7 @@ class TrainingSet:
         self.domain, self.label = self._column("domain"), self._column("label")
         self.split, self.user = self._column("split"), self._column("user")
         self._categorical, self._dense = self._column("categorical"), self._column("dense")
+        self._rows = self._column("rows")
         fields = manifest.contract.fields
         self._vectors = {
             f.name: self._column(_file_name("vector", f.name)) for f in fields if f.kind == "vector"
@@ -162,6 +165,7 @@ class TrainingSet:
                 shutil.rmtree(partial, ignore_errors=True)
                 try:
                     manifest = _write_columns(partial, chunks, encoder, fingerprint, dict(info or {}))
+                    _write_rows(partial, manifest)
                     _write_encoder(partial, encoder)
                     _write_text(partial / "manifest.json", manifest.to_json())
                     partial.rename(path)
@@ -191,8 +195,13 @@ class TrainingSet:
         return Encoder.from_tables(spec["encoder"], tables)
 
     def rows(self, split: str) -> RowNumbers:
-        """Return the row numbers of a part of the split: ``train``, ``validation`` or ``test``."""
-        return np.flatnonzero(self.split == SPLIT_PARTS.index(split))
+        """Return the row numbers of a part of the split: ``train``, ``validation`` or ``test``.
+
+        A slice of a file, in the order of domains, and of row numbers inside each.
+        """
+        counts = [self.manifest.splits[part] for part in SPLIT_PARTS]
+        part = SPLIT_PARTS.index(split)
+        return self._rows[sum(counts[:part]) : sum(counts[: part + 1])]
 
     def batch(self, rows: npt.NDArray[np.integer[Any]]) -> Batch:
         """Gather rows in the given order, labels included."""
@@ -298,6 +307,23 @@ def _blocks(chunk: Chunk, encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
         **{_file_name("vector", name): values for name, values in columns.vectors.items()},
         **{_file_name("bag", name): values for name, values in columns.bags.items()},
     }
+
+
+def _write_rows(folder: Path, manifest: TrainingManifest) -> None:
+    """List the row numbers by part and domain: a counting sort that goes on from chunk to chunk."""
+    split, domain = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("split", "domain"))
+    rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", np.int64, (manifest.rows,))
+    counts = np.array(manifest.domain_splits).T.ravel()
+    place = np.cumsum(counts) - counts
+    for start in range(0, manifest.rows, _INDEX_ROWS):
+        chunk = slice(start, start + _INDEX_ROWS)
+        group = split[chunk].astype(np.int64) * len(manifest.domains) + domain[chunk]
+        order = np.argsort(group, kind="stable")
+        found = np.bincount(group, minlength=len(counts))
+        before = np.cumsum(found) - found
+        rows[np.repeat(place - before, found) + np.arange(len(order))] = start + order
+        place += found
+    rows.flush()
 
 
 def _write_encoder(folder: Path, encoder: Encoder) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from mmlora.batch import Batch
-from mmlora.errors import UsageError
 from mmlora.models.ctr import CTRModel
-from mmlora.models.gate import load_balance
+from mmlora.names import Precision
+from mmlora.training.gradients import gradients_of, label_of
+
+__all__ = ["RowNumbers", "RowOrder", "SplitPart", "TrainingData", "label_of", "train_epoch"]
 
 RowNumbers = npt.NDArray[Any]
 SplitPart = Literal["train", "validation", "test"]
@@ -36,14 +37,25 @@ class TrainingData(Protocol):
         """Return rows, labels included."""
 
 
+class RowOrder(Protocol):
+    """Every training row once, in the order of an epoch."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def __getitem__(self, chosen: slice, /) -> RowNumbers:
+        """Return the row numbers at these places."""
+
+
 def train_epoch(
     model: CTRModel,
     optimizer: torch.optim.Optimizer,
     data: TrainingData,
-    order: RowNumbers,
+    order: RowOrder,
     batch_size: int,
     *,
     balance: float = 0.0,
+    precision: Precision = "float32",
 ) -> float:
     """Train on every row once, in the given order; return the mean loss, dropout and penalty included.
 
@@ -51,21 +63,16 @@ def train_epoch(
     """
     device = next(model.parameters()).device.type
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(order), batch_size):
-        batch = data.batch(order[start : start + batch_size]).to(device)
-        logits, gates = model.forward_with_gates(batch)
-        loss = F.binary_cross_entropy_with_logits(logits, label_of(batch))
-        if balance and gates:
-            loss = loss + balance * torch.stack([load_balance(weights) for weights in gates]).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach().double() * len(batch)
+    with gradients_of(model, precision=precision, balance=balance) as gradients:
+
+        def gather(start: int) -> Future[Batch]:
+            return gradients.submit(lambda: data.batch(order[start : start + batch_size]))
+
+        coming = gather(0)
+        for start in range(0, len(order), batch_size):
+            batch = coming.result().to(device)
+            if start + batch_size < len(order):
+                coming = gather(start + batch_size)
+            total += gradients(batch).double() * len(batch)
+            optimizer.step()
     return float(total) / len(order)
-
-
-def label_of(batch: Batch) -> Tensor:
-    """Return a batch's labels (``UsageError`` when it has none)."""
-    if batch.label is None:
-        raise UsageError("the training data's batches have no labels: encode the label column as well")
-    return batch.label

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mmlora.metrics import DomainMetrics, domain_metrics
@@ -37,11 +38,19 @@ class Evaluation:
         return {"split": self.split, **self.metrics.to_dict()}
 
 
-def evaluate(model: CTRModel, data: TrainingData, split: SplitPart, calibration: Calibration) -> Evaluation:
-    """Return the metrics of ``split``, pooled and by domain."""
+def evaluate(
+    model: CTRModel,
+    data: TrainingData,
+    split: SplitPart,
+    calibration: Calibration,
+    *,
+    user: npt.NDArray[Any] | None = None,
+) -> Evaluation:
+    """Return the metrics of ``split``, pooled and by domain; gauc too, given every row's user, ``[N]``."""
     rows = data.rows(split)
     logits, labels = predict(model, data, rows)
     domain = np.asarray(data.domain[rows], np.int64)
+    users = None if user is None else np.asarray(user[rows])
     # In float64, so that two logits that differ don't fall on one probability, and the AUC stays the model's.
     probability = calibration.apply(torch.from_numpy(logits).double(), torch.from_numpy(domain))
-    return Evaluation(split, domain_metrics(labels, probability.numpy(), domain))
+    return Evaluation(split, domain_metrics(labels, probability.numpy(), domain, users))

@@ -1,7 +1,7 @@
 """One loop for every phase: vectorised batches, Adam, early stopping on the metric that it is given.
 
-A batch is a slice of a seeded permutation of row numbers; there is no loader and no worker process. The same
-seed, machine and number of threads give the same weights.
+A batch is a slice of a seeded order of row numbers; there is no loader and no worker process. The same
+seed, machine and number of threads give the same weights, in one go or killed and called again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from torch import nn
 
 from mmlora.errors import UsageError
 from mmlora.models.ctr import CTRModel
+from mmlora.names import Precision
+from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
 from mmlora.training.epoch import RowNumbers, TrainingData, label_of, train_epoch
 from mmlora.training.observer import EpochRecord
-
-# Scoring a validation split needs no gradient, so larger blocks than a training batch are the faster ones.
-_PREDICT_ROWS = 16384
+from mmlora.training.order import ShuffledRows
+from mmlora.training.progress import Progress
+from mmlora.training.rows import blocks, scratch
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class TrainingOptions:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         faults = [
@@ -60,6 +63,8 @@ class TrainingOptions:
             faults.append(f"threads is {self.threads}: it must be 1 or more")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device {self.device!r} is unknown: use one of auto, cpu, cuda")
+        if self.precision not in ("float32", "bfloat16"):
+            faults.append(f"precision {self.precision!r} is unknown: use one of float32, bfloat16")
         if self.device == "cuda" and not torch.cuda.is_available():
             faults.append("device 'cuda' isn't there on this machine: use auto or cpu")
         if faults:
@@ -102,19 +107,26 @@ def reproducible(options: TrainingOptions, *key: int) -> Iterator[np.random.Gene
             torch.set_num_threads(threads)
 
 
-@torch.inference_mode()
+def predictions(
+    model: CTRModel, data: TrainingData, rows: RowNumbers
+) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Yield the logits and labels of ``rows`` block by block, each with its place among them."""
+    model.eval()
+    device = next(model.parameters()).device.type
+    for place, block in blocks(rows):
+        batch = data.batch(block)
+        with torch.inference_mode():
+            logits = model(batch.to(device)).cpu().numpy()
+        yield place, logits, label_of(batch).cpu().numpy()
+
+
 def predict(
     model: CTRModel, data: TrainingData, rows: RowNumbers
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return logits and labels of ``rows``, each ``[len(rows)]``."""
-    model.eval()
-    device = next(model.parameters()).device.type
-    logits, labels = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _PREDICT_ROWS):
-        batch = data.batch(rows[start : start + _PREDICT_ROWS])
-        stop = start + len(batch)
-        logits[start:stop] = model(batch.to(device)).cpu().numpy()
-        labels[start:stop] = label_of(batch).cpu().numpy()
+    """Return logits and labels of ``rows``, each ``[len(rows)]``; of many rows they lie in scratch files."""
+    logits, labels = scratch(len(rows), np.float32), scratch(len(rows), np.float32)
+    for place, *found in predictions(model, data, rows):
+        logits[place], labels[place] = found
     return logits, labels
 
 
@@ -128,9 +140,11 @@ def fit(
     higher_is_better: bool,
     learning_rate: float,
     dropout: bool,
+    balance: float = 0.0,
     options: TrainingOptions,
     generator: np.random.Generator,
     on_epoch: Callable[[EpochRecord], None],
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train ``parameters`` only, and leave the model with the best weights seen, the start's included.
 
@@ -143,33 +157,35 @@ def fit(
         higher_is_better: its direction.
         learning_rate: Adam's.
         dropout: whether hidden units are dropped in training.
+        balance: weight of the penalty on experts that are used unequally.
         options: batch size, epochs, patience, weight decay.
         generator: decides the order of rows.
-        on_epoch: told of every epoch.
+        on_epoch: told of every epoch, once it is in the checkpoint.
+        checkpoint: keeps every epoch; what it holds already is gone on from.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=options.weight_decay, fused=True)
-    sign = 1.0 if higher_is_better else -1.0
-    start_metric = best_metric = measure(model)
-    best, best_epoch = [parameter.detach().clone() for parameter in parameters], 0
-    history: list[EpochRecord] = []
-    for epoch in range(1, options.max_epochs + 1):
+    checkpoint = checkpoint or NoCheckpoint()
+    progress = Progress(parameters, optimizer, generator)
+    if not progress.restore(checkpoint.load()):
+        progress.start(measure(model))
+    while progress.epoch < options.max_epochs and progress.epochs_without_gain < options.patience:
         began = time.perf_counter()
         model.train(dropout)
-        loss = train_epoch(model, optimizer, data, generator.permutation(rows), options.batch_size)
+        order = ShuffledRows(rows, generator)
+        loss = train_epoch(
+            *(model, optimizer, data, order, options.batch_size),
+            balance=balance,
+            precision=options.precision,
+        )
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)
-        history.append(EpochRecord(epoch, loss, measure(model), speed))
-        on_epoch(history[-1])
-        if sign * (history[-1].metric - best_metric) > 0:
-            best_metric, best_epoch = history[-1].metric, epoch
-            best = [parameter.detach().clone() for parameter in parameters]
-        elif epoch - best_epoch >= options.patience:
-            break
-    with torch.no_grad():
-        for parameter, value in zip(parameters, best, strict=True):
-            parameter.copy_(value)
+        record = EpochRecord(progress.epoch + 1, loss, measure(model), speed)
+        progress.add(record, higher_is_better=higher_is_better)
+        checkpoint.save(progress.state())
+        on_epoch(record)
+    progress.keep_best()
     model.eval()
-    return Fit(start_metric, best_metric, best_epoch, tuple(history))
+    return Fit(progress.start_metric, progress.best_metric, progress.best_epoch, tuple(progress.history))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-PhaseName = Literal["backbone", "expert", "gate"]
+PhaseName = Literal["backbone", "expert", "gate", "joint"]
 MetricName = Literal["wauc", "auc", "logloss"]
 
 
@@ -16,7 +16,7 @@ class EpochRecord:
 
     Attributes:
         epoch: from 1.
-        train_loss: mean logloss over the epoch's training rows, dropout included.
+        train_loss: mean logloss over the epoch's training rows, dropout and the gate's penalty included.
         metric: the phase's metric on validation afterwards.
         rows_per_second: training rows a second, validation not counted.
     """
@@ -32,7 +32,7 @@ class PhaseReport:
     """What came of one phase.
 
     Attributes:
-        phase: ``backbone``, ``expert`` or ``gate``.
+        phase: ``backbone``, ``expert`` or ``gate``; ``joint`` trains all three at once.
         domain: the domain index of an expert; None for the phases over all domains.
         slot: which of the domain's experts it is.
         metric: what decided, on validation rows; higher is better, but for ``logloss``.

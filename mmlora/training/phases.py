@@ -15,16 +15,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmlora import metrics
 from mmlora.errors import DataError, UsageError
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.ctr import CTRModel, State
 from mmlora.models.spec import ModelSpec
+from mmlora.training.checkpoint import Checkpoint
+from mmlora.training.deciding import Validation
 from mmlora.training.epoch import RowNumbers, TrainingData
-from mmlora.training.loop import Fit, TrainingOptions, fit, predict, reproducible
-from mmlora.training.observer import MetricName, Observer, PhaseName, PhaseReport
+from mmlora.training.loop import Fit, TrainingOptions, fit, reproducible
+from mmlora.training.observer import Observer, PhaseName, PhaseReport
+from mmlora.training.rows import domains_of, of_domain
 
-_BACKBONE, _EXPERT, _GATE = 1, 2, 3  # first part of a phase's seed
+_BACKBONE, _EXPERT, _GATE, _JOINT = 1, 2, 3, 4  # first part of a phase's seed
+_FURTHER = 1  # last part of the seed of an expert that is trained further: other rows come first than before
 
 
 @dataclass(frozen=True)
@@ -50,41 +53,30 @@ class Expert:
     state: State
 
 
-@dataclass(frozen=True)
-class _Validation:
-    """The rows and the metric that decide a phase."""
-
-    data: TrainingData
-    rows: RowNumbers
-    metric: MetricName
-    note: str
-
-    def measure(self, model: CTRModel) -> float:
-        """Return the metric of the model as it is."""
-        logits, labels = predict(model, self.data, self.rows)
-        if self.metric == "logloss":
-            value = metrics.logloss(labels, 1 / (1 + np.exp(-logits.astype(np.float64))))
-        elif self.metric == "auc":
-            value = metrics.auc(labels, logits)
-        else:
-            value = metrics.wauc(labels, logits, self.data.domain[self.rows])
-        assert value is not None  # the metric was chosen by the labels
-        return value
-
-
 def train_backbone(
-    spec: ModelSpec, data: TrainingData, options: TrainingOptions, observer: Observer
+    spec: ModelSpec,
+    data: TrainingData,
+    options: TrainingOptions,
+    observer: Observer,
+    checkpoint: Checkpoint | None = None,
 ) -> PhaseResult:
     """Phase 1: train all but experts and gate on all domains; ``wauc`` decides.
+
+    Args:
+        spec: the model's.
+        data: all domains' rows.
+        options: how to train.
+        observer: told of every epoch.
+        checkpoint: keeps every epoch, to go on from after a stop; the caller clears it in the end.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
     """
-    rows, validation = data.rows("train"), _validation(data, "wauc", domain=None)
+    rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
     _need_rows(rows, validation.rows)
     with reproducible(options, _BACKBONE) as generator:
         model = build_model(spec).to(options.torch_device)
-        run = _Run("backbone", None, 0, rows, validation, options, observer)
+        run = _Run("backbone", None, 0, rows, validation, options, observer, checkpoint)
         report = run.train(
             model, list(model.backbone_parameters()), options.learning_rate, generator, dropout=True
         )
@@ -100,6 +92,8 @@ def train_expert(
     slot: int = 0,
     options: TrainingOptions,
     observer: Observer,
+    start: State | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> PhaseResult:
     """Phase 2, for one expert: train it alone on its domain's rows; that domain's ``auc`` decides.
 
@@ -111,19 +105,23 @@ def train_expert(
         slot: which of the domain's experts; each starts from other values.
         options: how to train.
         observer: told of every epoch.
+        start: an expert to train further; a fresh one when None.
+        checkpoint: as of the backbone.
 
     Raises:
         UsageError: the adaptation has no experts, or the domain isn't there.
     """
-    rows = _of_domain(data, data.rows("train"), domain)
-    validation = _validation(data, "auc", domain=domain)
+    rows = of_domain(data, data.rows("train"), domain)
+    validation = Validation.choose(data, "auc", domain=domain)
     # Alone, an expert counts in full for its domain, as in mlora; the gate's phase comes later.
     alone = replace(spec, adaptation="mlora") if spec.adaptation == "moe_mlora" else spec
-    with reproducible(options, _EXPERT, domain, slot) as generator:
+    with reproducible(options, _EXPERT, domain, slot, *([_FURTHER] if start else [])) as generator:
         model = build_model(alone, expert_domains=[domain])
         model.load_backbone(backbone)
+        if start is not None:
+            model.load_expert(0, start)
         model.to(options.torch_device)
-        run = _Run("expert", domain, slot, rows, validation, options, observer)
+        run = _Run("expert", domain, slot, rows, validation, options, observer, checkpoint)
         report = run.train(
             model,
             list(model.expert_parameters()),
@@ -141,6 +139,7 @@ def train_gate(
     data: TrainingData,
     options: TrainingOptions,
     observer: Observer,
+    checkpoint: Checkpoint | None = None,
 ) -> PhaseResult:
     """Phase 3: train the gate on all domains, backbone and experts frozen; ``wauc`` decides.
 
@@ -156,22 +155,69 @@ def train_gate(
             f"adaptation {spec.adaptation} with {len(experts)} experts has no gate to train: "
             "use moe_mlora and train an expert first"
         )
-    rows, validation = data.rows("train"), _validation(data, "wauc", domain=None)
+    rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
     _need_rows(rows, validation.rows)
     with reproducible(options, _GATE) as generator:
         model = assemble_model(
             spec, backbone=backbone, experts=[(expert.domain, expert.state) for expert in experts]
         )
-        gate = model.gate
-        assert gate is not None  # there are experts
-        seen = np.isin(np.arange(spec.num_domains), data.domain[rows])
-        gate.present.copy_(torch.from_numpy(seen))  # type: ignore[operator]
+        seen = domains_of(data, rows)
+        for gate in model.gates:
+            gate.present.copy_(torch.from_numpy(seen))  # type: ignore[operator]
         model.to(options.torch_device)
-        run = _Run("gate", None, 0, rows, validation, options, observer)
+        run = _Run("gate", None, 0, rows, validation, options, observer, checkpoint)
         report = run.train(
-            model, list(model.gate_parameters()), options.gate_learning_rate, generator, dropout=False
+            model,
+            list(model.gate_parameters()),
+            options.gate_learning_rate,
+            generator,
+            dropout=False,
+            balance=spec.balance,
         )
     return PhaseResult(model.gate_state(), report)
+
+
+def train_joint(
+    spec: ModelSpec,
+    expert_domains: Sequence[int],
+    data: TrainingData,
+    options: TrainingOptions,
+    observer: Observer,
+    checkpoint: Checkpoint | None = None,
+) -> PhaseResult:
+    """Train backbone, experts and gate together from scratch, on all domains: the control of the phases.
+
+    ``wauc`` decides, as in the other phases over all domains.
+
+    Args:
+        spec: the model's.
+        expert_domains: the domain index of each expert.
+        data: the rows.
+        options: how to train; every part has the backbone's learning rate.
+        observer: told of every epoch.
+        checkpoint: as of the backbone.
+
+    Returns:
+        All of the model's tensors.
+
+    Raises:
+        UsageError: the adaptation has no experts.
+        DataError: there are no training rows, or no validation rows.
+    """
+    rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
+    _need_rows(rows, validation.rows)
+    with reproducible(options, _JOINT) as generator:
+        model = build_model(spec, expert_domains=expert_domains).to(options.torch_device)
+        run = _Run("joint", None, 0, rows, validation, options, observer, checkpoint)
+        report = run.train(
+            model,
+            list(model.parameters()),
+            options.learning_rate,
+            generator,
+            dropout=True,
+            balance=spec.balance,
+        )
+    return PhaseResult({name: value.cpu().clone() for name, value in model.state_dict().items()}, report)
 
 
 @dataclass(frozen=True)
@@ -182,9 +228,10 @@ class _Run:
     domain: int | None
     slot: int
     rows: RowNumbers
-    validation: _Validation
+    validation: Validation
     options: TrainingOptions
     observer: Observer
+    checkpoint: Checkpoint | None = None
 
     def train(
         self,
@@ -194,6 +241,7 @@ class _Run:
         generator: np.random.Generator,
         *,
         dropout: bool,
+        balance: float = 0.0,
     ) -> PhaseReport:
         """Train and report; without rows to train or decide on, leave the model as it is."""
         began = time.perf_counter()
@@ -211,9 +259,11 @@ class _Run:
                 higher_is_better=self.validation.metric != "logloss",
                 learning_rate=learning_rate,
                 dropout=dropout,
+                balance=balance,
                 options=self.options,
                 generator=generator,
                 on_epoch=lambda record: self.observer.epoch(self.phase, self.domain, record),
+                checkpoint=self.checkpoint,
             )
         report = self._report(result, time.perf_counter() - began)
         self.observer.phase_end(report)
@@ -243,31 +293,6 @@ class _Run:
             rows=len(self.rows),
             note=note,
         )
-
-
-def _validation(data: TrainingData, metric: MetricName, *, domain: int | None) -> _Validation:
-    """Choose what decides: the metric asked for, or logloss where the labels are all of one class."""
-    rows = data.rows("validation")
-    if domain is not None:
-        rows = _of_domain(data, rows, domain)
-    if _decidable(data, rows, by_domain=metric == "wauc"):
-        return _Validation(data, rows, metric, "")
-    note = f"validation rows hold one class of label, so logloss decided instead of {metric}"
-    return _Validation(data, rows, "logloss", note)
-
-
-def _decidable(data: TrainingData, rows: RowNumbers, *, by_domain: bool) -> bool:
-    if not len(rows):
-        return True
-    label = data.batch(rows).label
-    assert label is not None
-    group = data.domain[rows] if by_domain else np.zeros(len(rows), np.int64)
-    return metrics.wauc(label.numpy(), np.zeros(len(rows)), group) is not None
-
-
-def _of_domain(data: TrainingData, rows: RowNumbers, domain: int) -> RowNumbers:
-    own: RowNumbers = rows[np.asarray(data.domain[rows]) == domain]
-    return own
 
 
 def _need_rows(train: RowNumbers, validation: RowNumbers) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mmlora.schema import DomainVerdict, Id
-from mmlora.warehouse.database import clock
+from mmlora.warehouse.database import clock, hold
 from mmlora.warehouse.tables import Tables
 
 
@@ -41,6 +41,7 @@ def promote(
     metrics: Mapping[str, Any],
 ) -> Promotion:
     """Append a decision."""
+    hold(connection, "promotions")  # so that `register` sees a decision made at the same moment
     row = connection.execute(
         sa.insert(tables.promotions)
         .values(
@@ -55,6 +56,39 @@ def promote(
         .returning(*tables.promotions.c)
     ).one()
     return Promotion(**row._mapping)
+
+
+def register(
+    connection: sa.Connection,
+    tables: Tables,
+    *,
+    model_version: str,
+    who: str,
+    metrics: Mapping[str, Any],
+) -> Promotion:
+    """Decide what a new model is for all domains: the first is ``champion``, a later one ``challenger``.
+
+    Two first models at the same moment wait for each other, so one of them is the champion. A model that is
+    either already keeps the decision that made it so.
+    """
+    hold(connection, "promotions")
+    champion, challenger = (
+        promotions(connection, tables, alias=alias, domain=None, limit=1)
+        for alias in ("champion", "challenger")
+    )
+    for newest in (*champion, *challenger):
+        if newest.model_version == model_version:
+            return newest
+    return promote(
+        connection,
+        tables,
+        domain=None,
+        model_version=model_version,
+        alias="challenger" if champion else "champion",
+        who=who,
+        why="newly trained" if champion else "the first model",
+        metrics=metrics,
+    )
 
 
 def promotions(

@@ -201,17 +201,12 @@ def end(
     _change(connection, tables, load, OPEN, **values)
 
 
-def refuse_closed(load: Load) -> None:
-    """Raise when a load came to an end without being published.
-
-    Raises:
-        TransientError: it failed, was given up or rejected; a new load may do better.
-    """
-    if load.state in ("failed", "rejected"):
-        raise TransientError(
-            f"load {load.load_id} of domain {load.domain_id!r}, {load.score_date}, is {load.state} "
-            f"({load.reason}): score the date again, which begins a new load"
-        )
+def why_closed(load: Load) -> str:
+    """Say why a load came to an end without being published, and what to do."""
+    return (
+        f"load {load.load_id} of domain {load.domain_id!r}, {load.score_date}, is {load.state} "
+        f"({load.reason}): score the date again, which begins a new load"
+    )
 
 
 def _change(
@@ -226,7 +221,8 @@ def _change(
     if changed.rowcount == 1:
         return
     current = find(connection, tables, load.load_key)
-    refuse_closed(current)
+    if current.state in ("failed", "rejected"):  # its process was thought dead: another try begins a new load
+        raise TransientError(why_closed(current))
     raise UsageError(
         f"load {load.load_id} is {current.state}; this can be done to a load that is {' or '.join(allowed)}"
     )

@@ -22,7 +22,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from mmlora.errors import DataError, TransientError, UsageError
+from mmlora.errors import CheckError, DataError, TransientError, UsageError
 from mmlora.schema import Id, IdTypes
 from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database, clock, hold, is_duplicate_key
@@ -102,7 +102,7 @@ def publications(
 def _prepare(database: Database, tables: Tables, load: Load) -> Load:
     with database.writing() as connection:
         current = loads.find(connection, tables, load.load_key, lock=True)
-        loads.refuse_closed(current)
+        _refuse_closed(current)
         if current.state == "running":
             raise UsageError(f"load {load.load_id} is still running: stage and audit it before publishing")
         if current.state == "staged" and _newer(connection, tables, current):
@@ -111,6 +111,12 @@ def _prepare(database: Database, tables: Tables, load: Load) -> Load:
             loads.beat(connection, tables, current)
             connection.execute(sa.delete(tables.scores).where(*_rows_of(tables, current)))
         return current
+
+
+def _refuse_closed(load: Load) -> None:
+    """Refuse a load that failed, was given up or rejected: publishing it again would be refused as well."""
+    if load.state in ("failed", "rejected"):
+        raise CheckError(f"publication of load {load.load_id}", [loads.why_closed(load)])
 
 
 def _published_by_another(database: Database, tables: Tables, load: Load) -> Load:
@@ -130,7 +136,7 @@ def _finish(database: Database, tables: Tables, load: Load) -> Load:
     with database.writing() as connection:
         hold(connection, "load", load.domain_id, load.score_date)
         current = loads.find(connection, tables, load.load_key, lock=True)
-        loads.refuse_closed(current)
+        _refuse_closed(current)
         if current.state != "staged":  # another process published the same load meanwhile
             return current
         counted = connection.execute(

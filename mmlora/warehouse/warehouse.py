@@ -142,7 +142,8 @@ class Warehouse:
             UsageError: the load isn't staged.
             DataError: the files hold rows that aren't the load's, or not fit to publish.
             ContractError: the files' columns differ from ``scores_schema``.
-            TransientError: the load was given up, or the rows written aren't as many as were staged.
+            CheckError: the load failed, was given up or rejected: only a new load can be published.
+            TransientError: the rows written aren't as many as were staged.
         """
         return publish.publish(self.database, self._tables, self.ids, load, files, self._writer)
 
@@ -242,6 +243,18 @@ class Warehouse:
                 who=who,
                 why=why,
                 metrics=metrics or {},
+            )
+
+    def register(
+        self, model_version: str, *, who: str, metrics: Mapping[str, Any] | None = None
+    ) -> Promotion:
+        """Make a new model the champion of all domains when there is none, else the challenger.
+
+        In one transaction, so of two first models one is the champion; the same model again changes nothing.
+        """
+        with self.database.writing() as connection:
+            return decisions.register(
+                connection, self._tables, model_version=model_version, who=who, metrics=metrics or {}
             )
 
     def promotions(

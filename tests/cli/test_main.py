@@ -64,6 +64,8 @@ def test_importing_pulls_in_nothing_heavy(module: str) -> None:
         (("data", "import", "broken.parquet"), 1, "broken.parquet"),
         (("train", "--as-of", "2001-01-01", "--backbone", "mlp"), 2, "wdl"),
         (("no-such-verb",), 2, "no-such-verb"),
+        (("read", "--domain", "news", "--output", "scores.csv"), 2, "--output goes with --format csv"),
+        (("read", "--domain", "news", "--json", "--format", "csv"), 2, "give one of them"),
     ],
 )
 def test_wrong_use_says_so_in_one_line(

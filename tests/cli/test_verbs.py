@@ -9,10 +9,13 @@ from typing import Any
 
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
+import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.train import print_training
+from mmlora.pipeline.workspace import open_workspace
 
 
 def _run(*arguments: Any) -> Result:
@@ -32,6 +35,10 @@ def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
 
     one_user = _run("read", "--domain", "news", "--user", "u01", "--format", "csv").stdout
     assert csv.read_csv(io.BytesIO(one_user.encode())).column("position").to_pylist() == [1, 2, 3]
+    rows = json.loads(_run("read", "--domain", "news", "--user", "u01", "--json").stdout)
+    assert [row["position"] for row in rows] == [1, 2, 3]
+    assert {row["score_date"] for row in rows} == {"2001-04-09"}
+    assert json.loads(_run("read", "--domain", "news", "--user", "nobody", "--json").stdout) == []
     path = tmp_path / "scores.parquet"
     _run("read", "--domain", "news", "--format", "parquet", "--output", path)
     news = next(load for load in scored["loads"] if load["domain_id"] == "news")
@@ -39,3 +46,29 @@ def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
 
     plan = _run("backfill", "--domain", "rare", "--start", "2001-04-07", "--end", "2001-04-09", "--plan")
     assert "keep" in plan.output, "the date that is published already"
+
+
+def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
+    training = ("train", "--as-of", "2001-04-03", "--features", "ids", "--rank", "0.25", "--device", "cpu")
+    output = _run(*training, "--gate-per-layer", "--balance", "0.01", "--json").stdout
+    first = json.loads(output)["model_version"]
+    spec = open_workspace().bundles.load(first).manifest.spec
+    assert (spec["rank"], spec["gate_per_layer"], spec["balance"]) == (0.25, True, 0.01)
+    alone = _run("train", "experts", "--as-of", "2001-04-08", "--domain", "news", "--base", "champion").output
+    assert "is the challenger" in alone
+    assert "before" in alone and "macro_auc" in alone
+    assert "parts exchanged: expert:news:0; the other 5 are the same by hash" in alone
+    assert "share the experts of news through the gate, with weight: " in alone
+    second = json.loads(_run("status", "--json").stdout)["models"][0]["model_version"]
+    swapped = _run("swap", "--domain", "news", "--from", second).output
+    assert f"is the champion of all domains (was {first})" in swapped
+
+
+def test_domains_without_an_auc_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    pooled = {"gauc": None, "logloss": 0.5, "ne": 0.9, "calibration": 1.0, "ece": 0.01}
+    metrics = {"wauc": 0.8, "macro_auc": 0.7, "pooled": pooled, "without_auc": ["rare", "7"]}
+    print_training({"phases": [], "metrics": {"gate": metrics}})
+    printed = capsys.readouterr().out
+    assert "0.7000" in printed and "0.0100" in printed
+    assert "auc is undefined for 2 domains whose test rows are of one class" in printed
+    assert "rare, 7" in printed

@@ -29,14 +29,29 @@ def test_a_folded_model_has_no_experts_and_scores_the_same(
 
 
 @ALL_BACKBONES
+@pytest.mark.parametrize(
+    "options", [{"gate_per_layer": True}, {"gate_top_k": 2}, {"gate_per_layer": True, "gate_top_k": 1}]
+)
+def test_every_gate_of_the_domain_alone_folds(make_spec, make_batch, make_model, backbone, options):
+    model = make_model(make_spec(backbone=backbone, rank=0.3, **options))
+    for domain, batch in batches(make_batch).items():
+        folded = fold(model, domain)
+        assert folded.gate is None
+        torch.testing.assert_close(folded(batch), model(batch), rtol=1e-5, atol=1e-5)
+
+
+@ALL_BACKBONES
 @pytest.mark.parametrize("adaptation", ["mlora", "moe_mlora"])
 @pytest.mark.parametrize("gate", ["domain", "sample", "both"])
+@pytest.mark.parametrize("per_layer", [False, True])
 def test_a_domain_absent_at_training_folds_to_the_backbone_exactly(
-    make_spec, make_batch, make_model, backbone, adaptation, gate
+    make_spec, make_batch, make_model, backbone, adaptation, gate, per_layer
 ):
-    model = make_model(make_spec(backbone=backbone, adaptation=adaptation, gate=gate))
+    spec = make_spec(backbone=backbone, adaptation=adaptation, gate=gate, gate_per_layer=per_layer)
+    model = make_model(spec)
     if adaptation == "moe_mlora":
-        model.gate.present[3] = 0.0  # no rows when the gate was trained
+        for one in model.gates:
+            one.present[3] = 0.0  # no rows when the gate was trained
     alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
     for domain in (-1, 3):
         folded, batch = fold(model, domain), make_batch(40, domains=(domain,))
@@ -46,8 +61,11 @@ def test_a_domain_absent_at_training_folds_to_the_backbone_exactly(
 
 @ALL_BACKBONES
 @pytest.mark.parametrize("gate", ["sample", "both"])
-def test_a_gate_that_sees_the_sample_keeps_its_experts(make_spec, make_batch, make_model, backbone, gate):
-    model = make_model(make_spec(backbone=backbone, gate=gate))
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_a_gate_that_sees_the_sample_keeps_its_experts(
+    make_spec, make_batch, make_model, backbone, gate, per_layer
+):
+    model = make_model(make_spec(backbone=backbone, gate=gate, gate_per_layer=per_layer))
     for domain, batch in batches(make_batch).items():
         folded = fold(model, domain)
         assert (folded.gate is None) == (domain == -1)

@@ -4,7 +4,7 @@ import torch
 from mmlora.models.lora import MoELoRALinear
 
 
-def layer(experts: int = 3, rank: int = 2, out: int = 5, alpha: float = 4.0) -> MoELoRALinear:
+def layer(experts: int = 3, rank: float = 2, out: int = 5, alpha: float = 4.0) -> MoELoRALinear:
     torch.manual_seed(0)
     made = MoELoRALinear(7, out, num_experts=experts, rank=rank, alpha=alpha)
     with torch.no_grad():
@@ -28,6 +28,18 @@ def test_a_narrow_output_takes_a_lower_rank_and_keeps_the_scale():
     x, gates = torch.randn(2, 7), torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
     change = x @ made.lora_a[0] @ made.lora_b[0] + made.lora_c[0]
     torch.testing.assert_close(made(x, gates) - made(x, None), 2.0 * change, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("share", "out", "rank"), [(0.5, 5, 2), (0.3, 20, 2), (0.9, 20, 6), (0.01, 20, 1), (0.5, 1, 1)]
+)
+def test_a_share_of_the_width_gives_every_layer_its_own_rank_and_scale(share, out, rank):
+    made = layer(rank=share, out=out, alpha=6.0)
+    assert made.lora_a.shape == (3, 7, rank)
+    assert made.lora_b.shape == (3, rank, out)
+    x, gates = torch.randn(4, 7), torch.tensor([[0.0, 1.0, 0.0]] * 4)
+    change = x @ made.lora_a[1] @ made.lora_b[1] + made.lora_c[1]
+    torch.testing.assert_close(made(x, gates) - made(x, None), 6.0 / rank * change, rtol=1e-4, atol=1e-4)
 
 
 def test_without_experts_it_is_a_linear_layer():

@@ -7,8 +7,9 @@ from mmlora.errors import ContractError
 from mmlora.models.builder import assemble_model, build_model
 
 
-def test_every_parameter_belongs_to_exactly_one_part(make_spec):
-    model = build_model(make_spec(gate="both"), expert_domains=[0, 1])
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_every_parameter_belongs_to_exactly_one_part(make_spec, per_layer):
+    model = build_model(make_spec(gate="both", gate_per_layer=per_layer), expert_domains=[0, 1])
     parts = [model.backbone_parameters(), model.expert_parameters(), model.gate_parameters()]
     ids = [id(parameter) for part in parts for parameter in part]
     assert len(ids) == len(set(ids)) == len(list(model.parameters()))
@@ -49,10 +50,21 @@ def test_a_part_of_another_shape_is_refused_and_changes_nothing(make_spec, make_
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_a_gate_of_experts_in_another_order_is_refused(make_spec, make_model):
-    gate = make_model(make_spec(), (0, 1, 2)).gate_state()
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_a_gate_of_experts_in_another_order_is_refused(make_spec, make_model, per_layer):
+    spec = make_spec(gate_per_layer=per_layer)
+    gate = make_model(spec, (0, 1, 2)).gate_state()
     with pytest.raises(ContractError, match=r"\(0, 1, 2\).*\(1, 0, 2\)"):
-        make_model(make_spec(), (1, 0, 2)).load_gate(gate)
+        make_model(spec, (1, 0, 2)).load_gate(gate)
+
+
+def test_a_gate_a_layer_is_stored_whole_and_is_no_gate_for_all(make_spec, make_model):
+    per_layer = make_model(make_spec(gate="both", gate_per_layer=True))
+    state = per_layer.gate_state()
+    assert [tuple(state[f"{layer}.table"].shape) for layer in range(3)] == [(4, 3)] * 3
+    assert [len(state[f"{layer}.weight"]) for layer in range(3)] == [per_layer.backbone.output_dim, 16, 8]
+    with pytest.raises(ContractError, match="gate: its tensors are not this model's"):
+        make_model(make_spec(gate="both")).load_gate(state)
 
 
 def test_a_model_without_a_trained_gate_refuses_one(make_spec, make_model):

@@ -105,10 +105,19 @@ def test_all_pairs_equal_the_whole_model(make_wide, backbone, adaptation):
 
 
 @ALL_BACKBONES
-@pytest.mark.parametrize("gate", ["sample", "both"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gate": "sample"},
+        {"gate": "both"},
+        {"gate": "sample", "gate_per_layer": True},
+        {"gate": "both", "gate_per_layer": True, "gate_top_k": 2},
+        {"gate": "domain", "gate_per_layer": True, "gate_top_k": 2},
+    ],
+)
 @torch.inference_mode()
-def test_a_gate_that_sees_the_sample_is_asked_for_every_pair(make_wide, backbone, gate):
-    model, (users, items) = make_wide(backbone=backbone, gate=gate), sides()
+def test_gates_of_every_kind_score_pairs_as_the_whole_model(make_wide, backbone, options):
+    model, (users, items) = make_wide(backbone=backbone, **options), sides()
     found = compiled(model, 2, users, items)
     expected = model(whole(users, items, 2))
     torch.testing.assert_close(found[0].logits(GRID, *found[1:]), expected, rtol=1e-5, atol=1e-5)

@@ -15,6 +15,7 @@ import torch
 from mmlora.encoding import Encoder
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import FeatureContract, FeatureField
+from mmlora.training import dataset
 from mmlora.training.dataset import Chunk, TrainingSet, user_codes
 
 
@@ -102,6 +103,17 @@ def test_splits_part_the_rows_and_the_manifest_counts_them(tmp_path, encoder, ta
     assert manifest.domain_splits[1][0] == int((data.domain[parts[0]] == 1).sum())
     assert (manifest.positives, manifest.fingerprint, manifest.info) == (100, "f", {"as_of": "2001-01-01"})
     assert manifest.contract == CONTRACT and data.domains == ["a", "b"] and data.num_domains == 2
+
+
+@pytest.mark.parametrize("at_once", [7, 1 << 20])
+def test_rows_of_a_split_are_arranged_by_domain_in_a_file(tmp_path, encoder, table, monkeypatch, at_once):
+    monkeypatch.setattr(dataset, "_INDEX_ROWS", at_once)
+    data = write(tmp_path / "set", encoder, table)
+    for name, number in (("train", 0), ("validation", 1), ("test", 2)):
+        own = np.flatnonzero(data.split == number)
+        expected = own[np.argsort(data.domain[own], kind="stable")]
+        np.testing.assert_array_equal(data.rows(name), expected)
+        assert not data.rows(name).flags.owndata
 
 
 def test_the_encoder_comes_back(tmp_path, encoder, table):

@@ -33,3 +33,15 @@ def test_an_empty_split_has_no_metrics(data, make_training_spec):
     result = evaluate(model, data, "test", Calibration(domain_shifts=(0.0, 0.0, 0.0)))
     assert result.wauc is None
     assert result.metrics.pooled.rows == 0 and result.metrics.pooled.logloss is None
+
+
+def test_with_users_there_is_a_gauc(data, make_training_spec):
+    model = build_model(make_training_spec(adaptation="none"))
+    calibration, rows = Calibration(domain_shifts=(0.0, 0.0, 0.0)), data.rows("test")
+    user = np.arange(len(data.domain)) % 5
+    result = evaluate(model, data, "test", calibration, user=user)
+    logits, labels = predict(model, data, rows)
+    aucs = [roc_auc_score(labels[user[rows] == u], logits[user[rows] == u]) for u in range(5)]
+    sizes = np.bincount(user[rows])
+    assert result.metrics.pooled.gauc == pytest.approx(np.average(aucs, weights=sizes))
+    assert evaluate(model, data, "test", calibration).metrics.pooled.gauc is None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 
 from mmlora.schema import DomainVerdict
+from mmlora.warehouse import decisions
+from mmlora.warehouse.warehouse import Warehouse
 
 DAY = date(2000, 12, 31)
 
@@ -43,3 +48,34 @@ def test_a_verdict_is_stored_once_a_domain_and_day(warehouse):
     warehouse.record_verdicts([])
     assert warehouse.verdicts(DAY) == [rich, absent]
     assert warehouse.verdicts(date(2000, 1, 1)) == []
+
+
+def test_the_first_model_is_the_champion_and_a_later_one_the_challenger(warehouse):
+    first = warehouse.register("v1", who="me", metrics={"gate": 0.8})
+    assert (first.alias, first.why, first.domain_id) == ("champion", "the first model", None)
+    second = warehouse.register("v2", who="me")
+    assert (second.alias, second.why) == ("challenger", "newly trained")
+    assert warehouse.register("v1", who="me").id == first.id, "a retry finds the decision that it made"
+    assert warehouse.register("v2", who="me").id == second.id
+    warehouse.promote(None, "v2", alias="champion", who="me", why="better")
+    assert warehouse.register("v2", who="me").alias == "champion"
+
+
+def test_of_two_first_models_at_once_one_is_the_champion(warehouse, url):
+    """Each on a connection of its own, the one's transaction open while the other begins."""
+    started, names = threading.Event(), warehouse._tables
+
+    def other():
+        with Warehouse.open(url) as second:
+            started.set()
+            return second.register("v2", who="you").alias
+
+    with ThreadPoolExecutor(1) as pool:
+        with warehouse.database.writing() as connection:
+            first = decisions.register(connection, names, model_version="v1", who="me", metrics={})
+            waiting = pool.submit(other)
+            started.wait(10)
+            time.sleep(0.2)
+            assert not waiting.done()
+        assert (first.alias, waiting.result(30)) == ("champion", "challenger")
+    assert warehouse.current("champion") == "v1"

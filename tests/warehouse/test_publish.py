@@ -7,7 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
-from mmlora.errors import ContractError, DataError, TransientError, UsageError
+from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
 
 
 def test_a_staged_load_is_seen_only_when_published(desk):
@@ -96,8 +96,13 @@ def test_a_load_that_is_not_staged_is_refused(desk):
 
     rejected, files = desk.stage(desk.rows(1))
     desk.warehouse.reject(rejected, "constant scores", {"audit": "failed"})
-    with pytest.raises(TransientError, match="constant scores"):
+    with pytest.raises(CheckError, match="constant scores"):  # another try would be refused as well
         desk.warehouse.publish(rejected, files)
+
+    given_up, files = desk.stage(desk.rows(1))
+    desk.warehouse.fail(given_up, "given up: its process fell silent")
+    with pytest.raises(CheckError, match="which begins a new load"):
+        desk.warehouse.publish(given_up, files)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class PairModel:
 
 def _plan(model: CTRModel, layout: Layout, domain: int) -> SidePlan:
     split = _split(model.backbone, layout)
-    # A gate that sees the sample weighs the experts of every layer by the whole of the tower's input.
+    # A gate that sees the sample weighs the experts of every layer by the whole of a layer's input.
     if split is None or model.gate is not None:
         return DirectPlan(model, layout, domain=domain)
     return SplitPlan(split, model.tower)

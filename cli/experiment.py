@@ -1,0 +1,72 @@
+"""``mmlora experiment``: run a grid of cells, report on it, tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import JsonFlag, note, print_json, print_table, progress_bar
+
+app = typer.Typer(
+    help="Compare backbones, adaptations and controls over data sets and seeds.", no_args_is_help=True
+)
+FileArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file: see experiments/.")]
+
+
+@app.command()
+def run(
+    file: FileArgument,
+    workers: Annotated[int, typer.Option(help="Cells run at once; the cores are divided among them.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the cells of an experiment that aren't done yet; stop and start it as you like.
+
+    Example: mmlora experiment run experiments/gender.toml --workers 2
+    """
+    from mmlora.experiments.run import run_experiment
+
+    tell = (lambda line: None) if as_json else note
+    with progress_bar(quiet=as_json) as progress:
+        result = run_experiment(file, workers=workers, progress=progress, tell=tell)
+    if as_json:
+        print_json(result)
+    else:
+        _print_run(result)
+    if result["failures"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    file: FileArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the pages go; the experiment's folder when left out.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write what an experiment found, as Markdown and as one HTML page.
+
+    Example: mmlora experiment report experiments/gender.toml --output reports
+    """
+    from mmlora.experiments.run import report_experiment
+
+    pages = report_experiment(file, output)
+    if as_json:
+        print_json({"pages": pages})
+    else:
+        for page in pages:
+            typer.echo(str(page))
+
+
+def _print_run(result: dict[str, Any]) -> None:
+    rows = result["results"]
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    varying = [c for c in columns if len({str(row.get(c)) for row in rows}) > 1 or c in ("arm", "wauc")]
+    if rows:
+        print_table("test split", varying, [[row.get(name) for name in varying] for row in rows])
+    for failure in result["failures"]:
+        note(f"failed: {failure['cell']}: {failure['why']}")
+    done = len(rows)
+    typer.echo(f"{done} of {result['cells']} cells are done, {result['ran']} of them now: {result['folder']}")

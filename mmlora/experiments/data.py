@@ -1,0 +1,175 @@
+"""An experiment's data: made once by the pipeline's own verbs, in workspaces of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.plan import Experiment
+from mmlora.pipeline.importing import import_movielens, import_synthetic, import_taobao
+from mmlora.pipeline.training_set import build_training_set, read_rows
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace
+from mmlora.schema import EVENT_TIMESTAMP, fingerprint
+from mmlora.settings import TrainingSettings, load_settings
+
+if TYPE_CHECKING:
+    from mmlora.training.dataset import TrainingSet
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A training set of an experiment; plain values, so that it travels between processes.
+
+    Attributes:
+        home: the folder of the workspace that holds it.
+        training_set_id: its name there.
+        as_of: the date that it was built for.
+    """
+
+    home: Path
+    training_set_id: str
+    as_of: date
+
+
+def workspace_at(home: Path, threads: int | None = None) -> Workspace:
+    """Open a workspace at a folder, all of it embedded there, with the settings of the current one."""
+    settings = load_settings(home=home)
+    training = settings.training.model_copy(update={"threads": threads or settings.training.threads})
+    own = {"warehouse_url": "", "feast_registry_url": "", "training": training}
+    return open_workspace(settings.model_copy(update=own))
+
+
+def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Progress) -> Rows:
+    """Make a cell's data and training set, or find them.
+
+    Raises:
+        MmloraError: the data can't be had, or there is nothing to train on.
+    """
+    source, definition = experiment.sources[cell.data], experiment.definition(cell)
+    home = folder / source.folder_name(cell.settings)
+    workspace = workspace_at(home)
+    as_of = _import(workspace, definition)
+    settings = experiment.training_settings(cell)
+    built = build_training_set(workspace, as_of, settings, progress, left_out=())
+    return Rows(home, built, as_of)
+
+
+def _import(workspace: Workspace, definition: Mapping[str, Any]) -> date:
+    """Import the data unless it is there; return the day after its last."""
+    done = workspace.home / "imported.json"
+    with FileLock(workspace.home / ".import.lock"):
+        if not done.exists():
+            _fill(workspace, definition)
+            if definition["source"] == "workspace":
+                as_of = definition["as_of"]
+            else:
+                as_of = max(workspace.store.days()) + timedelta(days=1)
+            text = json.dumps({**definition, "as_of": as_of}, indent=1, default=str)
+            partial = done.with_suffix(".partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(done)
+    return date.fromisoformat(json.loads(done.read_text(encoding="utf-8"))["as_of"])
+
+
+def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
+    arguments = {name: value for name, value in definition.items() if name != "source"}
+    if "path" in arguments:
+        arguments["path"] = Path(arguments["path"])
+    match definition["source"]:
+        case "movielens":
+            import_movielens(**arguments, workspace=workspace)
+        case "synthetic":
+            import_synthetic(**arguments, workspace=workspace)
+        case "taobao":
+            import_taobao(**arguments, workspace=workspace)
+        case _:
+            current = open_workspace()
+            current.store.ids  # noqa: B018  says "import data first"
+            workspace.offline.symlink_to(current.offline, target_is_directory=True)
+
+
+def open_rows(rows: Rows) -> TrainingSet:
+    """Open the training set."""
+    from mmlora.training.dataset import TrainingSet
+
+    return TrainingSet.open(workspace_at(rows.home).training_set_folder(rows.training_set_id))
+
+
+def write_test_rows(folder: Path, training_set: TrainingSet) -> str:
+    """Write the test rows' columns, and what their domains are; return their ``data_key``.
+
+    Training sets of other features but the same split have the same test rows, and so the same key.
+    """
+    rows = training_set.rows("test")
+    columns: dict[str, npt.NDArray[Any]] = {
+        "label": np.asarray(training_set.label[rows], np.int8),
+        "domain": np.asarray(training_set.domain[rows], np.int32),
+        "user": np.asarray(training_set.user[rows], np.int32),
+    }
+    domains = _domains(training_set)
+    content = {name: values.tobytes().hex() for name, values in columns.items()}
+    data_key = fingerprint({**content, "domains": domains})[:16]
+    target = folder / "data" / data_key
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / ".lock"):
+        if not (target / "domains.json").exists():
+            target.mkdir(exist_ok=True)
+            for name, values in columns.items():
+                np.save(target / f"{name}.npy", values)
+            partial = target / ".domains.json"
+            partial.write_text(json.dumps({"domains": domains}, indent=1), encoding="utf-8")
+            partial.replace(target / "domains.json")  # last: a folder that has it is whole
+    return data_key
+
+
+def _domains(data: TrainingSet) -> list[dict[str, Any]]:
+    """Name and size of each domain: its training rows, and the users, items and positives among them."""
+    train, test = data.rows("train"), data.rows("test")
+    item = data.batch(train).categorical[:, _item_column(data)].numpy()
+    domain, label, user = (np.asarray(column[train]) for column in (data.domain, data.label, data.user))
+    tested = np.bincount(data.domain[test], minlength=data.num_domains)
+    described = []
+    for index, name in enumerate(data.domains):
+        own = domain == index
+        users, items, rows = len(np.unique(user[own])), len(np.unique(item[own])), int(own.sum())
+        described.append(
+            {
+                "name": str(name),
+                "train_rows": rows,
+                "test_rows": int(tested[index]),
+                "positives": int(label[own].sum()),
+                "users": users,
+                "items": items,
+                "density": rows / (users * items) if rows else 0.0,
+            }
+        )
+    return described
+
+
+def _item_column(data: TrainingSet) -> int:
+    names = [field.name for field in data.manifest.contract.fields if field.kind == "categorical"]
+    return names.index("item_id")
+
+
+def true_probability(rows: Rows, training_set: TrainingSet, settings: TrainingSettings) -> Any | None:
+    """Return the probability that each test row's label was drawn with, ``[N]``; None if unknown."""
+    import pyarrow.parquet as pq
+
+    workspace = workspace_at(rows.home)
+    file = workspace.home / "synthetic" / "truth.parquet"
+    if not file.exists():
+        return None
+    truth = pq.read_table(file, columns=[EVENT_TIMESTAMP, "probability"])
+    moment = read_rows(workspace, rows.as_of, settings)[EVENT_TIMESTAMP].cast("int64").to_numpy()
+    # Made-up rows have a moment each, and the truth is in the order of time.
+    place = np.searchsorted(truth[EVENT_TIMESTAMP].cast("int64").to_numpy(), moment)
+    return truth["probability"].to_numpy()[place][training_set.rows("test")]

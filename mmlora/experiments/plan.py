@@ -1,0 +1,159 @@
+"""From a TOML file to the cells of an experiment: everything wrong with the file is said at once.
+
+::
+
+    title = "..."
+    description = "..."
+    [data.gender]                 # one or more data sets, see source.py
+    source = "movielens"
+    domain_by = "gender"
+    [grid]                        # or several [[grids]]; every combination is a cell
+    backbone = ["wdl", "dcn"]
+    arm = ["pooled_domain", "mlora", "moe_mlora"]
+    seed = [0, 1, 2]
+    [grid.settings]               # further axes: training settings by name
+    rank = [4, 8]
+    [settings]                    # training settings that are the same for all cells
+    embedding_dim = 8
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mmlora.errors import UsageError
+from mmlora.experiments.cell import NEEDS, Cell
+from mmlora.experiments.grid import SETTINGS, check_names, read_cells, read_table
+from mmlora.experiments.source import Source, read_source
+from mmlora.schema import fingerprint
+from mmlora.settings import TrainingSettings
+
+_KEYS = ("title", "description", "data", "grid", "grids", "settings", "tune")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file that was read and found right.
+
+    Attributes:
+        name: the file's stem: the experiment's folder and its name in MLflow.
+        title: of the report.
+        description: of the report.
+        sources: the data sets by name.
+        settings: training settings of all cells.
+        cells: each once, in the order of the file.
+        tune: the ``[tune]`` table.
+    """
+
+    name: str
+    title: str
+    description: str
+    sources: Mapping[str, Source]
+    settings: Mapping[str, Any]
+    cells: tuple[Cell, ...]
+    tune: Mapping[str, Any] = field(default_factory=dict)
+
+    def training_settings(self, cell: Cell) -> TrainingSettings:
+        """Return a cell's training settings, the seed and the split included."""
+        return _training_settings(cell, self.settings, self.sources[cell.data])
+
+    def definition(self, cell: Cell) -> dict[str, Any]:
+        """Return all that makes a cell's data."""
+        return self.sources[cell.data].definition(cell.settings)
+
+    def key(self, cell: Cell) -> str:
+        """Return the name of a cell's folder: it follows from all that the file says of the cell."""
+        said = {**cell.to_dict(), "data": self.definition(cell), "fixed": dict(self.settings)}
+        return fingerprint(said)[:16]
+
+
+def read_experiment(file: Path) -> Experiment:
+    """Read an experiment's file.
+
+    Raises:
+        UsageError: there is no such file, it isn't TOML, or anything in it is unknown, missing or out of
+            range; every fault is named, with what is valid.
+    """
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}; give the experiment's TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not TOML: {error}") from None
+    faults: list[str] = []
+    check_names("", raw, _KEYS, faults)
+    tables = raw.get("data") if isinstance(raw.get("data"), dict) else None
+    if not tables:
+        faults.append('there is no data: give a table such as [data.gender] with source = "movielens"')
+    sources = {
+        name: source
+        for name, table in (tables or {}).items()
+        if (source := read_source(name, table if isinstance(table, dict) else {}, faults)) is not None
+    }
+    settings = read_table(raw, "settings", faults)
+    check_names("[settings] ", settings, SETTINGS, faults)
+    cells = read_cells(raw, sources, faults)
+    tune = read_table(raw, "tune", faults)
+    faults += [] if faults else _faulty_settings(cells, settings, sources)
+    if faults:
+        raise UsageError(f"{file}:\n  " + "\n  ".join(dict.fromkeys(faults)))
+    return Experiment(
+        name=file.stem,
+        title=str(raw.get("title", file.stem)),
+        description=str(raw.get("description", "")),
+        sources=sources,
+        settings=settings,
+        cells=cells,
+        tune=tune,
+    )
+
+
+def _faulty_settings(
+    cells: tuple[Cell, ...], settings: Mapping[str, Any], sources: Mapping[str, Source]
+) -> list[str]:
+    """Try every combination of settings once: as settings, and as a model of one field."""
+    from mmlora.models.spec import FieldShape, ModelSpec
+
+    faults: list[str] = []
+    shapes = set(ModelSpec.__dataclass_fields__) & set(TrainingSettings.model_fields)
+    for cell in cells:
+        try:
+            chosen = _training_settings(cell, settings, sources[cell.data])
+            shape = {name: getattr(chosen, name) for name in shapes}
+            ModelSpec(fields=(FieldShape("user_id", "categorical", 3),), num_domains=1, **shape)
+        except ValidationError as error:
+            faults += [
+                f"settings: {'.'.join(map(str, fault['loc']))}: {fault['msg']} (got {fault['input']!r})"
+                for fault in error.errors()
+            ]
+        except UsageError as error:
+            faults.append(str(error))
+        if cell.split == "random" and cell.features == "all":
+            faults.append(
+                "features all with the split random: activity features carry test labels into training rows; "
+                "use the split time or user, or the features ids or profiles"
+            )
+    return faults
+
+
+def _training_settings(cell: Cell, fixed: Mapping[str, Any], source: Source) -> TrainingSettings:
+    own = {name: value for name, value in cell.settings.items() if not source.is_dial(name)}
+    return TrainingSettings(
+        **{
+            **fixed,
+            **own,
+            "backbone": cell.backbone,
+            "adaptation": NEEDS[cell.arm].adaptation,
+            "features": cell.features,
+            "split": cell.split,
+            "seed": cell.seed,
+            "experts_per_domain": max(cell.experts_per_domain, 1),
+            "gate": cell.gate or "domain",
+        }
+    )

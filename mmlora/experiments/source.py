@@ -1,0 +1,108 @@
+"""Where an experiment's data comes from: a ``[data.NAME]`` table of its file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import date
+from typing import Any, Literal
+
+from mmlora.data.movielens import DomainBy
+from mmlora.data.synthetic import Dials
+from mmlora.errors import UsageError
+from mmlora.pipeline.workspace import open_workspace
+from mmlora.schema import fingerprint, valid_names
+
+SourceName = Literal["movielens", "synthetic", "taobao", "workspace"]
+_DIALS = tuple(dial.name for dial in fields(Dials))
+_ARGUMENTS: dict[SourceName, tuple[str, ...]] = {
+    "movielens": ("domain_by", "positive_rating", "path"),
+    "synthetic": _DIALS,
+    "taobao": ("path", "themes", "seed"),
+    "workspace": ("as_of",),
+}
+# A dial that would be taken for a cell's own seed.
+_SHOWN_AS = {"seed": "data_seed"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, or several that differ in a dial.
+
+    Attributes:
+        name: its name in the file.
+        kind: who makes it.
+        arguments: of one value each.
+        axes: dials of several values: an axis of the grid each.
+    """
+
+    name: str
+    kind: SourceName
+    arguments: Mapping[str, Any]
+    axes: Mapping[str, list[Any]]
+
+    def variants(self) -> Iterator[dict[str, Any]]:
+        """Yield the values of the axes, each combination once, by the names that cells show."""
+        names = [_SHOWN_AS.get(name, name) for name in self.axes]
+        for values in itertools.product(*self.axes.values()):
+            yield dict(zip(names, values, strict=True))
+
+    def definition(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that makes a cell's data, given the cell's settings."""
+        own = {name: settings[_SHOWN_AS.get(name, name)] for name in self.axes}
+        if self.kind == "workspace":
+            own["stored"] = open_workspace().store.fingerprint()  # other rows make other cells
+        return {"source": self.kind, **self.arguments, **own}
+
+    def folder_name(self, settings: Mapping[str, Any]) -> str:
+        """Return the name of the data's workspace."""
+        return f"data-{self.name}-{fingerprint(self.definition(settings))[:8]}"
+
+    def is_dial(self, name: str) -> bool:
+        """Whether a cell's setting is one of this source's dials."""
+        return name in {_SHOWN_AS.get(axis, axis) for axis in self.axes}
+
+
+def read_source(name: str, table: Mapping[str, Any], faults: list[str]) -> Source | None:
+    """Read a table; what is wrong with it goes to ``faults``."""
+    where = f"[data.{name}]"
+    kind = table.get("source")
+    if kind not in _ARGUMENTS:
+        faults.append(f"{where} source {kind!r}: use one of {', '.join(_ARGUMENTS)}")
+        return None
+    given = {key: value for key, value in table.items() if key != "source"}
+    unknown = sorted(given.keys() - set(_ARGUMENTS[kind]))
+    if unknown:
+        faults.append(f"{where} {', '.join(unknown)}: source {kind} takes {', '.join(_ARGUMENTS[kind])}")
+        return None
+    axes = {key: value for key, value in given.items() if isinstance(value, list)}
+    if axes and kind != "synthetic":
+        faults.append(f"{where} {', '.join(axes)}: only the dials of synthetic data take several values")
+        return None
+    arguments = {key: value for key, value in given.items() if key not in axes}
+    source = Source(name, kind, arguments, axes)
+    faults += [f"{where} {fault}" for fault in _wrong_values(source)]
+    return source
+
+
+def _wrong_values(source: Source) -> Iterator[str]:
+    if source.kind == "movielens":
+        domain_by, rating = (
+            source.arguments.get(k, v) for k, v in (("domain_by", "gender"), ("positive_rating", 5))
+        )
+        if domain_by not in valid_names(DomainBy):
+            yield f"domain_by {domain_by!r}: use one of {', '.join(valid_names(DomainBy))}"
+        if rating not in range(1, 6):
+            yield f"positive_rating {rating!r}: valid are 1 to 5"
+    elif source.kind == "taobao" and "path" not in source.arguments:
+        yield "path is missing: the folder of the theme click log"
+    elif source.kind == "workspace" and not isinstance(source.arguments.get("as_of"), date):
+        yield f"as_of {source.arguments.get('as_of')!r}: give a date, e.g. as_of = 2001-01-01"
+    elif source.kind == "synthetic":
+        for variant in source.variants():
+            dials = {key: value for key, value in source.definition(variant).items() if key != "source"}
+            try:
+                Dials(**dials).check()
+            except (UsageError, TypeError) as error:
+                yield f"{error} (given {dials})"

@@ -1,0 +1,56 @@
+"""Each cell as an MLflow run: what it was, and what the test rows said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmlora.pipeline.workspace import Workspace
+from mmlora.registry.parts import write_atomically
+from mmlora.registry.tracking import Point, Tracking
+
+
+def track(workspace: Workspace, experiment: str, file: Path) -> None:
+    """Write a cell's result to MLflow and its run's id into the result, unless it has one.
+
+    Args:
+        workspace: whose MLflow.
+        experiment: the name that the runs are listed under.
+        file: the cell's ``result.json``.
+
+    Raises:
+        TransientError: MLflow doesn't answer; the result stays as it is.
+    """
+    result = json.loads(file.read_text(encoding="utf-8"))
+    if result["mlflow_run_id"] is not None:
+        return
+    tracking = Tracking(workspace.mlflow_url, workspace.home / "mlartifacts", experiment)
+    cell = result["cell"]
+    run_id = tracking.start_run(
+        f"{cell['data']} {cell['backbone']} {cell['arm']} {cell['seed']}",
+        params={
+            **{n: v for n, v in cell.items() if n != "settings"},
+            **result["settings"],
+            **cell["settings"],
+        },
+        tags={"cell_key": result["cell_key"], "data_key": result["data_key"]},
+    )
+    tracking.log_points(run_id, _points(result))
+    tracking.end_run(run_id)
+    result["mlflow_run_id"] = run_id
+    write_atomically(file, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def _points(result: Mapping[str, Any]) -> Iterator[Point]:
+    figures = {name: value for name, value in result["test"].items() if isinstance(value, float)}
+    for name, value in figures.items():
+        yield Point("test", name, 0, value)
+    for domain, own in result["by_domain"].items():
+        if own["auc"] is not None:
+            yield Point("test", "auc", 0, own["auc"], domain)
+    if result["validation_wauc"] is not None:
+        yield Point("validation", "wauc", 0, result["validation_wauc"])
+    for phase, seconds in result["seconds"].items():
+        yield Point("seconds", phase, 0, seconds)

@@ -1,0 +1,216 @@
+"""Write the report of an experiment's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmlora.reporting import svg
+from mmlora.reporting.arms import arm_of, rank_of
+from mmlora.reporting.cells import Cell, Experiment, describe, read_experiment
+from mmlora.reporting.findings import caution, findings, left_out, spread
+from mmlora.reporting.grid import Study, studies
+from mmlora.reporting.page import Page, Section
+from mmlora.reporting.plots import plots
+from mmlora.reporting.statistics import Evidence
+from mmlora.reporting.tables import Entry, Table, difference_tables, question_table, result_table
+
+_PICTURES = "plots"
+_TOLERANCE = 1e-4
+_DATA_COLUMNS = (
+    "domains",
+    "training rows",
+    "test rows",
+    "test clicks",
+    "test users",
+    "density of domains",
+    "seeds",
+    "code",
+)
+_METHOD = (
+    "`wauc` is the mean of the domains' AUCs, weighted by test rows; a domain whose test rows have one "
+    "class of label only has no AUC and is left out. Calibration and early stopping see validation rows; "
+    "test rows are scored, once.",
+    "Intervals are 95%: mean ∓ t(0.975, v) · √T, with T = V + s²/S. V is the variance from who is among the "
+    "test users: users are resampled with all their rows, paired over arms and over seeds, in the closed "
+    "form that a paired bootstrap of users converges to (infinitesimal jackknife of the AUC's placements): "
+    "V = G/(G-1) · Σ over G users of (Σ of what their rows add)². s² is the variance of the S seeds' "
+    "values: another split, other initial weights. v = T² / (V²/(G-1) + (s²/S)²/(S-1)), after Satterthwaite.",
+    "s² sees each seed's own test rows too, so intervals err towards being wide: simulated with normal "
+    "luck, those of 3 seeds cover the truth in 94 to 99% of cases. With one seed they hold the luck of test "
+    "users only. Neither speaks for other data, and none is corrected for how many intervals there are: the "
+    "findings say how many chance alone would show.",
+)
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    description: str,
+    output: Path,
+    planned: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Path]:
+    """Write ``report.md``, its ``plots/*.svg``, and ``report.html``, which holds all in one file.
+
+    Equal cells give equal bytes.
+
+    Args:
+        folder: the experiment's, with ``cells/`` and ``data/``.
+        title: of the report.
+        description: what the experiment is about: paragraphs between empty lines, code between backquotes.
+        output: folder to write to; made where missing.
+        planned: the ``cell`` of every cell of the grid by its key, so that those not yet run are listed.
+
+    Returns:
+        The files, ``report.md`` and ``report.html`` first.
+
+    Raises:
+        UsageError: the folder has no finished cell.
+    """
+    experiment = read_experiment(folder, planned)
+    page, drawings = _page(experiment, title, description)
+    (output / _PICTURES).mkdir(parents=True, exist_ok=True)
+    files = {output / "report.md": page.to_markdown(_PICTURES), output / "report.html": page.to_html()}
+    files |= {
+        output / _PICTURES / f"{slug}.svg": svg.standalone(drawing) for slug, drawing in drawings.items()
+    }
+    for path, content in files.items():
+        path.write_text(content, encoding="utf-8")
+    return list(files)
+
+
+def _page(experiment: Experiment, title: str, description: str) -> tuple[Page, dict[str, str]]:
+    evidence = Evidence(experiment)
+    every = studies(experiment, evidence)
+    sections = [_findings(every)]
+    for study in every:
+        asked = question_table(study)
+        tables = [result_table(study), *difference_tables(study), *([asked] if asked else [])]
+        notes = [note for note in (left_out(study), spread(study)) if note]
+        sections.append(Section(study.title, notes, (), tables, plots(study)))
+    sections += [
+        _what_was_run(every, experiment),
+        _arms(experiment),
+        _missing(experiment, _doubts(experiment, evidence)),
+    ]
+    sections.append(Section("How figures are computed", _METHOD))
+    drawings = {plot.slug: plot.drawing for section in sections for plot in section.plots}
+    return Page(title, description, _facts(experiment), sections), drawings
+
+
+def _facts(experiment: Experiment) -> list[tuple[str, str]]:
+    cells = experiment.cells
+    spent = [cell.result.get("seconds") or {} for cell in cells]
+    seconds = sum(each.get("cell") or each.get("total") or 0.0 for each in spent)
+    facts = [
+        ("cells trained and tested", f"{len(cells):,}"),
+        ("data sets", f"{len({cell.data for cell in cells})}"),
+        ("backbones", f"{len({cell.backbone for cell in cells})}"),
+        ("arms", f"{len({cell.arm for cell in cells})}"),
+        ("seeds", f"{len({cell.seed for cell in cells})}"),
+        (
+            "of computing, all cells",
+            f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
+        ),
+    ]
+    return [*facts, ("cells missing", f"{len(experiment.problems):,}")] if experiment.problems else facts
+
+
+def _findings(every: list[Study]) -> Section:
+    lists = [(study.title if len(every) > 1 else "", found) for study in every if (found := findings(study))]
+    return Section("Findings", [text] if (text := caution(every)) else [], lists)
+
+
+def _what_was_run(every: list[Study], experiment: Experiment) -> Section:
+    rows: list[tuple[Entry, ...]] = []
+    tables = [_domain_table(study) for study in every if not study.dials]
+    for study in every:
+        for dials in study.dial_values():
+            held = [row for row in study.rows if row.dials == dials]
+            name = ", ".join([study.title, *(f"{dial} {value}" for dial, value in dials)])
+            rows.append((Entry(name), *_data_row(study, study.all_cells(held), experiment)))
+    note = (
+        "Means over the seeds' splits. Density: share of a domain's pairs of user and item that have a row."
+    )
+    summary = Table("Data sets", note, ("data", *_DATA_COLUMNS), rows)
+    return Section("What was run", (), [("", [_grid(study) for study in every])], [summary, *tables])
+
+
+def _grid(study: Study) -> str:
+    arms = ", ".join(f"`{study.label(variant)}`" for variant in study.variants)
+    dials = "".join(
+        f" {name} {', '.join(dict.fromkeys(str(dict(row.dials)[name]) for row in study.rows))};"
+        for name in study.dials
+    )
+    return (
+        f"{study.title}: {len(study.all_cells())} cells; backbones {', '.join(study.backbones)};{dials} arms "
+        f"{arms}; "
+        f"seeds {', '.join(map(str, study.seeds()))}."
+    )
+
+
+def _data_row(study: Study, cells: list[Cell], experiment: Experiment) -> tuple[Entry, ...]:
+    keys = sorted({cell.data_key for cell in cells})
+    tested = [experiment.rows[key] for key in keys]
+    domains = study.evidence.domains(keys)
+    densities = sorted({f"{domain.density:.2%}" for domain in domains}, key=lambda text: float(text[:-1]))
+    clicks = sum(int(rows.label.sum()) for rows in tested) / max(sum(len(rows.label) for rows in tested), 1)
+    users = sum(len(np.unique(rows.user)) for rows in tested) / len(tested)
+    return (
+        Entry(f"{len(domains)}"),
+        Entry(f"{sum(domain.train_rows for domain in domains):,}"),
+        Entry(f"{sum(domain.test_rows for domain in domains):,}"),
+        Entry(f"{clicks:.1%}"),
+        Entry(f"{users:,.0f}"),
+        Entry(" – ".join([densities[0], densities[-1]][: len(densities)])),
+        Entry(f"{len({cell.seed for cell in cells})}"),
+        Entry(", ".join(sorted({str(cell.result.get("code_version", "?")) for cell in cells}))),
+    )
+
+
+def _domain_table(study: Study) -> Table:
+    rows = [
+        (
+            Entry(domain.name),
+            Entry(f"{domain.train_rows:,}"),
+            Entry(f"{domain.test_rows:,}"),
+            Entry(f"{domain.users:,}"),
+            Entry(f"{domain.items:,}"),
+            Entry(f"{domain.density:.2%}"),
+        )
+        for domain in study.domains()
+    ]
+    head = ("domain", "training rows", "test rows", "users", "items", "density")
+    return Table(f"Domains of {study.title}", "Means over the seeds' splits.", head, rows, folded=True)
+
+
+def _arms(experiment: Experiment) -> Section:
+    names = sorted({cell.arm for cell in experiment.cells}, key=rank_of)
+    bullets = [f"`{name}`: {arm_of(name).what}." for name in names]
+    if any((cell.result.get("best_reachable") or {}).get("wauc") is not None for cell in experiment.cells):
+        bullets.append(
+            "best reachable: no arm, but what the true probability of made-up data scores on the test rows."
+        )
+    return Section("Arms", (), [("", bullets)])
+
+
+def _missing(experiment: Experiment, doubts: list[str]) -> Section:
+    if not experiment.problems and not doubts:
+        return Section("Missing cells", ["None."])
+    said = f"{len(experiment.problems):,} cells aren't in this report; its means are of the cells that are."
+    bullets = [f"{problem.cell}: {problem.why}" for problem in experiment.problems]
+    return Section("Missing cells", [said], [("", bullets + doubts)])
+
+
+def _doubts(experiment: Experiment, evidence: Evidence) -> list[str]:
+    """Cells whose scores don't give the wauc that their result says; scores are kept in float32."""
+    doubts = []
+    for cell in experiment.cells:
+        said, found = cell.result["test"].get("wauc"), evidence.wauc(cell)
+        if (said is None) != (found is None) or (said is not None and abs(said - (found or 0)) > _TOLERANCE):
+            name = describe(cell.result["cell"])
+            doubts.append(f"{name}: its result says wauc {said}, its scores give {found}, which is used here")
+    return doubts

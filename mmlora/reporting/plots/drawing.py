@@ -1,0 +1,92 @@
+"""What the plots share: their looks, their words, series with intervals, and two panels side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mmlora.reporting import svg
+from mmlora.reporting.arms import arm_of
+from mmlora.reporting.grid import Study, Variant
+from mmlora.reporting.statistics import Estimate
+from mmlora.reporting.svg import Frame, Look, line, marker
+from mmlora.reporting.tables import interval, signed
+
+BASELINE = "pooled_domain"
+WIDTH = 920
+PANELS = ((76, 426), (546, 896))  # left and right end of each, in pixels
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot.
+
+    Attributes:
+        slug: of its file.
+        title: of the picture.
+        drawing: the SVG.
+        caption: how to read it, in a sentence; Markdown.
+    """
+
+    slug: str
+    title: str
+    drawing: str
+    caption: str
+
+
+def make(
+    study: Study, slug: str, title: str, size: tuple[float, float], parts: Sequence[str], caption: str
+) -> Plot:
+    """Return the plot of a study from what is drawn in it."""
+    whole = f"{title}: {study.title}"
+    return Plot(f"{slug}-{study.slug}", whole, svg.picture(*size, whole, parts), caption)
+
+
+def look_of(study: Study, variant: Variant) -> Look:
+    """Return how a variant is drawn: as its arm always is."""
+    arm = arm_of(variant.arm)
+    return Look(study.label(variant), arm.colour, arm.shape, arm.hollow)
+
+
+def ends(estimates: Iterable[Estimate]) -> list[float]:
+    """Return the values and bounds of all, for a scale to hold."""
+    return [v for e in estimates for v in (e.low, e.value, e.high) if v is not None]
+
+
+def tip(where: str, look: Look, found: Estimate) -> str:
+    """Return what shows when a marker of a difference is pointed at."""
+    return f"{where}, {look.label}: {signed(found.value)} {interval(found)}"
+
+
+def upright(frame: Frame, at: float, found: Estimate, look: Look, shift: float = 0.0) -> list[str]:
+    """Return an interval as an upright bar, ``shift`` pixels aside; nothing where there is none."""
+    if found.low is None or found.high is None:
+        return []
+    x = frame.x(at) + shift
+    return [line(x, frame.y(found.low), x, frame.y(found.high), f"bar {look.colour}")]
+
+
+def series(
+    frame: Frame, points: Sequence[tuple[float, Estimate]], look: Look, shift: float, *, bars: bool
+) -> list[str]:
+    """Return points joined by a line, each with its interval where ``bars`` says so."""
+    at = [(frame.x(x) + shift, frame.y(found.value)) for x, found in points]
+    parts = [svg.path(at, f"{'dashed' if look.dashed else 'path'} {look.colour}")]
+    if look.dashed:
+        return parts
+    for (x, found), (px, py) in zip(points, at, strict=True):
+        parts += upright(frame, x, found, look, shift) if bars else []
+        parts.append(marker(px, py, look, f"{look.label} at {x:g}: {found.value:.4f}"))
+    return parts
+
+
+def over(study: Study) -> str:
+    """Return what a mean of a study is over."""
+    count = len(study.backbones)
+    return f"mean over {seeds(study)}" + (f" and {count} backbones" if count > 1 else "")
+
+
+def seeds(study: Study) -> str:
+    """Return how many seeds a study has."""
+    count = len(study.seeds())
+    return f"{count} seed{'s' * (count != 1)}"

@@ -1,0 +1,200 @@
+"""Controls: the same rows seen otherwise, and gates that nobody trained.
+
+They tell what an arm owes to its domains, its gate or its phases from what it owes to more parameters,
+restarts and steps. A view is training data like any other, so every phase runs on it unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmlora.batch import Batch
+from mmlora.models.builder import assemble_model
+from mmlora.models.ctr import State
+from mmlora.models.spec import FieldShape, ModelSpec
+from mmlora.training.epoch import RowNumbers, SplitPart, TrainingData
+from mmlora.training.phases import Expert
+
+Domains = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WithoutFields:
+    """The rows without some inputs; their domain is still known, but the model doesn't see it.
+
+    Attributes:
+        data: the rows.
+        fields: all of its fields, in the order that batches hold them.
+        dropped: names of the fields that are left out.
+    """
+
+    data: TrainingData
+    fields: tuple[FieldShape, ...]
+    dropped: frozenset[str]
+
+    @property
+    def kept(self) -> tuple[FieldShape, ...]:
+        """The fields that are left: those of the model's specification."""
+        return tuple(field for field in self.fields if field.name not in self.dropped)
+
+    @property
+    def domain(self) -> npt.NDArray[Any]:
+        """Domain index of every row."""
+        return self.data.domain
+
+    @property
+    def num_domains(self) -> int:
+        """As many as before."""
+        return self.data.num_domains
+
+    def rows(self, split: SplitPart) -> RowNumbers:
+        """Return the row numbers of a split."""
+        return self.data.rows(split)
+
+    def batch(self, rows: RowNumbers) -> Batch:
+        """Return rows without the dropped inputs."""
+        batch = self.data.batch(rows)
+        return replace(
+            batch,
+            categorical=batch.categorical[:, self._columns("categorical")],
+            dense=batch.dense[:, self._columns("dense")],
+            vectors={name: values for name, values in batch.vectors.items() if name not in self.dropped},
+            bags={name: values for name, values in batch.bags.items() if name not in self.dropped},
+        )
+
+    def _columns(self, kind: str) -> list[int]:
+        names = [field.name for field in self.fields if field.kind == kind]
+        return [place for place, name in enumerate(names) if name not in self.dropped]
+
+
+@dataclass(frozen=True)
+class ShuffledDomains:
+    """The rows, each adapted as some other row's domain: a placebo.
+
+    Domains are permuted within each split, so that each keeps its number of rows. Inputs stay as they are,
+    the domain's own field included; only what chooses and trains experts changes.
+
+    Attributes:
+        data: the rows.
+        seed: of the permutation.
+    """
+
+    data: TrainingData
+    seed: int
+
+    @cached_property
+    def domain(self) -> npt.NDArray[Any]:
+        """The domain that each row is adapted as."""
+        generator, domain = np.random.default_rng([self.seed, 7]), np.array(self.data.domain)
+        for part in ("train", "validation", "test"):
+            rows = self.data.rows(part)
+            domain[rows] = domain[generator.permutation(rows)]
+        return domain
+
+    @property
+    def num_domains(self) -> int:
+        """As many as before."""
+        return self.data.num_domains
+
+    def rows(self, split: SplitPart) -> RowNumbers:
+        """Return the row numbers of a split."""
+        return self.data.rows(split)
+
+    def batch(self, rows: RowNumbers) -> Batch:
+        """Return rows, of the shuffled domains."""
+        domain = torch.from_numpy(self.domain[rows].astype(np.int64))
+        return replace(self.data.batch(rows), domain=domain)
+
+
+@dataclass(frozen=True)
+class OneDomain:
+    """One domain's rows alone, under the row numbers that they have among all.
+
+    Attributes:
+        data: all domains' rows.
+        index: the domain's index.
+    """
+
+    data: TrainingData
+    index: int
+
+    @property
+    def domain(self) -> npt.NDArray[Any]:
+        """Domain index of every row."""
+        return self.data.domain
+
+    @property
+    def num_domains(self) -> int:
+        """As many as before, so that inputs mean the same."""
+        return self.data.num_domains
+
+    def rows(self, split: SplitPart) -> RowNumbers:
+        """Return this domain's row numbers of a split."""
+        rows = self.data.rows(split)
+        own: RowNumbers = rows[np.asarray(self.data.domain[rows]) == self.index]
+        return own
+
+    def batch(self, rows: RowNumbers) -> Batch:
+        """Return rows."""
+        return self.data.batch(rows)
+
+
+def trainable_domains(data: TrainingData, label: npt.NDArray[Any]) -> list[int]:
+    """Return the domains whose training rows hold both classes of label: what an expert needs.
+
+    Args:
+        data: the rows.
+        label: 0/1 of all rows, ``[N]``.
+    """
+    rows = data.rows("train")
+    domain, positive = np.asarray(data.domain[rows]), np.asarray(label[rows]) > 0
+    both = set(domain[positive].tolist()) & set(domain[~positive].tolist())
+    return sorted(int(index) for index in both)
+
+
+def uniform_gate(
+    spec: ModelSpec, backbone: Mapping[str, torch.Tensor], experts: Collection[Expert], data: TrainingData
+) -> State:
+    """Return a gate that gives every expert the same weight, 1 / E."""
+    return _untrained_gate(spec, backbone, experts, data, None)
+
+
+def random_gate(
+    spec: ModelSpec,
+    backbone: Mapping[str, torch.Tensor],
+    experts: Collection[Expert],
+    data: TrainingData,
+    *,
+    seed: int,
+) -> State:
+    """Return a gate whose logits are drawn from N(0, 1)."""
+    return _untrained_gate(spec, backbone, experts, data, torch.Generator().manual_seed(seed))
+
+
+def _untrained_gate(
+    spec: ModelSpec,
+    backbone: Mapping[str, torch.Tensor],
+    experts: Collection[Expert],
+    data: TrainingData,
+    generator: torch.Generator | None,
+) -> State:
+    """Put zeros or drawn numbers in place of every parameter; domains without training rows are marked."""
+    model = assemble_model(spec, backbone=backbone, experts=[(e.domain, e.state) for e in experts])
+    assert model.gate is not None  # there are experts
+    with torch.no_grad():
+        for parameter in model.gate.parameters():
+            if generator is None:
+                parameter.zero_()
+            else:
+                parameter.normal_(generator=generator)
+    seen = np.isin(np.arange(data.num_domains), np.asarray(data.domain[data.rows("train")]))
+    state = model.gate_state()
+    present = torch.from_numpy(seen).float()
+    return {name: present.clone() if name.endswith("present") else value for name, value in state.items()}

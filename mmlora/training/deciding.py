@@ -1,0 +1,81 @@
+"""What decides a phase: a metric of its validation rows, in memory that doesn't grow with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmlora import metrics
+from mmlora.metrics.packed import pack, packed_wauc
+from mmlora.models.ctr import CTRModel
+from mmlora.training.epoch import RowNumbers, TrainingData, label_of
+from mmlora.training.loop import predictions
+from mmlora.training.observer import MetricName
+from mmlora.training.rows import blocks, of_domain, scratch
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The rows and the metric that decide a phase.
+
+    Attributes:
+        data: all rows.
+        rows: those that decide.
+        metric: of these.
+        note: why it is another metric than asked for; empty as a rule.
+    """
+
+    data: TrainingData
+    rows: RowNumbers
+    metric: MetricName
+    note: str
+
+    @classmethod
+    def choose(cls, data: TrainingData, metric: MetricName, *, domain: int | None) -> Validation:
+        """Take the metric asked for, or logloss where the labels are all of one class.
+
+        Args:
+            data: all rows.
+            metric: ``wauc`` or ``auc``.
+            domain: the domain that decides; all of them when None.
+        """
+        rows = data.rows("validation")
+        if domain is not None:
+            rows = of_domain(data, rows, domain)
+        if not len(rows) or _decidable(data, rows, by_domain=metric == "wauc"):
+            return cls(data, rows, metric, "")
+        note = f"validation rows hold one class of label, so logloss decided instead of {metric}"
+        return cls(data, rows, "logloss", note)
+
+    def measure(self, model: CTRModel) -> float:
+        """Return the metric of the model as it is."""
+        if self.metric == "logloss":
+            return self._logloss(model)
+        packed = scratch(len(self.rows), np.uint64)
+        for place, logits, labels in predictions(model, self.data, self.rows):
+            group = np.zeros(len(logits), np.int64)
+            if self.metric == "wauc":  # by domain; -1 is a domain absent at training
+                group = np.asarray(self.data.domain[self.rows[place]], np.int64) + 1
+            packed[place] = pack(labels, logits, group)
+        value = packed_wauc(packed)
+        assert value is not None  # the metric was chosen by the labels
+        return value
+
+    def _logloss(self, model: CTRModel) -> float:
+        total = 0.0
+        for _, logits, labels in predictions(model, self.data, self.rows):
+            probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+            total += (metrics.logloss(labels, probability) or 0.0) * len(labels)
+        return total / len(self.rows)
+
+
+def _decidable(data: TrainingData, rows: RowNumbers, *, by_domain: bool) -> bool:
+    """Whether both classes are there, in one domain at least where it is by domain."""
+    seen = np.zeros((data.num_domains + 1, 2), bool)
+    for _, block in blocks(rows):
+        group = np.asarray(data.domain[block], np.int64) + 1 if by_domain else 0
+        seen[group, (label_of(data.batch(block)).numpy() > 0).astype(np.int64)] = True
+        if seen.all(1).any():
+            return True
+    return False

@@ -1,0 +1,130 @@
+"""Experiment files: their cells, each once, and what is said of files that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmlora.errors import UsageError
+from mmlora.experiments.plan import Experiment, read_experiment
+
+MADE = '[data.made]\nsource = "synthetic"\nrows = 1000\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "some.toml"
+
+
+def _read(file: Path, text: str) -> Experiment:
+    file.write_text(text)
+    return read_experiment(file)
+
+
+def _fault(file: Path, text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        _read(file, text)
+    return str(caught.value)
+
+
+def test_axes_that_an_arm_ignores_make_no_cells(file: Path) -> None:
+    found = _read(
+        file,
+        MADE
+        + '[grid]\nbackbone = "wdl"\narm = ["pooled_domain", "mlora", "uniform_gate", "moe_mlora"]\n'
+        + 'experts_per_domain = [1, 2]\ngate = ["domain", "sample"]\nseed = [0, 1]\n'
+        + "[grid.settings]\nrank = [2, 4]\ngate_learning_rate = [0.01, 0.1]\ndropout = [0.0, 0.5]\n",
+    )
+    of_arm = {arm: [cell for cell in found.cells if cell.arm == arm] for arm in {c.arm for c in found.cells}}
+    each = 2 * 2  # seeds and dropouts
+    assert len(of_arm["pooled_domain"]) == each
+    assert len(of_arm["mlora"]) == each * 2  # ranks
+    assert len(of_arm["uniform_gate"]) == each * 2 * 2  # and experts
+    assert len(of_arm["moe_mlora"]) == each * 2 * 2 * 2 * 2  # and gates and the gate's learning rates
+    assert len({found.key(cell) for cell in found.cells}) == len(found.cells)
+    assert {cell.experts_per_domain for cell in of_arm["mlora"]} == {1}
+
+
+def test_a_dial_of_several_values_is_an_axis_and_other_data(file: Path) -> None:
+    grid = '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
+    found = _read(file, MADE + "diversity = [0.0, 0.5]\nseed = [0, 1]\n" + grid)
+    assert [dict(cell.settings) for cell in found.cells] == [
+        {"data_seed": seed, "diversity": diversity} for diversity in (0.0, 0.5) for seed in (0, 1)
+    ]
+    folders = {found.sources["made"].folder_name(cell.settings) for cell in found.cells}
+    assert len(folders) == 4
+    assert found.definition(found.cells[3]) == {
+        "source": "synthetic",
+        "rows": 1000,
+        "diversity": 0.5,
+        "seed": 1,
+    }
+
+
+def test_what_the_file_fixes_for_all_cells_names_them_too(file: Path) -> None:
+    grid = '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
+    keys = [
+        found.key(found.cells[0])
+        for settings in ("", "[settings]\ndropout = 0.1\n", "[settings]\ndropout = 0.1\n")
+        for found in [_read(file, MADE + grid + settings)]
+    ]
+    assert keys[0] != keys[1] == keys[2]
+
+
+def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
+    said = _fault(
+        file,
+        'tittle = "x"\n[data.a]\nsource = "movielens"\ndomain_by = "zip"\nthemes = 3\n'
+        '[data.b]\nsource = "netflix"\n[data.c]\nsource = "synthetic"\ndiversity = [0.5, 7]\n'
+        '[data.d]\nsource = "workspace"\n[data.e]\nsource = "movielens"\ndomain_by = "zip"\n'
+        '[grid]\nbackbone = ["wdl", "bert"]\narm = ["moe"]\nexperts_per_domain = [0]\nseed = ["a"]\n'
+        'gates = ["domain"]\nsplit = ["file"]\n[grid.settings]\nranks = [1]\n[settings]\nseed = 3\n',
+    )
+    for part in (
+        "'tittle' is unknown: valid are title, description",
+        "[data.a] themes: source movielens takes domain_by, positive_rating, path",
+        "[data.b] source 'netflix': use one of movielens, synthetic, taobao, workspace",
+        "diversity 7: valid are 0 to 1",
+        "[data.d] as_of None: give a date",
+        "[data.e] domain_by 'zip': use one of gender, age",
+        "backbone 'bert' is unknown: use some of wdl, nfm",
+        "arm 'moe' is unknown: use some of pooled, pooled_domain",
+        "experts_per_domain 0: give whole numbers from 1",
+        "seed 'a': give whole numbers from 0",
+        "'gates' is unknown: valid are data, features, backbone",
+        "split 'file' is unknown: use some of random, user, time",
+        "'ranks' is unknown: valid are split_fractions",
+        "[settings] 'seed' is unknown",
+    ):
+        assert part in said, said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "there is no data"),
+        (MADE, "there is no [grid]"),
+        (MADE + '[grid]\nbackbone = "wdl"\n', "arm is missing"),
+        (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\ndropout = 2\n', "dropout"),
+        (
+            MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\nhidden_units = [4]\nrank = 8\n',
+            "rank 8 is above",
+        ),
+        (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\nfeatures = "all"\n', "split random"),
+        ("[data", "is not TOML"),
+    ],
+)
+def test_files_that_cannot_be_run(file: Path, text: str, said: str) -> None:
+    assert said in _fault(file, text)
+
+
+def test_there_is_no_such_file(file: Path) -> None:
+    with pytest.raises(UsageError, match=r"some\.toml.*give the experiment's TOML file"):
+        read_experiment(file)
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_experiments_of_the_repository_can_be_read(path: Path) -> None:
+    experiment = read_experiment(path)
+    assert experiment.cells and experiment.title != path.stem and experiment.description
