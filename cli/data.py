@@ -75,6 +75,9 @@ def synthetic(
     sparsity: Annotated[
         float, typer.Option(help="0: equal sizes; 1: the largest has 1,000 times the rows of the smallest.")
     ] = 0.5,
+    families: Annotated[
+        int | None, typer.Option(help="How many own parts there are, shared among the domains; one each.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -92,6 +95,7 @@ def synthetic(
         days=days,
         diversity=diversity,
         sparsity=sparsity,
+        families=families,
         seed=seed,
     )
     _print_import(report, as_json)

@@ -74,7 +74,7 @@ class TrainingSettings(_Section):
     balance: float = Field(0.0, ge=0, description="penalty on unequally used experts")
     batch_size: int = Field(2048, ge=1, description="rows")
     learning_rate: float = Field(1e-3, gt=0)
-    expert_learning_rate: float = Field(1e-3, gt=0)
+    expert_learning_rate: float = Field(3e-3, gt=0)
     gate_learning_rate: float = Field(1e-2, gt=0)
     weight_decay: float = Field(1e-5, ge=0, description="L2 of all that a phase trains")
     max_epochs: int = Field(20, ge=1)

@@ -55,6 +55,8 @@ class Dials:
         rows: interactions; as many in each part of the time.
         days: from 2020-01-01 on, 1 to 1,000.
         diversity: 0 to 1. 0: all domains are alike; 1: they have nothing in common.
+        families: how many own parts there are: domain d has that of family ``d % families``, so that one
+            domain's expert can serve another. None: as many as domains, none akin.
         sparsity: 0 to 1. The largest domain has ``1000 ** sparsity`` times the rows of the smallest.
         seed: the same seed and dials give the same rows.
     """
@@ -66,6 +68,7 @@ class Dials:
     days: int = 60
     diversity: float = 0.5
     sparsity: float = 0.5
+    families: int | None = None
     seed: int = 0
 
     def check(self) -> None:
@@ -84,6 +87,8 @@ class Dials:
             for name in ("diversity", "sparsity")
             if not 0 <= getattr(self, name) <= 1
         ]
+        if self.families is not None and not 1 <= self.families <= self.domains:
+            faults.append(f"families {self.families}: valid are 1 to the {self.domains} domains")
         if not 1 <= self.days <= MAX_DAYS:
             faults.append(f"days {self.days}: valid are 1 to {MAX_DAYS}")
         if self.rows < max(self.domains, 1):
@@ -218,17 +223,23 @@ class _World:
         age = 40 + 12 * (0.8 * taste[:, 0] + 0.6 * _normal(common, dials.users))
         price = np.exp(3 + 0.8 * bias[0] + 0.6 * _normal(common, dials.items))
         own = np.random.default_rng([dials.seed, 2])
-        left, right = (_normal(own, dials.domains, TASTES, OWN_RANK) for _ in range(2))
+        families = dials.families or dials.domains
+        left, right = (_normal(own, families, TASTES, OWN_RANK) for _ in range(2))
         norm = np.linalg.norm(np.einsum("dkr,dlr->dkl", left, right), axis=(1, 2))
+        own_table, own_bias = (
+            _normal(own, families, SEGMENTS, CATEGORIES),
+            _normal(own, families, dials.items),
+        )
+        family = np.arange(dials.domains) % families
         return cls(
             taste=taste,
             quality=quality,
             segment=segment,
             category=category,
-            table=np.concatenate([table, _normal(own, dials.domains, SEGMENTS, CATEGORIES)]),
-            bias=np.concatenate([bias, _normal(own, dials.domains, dials.items)]),
-            left=left / norm[:, None, None],
-            right=right,
+            table=np.concatenate([table, own_table[family]]),
+            bias=np.concatenate([bias, own_bias[family]]),
+            left=(left / norm[:, None, None])[family],
+            right=right[family],
             level=0.5 * _normal(own, dials.domains),
             age=age,
             price=price,

@@ -16,7 +16,7 @@ import torch
 import mmlora
 from mmlora import metrics
 from mmlora.experiments.arms import ARMS
-from mmlora.experiments.data import true_probability, workspace_at, write_test_rows
+from mmlora.experiments.data import shared_home, true_probability, workspace_at, write_test_rows
 from mmlora.experiments.job import Job
 from mmlora.experiments.lab import Lab, Mixing, Trained
 from mmlora.metrics import DomainMetrics
@@ -87,7 +87,7 @@ def make_lab(job: Job) -> Lab:
     }
     run.record("config", config)
     return Lab(
-        workspace=workspace_at(job.folder, job.threads),
+        workspace=workspace_at(shared_home(job.folder), job.threads),
         training_set=TrainingSet.open(data.training_set_folder(job.rows.training_set_id)),
         training_set_id=job.rows.training_set_id,
         spec=spec_of(data, run),

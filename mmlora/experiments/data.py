@@ -48,6 +48,11 @@ def workspace_at(home: Path, threads: int | None = None) -> Workspace:
     return open_workspace(settings.model_copy(update=own))
 
 
+def shared_home(folder: Path) -> Path:
+    """Return where all experiments beside ``folder`` keep their data and trained phases."""
+    return folder.parent / "shared"
+
+
 def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Progress) -> Rows:
     """Make a cell's data and training set, or find them.
 

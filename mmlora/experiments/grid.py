@@ -36,13 +36,16 @@ SETTINGS = tuple(name for name in TrainingSettings.model_fields if name not in _
 
 
 def read_cells(raw: Mapping[str, Any], sources: Mapping[str, Source], faults: list[str]) -> tuple[Cell, ...]:
-    """Return the cells of ``[grid]`` and ``[[grids]]``, each once, in order; faults go to ``faults``."""
+    """Return the cells of ``[grid]`` and ``[[grids]]``, each once; faults go to ``faults``.
+
+    They are in order of their seeds, so that a run that is stopped leaves whole tables of the first ones.
+    """
     named = list(raw["data"]) if isinstance(raw.get("data"), dict) else []
     found: dict[str, Cell] = {}
     for where, grid in _grids(raw, faults):
         for cell in _cells(where, grid, sources, named, faults):
             found.setdefault(fingerprint(cell.to_dict()), cell)
-    return tuple(found.values())
+    return tuple(sorted(found.values(), key=lambda cell: cell.seed))
 
 
 def _grids(raw: Mapping[str, Any], faults: list[str]) -> list[tuple[str, Mapping[str, Any]]]:

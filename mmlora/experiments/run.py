@@ -28,7 +28,7 @@ Tell = Callable[[str], None]
 
 
 def experiment_folder(workspace: Workspace, experiment: Experiment) -> Path:
-    """Return where an experiment's cells, data and phases are."""
+    """Return where an experiment's cells and their test rows are."""
     return workspace.home / "experiments" / experiment.name
 
 
@@ -164,7 +164,7 @@ def _jobs(
     """Make each cell's training set; cells that have the same share it."""
     if not waiting:
         return [], []
-    from mmlora.experiments.data import prepare_rows
+    from mmlora.experiments.data import prepare_rows, shared_home
     from mmlora.experiments.job import Job
 
     threads = max(1, (os.cpu_count() or 1) // workers)
@@ -176,7 +176,7 @@ def _jobs(
         data = json.dumps([experiment.definition(cell), decisive], default=str)
         if data not in made:
             try:
-                made[data] = prepare_rows(experiment, cell, folder, progress)
+                made[data] = prepare_rows(experiment, cell, shared_home(folder), progress)
             except MmloraError as error:
                 made[data] = f"its data: {error}"
         rows = made[data]

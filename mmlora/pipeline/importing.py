@@ -79,6 +79,7 @@ def import_synthetic(
     days: int = 60,
     diversity: float = 0.5,
     sparsity: float = 0.5,
+    families: int | None = None,
     seed: int = 0,
     workspace: Workspace | None = None,
 ) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def import_synthetic(
 
     from mmlora.data.synthetic import Dials, best_reachable, make_synthetic
 
-    dials = Dials(domains, users, items, rows, days, diversity, sparsity, seed)
+    dials = Dials(domains, users, items, rows, days, diversity, sparsity, families, seed)
     dials.check()
     workspace = workspace or open_workspace()
     folder = _claim(workspace, "synthetic", asdict(dials))

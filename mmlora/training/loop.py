@@ -38,7 +38,7 @@ class TrainingOptions:
 
     batch_size: int = 2048
     learning_rate: float = 1e-3
-    expert_learning_rate: float = 1e-3
+    expert_learning_rate: float = 3e-3
     gate_learning_rate: float = 1e-2
     weight_decay: float = 1e-5
     max_epochs: int = 20

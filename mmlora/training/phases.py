@@ -115,6 +115,7 @@ def train_expert(
     validation = Validation.choose(data, "auc", domain=domain)
     # Alone, an expert counts in full for its domain, as in mlora; the gate's phase comes later.
     alone = replace(spec, adaptation="mlora") if spec.adaptation == "moe_mlora" else spec
+    options = replace(options, batch_size=_expert_batch_size(options.batch_size, len(rows)))
     with reproducible(options, _EXPERT, domain, slot, *([_FURTHER] if start else [])) as generator:
         model = build_model(alone, expert_domains=[domain])
         model.load_backbone(backbone)
@@ -130,6 +131,14 @@ def train_expert(
             dropout=True,
         )
     return PhaseResult(model.expert_state(0), report)
+
+
+def _expert_batch_size(batch_size: int, rows: int) -> int:
+    """Return a batch that leaves a small domain's epoch enough steps: a hundred, or batches of 64 rows.
+
+    With the backbone's batch, patience would run out before an expert of a few thousand rows has moved.
+    """
+    return min(batch_size, max(64, rows // 100))
 
 
 def train_gate(

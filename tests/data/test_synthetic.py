@@ -4,6 +4,7 @@ import dataclasses
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -112,7 +113,7 @@ def test_the_smallest_worlds_work(dials: Dials) -> None:
 
 def test_dials_out_of_range_are_refused_all_at_once() -> None:
     with pytest.raises(UsageError, match=r"users 0.*diversity 1\.5.*sparsity nan.*days 0.*rows 1.*seed -1"):
-        make_synthetic(Dials(2, 0, 1, 1, 0, 1.5, float("nan"), -1))
+        make_synthetic(Dials(2, 0, 1, 1, 0, 1.5, float("nan"), None, -1))
 
 
 def test_the_import_keeps_the_truth_and_refuses_to_mix(
@@ -142,3 +143,30 @@ def test_the_verb_prints_the_best_reachable_auc(tmp_path: Path, monkeypatch: pyt
     assert "all (wauc)" in shown
     report = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout)
     assert f"{report['best']['wauc']:.4f}" in shown
+
+
+def test_domains_of_a_family_have_the_same_own_part() -> None:
+    truth = make_synthetic(Dials(domains=4, families=2, users=5, items=4, rows=4000, diversity=1.0)).truth
+    own: dict[tuple[Any, ...], set[float]] = {}
+    domains, users, items = (truth[name].to_pylist() for name in ("domain_id", "user_id", "item_id"))
+    for domain, user, item, value in zip(domains, users, items, truth["own"].to_pylist(), strict=True):
+        own.setdefault((int(domain[1:]), user, item), set()).add(round(value, 4))
+    # A domain's level stays its own: only differences between its rows are the family's.
+    shifts = {
+        round(min(own[2, user, item]) - min(own[0, user, item]), 3)
+        for (domain, user, item) in own
+        if domain == 0 and (2, user, item) in own
+    }
+    assert len(shifts) == 1
+    strangers = {
+        round(min(own[1, user, item]) - min(own[0, user, item]), 3)
+        for (domain, user, item) in own
+        if domain == 0 and (1, user, item) in own
+    }
+    assert len(strangers) > 5
+
+
+@pytest.mark.parametrize("families", [0, 21])
+def test_families_out_of_range_are_refused(families: int) -> None:
+    with pytest.raises(UsageError, match="valid are 1 to the 20 domains"):
+        make_synthetic(Dials(domains=20, families=families))
