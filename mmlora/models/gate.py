@@ -13,8 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What a domain's own experts get together before the gate is trained: it starts near what phase 2 has proved.
+# What a domain's own experts get together where the gate's training starts: near what phase 2 has proved, and
+# with some weight on the others, without which there is no gradient.
 _OWN_SHARE = 0.9
+# Nothing that float32 would notice is left to the others.
+_OWN_ONLY = 1 - 1e-12
 
 
 class OwnExpertGate(nn.Module):
@@ -73,9 +76,23 @@ class SoftmaxGate(nn.Module):
         self.present: Tensor  # domains that had rows when the gate was trained; the others get the backbone
         self.register_buffer("present", torch.ones(num_domains, dtype=torch.float32))
         own = _own_experts(num_domains, expert_domains)
-        self.table = nn.Parameter(_initial_logits(own)) if by_domain else None
+        self.table = nn.Parameter(_logits(own, _OWN_SHARE)) if by_domain else None
         self.weight = nn.Parameter(torch.zeros(input_dim, experts)) if by_sample else None
         self.bias = nn.Parameter(torch.zeros(experts)) if by_sample and not by_domain else None
+
+    def use_own_only(self) -> None:
+        """Leave each domain to its own experts, as ``mlora`` does, where the gate sees the domain."""
+        self._set_table(_OWN_ONLY)
+
+    def start(self) -> None:
+        """Go to where training starts."""
+        self._set_table(_OWN_SHARE)
+
+    def _set_table(self, own_share: float) -> None:
+        if self.table is not None:
+            own = _own_experts(len(self.table), self.expert_domains.tolist())
+            with torch.no_grad():
+                self.table.copy_(_logits(own, own_share))
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
         """``x [B, H]``, ``domain [B]`` -> ``[B, E]``, rows summing to 1, or to 0 for a domain not seen."""
@@ -121,9 +138,9 @@ def _own_experts(num_domains: int, expert_domains: Sequence[int]) -> Tensor:
     return (torch.arange(num_domains).unsqueeze(1) == experts).float()
 
 
-def _initial_logits(own: Tensor) -> Tensor:
-    """Return logits that give a domain's own experts their starting share together."""
+def _logits(own: Tensor, share: float) -> Tensor:
+    """Return logits that give a domain's own experts a share together; all alike for a domain without."""
     mine = own.sum(1, keepdim=True)
     others = own.shape[1] - mine
-    odds = math.log(_OWN_SHARE / (1 - _OWN_SHARE)) + torch.log(others.clamp(min=1) / mine.clamp(min=1))
+    odds = math.log(share / (1 - share)) + torch.log(others.clamp(min=1) / mine.clamp(min=1))
     return own * torch.where((mine > 0) & (others > 0), odds, 0.0)

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmlora.metrics import DomainMetrics, domain_metrics
+from mmlora.metrics import DomainMetrics, Metrics
+from mmlora.metrics.packed import PackedPairs, pack_probabilities, packed_metrics
 from mmlora.models.ctr import CTRModel
 from mmlora.training.calibration import Calibration
 from mmlora.training.epoch import SplitPart, TrainingData
 from mmlora.training.loop import predict
+from mmlora.training.rows import blocks, scratch
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,35 @@ def evaluate(
     *,
     user: npt.NDArray[Any] | None = None,
 ) -> Evaluation:
-    """Return the metrics of ``split``, pooled and by domain; gauc too, given every row's user, ``[N]``."""
+    """Return the metrics of ``split``, pooled and by domain, in memory that doesn't grow with rows or users.
+
+    Args:
+        model: the finished model.
+        data: all rows.
+        split: what to evaluate on.
+        calibration: of the model's logits.
+        user: code of every row's user, 0 to 2**32 - 1, ``[N]``; with them there is a ``gauc``.
+    """
     rows = data.rows(split)
     logits, labels = predict(model, data, rows)
-    domain = np.asarray(data.domain[rows], np.int64)
-    users = None if user is None else np.asarray(user[rows])
-    # In float64, so that two logits that differ don't fall on one probability, and the AUC stays the model's.
-    probability = calibration.apply(torch.from_numpy(logits).double(), torch.from_numpy(domain))
-    return Evaluation(split, domain_metrics(labels, probability.numpy(), domain, users))
+
+    def packed(*, by_domain: bool, by_user: bool) -> PackedPairs:
+        pairs: PackedPairs = scratch(len(rows), np.complex128)
+        for place, block in blocks(rows):
+            domain = np.asarray(data.domain[block], np.int64)
+            # In float64, so that two logits that differ don't fall on one probability, and the AUC stays the model's.
+            logit = torch.from_numpy(logits[place]).double()
+            probability = calibration.apply(logit, torch.from_numpy(domain)).numpy()
+            none = np.zeros_like(domain)
+            users = np.asarray(user[block]) if by_user and user is not None else none
+            pairs[place] = pack_probabilities(
+                labels[place], probability, domain if by_domain else none, users
+            )
+        return pairs
+
+    def measured(*, by_domain: bool) -> dict[int, Metrics]:
+        users = None if user is None else packed(by_domain=by_domain, by_user=True)
+        return packed_metrics(packed(by_domain=by_domain, by_user=False), users)
+
+    pooled = measured(by_domain=False).get(0)
+    return Evaluation(split, DomainMetrics.of(pooled, measured(by_domain=True)))

@@ -141,6 +141,7 @@ def fit(
     learning_rate: float,
     dropout: bool,
     balance: float = 0.0,
+    leave_start: Callable[[], None] | None = None,
     options: TrainingOptions,
     generator: np.random.Generator,
     on_epoch: Callable[[EpochRecord], None],
@@ -158,6 +159,8 @@ def fit(
         learning_rate: Adam's.
         dropout: whether hidden units are dropped in training.
         balance: weight of the penalty on experts that are used unequally.
+        leave_start: moves the parameters from the start that is measured, and kept when nothing beats it, to
+            where training begins; None where that is the same.
         options: batch size, epochs, patience, weight decay.
         generator: decides the order of rows.
         on_epoch: told of every epoch, once it is in the checkpoint.
@@ -172,6 +175,8 @@ def fit(
     progress = Progress(parameters, optimizer, generator)
     if not progress.restore(checkpoint.load()):
         progress.start(measure(model))
+        if leave_start is not None:
+            leave_start()
     while progress.epoch < options.max_epochs and progress.epochs_without_gain < options.patience:
         began = time.perf_counter()
         model.train(dropout)

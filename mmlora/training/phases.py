@@ -8,8 +8,9 @@ score.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from mmlora.errors import DataError, UsageError
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.ctr import CTRModel, State
+from mmlora.models.gate import SoftmaxGate
 from mmlora.models.spec import ModelSpec
 from mmlora.training.checkpoint import Checkpoint
 from mmlora.training.deciding import Validation
@@ -152,8 +154,9 @@ def train_gate(
 ) -> PhaseResult:
     """Phase 3: train the gate on all domains, backbone and experts frozen; ``wauc`` decides.
 
-    Nothing is dropped out: the gate learns to mix the experts as they will score. Domains without training
-    rows are marked, and get the backbone alone.
+    What it starts from, and keeps when mixing doesn't help, is each domain's own experts alone (where the
+    gate sees the domain). Nothing is dropped out: the gate learns to mix the experts as they will score.
+    Domains without training rows are marked, and get the backbone alone.
 
     Raises:
         UsageError: the adaptation has no gate, or there are no experts to mix.
@@ -171,8 +174,15 @@ def train_gate(
             spec, backbone=backbone, experts=[(expert.domain, expert.state) for expert in experts]
         )
         seen = domains_of(data, rows)
-        for gate in model.gates:
-            gate.present.copy_(torch.from_numpy(seen))  # type: ignore[operator]
+        gates = [cast(SoftmaxGate, gate) for gate in model.gates]
+        for gate in gates:
+            gate.present.copy_(torch.from_numpy(seen))
+            gate.use_own_only()
+
+        def leave_start() -> None:
+            for gate in gates:
+                gate.start()
+
         model.to(options.torch_device)
         run = _Run("gate", None, 0, rows, validation, options, observer, checkpoint)
         report = run.train(
@@ -182,6 +192,7 @@ def train_gate(
             generator,
             dropout=False,
             balance=spec.balance,
+            leave_start=leave_start,
         )
     return PhaseResult(model.gate_state(), report)
 
@@ -251,6 +262,7 @@ class _Run:
         *,
         dropout: bool,
         balance: float = 0.0,
+        leave_start: Callable[[], None] | None = None,
     ) -> PhaseReport:
         """Train and report; without rows to train or decide on, leave the model as it is."""
         began = time.perf_counter()
@@ -269,6 +281,7 @@ class _Run:
                 learning_rate=learning_rate,
                 dropout=dropout,
                 balance=balance,
+                leave_start=leave_start,
                 options=self.options,
                 generator=generator,
                 on_epoch=lambda record: self.observer.epoch(self.phase, self.domain, record),

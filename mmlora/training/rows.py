@@ -17,7 +17,7 @@ from mmlora.training.epoch import RowNumbers, TrainingData
 BLOCK_ROWS = 16384
 """Scoring needs no gradient, so larger blocks than a training batch are the faster ones."""
 
-_IN_MEMORY = 32 << 20
+_IN_MEMORY = 4 << 20
 
 
 def blocks(rows: RowNumbers, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, RowNumbers]]:

@@ -139,6 +139,24 @@ def test_a_phase_that_does_not_help_keeps_its_start_and_says_so(data, make_train
     assert result.state["tower.layers.0.lora_c"].abs().sum() == 0
 
 
+def test_a_gate_that_does_not_help_leaves_each_domain_to_its_own_experts(data, make_training_spec, options):
+    spec = make_training_spec()
+    backbone = train_backbone(spec, data, options, SILENT)
+    experts = [
+        Expert(d, 0, train_expert(spec, backbone.state, data, domain=d, options=options, observer=SILENT).state)
+        for d in range(3)
+    ]
+    # Steps this large throw the gate anywhere but where validation wants it.
+    wild = replace(options, gate_learning_rate=1e6)
+    gate = train_gate(spec, backbone.state, experts, data, wild, SILENT)
+    assert not gate.report.helped
+    states = [(expert.domain, expert.state) for expert in experts]
+    mixed = assemble_model(spec, backbone=backbone.state, experts=states, gate=gate.state)
+    own = assemble_model(replace(spec, adaptation="mlora"), backbone=backbone.state, experts=states)
+    batch = data.batch(data.rows("test"))
+    torch.testing.assert_close(mixed(batch), own(batch), rtol=0, atol=1e-6)
+
+
 def test_a_domain_with_one_class_in_validation_is_decided_by_logloss(data, make_training_spec, options):
     spec = make_training_spec()
     backbone = train_backbone(spec, data, options, SILENT).state
