@@ -21,7 +21,7 @@ help: ## list the targets
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name it by PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow,bench,dev,experiments]'
 	@touch $@
 
 install: $(READY) ## make .venv
@@ -35,18 +35,10 @@ test: $(READY) ## the tests, under 10 minutes on 2 cores
 test-all: $(READY) ## the tests and the longer proofs
 	$(PYTEST) -m 'slow or not slow'
 
-# The peers have pins of their own, so they get a virtual environment of their own; a bench leaves out and names
-# what can't be had. make bench BENCH=training runs one of tests/benchmarks/bench_*.py, ARGS are its options.
+# make bench BENCH=training runs one of tests/benchmarks/bench_*.py, ARGS are its options.
 BENCH ?= *
-PEERS := .venv-bench
-$(PEERS)/.ready: Makefile
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0 numpy
-	for peer in deepctr-torch==0.3.0 torch-rechub==0.9.0 fuxictr==2.3.10; do \
-		$(PEERS)/bin/python -m pip install --quiet torch==2.13.0 $$peer || echo "no $$peer here" >&2; done
-	@touch $@
 
-bench: $(READY) $(PEERS)/.ready ## throughput beside other libraries; BENCH=training runs one, ARGS are its options
+bench: $(READY) ## throughput beside other libraries; BENCH=training runs one, ARGS are its options
 	@for script in tests/benchmarks/bench_$(BENCH).py; do $(BIN)/python $$script $(ARGS) || exit; done
 
 lint: $(READY) ## ruff, mypy --strict, import-linter
@@ -63,5 +55,5 @@ airflow: $(READY) ## Airflow on the demo's workspace; prints its address and how
 	PATH="$(abspath $(BIN)):$$PATH" docker/standalone.sh
 
 clean: ## remove .venv, the demo's workspace and caches
-	rm -rf $(VENV) $(PEERS) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

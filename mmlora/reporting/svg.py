@@ -58,8 +58,9 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return a value's pixel."""
-        at, low, high = (math.log10(v) if self.log else v for v in (value, self.low, self.high))
+        """Return a value's pixel; beyond the ends, that of the end."""
+        inside = min(max(value, self.low), self.high)
+        at, low, high = (math.log10(v) if self.log else v for v in (inside, self.low, self.high))
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:

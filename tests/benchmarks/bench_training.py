@@ -1,8 +1,7 @@
 """Training throughput beside other libraries, on MovieLens-1M: prints a Markdown table.
 
-``make bench`` makes ``.venv-bench``, which holds the peers, and runs this. Every epoch is a process of its
-own, and the libraries take turns, so that a slow minute of the machine is no one library's; the figures are
-medians. A peer that isn't installed is left out and named.
+Every epoch is a process of its own, and the libraries take turns, so that a slow minute of the machine is no
+one library's; the figures are medians. A peer that isn't installed is left out and named.
 """
 
 from __future__ import annotations
@@ -45,18 +44,12 @@ def make_data(workspace: Path, movielens: Path | None) -> tuple[Path, int]:
     return data.path, len(rows)
 
 
-def seconds(name: str, peers: Path, options: list[str]) -> float | str:
+def seconds(name: str, options: list[str]) -> float | str:
     """Time one epoch in a process of its own; return what is missing where it can't run."""
-    python = sys.executable if name in OURS else str(peers)
     threads = options[options.index("--threads") + 1]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": threads,
-        "PYTHONPATH": str(ROOT) if name in OURS else "",
-    }
-    done = subprocess.run(
-        [python, str(WORKER), name, *options], capture_output=True, text=True, env=environment, check=False
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(WORKER), name, *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         return done.stderr.strip().rpartition("\n")[2]
     answer = json.loads(done.stdout.strip().rpartition("\n")[2])
@@ -66,15 +59,13 @@ def seconds(name: str, peers: Path, options: list[str]) -> float | str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--movielens", type=Path, help="MovieLens-1M, where it isn't to be fetched")
-    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-bench/bin/python")
     parser.add_argument("--models", nargs="+", default=["wdl", "deepfm"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1024, 8192])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, help="train on the first rows only")
     asked = parser.parse_args()
-    names = [*OURS, *PEERS] if asked.peers.exists() else [*OURS]
-    missing = {} if asked.peers.exists() else dict.fromkeys(PEERS, f"no {asked.peers}: run make bench")
+    names, missing = (*OURS, *PEERS), dict[str, str]()
     with tempfile.TemporaryDirectory() as folder:
         path, found = make_data(Path(folder), asked.movielens)
         rows = min(found, asked.rows or found)
@@ -87,7 +78,7 @@ def main() -> None:
             for _, name in itertools.product(range(asked.repeats), names):
                 if name in missing:
                     continue
-                result = seconds(name, asked.peers, options)
+                result = seconds(name, options)
                 if isinstance(result, str):
                     missing[name] = result
                 else:

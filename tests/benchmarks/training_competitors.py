@@ -3,8 +3,7 @@
 Every library trains the same rows, with embedding 8, tower 256-128-64, dropout 0.5 and Adam 1e-3, by its own
 loop and loader, without validation and without any penalty on weights. torch-rechub's tower always normalises
 over the batch. FuxiCTR's wheel leaves its model zoo out: the two models are put together from its layers as
-the zoo does. Run by ``bench_training.py``; this file imports nothing of the project at the top, so it runs
-in a virtual environment that holds the peers only.
+the zoo does. Run by ``bench_training.py``.
 """
 
 from __future__ import annotations

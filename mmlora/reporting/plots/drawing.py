@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from mmlora.reporting import svg
 from mmlora.reporting.arms import arm_of
@@ -14,6 +15,7 @@ from mmlora.reporting.tables import interval, signed
 
 BASELINE = "pooled_domain"
 WIDTH = 920
+_MANY = 5  # times the median width of an interval
 PANELS = ((76, 426), (546, 896))  # left and right end of each, in pixels
 
 
@@ -49,8 +51,15 @@ def look_of(study: Study, variant: Variant) -> Look:
 
 
 def ends(estimates: Iterable[Estimate]) -> list[float]:
-    """Return the values and bounds of all, for a scale to hold."""
-    return [v for e in estimates for v in (e.low, e.value, e.high) if v is not None]
+    """Return the values of all, and their bounds, for a scale to hold.
+
+    An interval of many times the usual width is left to run out of the frame, or the others would be dots.
+    """
+    found = list(estimates)
+    bounds = [(e.low, e.high) for e in found if e.low is not None and e.high is not None]
+    usual = median(high - low for low, high in bounds) if bounds else 0.0
+    kept = [(low, high) for low, high in bounds if high - low <= _MANY * usual]
+    return [e.value for e in found] + [bound for pair in kept for bound in pair]
 
 
 def tip(where: str, look: Look, found: Estimate) -> str:

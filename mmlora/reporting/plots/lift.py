@@ -50,7 +50,7 @@ def lift_by_domain(study: Study) -> Plot | None:
         parts,
         f"Each dot is an arm's AUC on a domain's test rows less that of `{BASELINE}` on the same rows, "
         f"{over(study)}, with its 95% interval: right of the line the arm is better there; the domain with "
-        "most training rows comes first.",
+        "most training rows comes first. A very wide interval is cut at the frame.",
     )
 
 
