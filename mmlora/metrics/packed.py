@@ -1,25 +1,31 @@
-"""Exact AUCs in the memory of one number a row, which may lie in a file: sorted in place, then read once.
+"""Exact metrics in the memory of a block of rows: the rows lie in a file, sorted in place.
 
-Ranking with :mod:`mmlora.metrics.ranking` weighs rows as it likes but takes many times that. Here a row is
-one whole number of 64 bits (group, score, label) that sorts as these do, and counts carry over from block to
-block.
+A row is one number that sorts by group, then score, then label; counts carry over from block to block. With
+:mod:`mmlora.metrics.ranking` and ``Sums`` rows can be weighed and merged, but take many times that in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmlora.errors import DataError
-from mmlora.metrics.ranking import weighted_mean
+from mmlora.metrics.probabilities import ECE_BINS, losses, middle_bin
+from mmlora.metrics.ranking import UserAuc, weighted_mean
+from mmlora.metrics.report import Metrics
+from mmlora.metrics.sums import check_predictions, ratios
 
 Array = npt.NDArray[Any]
 Packed = npt.NDArray[np.uint64]
+PackedPairs = npt.NDArray[np.complex128]
+Columns = tuple[Array, ...]
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 _GROUP_BITS = np.uint64(33)  # a score of 32 bits and a label stand below the group
+_USER_BITS = 32
 _ONE = np.uint64(1)
 
 
@@ -45,6 +51,29 @@ def pack(label: Array, score: Array, group: Array) -> Packed:
     return number | np.asarray(group).astype(np.uint64) << _GROUP_BITS
 
 
+def pack_probabilities(label: Array, probability: Array, domain: Array, user: Array) -> PackedPairs:
+    """Return rows as pairs that sort by domain, then user, then probability in float64, then label: ``[N]``.
+
+    Args:
+        label: 0/1, ``[N]``.
+        probability: predicted click probabilities, ``[N]``.
+        domain: domain indices, -1 to 2**20, ``[N]``.
+        user: codes of users, 0 to 2**32 - 1, ``[N]``; zeros where rows aren't told apart by user.
+
+    Raises:
+        DataError: labels, probabilities or users are not what they should be.
+    """
+    p = np.asarray(probability, np.float64)
+    check_predictions(np.asarray(label), p, domain, user)
+    if wrong := int(((user < 0) | (user >= 1 << _USER_BITS)).sum()):
+        raise DataError("predictions", f"{wrong:,} of {len(p):,} users are no code from 0 to 2**32 - 1")
+    packed = np.empty(len(p), np.complex128)  # these sort by their real part, then by the imaginary one
+    packed.real = (np.asarray(domain, np.int64) << _USER_BITS) + np.asarray(user, np.int64)
+    # From 0 to 1 the bits of floats sort as they do, and the two highest are free: shifted, they are a float.
+    packed.imag = (p.view(np.uint64) << _ONE | (np.asarray(label) > 0).astype(np.uint64)).view(np.float64)
+    return packed
+
+
 def packed_wauc(packed: Packed, *, block: int = _BLOCK) -> float | None:
     """Return the mean of the groups' AUCs weighted by rows, as ``wauc`` does; None where no group has both.
 
@@ -53,33 +82,115 @@ def packed_wauc(packed: Packed, *, block: int = _BLOCK) -> float | None:
         block: rows read at a time.
     """
     packed.sort()
-    counts: dict[int, list[int]] = {}  # group -> twice the pairs won, positives, negatives
-    below = beaten = base = 0  # negatives so far: of all rows, before this score, before this group
-    last = None
-    for start in range(0, len(packed), block):
-        rows = packed[start : start + block]
-        positive = (rows & _ONE).astype(np.int64)
-        group, run = rows >> _GROUP_BITS, rows >> _ONE
-        upto = below + np.cumsum(1 - positive)
-        before = upto - (1 - positive)
-        new_run, new_group = _starts(run, last), _starts(group, None if last is None else last >> 32)
-        # What holds at the first row of a score or group holds on: counts only grow, so the maximum does.
-        lower = np.maximum.accumulate(np.where(new_run, before, beaten))
-        first = np.maximum.accumulate(np.where(new_group, before, base))
-        # Of one score, negatives come first: a positive beats those below it, and ties with the rest.
-        won = positive * (upto + lower - 2 * first)
-        edges = np.flatnonzero(new_group | (np.arange(len(rows)) == 0))
-        sums = (np.add.reduceat(values, edges).tolist() for values in (won, positive, 1 - positive))
-        for name, *found in zip(group[edges].tolist(), *sums, strict=True):
-            counts[name] = [a + b for a, b in zip(counts.get(name, [0, 0, 0]), found, strict=True)]
-        below, beaten, base, last = int(upto[-1]), int(lower[-1]), int(first[-1]), int(run[-1])
-    aucs = [won / (2 * p * n) if p and n else np.nan for won, p, n in counts.values()]
-    return weighted_mean(np.array(aucs), np.array([p + n for _, p, n in counts.values()]))
+    _, aucs, size = _gathered(_aucs(packed, block))
+    return weighted_mean(aucs, size)
 
 
-def _starts(values: Packed, last: int | None) -> npt.NDArray[np.bool_]:
-    """Mark rows that differ from the row before; ``last`` is the one before the first."""
-    new = np.empty(len(values), bool)
-    new[0] = last is None or int(values[0]) != last
-    np.not_equal(values[1:], values[:-1], out=new[1:])
-    return new
+def packed_metrics(
+    packed: PackedPairs, by_user: PackedPairs | None = None, *, block: int = _BLOCK
+) -> dict[int, Metrics]:
+    """Return the metrics of each domain that has rows, as ``domain_metrics`` does.
+
+    Memory grows with domains, not with rows or users.
+
+    Args:
+        packed: rows of :func:`pack_probabilities` with user 0, in any order; sorted in place.
+        by_user: the same rows with their users; with them there is a ``gauc``.
+        block: rows read at a time.
+    """
+    packed.sort()
+    names, aucs, size = _gathered(_aucs(packed, block))
+    gaucs = {} if by_user is None else _gaucs(by_user, block)
+    first, done = np.cumsum(size) - size, 0
+    gaps, clicks = np.zeros(len(names) * ECE_BINS), np.zeros(len(names), np.int64)
+    predicted, lost = np.zeros((2, len(names)))
+    for name, score, negatives, positives in _entries(packed, block):
+        group, p, rows = np.searchsorted(names, name), score.view(np.float64), negatives + positives
+        before = done + np.cumsum(rows) - rows - first[group]
+        done += int(rows.sum())
+        bin_of = group * ECE_BINS + middle_bin(before, rows, size[group], ECE_BINS)
+        np.add.at(gaps, bin_of, positives - rows * p)
+        np.add.at(clicks, group, positives)
+        np.add.at(predicted, group, rows * p)
+        np.add.at(lost, group, losses(positives, negatives, p))
+    eces = np.abs(gaps).reshape(-1, ECE_BINS).sum(1) / size
+    return {
+        name: ratios(int(size[i]), int(clicks[i]), predicted[i], lost[i], aucs[i], eces[i], gaucs.get(name))
+        for i, name in enumerate((names >> _USER_BITS).tolist())
+    }
+
+
+def _gaucs(packed: PackedPairs, block: int) -> dict[int, UserAuc]:
+    """Return the mean AUC of the users of each domain; memory doesn't grow with users."""
+    packed.sort()
+
+    def users() -> Iterator[Columns]:
+        for group, aucs, size in _aucs(packed, block):
+            kept = ~np.isnan(aucs)
+            area = np.where(kept, aucs, 0) * size
+            yield group >> _USER_BITS, area, size * kept, np.ones_like(size), (~kept).astype(np.int64)
+
+    return {
+        domain: UserAuc(area / size if size else None, count, left_out)
+        for columns in _added(users(), 1)
+        for domain, area, size, count, left_out in zip(*(c.tolist() for c in columns), strict=True)
+    }
+
+
+def _aucs(packed: Array, block: int) -> Iterator[Columns]:
+    """Yield group, AUC (NaN with one class) and rows of each group, in order."""
+
+    def won() -> Iterator[Columns]:
+        below = 0  # negatives so far, of all groups: those of the groups before are taken off at the end
+        for group, _, negatives, positives in _entries(packed, block):
+            upto = below + np.cumsum(negatives)
+            below += int(negatives.sum())
+            # A positive beats negatives below it and half of those that tie: twice that, to stay whole.
+            yield group, positives * (2 * upto - negatives), negatives, positives
+
+    before = 0
+    for group, halves, negatives, positives in _added(won(), 1):
+        first = before + np.cumsum(negatives) - negatives
+        before += int(negatives.sum())
+        pairs, aucs = positives * negatives, np.full(len(group), np.nan)
+        np.divide(halves - 2 * first * positives, 2 * pairs, out=aucs, where=pairs > 0)
+        yield group, aucs, negatives + positives
+
+
+def _entries(packed: Array, block: int) -> Iterator[Columns]:
+    """Yield group, bits of the score, negatives and positives of each group and score, in order."""
+
+    def rows() -> Iterator[Columns]:
+        for start in range(0, len(packed), block):
+            part = packed[start : start + block]
+            number = part.imag.copy().view(np.uint64) if np.iscomplexobj(part) else part
+            group = part.real if np.iscomplexobj(part) else number >> _GROUP_BITS
+            label = (number & _ONE).astype(np.int64)
+            yield group.astype(np.int64), number >> _ONE, 1 - label, label
+
+    return _added(rows(), 2)
+
+
+def _added(blocks: Iterable[Columns], keys: int) -> Iterator[Columns]:
+    """Add up neighbours that agree in the first ``keys`` columns, also where they lie in several blocks."""
+    held: Columns | None = None
+    for block in blocks:
+        columns = block if held is None else tuple(map(np.concatenate, zip(held, block, strict=True)))
+        if not len(columns[0]):
+            continue
+        new = np.arange(len(columns[0])) == 0
+        for key in columns[:keys]:
+            new[1:] |= key[1:] != key[:-1]
+        first = np.flatnonzero(new)
+        sums = (np.add.reduceat(column, first) for column in columns[keys:])
+        found = *(key[first] for key in columns[:keys]), *sums
+        held = tuple(column[-1:] for column in found)
+        yield tuple(column[:-1] for column in found)
+    if held is not None:
+        yield held
+
+
+def _gathered(blocks: Iterable[Columns]) -> Columns:
+    """Join blocks of groups; without any there are none."""
+    none = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)
+    return tuple(map(np.concatenate, zip(none, *blocks, strict=True)))

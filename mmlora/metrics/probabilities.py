@@ -63,7 +63,12 @@ def grouped_ece(group: Array, probability: Array, rows: Array, positives: Array,
         return np.zeros(0)
     size = np.add.reduceat(rows, np.flatnonzero(np.diff(group, prepend=-1)))
     before = np.cumsum(rows) - rows - (np.cumsum(size) - size)[group]
-    # In whole numbers, so that no row's bin hangs on rounding: floor(bins x (before + rows / 2) / size).
-    bin_of = group * bins + (2 * before + rows) * bins // (2 * size[group])
+    bin_of = group * bins + middle_bin(before, rows, size[group], bins)
     gap = np.bincount(bin_of, weights=positives - rows * probability, minlength=len(size) * bins)
     return np.asarray(np.abs(gap).reshape(-1, bins).sum(1) / size)
+
+
+def middle_bin(before: Array, rows: Array, size: Array, bins: int) -> Array:
+    """Return the bin of the middle of ``rows`` rows after ``before`` others in a group of ``size``."""
+    # In whole numbers, so that no row's bin hangs on rounding: floor(bins x (before + rows / 2) / size).
+    return np.asarray((2 * before + rows) * bins // (2 * size))

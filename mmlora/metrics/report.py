@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from mmlora.metrics.probabilities import ECE_BINS
+from mmlora.metrics.ranking import weighted_mean
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,18 @@ class DomainMetrics:
     without_auc: tuple[int, ...]
     macro_auc: float | None = None
     ece_bins: int = ECE_BINS
+
+    @classmethod
+    def of(cls, pooled: Metrics | None, by_domain: Mapping[int, Metrics]) -> DomainMetrics:
+        """Return the metrics of all rows (None without rows) and of the domains, with the domains' means."""
+        aucs = np.array([np.nan if m.auc is None else m.auc for m in by_domain.values()])
+        return cls(
+            pooled=pooled or Metrics(0, 0, None, None, None, None),
+            by_domain=by_domain,
+            wauc=weighted_mean(aucs, np.array([m.rows for m in by_domain.values()])),
+            without_auc=tuple(name for name, metrics in by_domain.items() if metrics.auc is None),
+            macro_auc=weighted_mean(aucs),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""

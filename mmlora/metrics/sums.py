@@ -104,14 +104,7 @@ class Sums:
         each = self._by_group(domain)
         by_domain = {int(name): metrics for name, metrics in zip(names, each, strict=True)}
         pooled = self._by_group(np.zeros_like(domain))
-        aucs = np.array([np.nan if m.auc is None else m.auc for m in each])
-        return DomainMetrics(
-            pooled=pooled[0] if pooled else Metrics(0, 0, None, None, None, None),
-            by_domain=by_domain,
-            wauc=weighted_mean(aucs, np.array([m.rows for m in each])),
-            without_auc=tuple(name for name, metrics in by_domain.items() if metrics.auc is None),
-            macro_auc=weighted_mean(aucs),
-        )
+        return DomainMetrics.of(pooled[0] if pooled else None, by_domain)
 
     def _by_group(self, group: Array) -> list[Metrics]:
         """Metrics of groups 0, 1, ... that entries belong to."""
@@ -126,7 +119,7 @@ class Sums:
         )
         users = self._user_aucs(group, len(rows))
         return [
-            _ratios(int(rows[i]), int(clicks[i]), predicted[i], lost[i], aucs[i], eces[i], users[i])
+            ratios(int(rows[i]), int(clicks[i]), predicted[i], lost[i], aucs[i], eces[i], users[i])
             for i in range(len(rows))
         ]
 
@@ -161,7 +154,7 @@ def _counted(domain: Array, user: Array | None, probability: Array, rows: Array,
     return Sums(domain[kept], None if user is None else names[code[kept]], probability[kept], *counts)
 
 
-def _ratios(
+def ratios(
     rows: int, positives: int, predicted: float, loss: float, area: float, ece: float, users: UserAuc | None
 ) -> Metrics:
     """Divide the sums of one set of rows (one at least)."""

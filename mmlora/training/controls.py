@@ -16,11 +16,14 @@ import numpy.typing as npt
 import torch
 
 from mmlora.batch import Batch
+from mmlora.errors import UsageError
 from mmlora.models.builder import assemble_model
 from mmlora.models.ctr import State
 from mmlora.models.spec import FieldShape, ModelSpec
+from mmlora.training.dataset import TrainingSet
 from mmlora.training.epoch import RowNumbers, SplitPart, TrainingData
 from mmlora.training.phases import Expert
+from mmlora.training.rows import domains_of, of_domain
 
 Domains = npt.NDArray[np.int64]
 
@@ -137,13 +140,25 @@ class OneDomain:
 
     def rows(self, split: SplitPart) -> RowNumbers:
         """Return this domain's row numbers of a split."""
-        rows = self.data.rows(split)
-        own: RowNumbers = rows[np.asarray(self.data.domain[rows]) == self.index]
-        return own
+        return of_domain(self.data, self.data.rows(split), self.index)
 
     def batch(self, rows: RowNumbers) -> Batch:
         """Return rows."""
         return self.data.batch(rows)
+
+
+class WithoutTest(TrainingSet):
+    """A training set whose test rows can't be had: that of whoever chooses settings by validation rows."""
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the row numbers of a part of the split.
+
+        Raises:
+            UsageError: it is the test part.
+        """
+        if split == "test":
+            raise UsageError("test rows are not read while settings are chosen: ask for validation rows")
+        return super().rows(split)
 
 
 def trainable_domains(data: TrainingData, label: npt.NDArray[Any]) -> list[int]:
@@ -154,9 +169,9 @@ def trainable_domains(data: TrainingData, label: npt.NDArray[Any]) -> list[int]:
         label: 0/1 of all rows, ``[N]``.
     """
     rows = data.rows("train")
-    domain, positive = np.asarray(data.domain[rows]), np.asarray(label[rows]) > 0
-    both = set(domain[positive].tolist()) & set(domain[~positive].tolist())
-    return sorted(int(index) for index in both)
+    positive = label[rows] > 0
+    both = domains_of(data, rows[positive]) & domains_of(data, rows[~positive])
+    return [int(index) for index in np.flatnonzero(both)]
 
 
 def uniform_gate(
@@ -174,7 +189,11 @@ def random_gate(
     *,
     seed: int,
 ) -> State:
-    """Return a gate whose logits are drawn from N(0, 1)."""
+    """Return a gate of drawn logits: a domain's from N(0, 1), a row's from x V with V from N(0, 1 / H).
+
+    So the logits vary as much whether it sees the domain or a row's H inputs x, as long as these have unit
+    variance.
+    """
     return _untrained_gate(spec, backbone, experts, data, torch.Generator().manual_seed(seed))
 
 
@@ -189,12 +208,12 @@ def _untrained_gate(
     model = assemble_model(spec, backbone=backbone, experts=[(e.domain, e.state) for e in experts])
     assert model.gate is not None  # there are experts
     with torch.no_grad():
-        for parameter in model.gate.parameters():
+        for name, parameter in model.gate.named_parameters():
             if generator is None:
                 parameter.zero_()
             else:
-                parameter.normal_(generator=generator)
-    seen = np.isin(np.arange(data.num_domains), np.asarray(data.domain[data.rows("train")]))
+                width = parameter.shape[0] if name.endswith("weight") else 1
+                parameter.normal_(std=width**-0.5, generator=generator)
     state = model.gate_state()
-    present = torch.from_numpy(seen).float()
+    present = torch.from_numpy(domains_of(data, data.rows("train"))).float()
     return {name: present.clone() if name.endswith("present") else value for name, value in state.items()}

@@ -64,7 +64,7 @@ def evaluate(
         pairs: PackedPairs = scratch(len(rows), np.complex128)
         for place, block in blocks(rows):
             domain = np.asarray(data.domain[block], np.int64)
-            # In float64, so that two logits that differ don't fall on one probability, and the AUC stays the model's.
+            # In float64: logits that differ don't fall on one probability, and the AUC stays the model's.
             logit = torch.from_numpy(logits[place]).double()
             probability = calibration.apply(logit, torch.from_numpy(domain)).numpy()
             none = np.zeros_like(domain)

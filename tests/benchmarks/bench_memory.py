@@ -109,7 +109,7 @@ def measure(millions: int, folder: Path) -> None:
     seconds = time.perf_counter() - began
     model = assemble_model(spec, backbone=result.state)
     calibration, calibrating = peak_of(lambda: fit_calibration(model, data))
-    tested, testing = peak_of(lambda: evaluate(model, data, "test", calibration))
+    tested, testing = peak_of(lambda: evaluate(model, data, "test", calibration, user=data.user))
     epoch = result.report.history[0]
     print(
         f"{millions:>4}M rows: writing {writing} MB, training {training} MB, calibration {calibrating} MB, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from mmlora.models.builder import assemble_model, build_model
@@ -101,3 +102,13 @@ def test_untrained_gates_weigh_all_experts_of_every_domain_that_was_trained_on(d
     assert np.array_equal(weights["random"], weights["again"])
     assert weights["random"][known].std() > 0.05
     assert len(np.unique(weights["other"][known], axis=0)) > 2  # each row its own
+
+
+def test_a_random_gates_logits_vary_as_much_by_row_as_by_domain(data: Any) -> None:
+    spec = _spec(hidden_units=(64,), gate="sample")
+    model = build_model(spec, expert_domains=[0, 1, 2])
+    experts = [Expert(domain, 0, model.expert_state(domain)) for domain in range(3)]
+    gate = random_gate(spec, model.backbone_state(), experts, data, seed=1)
+    (weight,) = (value for name, value in gate.items() if name.endswith("weight"))
+    inputs = torch.randn(500, len(weight), generator=torch.Generator().manual_seed(2))
+    assert (inputs @ weight).std().item() == pytest.approx(1, abs=0.3)

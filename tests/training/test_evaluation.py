@@ -1,10 +1,14 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mmlora.metrics import domain_metrics
 from mmlora.models.builder import build_model
+from mmlora.training import rows as rows_module
 from mmlora.training.calibration import Calibration
 from mmlora.training.evaluation import evaluate
 from mmlora.training.loop import predict
@@ -45,3 +49,23 @@ def test_with_users_there_is_a_gauc(data, make_training_spec):
     sizes = np.bincount(user[rows])
     assert result.metrics.pooled.gauc == pytest.approx(np.average(aucs, weights=sizes))
     assert evaluate(model, data, "test", calibration).metrics.pooled.gauc is None
+
+
+def test_rows_in_scratch_files_give_the_metrics_of_rows_in_memory(data, make_training_spec, monkeypatch):
+    """Rows aren't arranged by domain, one domain has none, another one class, some are of an absent one."""
+    model = build_model(make_training_spec(adaptation="none"))
+    rows = data.rows("test")
+    data.domain[data.domain == 2] = -1
+    data.label[data.domain == 1] = 1.0
+    calibration, user = Calibration(0.7, 0.1, (0.3, -0.2, 0.0)), np.arange(len(data.domain)) % 50
+    logits, labels = predict(model, data, rows)
+    domain = torch.from_numpy(data.domain[rows])
+    probability = calibration.apply(torch.from_numpy(logits).double(), domain).numpy()
+    expected = domain_metrics(labels, probability, data.domain[rows], user[rows])
+    monkeypatch.setattr(rows_module, "_IN_MEMORY", 100)
+    found = evaluate(model, data, "test", calibration, user=user).metrics
+    assert found.without_auc == (1,) and list(found.by_domain) == [-1, 0, 1]
+    assert found.wauc == expected.wauc
+    assert asdict(found.pooled) == pytest.approx(asdict(expected.pooled))
+    for d, own in expected.by_domain.items():
+        assert asdict(found.by_domain[d]) == pytest.approx(asdict(own))
