@@ -60,6 +60,65 @@ def report(
             typer.echo(str(page))
 
 
+@app.command()
+def tune(
+    file: FileArgument,
+    trials: Annotated[
+        int | None, typer.Option(help="At most so many, all runs together; the file's when left out.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="No trial begins after them, all runs together; or the file's.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Trials run at once; the cores are divided among them.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose settings by validation rows; test the best, and the untuned beside it.
+
+    Example: mmlora experiment tune experiments/tune.toml --trials 20
+    """
+    from mmlora.experiments.tune import tune_experiment
+
+    tell = (lambda line: None) if as_json else note
+    with progress_bar(quiet=as_json) as progress:
+        result = tune_experiment(
+            file, trials=trials, minutes=minutes, workers=workers, progress=progress, tell=tell
+        )
+    if as_json:
+        print_json(result)
+    else:
+        _print_tuning(result)
+    if result["test"] is None:
+        raise typer.Exit(1)
+
+
+def _print_tuning(result: dict[str, Any]) -> None:
+    best, test = result["best"], result["test"]
+    names = list(best["parameters"])
+    ordered = sorted(result["trials"], key=lambda trial: -(trial["validation_wauc"] or 0.0))
+    rows = [
+        [trial["number"], *(trial["parameters"].get(name) for name in names), trial["validation_wauc"]]
+        for trial in ordered[:10]
+    ]
+    print_table("validation rows: the best trials", ("trial", *names, "wauc"), rows)
+    for failure in result["failures"]:
+        note(f"failed: {failure['cell']}: {failure['why']}")
+    if test is not None:
+        print_table("test rows, one seed", ("settings", "wauc"), [(n, test[n]) for n in ("untuned", "tuned")])
+        typer.echo(_difference(test["difference"]))
+    typer.echo(f"{len(result['trials'])} trials, {result['ran']} of them now: {result['folder']}")
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "no domain's test rows hold both classes of label, so there is no wauc to compare"
+    if found["low"] is None:
+        return f"tuning brought {found['value']:+.4f} wauc; there are too few test users for an interval"
+    return (
+        f"tuning brought {found['value']:+.4f} wauc on the test rows (95%: {found['low']:+.4f} to "
+        f"{found['high']:+.4f}; the luck of test users, not of the seed)"
+    )
+
+
 def _print_run(result: dict[str, Any]) -> None:
     rows = result["results"]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))

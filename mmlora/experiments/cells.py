@@ -1,4 +1,7 @@
-"""Running one cell: train what its arm needs, calibrate on validation rows, read the test rows once."""
+"""Running one cell: train what its arm needs, calibrate on validation rows, read the test rows once.
+
+A trial of a study ends before the calibration.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import torch
 
 import mmlora
 from mmlora import metrics
+from mmlora.errors import DataError
 from mmlora.experiments.arms import ARMS
 from mmlora.experiments.data import shared_home, true_probability, workspace_at, write_test_rows
 from mmlora.experiments.job import Job
@@ -24,6 +28,7 @@ from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import options_of, spec_of
 from mmlora.registry.parts import write_atomically
 from mmlora.training.calibration import Calibration, calibrate
+from mmlora.training.controls import WithoutTest
 from mmlora.training.dataset import TrainingSet
 
 if TYPE_CHECKING:
@@ -53,34 +58,68 @@ def run_cell(job: Job) -> dict[str, Any]:
         "test": _pooled(measured, lab.training_set),
         "by_domain": _by_domain(measured, lab.training_set),
         "validation_wauc": validation_wauc,
+        "gate_weights": trained.mixing and _gate_weights(trained.mixing, lab.training_set),
+        "best_reachable": _best_reachable(job, lab.training_set),
+        **_trained(job, trained, began),
+    }
+    scores = BytesIO()
+    np.save(scores, probability.astype(np.float32))
+    write_atomically(job.place / "scores.npy", scores.getvalue())
+    write_result(job.place / "result.json", result)
+    return result
+
+
+def run_trial(job: Job) -> dict[str, Any]:
+    """Train a cell and measure it on validation rows; test rows can't be read.
+
+    Returns:
+        What ``result.json`` holds.
+
+    Raises:
+        DataError: no domain's validation rows hold both classes of label.
+    """
+    began = time.perf_counter()
+    lab = make_lab(job)
+    trained = ARMS[job.cell.arm](lab)
+    data = lab.training_set
+    rows = data.rows("validation")
+    wauc = metrics.wauc(np.asarray(data.label[rows]), trained.score(rows), np.asarray(data.domain[rows]))
+    if wauc is None:
+        raise DataError("training set", "no domain's validation rows hold both classes: nothing to tune by")
+    result = {
+        "cell": job.cell.to_dict(),
+        "study": job.study,
+        "trial": int(job.key),
+        "validation_wauc": wauc,
+        **_trained(job, trained, began),
+    }
+    write_result(job.place / "result.json", result)
+    return result
+
+
+def _trained(job: Job, trained: Trained, began: float) -> dict[str, Any]:
+    """What a result says of how it came about."""
+    return {
         "phases": [report.to_dict() for report in trained.phases],
         "helped": _helped(trained.phases),
         "parameters": dict(trained.parameters),
         "parts": dict(trained.parts),
-        "gate_weights": trained.mixing and _gate_weights(trained.mixing, lab.training_set),
-        "best_reachable": _best_reachable(job, lab.training_set),
         "seconds": _seconds(trained.phases, time.perf_counter() - began),
         "settings": job.settings.model_dump(mode="json", exclude={"threads"}),
         "code_version": mmlora.__version__,
         "mlflow_run_id": None,
     }
-    scores = BytesIO()
-    np.save(scores, probability.astype(np.float32))
-    file = job.folder / "cells" / job.key / "result.json"
-    write_atomically(file.with_name("scores.npy"), scores.getvalue())
-    write_result(file, result)
-    return result
 
 
 def write_result(file: Path, result: Mapping[str, Any]) -> None:
-    """Write a cell's result, whole or not at all."""
+    """Write a result, whole or not at all."""
     write_atomically(file, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
 
 
 def make_lab(job: Job) -> Lab:
     """Open a cell's rows, and derive its model and options as a training run does."""
     data = workspace_at(job.rows.home, job.threads)
-    run = Run(job.folder / "cells" / job.key)
+    run = Run(job.place)
     config = {
         "training_set_id": job.rows.training_set_id,
         **job.settings.model_dump(mode="json", exclude={"threads"}),
@@ -88,7 +127,9 @@ def make_lab(job: Job) -> Lab:
     run.record("config", config)
     return Lab(
         workspace=workspace_at(shared_home(job.folder), job.threads),
-        training_set=TrainingSet.open(data.training_set_folder(job.rows.training_set_id)),
+        training_set=(WithoutTest if job.study else TrainingSet).open(
+            data.training_set_folder(job.rows.training_set_id)
+        ),
         training_set_id=job.rows.training_set_id,
         spec=spec_of(data, run),
         options=options_of(data, run),

@@ -12,8 +12,7 @@ from mmlora.names import BackboneName, FeatureGroup, GateInput, SplitName
 from mmlora.schema import fingerprint, valid_names
 from mmlora.settings import TrainingSettings
 
-# Valid names; numbers and the names of data sets are looked at apart.
-_AXES: dict[str, tuple[str, ...]] = {
+AXES: dict[str, tuple[str, ...]] = {
     "data": (),
     "features": valid_names(FeatureGroup),
     "backbone": valid_names(BackboneName),
@@ -23,15 +22,17 @@ _AXES: dict[str, tuple[str, ...]] = {
     "split": tuple(name for name in valid_names(SplitName) if name != "file"),
     "seed": (),
 }
-_DEFAULTS: dict[str, list[Any]] = {
+"""Valid names of each axis; numbers and the names of data sets are looked at apart."""
+DEFAULTS: dict[str, list[Any]] = {
     "features": ["ids"],
     "experts_per_domain": [1],
     "gate": ["domain"],
     "split": ["random"],
     "seed": [0],
 }
+"""Of axes that a file needn't name."""
 # What a cell or the command says itself; files of splits name one data set's rows.
-_NOT_SETTINGS = {*_AXES, "adaptation", "split_file", "threads", "device"}
+_NOT_SETTINGS = {*AXES, "adaptation", "split_file", "threads", "device"}
 SETTINGS = tuple(name for name in TrainingSettings.model_fields if name not in _NOT_SETTINGS)
 
 
@@ -52,7 +53,7 @@ def _grids(raw: Mapping[str, Any], faults: list[str]) -> list[tuple[str, Mapping
     several = raw.get("grids", [])
     grids = [("[grid]", raw["grid"])] if "grid" in raw else []
     grids += [(f"[[grids]] {number}", grid) for number, grid in enumerate(listed(several), 1)]
-    if not grids:
+    if not grids and "tune" not in raw:
         faults.append("there is no [grid]: say which backbones and arms")
     faults += [f"{where} is no table" for where, grid in grids if not isinstance(grid, dict)]
     return [(where, grid) for where, grid in grids if isinstance(grid, dict)]
@@ -61,15 +62,15 @@ def _grids(raw: Mapping[str, Any], faults: list[str]) -> list[tuple[str, Mapping
 def _cells(
     where: str, grid: Mapping[str, Any], sources: Mapping[str, Source], named: list[str], faults: list[str]
 ) -> Iterator[Cell]:
-    check_names(f"{where} ", grid, (*_AXES, "settings"), faults)
-    axes = {**_DEFAULTS, "data": named, **{n: listed(v) for n, v in grid.items() if n in _AXES}}
-    for name in _AXES:
-        faults += [f"{where} {name}{fault}" for fault in _wrong(name, axes.get(name, []), named)]
+    check_names(f"{where} ", grid, (*AXES, "settings"), faults)
+    axes = {**DEFAULTS, "data": named, **{n: listed(v) for n, v in grid.items() if n in AXES}}
+    for name in AXES:
+        faults += [f"{where} {name}{fault}" for fault in wrong_values(name, axes.get(name, []), named)]
     further = {name: listed(v) for name, v in read_table(grid, "settings", faults).items()}
     check_names(f"{where} settings: ", further, SETTINGS, faults)
     if faults:
         return
-    names = [name for name in _AXES if name != "data"]
+    names = [name for name in AXES if name != "data"]
     for data in axes["data"]:
         for variant in sources[data].variants():
             for chosen in itertools.product(*(axes[name] for name in names), *further.values()):
@@ -78,8 +79,15 @@ def _cells(
                 yield Cell(data=data, **given, settings={**variant, **more}).canonical()
 
 
-def _wrong(name: str, values: list[Any], named: list[str]) -> Iterator[str]:
-    valid = tuple(named) if name == "data" else _AXES[name]
+def wrong_values(name: str, values: list[Any], named: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the values of an axis.
+
+    Args:
+        name: of the axis.
+        values: of it.
+        named: the names of the file's data sets.
+    """
+    valid = tuple(named) if name == "data" else AXES[name]
     least = 1 if name == "experts_per_domain" else 0
     if not values:
         yield f" is missing: give some of {', '.join(valid)}" if valid else " is empty: give whole numbers"

@@ -1,4 +1,4 @@
-"""A job: all that a process needs to run a cell, as plain values; light to import, for the parent process."""
+"""A job: what a process needs to run a cell or a trial, as plain values; light to import, for the parent."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from mmlora.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs to run a cell.
+    """All that a process needs to run a cell, or a trial: a cell whose test rows nobody reads.
 
     Attributes:
         cell: the cell.
-        key: the name of its folder.
+        key: the name of its folder; a trial's number.
         folder: the experiment's.
         rows: its training set.
         settings: its training settings.
         threads: torch threads.
+        study: the study that a trial belongs to; empty for a cell.
     """
 
     cell: Cell
@@ -29,3 +30,16 @@ class Job:
     rows: Rows
     settings: TrainingSettings
     threads: int
+    study: str = ""
+
+    @property
+    def place(self) -> Path:
+        """The folder of its result."""
+        if self.study:
+            return study_folder(self.folder, self.study) / "trials" / self.key
+        return self.folder / "cells" / self.key
+
+
+def study_folder(folder: Path, study: str) -> Path:
+    """Return where a study of an experiment keeps its trials."""
+    return folder / "tune" / study

@@ -15,13 +15,15 @@
     rank = [4, 8]
     [settings]                    # training settings that are the same for all cells
     embedding_dim = 8
+
+A file of ``mmlora experiment tune`` has a ``[tune]`` table (see space.py) and needs no grid.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from mmlora.errors import UsageError
 from mmlora.experiments.cell import NEEDS, Cell
 from mmlora.experiments.grid import SETTINGS, check_names, read_cells, read_table
 from mmlora.experiments.source import Source, read_source
+from mmlora.experiments.space import Tuning, read_tuning
 from mmlora.schema import fingerprint
 from mmlora.settings import TrainingSettings
 
@@ -48,7 +51,7 @@ class Experiment:
         sources: the data sets by name.
         settings: training settings of all cells.
         cells: each once, in the order of the file.
-        tune: the ``[tune]`` table.
+        tuning: the ``[tune]`` table, see space.py.
     """
 
     name: str
@@ -57,7 +60,7 @@ class Experiment:
     sources: Mapping[str, Source]
     settings: Mapping[str, Any]
     cells: tuple[Cell, ...]
-    tune: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     def training_settings(self, cell: Cell) -> TrainingSettings:
         """Return a cell's training settings, the seed and the split included."""
@@ -99,8 +102,9 @@ def read_experiment(file: Path) -> Experiment:
     settings = read_table(raw, "settings", faults)
     check_names("[settings] ", settings, SETTINGS, faults)
     cells = read_cells(raw, sources, faults)
-    tune = read_table(raw, "tune", faults)
-    faults += [] if faults else _faulty_settings(cells, settings, sources)
+    tuning = read_tuning(raw, sources, settings, faults)
+    if not faults:
+        faults = _faulty_settings((*cells, *(tuning.probes() if tuning else ())), settings, sources)
     if faults:
         raise UsageError(f"{file}:\n  " + "\n  ".join(dict.fromkeys(faults)))
     return Experiment(
@@ -110,7 +114,7 @@ def read_experiment(file: Path) -> Experiment:
         sources=sources,
         settings=settings,
         cells=cells,
-        tune=tune,
+        tuning=tuning,
     )
 
 

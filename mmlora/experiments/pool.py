@@ -1,4 +1,4 @@
-"""Worker processes for cells: those that share a backbone don't start together, or one would wait for it.
+"""Worker processes for jobs: those that share a backbone don't start together, or one would wait for it.
 
 Each worker takes its share of the cores. It ends when the parent does, however that ends: what it was doing
 goes on from its last epoch in the next run.
@@ -13,10 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mmlora.errors import MmloraError
 
@@ -26,42 +25,43 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A cell that didn't come to an end.
+class Queue(Protocol):
+    """Says which job comes next; it is true while a job waits or runs."""
 
-    Attributes:
-        cell: the cell, in a line.
-        why: what happened.
-    """
+    def __bool__(self) -> bool: ...
 
-    cell: str
-    why: str
+    def take(self) -> Job | None:
+        """Return a job to start now; None where a running one has to end first."""
+
+    def ended(self, job: Job) -> None:
+        """Learn that a job has ended, well or not."""
+
+    def give_up(self) -> list[Job]:
+        """Return the jobs that were running, which are not tried again."""
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    queue: Queue,
     workers: int,
     *,
     on_done: Callable[[Job], None],
-    on_failure: Callable[[Failure], None],
+    on_failure: Callable[[Job, str], None],
 ) -> None:
     """Run jobs in ``workers`` processes; the callbacks are called here, as jobs end.
 
     A process that dies (out of memory, say) fails the jobs that were running; the others go on in new ones.
     """
-    queue = _Queue(jobs)
     while queue:
         try:
             _run_until_broken(queue, workers, on_done, on_failure)
         except BrokenProcessPool:
             for job in queue.give_up():
                 why = "a worker process died (out of memory?); run the same command again to go on"
-                on_failure(Failure(str(job.cell), why))
+                on_failure(job, why)
 
 
 def _run_until_broken(
-    queue: _Queue, workers: int, on_done: Callable[[Job], None], on_failure: Callable[[Failure], None]
+    queue: Queue, workers: int, on_done: Callable[[Job], None], on_failure: Callable[[Job, str], None]
 ) -> None:
     context = get_context("spawn")
     stop = context.Event()
@@ -80,15 +80,19 @@ def _run_until_broken(
                 if why is None:
                     on_done(job)
                 else:
-                    on_failure(Failure(str(job.cell), why))
+                    on_failure(job, why)
     finally:
         if running:
             stop.set()
         pool.shutdown(cancel_futures=True)
 
 
-class _Queue:
-    """Which job comes next: groups that share a backbone are opened by one job each."""
+class CellQueue:
+    """Which cell comes next: groups that share a backbone are opened by one job each.
+
+    Args:
+        jobs: to be done.
+    """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._waiting: dict[str, list[Job]] = {}
@@ -116,7 +120,7 @@ class _Queue:
         return job
 
     def ended(self, job: Job) -> None:
-        """A job has ended."""
+        """Let the others of its group start."""
         self._running.remove(job)
         self._opened.add(job.cell.group)
 
@@ -140,13 +144,13 @@ def _start_worker(threads: int, parent: int, stop: Event) -> None:
 
 def _attempt(job: Job) -> str | None:
     """Run a job; return why it failed, or None."""
-    from mmlora.experiments.cells import run_cell
+    from mmlora.experiments.cells import run_cell, run_trial
 
     try:
-        run_cell(job)
+        (run_trial if job.study else run_cell)(job)
     except MmloraError as error:
         return str(error)
     except Exception as error:  # a fault of ours in one cell must not stop the others
-        logger.exception("cell %s", job.cell)
+        logger.exception("%s", job.cell)
         return f"{type(error).__name__}: {error}"
     return None

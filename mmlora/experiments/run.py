@@ -1,30 +1,46 @@
 """Running an experiment: its cells in parallel processes, each once, whatever was done before.
 
-A cell's folder that has a ``result.json`` is done. One that fails is named at the end, and doesn't stop the
-others.
+A cell's folder that has a ``result.json`` is done. One that can't be trained is named before the others
+start, one that fails when it does; neither stops the others.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import MmloraError, TransientError, UsageError
-from mmlora.experiments.cell import Cell
+from mmlora.experiments.cell import NEEDS, Cell
 from mmlora.experiments.plan import Experiment, read_experiment
-from mmlora.experiments.pool import Failure, run_jobs
-from mmlora.experiments.tracking import track
+from mmlora.experiments.pool import CellQueue, run_jobs
+from mmlora.experiments.tracking import open_tracking, track
 from mmlora.pipeline.training_set import ROW_SETTINGS
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
     from mmlora.experiments.data import Rows
     from mmlora.experiments.job import Job
+    from mmlora.registry.tracking import Tracking
+    from mmlora.settings import TrainingSettings
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell or a trial that didn't come to an end.
+
+    Attributes:
+        cell: the cell, in a line.
+        why: what happened.
+    """
+
+    cell: str
+    why: str
 
 
 def experiment_folder(workspace: Workspace, experiment: Experiment) -> Path:
@@ -53,25 +69,48 @@ def run_experiment(
     if workers < 1:
         raise UsageError(f"workers is {workers}: give 1 or more")
     experiment, workspace = read_experiment(file), open_workspace()
+    if not experiment.cells:
+        raise UsageError(f"{file} has no [grid], so no cells to run: give one, or use mmlora experiment tune")
     folder = experiment_folder(workspace, experiment)
-    keys = {experiment.key(cell): cell for cell in experiment.cells}
+    board = run_cells(experiment, experiment.cells, workers=workers, progress=progress, tell=tell)
+    keys = [experiment.key(cell) for cell in experiment.cells]
+    return {
+        "folder": str(folder),
+        "cells": len(keys),
+        "ran": board.ran,
+        "failures": [asdict(failure) for failure in board.failures],
+        "results": [
+            summary_of(read_result(folder, key)) for key in keys if result_file(folder, key).exists()
+        ],
+    }
+
+
+def run_cells(
+    experiment: Experiment, cells: Iterable[Cell], *, workers: int, progress: Progress, tell: Tell
+) -> Board:
+    """Run cells of an experiment unless they are done, and have each tracked.
+
+    Returns:
+        What came of them.
+    """
+    workspace = open_workspace()
+    folder = experiment_folder(workspace, experiment)
+    keys = {experiment.key(cell): cell for cell in cells}
     waiting = {key: cell for key, cell in keys.items() if not result_file(folder, key).exists()}
     jobs, failures = _jobs(experiment, folder, waiting, workers, progress)
-    board = _Board(workspace, experiment, folder, total=len(keys), tell=tell)
+    board = Board(open_tracking(workspace, experiment.name), folder, total=len(keys), tell=tell)
     for key in keys:
         if key not in waiting:
             board.keep(key)
     for failure in failures:
         board.failed(failure)
-    run_jobs(jobs, workers, on_done=board.ended, on_failure=board.failed)
-    done = [key for key in keys if result_file(folder, key).exists()]
-    return {
-        "folder": str(folder),
-        "cells": len(keys),
-        "ran": board.ran,
-        "failures": [{"cell": failure.cell, "why": failure.why} for failure in board.failures],
-        "results": [summary_of(read_result(folder, key)) for key in done],
-    }
+    run_jobs(
+        CellQueue(jobs),
+        workers,
+        on_done=board.ended,
+        on_failure=lambda job, why: board.failed(Failure(str(job.cell), why)),
+    )
+    return board
 
 
 def report_experiment(file: Path, output: Path | None = None) -> list[Path]:
@@ -116,14 +155,16 @@ def planned_cells(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return {experiment.key(cell): cell.to_dict() for cell in experiment.cells}
 
 
-class _Board:
-    """Keeps count of the cells, and has each tracked once it is done."""
+class Board:
+    """Keeps count of the cells, and has each tracked once it is done.
 
-    def __init__(
-        self, workspace: Workspace, experiment: Experiment, folder: Path, *, total: int, tell: Tell
-    ) -> None:
-        self.workspace, self.experiment, self.folder = workspace, experiment, folder
-        self.total, self.tell = total, tell
+    Attributes:
+        ran: cells that were done now.
+        failures: cells that weren't, and why.
+    """
+
+    def __init__(self, tracking: Tracking, folder: Path, *, total: int, tell: Tell) -> None:
+        self.tracking, self.folder, self.total, self.tell = tracking, folder, total, tell
         self.done, self.ran, self.seconds = 0, 0, 0.0
         self.failures: list[Failure] = []
 
@@ -152,16 +193,21 @@ class _Board:
         return f"[{self.done} of {self.total}]"
 
     def _track(self, key: str) -> None:
-        try:
-            track(self.workspace, self.experiment.name, result_file(self.folder, key))
-        except TransientError as error:  # the cell is safe; the next run tracks it
-            self.tell(f"{self._count()} not tracked: {error}")
+        track_or_tell(self.tracking, result_file(self.folder, key), self.tell)
+
+
+def track_or_tell(tracking: Tracking, file: Path, tell: Tell) -> None:
+    """Track a result; where MLflow doesn't answer, say so: the result is safe, and the next run tracks it."""
+    try:
+        track(tracking, file)
+    except TransientError as error:
+        tell(f"not tracked: {error}")
 
 
 def _jobs(
     experiment: Experiment, folder: Path, waiting: Mapping[str, Cell], workers: int, progress: Progress
 ) -> tuple[list[Job], list[Failure]]:
-    """Make each cell's training set; cells that have the same share it."""
+    """Make each cell's training set, which cells that have the same share; refuse what can't be trained."""
     if not waiting:
         return [], []
     from mmlora.experiments.data import prepare_rows, shared_home
@@ -180,8 +226,25 @@ def _jobs(
             except MmloraError as error:
                 made[data] = f"its data: {error}"
         rows = made[data]
-        if isinstance(rows, str):
-            failures.append(Failure(str(cell), rows))
-        else:
+        why = rows if isinstance(rows, str) else refusal(cell, rows, settings)
+        if why is not None:
+            failures.append(Failure(str(cell), why))
+        elif not isinstance(rows, str):
             jobs.append(Job(cell, key, folder, rows, settings, threads))
     return jobs, failures
+
+
+def refusal(cell: Cell, rows: Rows, settings: TrainingSettings) -> str | None:
+    """Return why a cell can't be trained on its rows; None where it can."""
+    from mmlora.experiments.data import open_rows
+    from mmlora.pipeline.training_run import spec_from
+    from mmlora.training.controls import trainable_domains
+    from mmlora.training.refusals import refuse_impossible
+
+    data = open_rows(rows)
+    domains = trainable_domains(data, data.label) if NEEDS[cell.arm].experts else []
+    try:
+        refuse_impossible(spec_from(settings.model_dump(mode="json"), data), data, domains)
+    except MmloraError as error:
+        return str(error)
+    return None

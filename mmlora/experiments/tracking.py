@@ -1,4 +1,4 @@
-"""Each cell as an MLflow run: what it was, and what the test rows said."""
+"""Each cell and trial as an MLflow run: what it was, and what the test or validation rows said."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from mmlora.pipeline.workspace import Workspace
 from mmlora.registry.parts import write_atomically
 from mmlora.registry.tracking import Point, Tracking
 
+_TAGS = ("cell_key", "data_key", "study", "trial")
 
-def track(workspace: Workspace, experiment: str, file: Path) -> None:
-    """Write a cell's result to MLflow and its run's id into the result, unless it has one.
+
+def open_tracking(workspace: Workspace, experiment: str) -> Tracking:
+    """Return a workspace's MLflow, its runs listed under an experiment's name."""
+    return Tracking(workspace.mlflow_url, workspace.home / "mlartifacts", experiment)
+
+
+def track(tracking: Tracking, file: Path) -> None:
+    """Write a result to MLflow and its run's id into the result, unless it has one.
 
     Args:
-        workspace: whose MLflow.
-        experiment: the name that the runs are listed under.
-        file: the cell's ``result.json``.
+        tracking: the experiment's.
+        file: the cell's or the trial's ``result.json``.
 
     Raises:
         TransientError: MLflow doesn't answer; the result stays as it is.
@@ -26,16 +32,16 @@ def track(workspace: Workspace, experiment: str, file: Path) -> None:
     result = json.loads(file.read_text(encoding="utf-8"))
     if result["mlflow_run_id"] is not None:
         return
-    tracking = Tracking(workspace.mlflow_url, workspace.home / "mlartifacts", experiment)
     cell = result["cell"]
+    name = f"{cell['data']} {cell['backbone']} {cell['arm']} {cell['seed']}"
     run_id = tracking.start_run(
-        f"{cell['data']} {cell['backbone']} {cell['arm']} {cell['seed']}",
+        f"{name}, trial {result['trial']}" if "trial" in result else name,
         params={
             **{n: v for n, v in cell.items() if n != "settings"},
             **result["settings"],
             **cell["settings"],
         },
-        tags={"cell_key": result["cell_key"], "data_key": result["data_key"]},
+        tags={tag: str(result[tag]) for tag in _TAGS if tag in result},
     )
     tracking.log_points(run_id, _points(result))
     tracking.end_run(run_id)
@@ -44,10 +50,10 @@ def track(workspace: Workspace, experiment: str, file: Path) -> None:
 
 
 def _points(result: Mapping[str, Any]) -> Iterator[Point]:
-    figures = {name: value for name, value in result["test"].items() if isinstance(value, float)}
+    figures = {name: value for name, value in result.get("test", {}).items() if isinstance(value, float)}
     for name, value in figures.items():
         yield Point("test", name, 0, value)
-    for domain, own in result["by_domain"].items():
+    for domain, own in result.get("by_domain", {}).items():
         if own["auc"] is not None:
             yield Point("test", "auc", 0, own["auc"], domain)
     if result["validation_wauc"] is not None:

@@ -63,6 +63,7 @@ def test_importing_pulls_in_nothing_heavy(module: str) -> None:
         (("data", "import", "nowhere.parquet"), 2, "nowhere.parquet"),
         (("data", "import", "broken.parquet"), 1, "broken.parquet"),
         (("train", "--as-of", "2001-01-01", "--backbone", "mlp"), 2, "wdl"),
+        (("train", "--as-of", "2001-01-01", "--precision", "float16"), 2, "'float32', 'bfloat16'"),
         (("no-such-verb",), 2, "no-such-verb"),
         (("read", "--domain", "news", "--output", "scores.csv"), 2, "--output goes with --format csv"),
         (("read", "--domain", "news", "--json", "--format", "csv"), 2, "give one of them"),

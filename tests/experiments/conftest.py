@@ -22,9 +22,9 @@ source = "synthetic"
 domains = 3
 users = 60
 items = 40
-rows = 3000
+rows = 1500
 diversity = 0.8
-sparsity = 0.3
+sparsity = 0.1
 
 [grid]
 backbone = ["wdl"]
@@ -45,7 +45,7 @@ hidden_units = [16, 8]
 rank = 2
 dropout = 0.1
 batch_size = 128
-max_epochs = 4
+max_epochs = 2
 learning_rate = 0.01
 """
 

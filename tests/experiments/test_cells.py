@@ -12,6 +12,8 @@ import pytest
 
 from mmlora import metrics
 
+pytestmark = pytest.mark.timeout(900)  # processes that each import torch, on a machine that may be busy
+
 
 def test_every_distinct_cell_has_a_whole_result(tiny: Any) -> None:
     # 11 arms; of the second grid, arms with one expert and the gate `domain` are there already.

@@ -105,6 +105,10 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
     [
         ("", "there is no data"),
         (MADE, "there is no [grid]"),
+        (
+            MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\nprecision = "float16"\n',
+            "precision: Input should be 'float32' or 'bfloat16' (got 'float16')",
+        ),
         (MADE + '[grid]\nbackbone = "wdl"\n', "arm is missing"),
         (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\ndropout = 2\n', "dropout"),
         (
@@ -127,4 +131,76 @@ def test_there_is_no_such_file(file: Path) -> None:
 @pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_experiments_of_the_repository_can_be_read(path: Path) -> None:
     experiment = read_experiment(path)
-    assert experiment.cells and experiment.title != path.stem and experiment.description
+    assert (
+        (experiment.cells or experiment.tuning) and experiment.title != path.stem and experiment.description
+    )
+
+
+TUNE = MADE + '[tune]\nbackbone = "wdl"\narm = "moe_mlora"\n'
+
+
+def test_what_is_tuned_by_default_follows_from_the_arm(file: Path) -> None:
+    found = {
+        arm: tuning.space
+        for arm in ("pooled_domain", "mlora", "moe_mlora", "joint")
+        if (tuning := _read(file, TUNE.replace("moe_mlora", arm)).tuning)
+    }
+    of_backbone, of_expert = {"dropout", "learning_rate"}, {"rank", "alpha", "expert_learning_rate"}
+    assert found["pooled_domain"].keys() == of_backbone
+    assert found["mlora"].keys() == of_backbone | of_expert
+    assert found["moe_mlora"].keys() == found["mlora"].keys() | {"experts_per_domain", "gate_learning_rate"}
+    assert found["joint"].keys() == of_backbone | {"rank", "alpha", "experts_per_domain"}
+    narrow = _read(file, TUNE + "[settings]\nhidden_units = [16, 5]\nrank = 1\n").tuning
+    assert narrow and narrow.space["rank"].probes == (2, 4)
+
+
+def test_a_trial_is_the_untuned_cell_with_other_settings(file: Path) -> None:
+    experiment = _read(file, TUNE + "experts_per_domain = 2\n[settings]\nrank = 4\n")
+    tuning = experiment.tuning
+    assert tuning and (tuning.untuned.experts_per_domain, dict(tuning.untuned.settings)) == (2, {})
+    trial = tuning.cell({"rank": 16, "experts_per_domain": 3})
+    assert (trial.experts_per_domain, dict(trial.settings)) == (3, {"rank": 16})
+    assert [experiment.training_settings(cell).rank for cell in (tuning.untuned, trial)] == [4, 16]
+
+
+def test_every_fault_of_a_tune_table_is_named(file: Path) -> None:
+    said = _fault(
+        file,
+        MADE + '[data.more]\nsource = "synthetic"\n'
+        '[tune]\ntrials = 0\nminutes = -1\nbackbone = "bert"\narm = "moe"\nrank = 3\n'
+        "[tune.space]\nrank = 4\nalpha = {low = 3, high = 2}\ndropout = []\n"
+        "learning_rate = {low = 0, high = 1, log = true, step = 2}\nexperts_per_domain = [0]\n",
+    )
+    for part in (
+        "[tune] 'rank' is unknown: valid are trials, minutes, data",
+        "[tune] data is missing: give some of made, more",
+        "[tune] trials 0: give a whole number from 1",
+        "[tune] minutes -1: give a number above 0",
+        "[tune] backbone 'bert' is unknown",
+        "[tune] arm 'moe' is unknown",
+        "[tune.space] rank is 4: give a list of numbers, or {low = ..., high = ...}",
+        "[tune.space] alpha low 3, high 2: give two numbers, the lower one first",
+        "[tune.space] dropout is []",
+        "[tune.space] learning_rate: 'step' is unknown: valid are low, high, log",
+        "[tune.space] learning_rate log True: valid are true, with low above 0",
+        "[tune.space] experts_per_domain 0: give whole numbers from 1",
+    ):
+        assert part in said, said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TUNE + "[tune.space]\nspeed = [1]\n", "arm moe_mlora: 'speed' is unknown: valid are dropout"),
+        (
+            TUNE.replace("moe_mlora", "pooled_domain") + "[tune.space]\nrank = [1]\n",
+            "arm pooled_domain: 'rank' is unknown: valid are dropout, learning_rate",
+        ),
+        (TUNE.replace("moe_mlora", "placebo_mlora"), "a placebo is no arm to tune"),
+        (TUNE.replace("rows = 1000", "rows = [1000, 2000]"), "data made: rows has several values"),
+        (TUNE + "[tune.space]\nrank = [8, 600]\n", "rank 600 is above the smallest hidden width"),
+        (TUNE + "[tune.space]\ndropout = {low = 0.5, high = 1.5}\n", "settings: dropout"),
+    ],
+)
+def test_what_cannot_be_tuned(file: Path, text: str, said: str) -> None:
+    assert said in _fault(file, text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmlora.experiments.cell import Arm, Cell
 from mmlora.experiments.data import Rows
 from mmlora.experiments.job import Job
-from mmlora.experiments.pool import _Queue
+from mmlora.experiments.pool import CellQueue
 from mmlora.settings import TrainingSettings
 
 
@@ -18,7 +18,7 @@ def _job(seed: int, arm: Arm) -> Job:
 
 
 def test_workers_open_different_backbones_and_stay_with_them() -> None:
-    queue = _Queue([_job(seed, arm) for seed in (0, 1) for arm in ("pooled_domain", "mlora", "moe_mlora")])
+    queue = CellQueue([_job(seed, arm) for seed in (0, 1) for arm in ("pooled_domain", "mlora", "moe_mlora")])
     first, second = queue.take(), queue.take()
     assert first and second and (first.cell.seed, second.cell.seed) == (0, 1)
     assert queue.take() is None  # a third would wait for a backbone
@@ -28,7 +28,7 @@ def test_workers_open_different_backbones_and_stay_with_them() -> None:
 
 
 def test_at_the_end_idle_workers_help_with_what_is_left() -> None:
-    queue = _Queue([_job(0, arm) for arm in ("pooled_domain", "mlora", "moe_mlora")])
+    queue = CellQueue([_job(0, arm) for arm in ("pooled_domain", "mlora", "moe_mlora")])
     first = queue.take()
     assert first and queue.take() is None
     queue.ended(first)

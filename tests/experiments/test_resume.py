@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # processes that each import torch, on a machine that may be busy
+
 
 @pytest.fixture
 def copied(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -25,6 +27,7 @@ def copied(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return type(tiny)(tmp_path / "tiny.toml", tmp_path / "var", {})
 
 
+@pytest.mark.slow
 def test_a_lost_cell_is_done_again_and_no_other(copied: Any, run_cli: Callable[..., Any]) -> None:
     lost = copied.result("moe_mlora", 2, "domain")
     shutil.rmtree(copied.folder / "cells" / lost["cell_key"])
@@ -49,51 +52,59 @@ def test_a_cell_that_was_not_tracked_is_tracked_by_the_next_run(
     assert json.loads(file.read_text())["mlflow_run_id"]
 
 
-def test_a_cell_that_fails_is_named_and_the_others_go_on(copied: Any, run_cli: Callable[..., Any]) -> None:
-    text = (
-        copied.file.read_text()
-        .replace("[grid]", "[[grids]]", 1)
-        .replace('gate = ["domain", "sample"]', "settings = {gate_top_k = [9]}")
+def test_a_cell_that_cannot_be_trained_is_refused_before_the_others_start(
+    copied: Any, run_cli: Callable[..., Any]
+) -> None:
+    grid = '[[grids]]\nbackbone = "wdl"\n'
+    copied.file.write_text(
+        copied.file.read_text().replace("[grid]", "[[grids]]", 1)
+        # More experts to keep than there are; arms without a trained gate don't ask.
+        + f'{grid}arm = ["mlora", "moe_mlora"]\nsettings = {{gate_top_k = [9]}}\n'
+        # Every domain has fewer clicks.
+        + f'{grid}arm = ["mlora", "uniform_gate"]\nexperts_per_domain = 200\n'
     )
-    copied.file.write_text(text)
+    text = copied.file.read_text()
+    head, settings, tail = text.partition("\n[settings]")
+    own, _, grids = tail.partition("[[grids]]")
+    copied.file.write_text(f"{head}\n[[grids]]{grids}{settings}{own}")
     done = run_cli("run", copied.file, "--json")
-    assert done.exit_code == 1
+    assert done.exit_code == 1, done.output
     said = json.loads(done.stdout)
-    # More experts to keep than there are; arms without a trained gate don't ask.
-    assert {failure["cell"].split(", ")[3] for failure in said["failures"]} == {"moe_mlora"}
-    assert "gate_top_k" in said["failures"][0]["why"]
-    assert len(said["results"]) == said["cells"] - len(said["failures"])
+    assert said["ran"] == 0 and len(said["results"]) == 15
+    why = {failure["cell"].split(", ")[3]: failure["why"] for failure in said["failures"]}
+    assert why.keys() == {"moe_mlora", "uniform_gate"}
+    assert "gate_top_k" in why["moe_mlora"]
+    assert "experts_per_domain is 200, and each expert needs" in why["uniform_gate"]
+    assert len(list((copied.folder / "cells").iterdir())) == 15  # nothing was begun
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_killed_run_leaves_no_process_and_goes_on(tiny: Any, tmp_path: Path) -> None:
-    text = (
-        tiny.file.read_text()
-        .replace("rows = 3000", "rows = 60000")
-        .replace("max_epochs = 4", "max_epochs = 12")
-    )
-    (file := tmp_path / "killed.toml").write_text(
-        text.replace("learning_rate = 0.01", "learning_rate = 0.001")
-    )
+    text = tiny.file.read_text()
+    data, settings = text[: text.index("[grid]")], text[text.index("[settings]") :]
+    grid = '[grid]\nbackbone = "wdl"\narm = ["pooled_domain", "mlora", "moe_mlora"]\nseed = [0, 1]\n'
+    longer = (data + grid + settings).replace("rows = 1500", "rows = 20000")
+    (file := tmp_path / "killed.toml").write_text(longer.replace("max_epochs = 2", "max_epochs = 8"))
     home = tmp_path / "var"
     command = [sys.executable, "-m", "cli.main", "experiment", "run", str(file), "--workers", "2", "--json"]
     environment = {**os.environ, "MMLORA_HOME": str(home), "PYTHONPATH": str(Path.cwd())}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     cells = home / "experiments" / "killed" / "cells"
-    _until(lambda: bool(list(cells.glob("*/result.json"))), 120)
+    _until(lambda: bool(list(cells.glob("*/result.json"))), 240)
     workers = _children(process.pid)
     assert workers
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
+    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 60)
     done = {path: path.stat().st_mtime_ns for path in cells.glob("*/scores.npy")}
 
-    rest = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    rest = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert rest.returncode == 0, rest.stderr
     said = json.loads(rest.stdout)
-    assert len(said["results"]) == said["cells"] == 15
+    assert len(said["results"]) == said["cells"] == 6
     finished = [path for path in done if (path.parent / "result.json").exists()]
-    assert said["ran"] <= 15 - len(finished) + 1
+    assert said["ran"] == 6 - len(finished)
     assert all(path.stat().st_mtime_ns == done[path] for path in finished)
 
 

@@ -1,0 +1,358 @@
+"""Tuning: trials that validation rows judge, and test rows for the best of them alone, beside the untuned.
+
+Trials are chosen by Optuna's tree-structured Parzen estimator (Bergstra et al., "Algorithms for
+hyper-parameter optimization", 2011). Trial n's random numbers follow from the seed and n, so with one worker
+a study that was stopped goes on as if it hadn't been. A study's name follows from all but its budget: other
+values to choose from make another study.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from mmlora.errors import DataError, TransientError, UsageError
+from mmlora.experiments.plan import Experiment, read_experiment
+from mmlora.experiments.pool import run_jobs
+from mmlora.experiments.run import (
+    Failure,
+    Tell,
+    experiment_folder,
+    read_result,
+    refusal,
+    result_file,
+    run_cells,
+    track_or_tell,
+)
+from mmlora.experiments.space import Tuning, wrong_budget
+from mmlora.experiments.tracking import open_tracking
+from mmlora.pipeline.workspace import Progress, open_workspace, silent
+from mmlora.schema import fingerprint
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from mmlora.experiments.data import Rows
+    from mmlora.experiments.job import Job
+    from mmlora.reporting.statistics import Estimate
+
+_STUDY = "study"  # a journal holds one
+_SECONDS = "seconds"
+
+
+def tune_experiment(
+    file: Path,
+    *,
+    trials: int | None = None,
+    minutes: float | None = None,
+    workers: int = 1,
+    progress: Progress = silent,
+    tell: Tell = lambda line: None,
+) -> dict[str, Any]:
+    """Run the trials of a file's ``[tune]`` table that its budget still has, then test the best.
+
+    The test rows are read when the trials have ended, for the best one and for the untuned settings; a trial
+    that is stopped goes on in the next run, under its number.
+
+    Args:
+        file: the experiment's TOML file.
+        trials: all runs together; the file's when None.
+        minutes: all runs together, after which no trial begins; the file's when None.
+        workers: trials at once; the cores are divided among them.
+        progress: told how far the data is.
+        tell: told, in a line, of each trial that ends.
+
+    Returns:
+        ``folder``, ``trials``, ``best`` (one of them), ``test`` (``tuned``, ``untuned`` and ``difference``:
+        wauc, the last with its 95% interval), ``failures``, and ``ran``, how many trials were run now.
+
+    Raises:
+        UsageError: the file is wrong or has no ``[tune]``, there is no budget, or some values to choose from
+            can't be trained.
+        DataError: no trial came to an end.
+        TransientError: another process tunes the same.
+    """
+    if find_spec("optuna") is None:
+        raise UsageError("tuning needs Optuna: pip install 'mmlora[experiments]'")
+    experiment = read_experiment(file)
+    tuning = _within(experiment.tuning, file, trials, minutes, workers)
+    folder = experiment_folder(open_workspace(), experiment)
+    rows = _prepared(experiment, tuning, folder, progress)
+    run = StudyRun(experiment, tuning, folder, rows, max(1, (os.cpu_count() or 1) // workers), tell)
+    with run.alone():
+        run.open()
+        run_jobs(run, workers, on_done=run.done, on_failure=run.failed)
+        run.track_all()
+        best = run.best()
+        cells = {"tuned": tuning.cell(best["parameters"]), "untuned": tuning.untuned}
+        board = run_cells(experiment, cells.values(), workers=workers, progress=progress, tell=tell)
+    keys = {name: experiment.key(cell) for name, cell in cells.items()}
+    return {
+        "folder": str(run.place),
+        "ran": run.ran,
+        "trials": run.trials(),
+        "best": best,
+        "test": None if board.failures else compare(folder, keys),
+        "failures": [asdict(failure) for failure in (*run.failures, *board.failures)],
+    }
+
+
+def _within(
+    tuning: Tuning | None, file: Path, trials: int | None, minutes: float | None, workers: int
+) -> Tuning:
+    """Return the table with the command's budget in place of its own."""
+    if tuning is None:
+        raise UsageError(f"{file} has no [tune]: say what to tune, see experiments/tune.toml")
+    faults = list(wrong_budget(trials, minutes))
+    if workers < 1:
+        faults.append(f"workers {workers}: give 1 or more")
+    tuning = replace(
+        tuning,
+        trials=tuning.trials if trials is None else trials,
+        minutes=tuning.minutes if minutes is None else minutes,
+    )
+    if tuning.trials is None and tuning.minutes is None:
+        faults.append(f"{file} has no budget: give trials or minutes, there or as options")
+    if faults:
+        raise UsageError("; ".join(faults))
+    return tuning
+
+
+def _prepared(experiment: Experiment, tuning: Tuning, folder: Path, progress: Progress) -> Rows:
+    """Make the training set, and refuse values that nothing can be trained with."""
+    from mmlora.experiments.data import prepare_rows, shared_home
+
+    rows = prepare_rows(experiment, tuning.untuned, shared_home(folder), progress)
+    refusals = {
+        why: None
+        for cell in tuning.probes()
+        if (why := refusal(cell, rows, experiment.training_settings(cell))) is not None
+    }
+    if refusals:
+        raise UsageError("[tune] can't be trained:\n  " + "\n  ".join(refusals))
+    return rows
+
+
+class StudyRun:
+    """A study's trials: which comes next, and what came of each."""
+
+    def __init__(
+        self, experiment: Experiment, tuning: Tuning, folder: Path, rows: Rows, threads: int, tell: Tell
+    ) -> None:
+        from mmlora.experiments.job import study_folder
+
+        self.experiment, self.tuning, self.folder, self.rows = experiment, tuning, folder, rows
+        self.threads, self.tell = threads, tell
+        self.name = fingerprint(
+            {
+                "untuned": experiment.key(tuning.untuned),
+                "space": {name: repr(axis) for name, axis in tuning.space.items()},
+            }
+        )[:12]
+        self.place = study_folder(folder, self.name)
+        self.tracking = open_tracking(open_workspace(), experiment.name)
+        self.ran, self.failures = 0, list[Failure]()
+        self._running: list[Job] = []
+        self._began = time.monotonic()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes off the study."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.place / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise TransientError(f"another process runs the trials of {self.place}: wait for it") from None
+
+    def open(self) -> None:
+        """Open the study, or begin it; trials that were stopped before they told of their end tell it now."""
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.place / "journal.log")))
+        self.study = optuna.create_study(
+            storage=self.storage, study_name=_STUDY, direction="maximize", load_if_exists=True
+        )
+        self._spent: float = self.study.user_attrs.get(_SECONDS, 0.0)
+        self._stopped = []
+        for trial in self._frozen():
+            if trial.state.is_finished():
+                continue
+            if (result := self._result(trial.number)) is not None:
+                self.study.tell(trial.number, result["validation_wauc"])
+            else:
+                self._stopped.append(trial.number)
+
+    # What the pool asks.
+
+    def __bool__(self) -> bool:
+        return bool(self._running) or self._more()
+
+    def take(self) -> Job | None:
+        """Return a stopped trial or a new one; others wait for the first, which may train their backbone."""
+        ended = len(self._ended())
+        if not self._more() or (self._running and not ended):
+            return None
+        number = self._stopped.pop(0) if self._stopped else None
+        job = self._job(number)
+        self._running.append(job)
+        return job
+
+    def ended(self, job: Job) -> None:
+        """Learn that a trial has ended."""
+        self._running.remove(job)
+
+    def give_up(self) -> list[Job]:
+        """Return the trials that were running."""
+        lost, self._running = self._running, []
+        return lost
+
+    def _more(self) -> bool:
+        begun = len(self._ended()) + len(self._running)
+        if self.tuning.trials is not None and begun >= self.tuning.trials:
+            return False
+        return self.tuning.minutes is None or self._seconds() < self.tuning.minutes * 60
+
+    def _seconds(self) -> float:
+        return self._spent + time.monotonic() - self._began
+
+    def _job(self, number: int | None) -> Job:
+        import optuna
+
+        from mmlora.experiments.job import Job
+
+        coming = len(self._frozen()) if number is None else number
+        seed = int(fingerprint([self.tuning.untuned.seed, coming])[:8], 16)
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed)
+        if number is None:
+            trial = self.study.ask()
+        else:
+            study_id = self.storage.get_study_id_from_name(_STUDY)
+            trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            trial = optuna.Trial(self.study, trial_id)
+        cell = self.tuning.cell({name: axis.suggest(trial, name) for name, axis in self.tuning.space.items()})
+        settings = self.experiment.training_settings(cell)
+        return Job(cell, str(trial.number), self.folder, self.rows, settings, self.threads, self.name)
+
+    # What came of trials.
+
+    def done(self, job: Job) -> None:
+        """Take a trial's result down."""
+        result = self._result(int(job.key))
+        assert result is not None  # it has just been written
+        self.study.tell(int(job.key), result["validation_wauc"])
+        self.ran += 1
+        self._took_time()
+        track_or_tell(self.tracking, job.place / "result.json", self.tell)
+        best, wauc = self.best(), result["validation_wauc"]
+        parameters = described(self._frozen()[int(job.key)].params)
+        self.tell(
+            f"{self._count()} trial {job.key}, {parameters}: validation wauc {wauc:.4f} "
+            f"(best {best['validation_wauc']:.4f}, trial {best['number']}; {result['seconds']['cell']:.0f} s)"
+        )
+
+    def failed(self, job: Job, why: str) -> None:
+        """Remember a trial that didn't come to an end; it counts."""
+        from optuna.trial import TrialState
+
+        self.study.tell(int(job.key), state=TrialState.FAIL)
+        self.failures.append(Failure(f"trial {job.key}: {job.cell}", why))
+        self.ran += 1
+        self._took_time()
+        self.tell(f"{self._count()} {self.failures[-1].cell}: failed: {why}")
+
+    def track_all(self) -> None:
+        """Track trials that earlier runs left untracked."""
+        for file in sorted(self.place.glob("trials/*/result.json")):
+            track_or_tell(self.tracking, file, self.tell)
+
+    def best(self) -> dict[str, Any]:
+        """Return the trial that validation rows like best.
+
+        Raises:
+            DataError: no trial came to an end.
+        """
+        found = [trial for trial in self.trials() if trial["validation_wauc"] is not None]
+        if not found:
+            why = "; ".join(dict.fromkeys(failure.why for failure in self.failures)) or "they were stopped"
+            raise DataError("tuning", f"no trial came to an end: {why}")
+        return max(found, key=lambda trial: trial["validation_wauc"])
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Return number, parameters, validation wauc (None of a failed one) and MLflow run of each trial."""
+        listed = []
+        for trial in self._frozen():
+            result = self._result(trial.number) or {}
+            listed.append(
+                {
+                    "number": trial.number,
+                    "parameters": trial.params,
+                    "validation_wauc": trial.value,
+                    "seconds": result.get("seconds", {}).get("cell"),
+                    "mlflow_run_id": result.get("mlflow_run_id"),
+                }
+            )
+        return listed
+
+    def _result(self, number: int) -> dict[str, Any] | None:
+        file = self.place / "trials" / str(number) / "result.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+    def _frozen(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _ended(self) -> list[FrozenTrial]:
+        return [trial for trial in self._frozen() if trial.state.is_finished()]
+
+    def _count(self) -> str:
+        of = "" if self.tuning.trials is None else f" of {self.tuning.trials}"
+        return f"[{len(self._ended())}{of}]"
+
+    def _took_time(self) -> None:
+        self.study.set_user_attr(_SECONDS, self._seconds())
+
+
+def described(parameters: Mapping[str, Any]) -> str:
+    """Return parameters in a line."""
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in parameters.items()
+    )
+
+
+def compare(folder: Path, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return the test wauc of two cells, and what tuning brought, with its interval.
+
+    Args:
+        folder: the experiment's.
+        keys: of the cells: ``tuned`` and ``untuned``.
+    """
+    from mmlora.reporting.cells import read_experiment as read_cells
+    from mmlora.reporting.statistics import Evidence, Term
+
+    planned = {key: read_result(folder, key)["cell"] for key in keys.values()}
+    found = read_cells(folder, planned)
+    by_key = {cell.key: cell for cell in found.cells}
+    tuned, untuned = by_key[keys["tuned"]], by_key[keys["untuned"]]
+    difference = Evidence(found).estimate([Term(tuned, 1.0), Term(untuned, -1.0)])
+    return {
+        "tuned": tuned.result["test"]["wauc"],
+        "untuned": untuned.result["test"]["wauc"],
+        "difference": difference and _as_dict(difference),
+        "cells": {name: str(result_file(folder, key).parent) for name, key in keys.items()},
+    }
+
+
+def _as_dict(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
