@@ -9,10 +9,18 @@ import typer
 
 from cli.options import DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
 from cli.output import JsonFlag, note, print_json, print_table, progress_bar
+from mmlora.names import EngineName
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
 ModelVersion = Annotated[
     str | None, typer.Option("--model-version", help="This version instead of the champion.")
+]
+
+EngineOption = Annotated[
+    EngineName | None, typer.Option("--engine", help="Who scores: this machine, or a Ray cluster.")
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", metavar="URL", help="The cluster, e.g. 10.0.0.5:6379.")
 ]
 
 
@@ -32,6 +40,8 @@ def score(
     ] = None,
     known_as_of: KnownAsOfText = None,
     model_version: ModelVersion = None,
+    engine: EngineOption = None,
+    ray_address: RayAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a date's candidates and publish them, one load a domain.
@@ -50,6 +60,8 @@ def score(
             pairs=pairs,
             known_as_of=parse_moment(known_as_of),
             model_version=model_version,
+            engine=engine,
+            ray_address=ray_address,
             progress=progress,
         )
     finish_loads(result, as_json)
@@ -61,6 +73,8 @@ def backfill(
     end: Annotated[str, typer.Option(help="Last date, YYYY-MM-DD, scored as well.")],
     top_k: TopK = None,
     model_version: ModelVersion = None,
+    engine: EngineOption = None,
+    ray_address: RayAddress = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be scored, and score nothing.")
     ] = False,
@@ -81,6 +95,8 @@ def backfill(
             parse_date(end),
             top_k=top_k,
             model_version=model_version,
+            engine=engine,
+            ray_address=ray_address,
             plan_only=plan,
             progress=progress,
         )

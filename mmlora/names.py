@@ -14,6 +14,7 @@ GateInput = Literal["domain", "sample", "both"]
 SplitName = Literal["random", "user", "time", "file"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+EngineName = Literal["local", "ray"]
 Verdict = Literal["rich", "thin", "absent", "broken"]
 LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
 

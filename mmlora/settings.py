@@ -17,7 +17,16 @@ from pydantic_settings import (
 )
 
 from mmlora.errors import UsageError
-from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
+from mmlora.names import (
+    Adaptation,
+    BackboneName,
+    Device,
+    EngineName,
+    FeatureGroup,
+    GateInput,
+    Precision,
+    SplitName,
+)
 
 
 class _Section(BaseModel):
@@ -94,6 +103,11 @@ class ScoringSettings(_Section):
     active_days: int = Field(30, ge=1, description="a user active in the domain in these days is scored")
     top_k: int = Field(100, ge=0, description="rows kept a user; 0 keeps all")
     block_rows: int = Field(16384, ge=256, description="pairs a fixed block; written in the bundle")
+    engine: EngineName = Field("local", description="`ray` scores on a Ray cluster's CPUs")
+    ray_address: str = Field(
+        "", description="as ray.init takes it; RAY_ADDRESS, else a local one, when empty"
+    )
+    ray_threads: int = Field(1, ge=1, description="CPUs of a Ray worker, which share the items' tensors")
     heartbeat_seconds: float = Field(10.0, gt=0)
     stale_after_seconds: float = Field(120.0, gt=0, description="a load silent for so long is given up")
 

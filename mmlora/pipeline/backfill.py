@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from mmlora.errors import UsageError
+from mmlora.names import EngineName
 from mmlora.pipeline.promotion import CHAMPION
 from mmlora.pipeline.scoring import score_and_publish
 from mmlora.pipeline.workspace import Progress, open_workspace, silent
@@ -23,6 +24,8 @@ def backfill(
     *,
     top_k: int | None = None,
     model_version: str | None = None,
+    engine: EngineName | None = None,
+    ray_address: str | None = None,
     plan_only: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -65,7 +68,9 @@ def backfill(
     to_score = [day for day in days if published.get(day) != version]
     for number, day in enumerate(to_score):
         progress(f"backfill {domain}", number, len(to_score))
-        result = score_and_publish(day, domain=domain, top_k=top_k, model_version=version)
+        result = score_and_publish(
+            day, domain=domain, top_k=top_k, model_version=version, engine=engine, ray_address=ray_address
+        )
         loads += result["loads"]
     progress(f"backfill {domain}", len(to_score), len(to_score))
     pairs = sum(row["pairs"] or 0 for row in loads if row["state"] == "published")

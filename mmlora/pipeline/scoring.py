@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import CheckError, MmloraError, UsageError
+from mmlora.names import EngineName
 from mmlora.pipeline.contract import check_contract
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.promotion import CHAMPION
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mmlora.registry.bundle import Bundle
     from mmlora.scoring.candidates import Candidates
     from mmlora.scoring.score import SideFeatures
+    from mmlora.scoring.work import Engine
+    from mmlora.settings import Settings
     from mmlora.warehouse.loads import Load
     from mmlora.warehouse.warehouse import Warehouse
 
@@ -57,6 +60,8 @@ def score(
     pairs: Path | None = None,
     known_as_of: datetime | None = None,
     model_version: str | None = None,
+    engine: EngineName | None = None,
+    ray_address: str | None = None,
     progress: Progress = silent,
 ) -> str:
     """Score one domain's candidates of a date into a staged, audited load.
@@ -68,6 +73,8 @@ def score(
         pairs: a Parquet file of (user_id, item_id) instead of users x items.
         known_as_of: the second cutoff of DESIGN's "Time"; ``on`` 00:00 UTC when None.
         model_version: the model; the domain's champion when None.
+        engine: who scores; the setting when None.
+        ray_address: of the cluster that the engine ``ray`` uses; the setting when None.
         progress: told the pairs done.
 
     Returns:
@@ -76,9 +83,10 @@ def score(
     Raises:
         CheckError: the domain's verdict is ``broken``, or the audit said no; the load is rejected.
         ContractError: the model was trained on other features than the feature store gives.
-        UsageError: no such domain or model.
+        UsageError: no such domain or model, or the engine isn't installed.
     """
     workspace = open_workspace()
+    chosen = choose_engine(workspace.settings, engine, ray_address)
     target = workspace.domain(domain)
     if target in (broken := _broken(workspace, on)):
         again = f"mend the data, then `mmlora validate --as-of {on}`"
@@ -94,7 +102,7 @@ def score(
             contract_hash=bundle.contract.hash,
             stale_after=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
         )
-        job = _Job(workspace, warehouse, bundle, load, known_as_of, progress)
+        job = _Job(workspace, warehouse, bundle, load, known_as_of, chosen, progress)
         try:
             with _heartbeat(warehouse, load, workspace.settings.scoring.heartbeat_seconds):
                 job.run(pairs, workspace.settings.scoring.top_k if top_k is None else top_k)
@@ -105,6 +113,25 @@ def score(
                     warehouse.fail(load, reason=f"{type(error).__name__}: {error}")
             raise
         return load.load_id
+
+
+def choose_engine(settings: Settings, engine: EngineName | None, ray_address: str | None) -> Engine:
+    """Return who scores: what is asked for, else what the settings say.
+
+    Raises:
+        UsageError: the engine isn't installed, or an address is given to one that has none.
+    """
+    name = engine or settings.scoring.engine
+    if name == "ray":
+        from mmlora.scoring.ray_engine import RayEngine
+
+        address = settings.scoring.ray_address if ray_address is None else ray_address
+        return RayEngine(address, threads=settings.scoring.ray_threads)
+    if ray_address is not None:
+        raise UsageError(f"a Ray address goes with the engine `ray`, not `{name}`: give --engine ray")
+    from mmlora.scoring.score import LocalEngine
+
+    return LocalEngine(threads=settings.training.threads)
 
 
 def publish(load_id: str) -> str:
@@ -187,10 +214,11 @@ class _Job:
         bundle: Bundle,
         load: Load,
         known_as_of: datetime | None,
+        engine: Engine,
         progress: Progress,
     ) -> None:
         self.workspace, self.warehouse, self.bundle, self.load = workspace, warehouse, bundle, load
-        self.known_as_of, self.progress = known_as_of, progress
+        self.known_as_of, self.engine, self.progress = known_as_of, engine, progress
         self.domain, self.on = load.domain_id, load.score_date
 
     def run(self, pairs: Path | None, top_k: int) -> None:
@@ -217,7 +245,7 @@ class _Job:
             folder=folder,
             top_k=top_k,
             block_rows=self.bundle.manifest.block_rows,
-            threads=self.workspace.settings.training.threads,
+            engine=self.engine,
             progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
         expected = Expected.of(candidates, staged, top_k=top_k)

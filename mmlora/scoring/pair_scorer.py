@@ -8,6 +8,7 @@ user's, for here they are constants.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -92,9 +93,8 @@ class PairScorer:
         run: ParallelMap = map,
     ) -> None:
         sides = Sides.of(encoder.contract.fields)
-        user_fields = tuple(field for field in encoder.contract.fields if field not in sides.item)
-        user = encoder.encode(_repeat_beside(users, domain, sides.domain), user_fields)
-        item = encoder.encode(items, sides.item)
+        self._encoder, self._domain, self._sides = encoder, domain, sides
+        user, item = self._encode_users(users), encoder.encode(items, sides.item)
         domain_index = int(encoder.domain_index(domain.column(DOMAIN_ID))[0])
         self._model = PairModel(
             model, domain=domain_index, user=_part(encoder, user), item=_part(encoder, item), device=device
@@ -104,6 +104,12 @@ class PairScorer:
         self._item = self._side(item, "item", 0, item.rows)
         self._scale = calibration.scale
         self._shift = calibration.shift if domain_index < 0 else calibration.domain_shifts[domain_index]
+
+    def with_users(self, users: pa.Table) -> PairScorer:
+        """Return a scorer of other users, which shares all that was computed of the items."""
+        other = copy(self)
+        other._users = self._encode_users(users)
+        return other
 
     def of_users(self, first: int, last: int) -> ScorePairs:
         """Compute the side of users ``first..last - 1``, and return what scores pairs of them.
@@ -119,6 +125,10 @@ class PairScorer:
             return logits.mul_(self._scale).add_(self._shift).sigmoid_()
 
         return scores
+
+    def _encode_users(self, users: pa.Table) -> EncodedColumns:
+        fields = tuple(field for field in self._encoder.contract.fields if field not in self._sides.item)
+        return self._encoder.encode(_repeat_beside(users, self._domain, self._sides.domain), fields)
 
     def _side(self, encoded: EncodedColumns, role: Role, first: int, last: int) -> SideTensors:
         """Compute a side's rows in blocks of one size, so that a row's bits don't depend on the others."""

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from mmlora.encoding import Encoder
 from mmlora.errors import ContractError, UsageError
 from mmlora.models.ctr import CTRModel
-from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes, scores_schema
-from mmlora.scoring.blocks import CHUNK_PAIRS, Scorer, chunks, stream_pairs
+from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
+from mmlora.scoring.blocks import CHUNK_PAIRS, stream_pairs
 from mmlora.scoring.candidates import Candidates
-from mmlora.scoring.pair_scorer import PairScorer
 from mmlora.scoring.staging import StagedWriter
-from mmlora.scoring.topk import Ranked
+from mmlora.scoring.work import Count, Engine, Work
 from mmlora.scoring.workers import ParallelMap, workers
 from mmlora.training.calibration import Calibration
 
-# Of the hidden layers, 256 wide, so many rows fit a core's cache of 2 MB; larger blocks are slower.
-CPU_BLOCK_ROWS = 1024
 Device = Literal["auto", "cpu", "cuda"]
 Progress = Callable[[str, int, int], None]
 
@@ -72,6 +68,39 @@ class Staged:
     seconds: float
 
 
+@dataclass(frozen=True)
+class LocalEngine:
+    """Scores in this process.
+
+    Attributes:
+        threads: threads that compute blocks on CPU; as many as torch's when None.
+        device: ``auto`` takes a GPU when there is one.
+        chunk_pairs: pairs held in memory at once, about; at least one user's.
+    """
+
+    threads: int | None = None
+    device: Device = "auto"
+    chunk_pairs: int = CHUNK_PAIRS
+
+    def tables(
+        self, work: Work, candidates: Candidates, users: pa.Table, count: Count
+    ) -> Generator[pa.Table, None, None]:
+        """Score every candidate pair: see :class:`~mmlora.scoring.work.Engine`.
+
+        Raises:
+            UsageError: no such device.
+        """
+        where = _device(self.device)
+        by_thread: AbstractContextManager[ParallelMap] = (
+            workers(self.threads) if where == "cpu" else nullcontext(map)
+        )
+        with by_thread as run:
+            scorer = work.scorer(users, device=where, run=run)
+            yield from work.tables(
+                candidates, scorer, chunk_pairs=self.chunk_pairs, count=count, device=where, run=run
+            )
+
+
 def score_candidates(
     candidates: Candidates,
     *,
@@ -88,11 +117,12 @@ def score_candidates(
     threads: int | None = None,
     device: Device = "auto",
     chunk_pairs: int = CHUNK_PAIRS,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Staged:
     """Score every candidate pair, keep each user's best, and stage them.
 
-    On CPU the staged rows are the same to the last bit whatever ``chunk_pairs`` and ``threads``.
+    On CPU the staged rows are the same to the last bit whatever ``chunk_pairs``, ``threads`` and ``engine``.
 
     Args:
         candidates: the pairs.
@@ -106,33 +136,38 @@ def score_candidates(
         folder: the load's own folder.
         top_k: rows kept a user; 0 keeps all.
         block_rows: rows of every block, from the bundle; on CPU, no more than stay in a core's cache.
-        threads: threads that compute blocks on CPU; as many as torch's when None.
-        device: ``auto`` takes a GPU when there is one.
-        chunk_pairs: pairs held in memory at once, about; at least one user's.
-        progress: told ``("score", pairs done, pairs in all)`` after every block.
+        threads: see :class:`LocalEngine`.
+        device: see :class:`LocalEngine`.
+        chunk_pairs: see :class:`LocalEngine`.
+        engine: who scores instead of this process; the three options before it are then its own.
+        progress: told ``("score", pairs done, pairs in all)`` as blocks are done.
 
     Raises:
         ContractError: the features aren't of these candidates, or not the contract's.
         UsageError: no such device, or the folder holds rows already.
     """
     _check_features(candidates, features, domain)
-    where = _device(device)
     begun = time.monotonic()
-    by_thread: AbstractContextManager[ParallelMap] = workers(threads) if where == "cpu" else nullcontext(map)
-    with by_thread as run, StagedWriter(folder, ids=ids) as writer:
-        scorer = PairScorer(
-            model,
-            encoder,
-            users=features.users,
-            items=features.items,
-            domain=features.domain,
-            calibration=calibration,
-            device=where,
-            run=run,
-        )
-        rows = min(block_rows, CPU_BLOCK_ROWS) if where == "cpu" else block_rows
-        for ranked in _ranked_chunks(candidates, scorer, top_k, rows, chunk_pairs, progress, run):
-            writer.write(_to_table(ranked, candidates, ids=ids, domain=domain, on=on))
+    work = Work(
+        model=model,
+        encoder=encoder,
+        calibration=calibration,
+        items=features.items,
+        domain=features.domain,
+        ids=ids,
+        domain_id=domain,
+        on=on,
+        top_k=top_k,
+        block_rows=block_rows,
+    )
+    engine = engine or LocalEngine(threads, device, chunk_pairs)
+    count = _counter(stream_pairs(candidates), progress)
+    with (
+        StagedWriter(folder, ids=ids) as writer,
+        closing(engine.tables(work, candidates, features.users, count)) as tables,
+    ):
+        for table in tables:
+            writer.write(table)
     return Staged(
         folder=folder,
         files=tuple(writer.files),
@@ -145,16 +180,8 @@ def score_candidates(
     )
 
 
-def _ranked_chunks(
-    candidates: Candidates,
-    scorer: Scorer,
-    top_k: int,
-    block_rows: int,
-    chunk_pairs: int,
-    progress: Progress | None,
-    run: ParallelMap,
-) -> Iterator[Ranked]:
-    total, done = stream_pairs(candidates), 0
+def _counter(total: int, progress: Progress | None) -> Count:
+    done = 0
 
     def count(pairs: int) -> None:
         nonlocal done
@@ -162,22 +189,7 @@ def _ranked_chunks(
         if progress is not None:
             progress("score", done, total)
 
-    for chunk in chunks(candidates, chunk_pairs):
-        if chunk.pairs:
-            yield chunk.rank(chunk.score(scorer, block_rows, count, run), top_k)
-
-
-def _to_table(ranked: Ranked, candidates: Candidates, *, ids: IdTypes, domain: Id, on: date) -> pa.Table:
-    schema, rows = scores_schema(ids), len(ranked.scores)
-    columns = [
-        candidates.users.take(pa.array(ranked.user_rows.numpy())),
-        candidates.items.take(pa.array(ranked.item_rows.numpy())),
-        pa.repeat(pa.scalar(domain, ids.arrow("domain")), rows),
-        pa.repeat(pa.scalar(on, pa.date32()), rows),
-        pa.array(ranked.scores.numpy()),
-        pa.array(ranked.positions.numpy().astype(np.int32)),
-    ]
-    return pa.table(columns, schema=schema)
+    return count
 
 
 def _check_features(candidates: Candidates, features: SideFeatures, domain: Id) -> None:

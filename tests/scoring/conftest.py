@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -128,7 +129,7 @@ def side_features(users: pa.Array, items: pa.Array, domain: str) -> SideFeatures
     )
 
 
-def make_world(users: pa.Array, items: pa.Array, ids: IdTypes) -> World:
+def make_world(users: pa.Array, items: pa.Array, ids: IdTypes, backbone: str = "deepfm") -> World:
     rng = np.random.default_rng(0)
     rows = 400
     features = side_features(users, items, "west")
@@ -141,7 +142,7 @@ def make_world(users: pa.Array, items: pa.Array, ids: IdTypes) -> World:
     encoder = Encoder.fit(CONTRACT, table, domains=DOMAINS)
     torch.manual_seed(1)
     spec = ModelSpec(
-        backbone="deepfm",
+        backbone=backbone,
         adaptation="moe_mlora",
         fields=tuple(FieldShape(*shape) for shape in encoder.field_shapes()),
         num_domains=len(DOMAINS),
@@ -154,6 +155,11 @@ def make_world(users: pa.Array, items: pa.Array, ids: IdTypes) -> World:
         for value in model.parameters():
             value.add_(torch.randn_like(value) * 0.2)
     return World(ids, encoder, model.eval(), Calibration(0.7, -3.0, (-2.5, -4.5)))
+
+
+@pytest.fixture(scope="session")
+def world_maker() -> Callable[..., World]:
+    return make_world
 
 
 @pytest.fixture(scope="session")

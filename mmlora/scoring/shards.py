@@ -1,0 +1,127 @@
+"""Shards: some users of a load in one Arrow table, with their features and pairs, to be scored elsewhere.
+
+A shard is one chunk (:func:`~mmlora.scoring.blocks.chunks`), and its rows are the users. Beside the columns
+of the features it has the shard's number and each user's listed or excluded items, as places among the items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from mmlora.errors import MmloraError
+from mmlora.schema import ITEM_ID, USER_ID, scores_schema
+from mmlora.scoring.blocks import Chunk, chunks
+from mmlora.scoring.candidates import Candidates, PairIndex
+from mmlora.scoring.pair_scorer import PairScorer
+from mmlora.scoring.work import Count, Work
+from mmlora.scoring.workers import ParallelMap
+
+SHARD, PAIRS = "__shard", "__pairs"
+
+
+def cut(candidates: Candidates, users: pa.Table, chunk_pairs: int) -> Iterator[pa.Table]:
+    """Cut the users into shards of about so many pairs; users between which there is no pair are left out.
+
+    Args:
+        candidates: the pairs.
+        users: a row a candidate user, in their order, with the fields keyed by the user.
+        chunk_pairs: pairs of a shard, excluded ones counted; at least one user's.
+    """
+    for number, chunk in enumerate(_with_pairs(candidates, chunk_pairs)):
+        rows = chunk.last - chunk.first
+        features = users.slice(chunk.first, rows)
+        yield features.append_column(SHARD, pa.repeat(pa.scalar(number, pa.int32()), rows)).append_column(
+            PAIRS, _pairs(candidates.pairs, chunk.first, chunk.last)
+        )
+
+
+def pairs_of_shards(candidates: Candidates, chunk_pairs: int) -> list[int]:
+    """Return the pairs that each shard has, excluded ones counted."""
+    return [chunk.pairs for chunk in _with_pairs(candidates, chunk_pairs)]
+
+
+def _with_pairs(candidates: Candidates, chunk_pairs: int) -> Iterator[Chunk]:
+    return (chunk for chunk in chunks(candidates, chunk_pairs) if chunk.pairs)
+
+
+def _pairs(index: PairIndex, first: int, last: int) -> pa.LargeListArray:
+    starts = index.starts[first : last + 1]
+    items = index.item_rows[starts[0] : starts[-1]].astype(np.int32)
+    return pa.LargeListArray.from_arrays(pa.array(starts - starts[0]), pa.array(items))
+
+
+@dataclass(frozen=True)
+class ShardScorer:
+    """Scores shard after shard; the items' side is computed once.
+
+    Attributes:
+        work: what to score with.
+        listed: whether a shard's pairs are those to score, or those to leave out.
+        scorer: of the items, and of any users.
+        run: computes blocks side by side.
+    """
+
+    work: Work
+    listed: bool
+    scorer: PairScorer
+    run: ParallelMap = map
+
+    @classmethod
+    def of(cls, work: Work, *, listed: bool, user_schema: pa.Schema, run: ParallelMap = map) -> ShardScorer:
+        """Compute the items' side, for shards whose features have this schema."""
+        return cls(work, listed, work.scorer(user_schema.empty_table(), run=run), run)
+
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        """Score a shard -> its users' best, in the schema of the scores and with the shard's number."""
+        pairs = shard.column(PAIRS).combine_chunks()
+        # Copies, for what comes from shared memory may not be written to.
+        index = PairIndex(
+            np.array(pairs.offsets, np.int64) - pairs.offsets[0].as_py(),
+            np.array(pairs.flatten(), np.int64),
+        )
+        candidates = Candidates(
+            shard.column(USER_ID).combine_chunks(),
+            self.work.items.column(ITEM_ID).combine_chunks(),
+            index,
+            self.listed,
+        )
+        scorer = self.scorer.with_users(shard.drop_columns([SHARD, PAIRS]))
+        every_pair = max(1, len(index.item_rows), shard.num_rows * len(candidates.items))
+        (found,) = self.work.tables(
+            candidates, scorer, chunk_pairs=every_pair, count=lambda _: None, run=self.run
+        )
+        number = pa.scalar(shard.column(SHARD)[0].as_py(), pa.int32())
+        return found.append_column(SHARD, pa.repeat(number, found.num_rows))
+
+
+def put_together(
+    work: Work, scored: Iterable[pa.Table], pairs: list[int], count: Count
+) -> Iterator[pa.Table]:
+    """Take the shards' numbers off tables that must come in the shards' order.
+
+    Args:
+        work: what they were scored with.
+        scored: what :class:`ShardScorer` returned; a shard's rows may come in several tables.
+        pairs: pairs of each shard.
+        count: told the pairs of every shard when its rows are there.
+
+    Raises:
+        MmloraError: a shard came out of its order, so that rows may be lost or doubled.
+    """
+    schema, reached = scores_schema(work.ids), -1
+    for table in scored:
+        if not table.num_rows:
+            continue
+        number = table.column(SHARD)[0].as_py()
+        if number < reached:
+            raise MmloraError(
+                f"shard {number} was scored after shard {reached}; nothing was published: score again"
+            )
+        count(sum(pairs[reached + 1 : number + 1]))
+        reached = number
+        yield table.select(schema.names).cast(schema)
+    count(sum(pairs[reached + 1 :]))

@@ -1,0 +1,132 @@
+"""What a load is scored with, and the rows that come of it: the same whoever scores which users.
+
+A pair's bits don't depend on the users it is computed with (:mod:`mmlora.scoring.blocks`), so an engine may
+cut the users as it likes, as long as it gives the rows back in the users' order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from mmlora.encoding import Encoder
+from mmlora.models.ctr import CTRModel
+from mmlora.schema import Id, IdTypes, scores_schema
+from mmlora.scoring.blocks import Scorer, chunks
+from mmlora.scoring.candidates import Candidates
+from mmlora.scoring.pair_scorer import PairScorer
+from mmlora.scoring.topk import Ranked
+from mmlora.scoring.workers import ParallelMap
+from mmlora.training.calibration import Calibration
+
+# Of the hidden layers, 256 wide, so many rows fit a core's cache of 2 MB; larger blocks are slower.
+CPU_BLOCK_ROWS = 1024
+# Told the pairs that were computed since it was told last.
+Count = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that scoring needs beside the users.
+
+    Attributes:
+        model: the model, with the experts and gate it was composed of.
+        encoder: what the model was trained with.
+        calibration: makes probabilities of logits.
+        items: a row a candidate item, in the candidates' order, with the fields keyed by the item.
+        domain: one row: ``domain_id`` and the fields keyed by the domain alone.
+        ids: the id types.
+        domain_id: the domain.
+        on: the score date.
+        top_k: rows kept a user; 0 keeps all.
+        block_rows: rows of every block, from the bundle.
+    """
+
+    model: CTRModel
+    encoder: Encoder
+    calibration: Calibration
+    items: pa.Table
+    domain: pa.Table
+    ids: IdTypes
+    domain_id: Id
+    on: date
+    top_k: int
+    block_rows: int
+
+    def scorer(self, users: pa.Table, *, device: str = "cpu", run: ParallelMap = map) -> PairScorer:
+        """Compute the items' side, and make ready for users (a row each: the fields keyed by the user)."""
+        return PairScorer(
+            self.model,
+            self.encoder,
+            users=users,
+            items=self.items,
+            domain=self.domain,
+            calibration=self.calibration,
+            device=device,
+            run=run,
+        )
+
+    def rows_of_block(self, device: str) -> int:
+        """Return the rows of a block: on CPU, no more than stay in a core's cache."""
+        return min(self.block_rows, CPU_BLOCK_ROWS) if device == "cpu" else self.block_rows
+
+    def tables(
+        self,
+        candidates: Candidates,
+        scorer: Scorer,
+        *,
+        chunk_pairs: int,
+        count: Count,
+        device: str = "cpu",
+        run: ParallelMap = map,
+    ) -> Generator[pa.Table, None, None]:
+        """Score the candidates a chunk at a time, each user's best in the schema of the scores.
+
+        Args:
+            candidates: the pairs.
+            scorer: of these users and items.
+            chunk_pairs: pairs held in memory at once, about; at least one user's.
+            count: told the pairs of every block.
+            device: where the scorer computes.
+            run: computes blocks side by side.
+        """
+        rows = self.rows_of_block(device)
+        for chunk in chunks(candidates, chunk_pairs):
+            if chunk.pairs:
+                yield self._table(chunk.rank(chunk.score(scorer, rows, count, run), self.top_k), candidates)
+
+    def _table(self, ranked: Ranked, candidates: Candidates) -> pa.Table:
+        schema, rows = scores_schema(self.ids), len(ranked.scores)
+        columns = [
+            candidates.users.take(pa.array(ranked.user_rows.numpy())),
+            candidates.items.take(pa.array(ranked.item_rows.numpy())),
+            pa.repeat(pa.scalar(self.domain_id, self.ids.arrow("domain")), rows),
+            pa.repeat(pa.scalar(self.on, pa.date32()), rows),
+            pa.array(ranked.scores.numpy()),
+            pa.array(ranked.positions.numpy().astype(np.int32)),
+        ]
+        return pa.table(columns, schema=schema)
+
+
+class Engine(Protocol):
+    """Whatever scores a load's users, on one machine or on many."""
+
+    def tables(
+        self, work: Work, candidates: Candidates, users: pa.Table, count: Count
+    ) -> Generator[pa.Table, None, None]:
+        """Score every candidate pair.
+
+        Args:
+            work: what to score with.
+            candidates: the pairs.
+            users: a row a candidate user, in the candidates' order, with the fields keyed by the user.
+            count: told the pairs that were computed since it was told last, in the caller's thread.
+
+        Returns:
+            Each user's best in the schema of the scores, in the users' order, cut anyhow.
+        """

@@ -1,0 +1,173 @@
+"""Ray on a cluster of two nodes: the rows of the local engine, whoever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmlora.encoding import EncodedColumns, Encoder
+from mmlora.errors import ContractError, TransientError
+from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.scoring import score
+from mmlora.pipeline.training import train
+from mmlora.pipeline.workspace import open_workspace
+from mmlora.schema import IdTypes
+from mmlora.scoring import ray_engine
+from mmlora.scoring.candidates import Candidates
+from mmlora.scoring.ray_engine import RayEngine
+from mmlora.scoring.staging import part_files
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of two CPUs each, with little memory for objects."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+    found = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    found.add_node(**node)
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+@pytest.fixture
+def engine(cluster: Any) -> RayEngine:
+    return RayEngine(cluster.address, chunk_pairs=120)
+
+
+def read(folder: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file) for file in part_files(folder)])
+
+
+def worker_processes() -> list[int]:
+    """The pool's workers among this process's descendants."""
+    parents, names = dict[int, int](), dict[int, str]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            names[int(folder.name)] = (folder / "cmdline").read_text()
+            parents[int(folder.name)] = int(stat[1])
+        except OSError:
+            continue
+
+    def is_mine(process: int) -> bool:
+        while process in parents:
+            process = parents[process]
+            if process == os.getpid():
+                return True
+        return False
+
+    return [
+        process for process, name in names.items() if name.startswith("ray::MapWorker") and is_mine(process)
+    ]
+
+
+@pytest.mark.parametrize("backbone", ["wdl", "deepfm", "autoint"])
+@pytest.mark.parametrize("top_k", [0, 5])
+def test_rows_are_those_of_the_local_engine(
+    world_maker: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, backbone: str, top_k: int
+) -> None:
+    world = world_maker(grid.users, grid.items, IdTypes(), backbone)
+    here, there = (
+        world.score(grid, tmp_path / name, top_k=top_k, engine=who)
+        for name, who in (("here", None), ("there", engine))
+    )
+    assert there.content_hash == here.content_hash
+    assert read(there.folder).equals(read(here.folder))
+    assert there.rows == grid.expected_rows(top_k)
+
+
+def test_the_verbs_use_it(made_up_workspace: Path, cluster: Any) -> None:
+    train(date(2001, 4, 8), features="ids", adaptation="none")
+    on, there = date(2001, 4, 9), {"engine": "ray", "ray_address": cluster.address}
+    loads = [score(on, "news", **way) for way in ({}, there)]
+    with open_workspace().open_warehouse() as warehouse:
+        here, found = (warehouse.load(load) for load in loads)
+    assert found.content_hash == here.content_hash
+    assert found.rows == here.rows > 0
+    filled = backfill("news", on - timedelta(days=1), on, **there)
+    assert [load["state"] for load in filled["loads"]] == ["published"] * 2
+
+
+def test_a_cluster_keeps_a_cpu_free(engine: RayEngine) -> None:
+    ray_engine.join_cluster(engine.address)
+    assert [ray_engine._room_for_workers(threads) for threads in (1, 2, 4)] == [3, 1, 1]
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(
+    world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine
+) -> None:
+    here = world.score(grid, tmp_path / "here", top_k=0)
+    killed: list[int] = []
+
+    def kill_the_workers(what: str, done: int, total: int) -> None:
+        if not killed and done < total / 2:
+            killed.extend(worker_processes())
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
+
+    there = world.score(grid, tmp_path / "there", top_k=0, engine=engine, progress=kill_the_workers)
+    assert killed
+    assert not set(killed) & set(worker_processes())
+    assert there.content_hash == here.content_hash
+    assert read(there.folder).equals(read(here.folder))
+
+
+@dataclass(frozen=True)
+class Poison(Encoder):
+    """Kills the worker that encodes users."""
+
+    def encode(self, table: pa.Table, *rest: Any) -> EncodedColumns:
+        if "user_id" in table.column_names and table.num_rows:
+            os._exit(1)
+        return super().encode(table, *rest)
+
+
+def test_a_shard_that_kills_every_worker_is_given_up(
+    world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_TRIES", 2)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    encoder = world.encoder
+    poison = Poison(encoder.contract, encoder.domains, encoder.fields)
+    with pytest.raises(TransientError, match="the Ray cluster gave up"):
+        replace(world, encoder=poison).score(
+            grid, tmp_path / "load", engine=replace(engine, chunk_pairs=2520)
+        )
+    assert part_files(tmp_path / "load") == []
+
+
+def test_workers_with_another_version_are_refused(
+    world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_versions", lambda: {"mmlora": "0.0.1", "torch": "2.13.0"})
+    with pytest.raises(ContractError, match="install the same on all nodes"):
+        world.score(grid, tmp_path / "load", engine=engine)
+
+
+def test_a_lost_node_loses_nothing(
+    world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, cluster: Any
+) -> None:
+    here = world.score(grid, tmp_path / "here", top_k=0)
+
+    def lose_a_node(what: str, done: int, total: int) -> None:
+        if len(cluster.list_all_nodes()) > 1:
+            cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+
+    there = world.score(grid, tmp_path / "there", top_k=0, engine=engine, progress=lose_a_node)
+    assert len(cluster.list_all_nodes()) == 1
+    assert there.content_hash == here.content_hash
