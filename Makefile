@@ -13,7 +13,7 @@ export FEAST_USAGE := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench lint format airflow clean
+.PHONY: help install demo test test-all test-feast bench lint format airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,22 @@ test: $(READY) ## the tests, under 10 minutes on 2 cores
 test-all: $(READY) ## the tests and the longer proofs
 	$(PYTEST) -m 'slow or not slow'
 
+# Feast's own offline-store tests on the ASOF store, from a checkout of Feast that you have: FEAST_SOURCE is its path.
+# What those tests import goes into a virtual environment of their own.
+FEAST_VENV := .venv-feast
+$(FEAST_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(FEAST_VENV)
+	$(FEAST_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]' \
+		testcontainers python-keycloak google-cloud-bigquery google-cloud-storage google-cloud-datastore \
+		google-cloud-bigtable snowflake-connector-python redis pymongo minio pytest-lazy-fixtures pytest-env \
+		assertpy deltalake
+	@touch $@
+
+test-feast: $(FEAST_VENV)/.ready ## Feast's offline-store tests on the ASOF store; FEAST_SOURCE is a checkout
+	@test -n "$(FEAST_SOURCE)" || { echo "name a checkout of Feast: make test-feast FEAST_SOURCE=path" >&2; exit 2; }
+	FEAST_SOURCE="$(abspath $(FEAST_SOURCE))" OMP_NUM_THREADS=1 \
+		$(FEAST_VENV)/bin/pytest -m slow tests/features/test_asof_universal.py
+
 # make bench BENCH=training runs one of tests/benchmarks/bench_*.py, ARGS are its options.
 BENCH ?= *
 
@@ -55,5 +71,5 @@ airflow: $(READY) ## Airflow on the demo's workspace; prints its address and how
 	PATH="$(abspath $(BIN)):$$PATH" docker/standalone.sh
 
 clean: ## remove .venv, the demo's workspace and caches
-	rm -rf $(VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FEAST_VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

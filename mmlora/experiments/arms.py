@@ -28,6 +28,7 @@ from mmlora.training.controls import (
 )
 from mmlora.training.epoch import RowNumbers
 from mmlora.training.loop import predict
+from mmlora.training.phases import batch_size_for
 
 
 def pooled_domain(lab: Lab) -> Trained:
@@ -44,7 +45,7 @@ def pooled(lab: Lab) -> Trained:
 
 
 def separate(lab: Lab) -> Trained:
-    """A backbone for each domain, trained on its rows alone.
+    """A backbone for each domain, trained on its rows alone, in batches as small as its expert's.
 
     A domain without training or validation rows can't have one: its logits are 0.
     """
@@ -52,7 +53,9 @@ def separate(lab: Lab) -> Trained:
     for domain in range(lab.training_set.num_domains):
         data = OneDomain(lab.training_set, domain)
         if len(data.rows("train")) and len(data.rows("validation")):
-            stored.append(lab.backbone(View(f"domain {domain}", data, lab.spec)))
+            batch_size = batch_size_for(lab.options.batch_size, len(data.rows("train")))
+            own = replace(lab, options=replace(lab.options, batch_size=batch_size))
+            stored.append(own.backbone(View(f"domain {domain}", data, lab.spec)))
             models[domain] = assemble_model(plain, backbone=stored[-1].state)
     if not stored:
         raise DataError("training set", "no domain has both training and validation rows")
@@ -116,8 +119,9 @@ def placebo_moe_mlora(lab: Lab) -> Trained:
 
 
 def uniform_gate_arm(lab: Lab) -> Trained:
-    """``moe_mlora``'s experts, all weighing the same."""
+    """``moe_mlora``'s experts, all weighing the same, however many a trained gate would keep."""
     view, backbone, experts = _with_experts(lab)
+    view = replace(view, spec=replace(view.spec, gate_top_k=None))
     gate = uniform_gate(view.spec, backbone.state, as_experts(experts), view.data)
     return _adapted(view, backbone, experts, gate)
 

@@ -97,6 +97,8 @@ class Cell:
             ignored |= EXPERT_SETTINGS
         if not needs.gate:
             ignored |= GATE_SETTINGS
+        if self.arm == "joint":  # all has the backbone's
+            ignored |= {"expert_learning_rate", "gate_learning_rate"}
         experts = self.experts_per_domain if needs.several else 1 if needs.experts else 0
         return replace(
             self,

@@ -27,6 +27,7 @@ from mmlora.metrics import DomainMetrics
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import options_of, spec_of
 from mmlora.registry.parts import write_atomically
+from mmlora.training import TRAINING_REVISION
 from mmlora.training.calibration import Calibration, calibrate
 from mmlora.training.controls import WithoutTest
 from mmlora.training.dataset import TrainingSet
@@ -107,6 +108,7 @@ def _trained(job: Job, trained: Trained, began: float) -> dict[str, Any]:
         "seconds": _seconds(trained.phases, time.perf_counter() - began),
         "settings": job.settings.model_dump(mode="json", exclude={"threads"}),
         "code_version": mmlora.__version__,
+        "training_revision": TRAINING_REVISION,
         "mlflow_run_id": None,
     }
 

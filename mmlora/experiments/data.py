@@ -86,7 +86,7 @@ def _import(workspace: Workspace, definition: Mapping[str, Any]) -> date:
 
 
 def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
-    arguments = {name: value for name, value in definition.items() if name != "source"}
+    arguments = {name: value for name, value in definition.items() if name not in ("source", "stored")}
     if "path" in arguments:
         arguments["path"] = Path(arguments["path"])
     match definition["source"]:
@@ -99,7 +99,8 @@ def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
         case _:
             current = open_workspace()
             current.store.ids  # noqa: B018  says "import data first"
-            workspace.offline.symlink_to(current.offline, target_is_directory=True)
+            if not workspace.offline.is_symlink():  # left by a run that was killed
+                workspace.offline.symlink_to(current.offline, target_is_directory=True)
 
 
 def open_rows(rows: Rows) -> TrainingSet:
@@ -138,20 +139,25 @@ def write_test_rows(folder: Path, training_set: TrainingSet) -> str:
 
 def _domains(data: TrainingSet) -> list[dict[str, Any]]:
     """Name and size of each domain: its training rows, and the users, items and positives among them."""
-    train, test = data.rows("train"), data.rows("test")
-    item = data.batch(train).categorical[:, _item_column(data)].numpy()
-    domain, label, user = (np.asarray(column[train]) for column in (data.domain, data.label, data.user))
-    tested = np.bincount(data.domain[test], minlength=data.num_domains)
+    from mmlora.training.rows import blocks, of_domain
+
+    train, item = data.rows("train"), _item_column(data)
+    tested = np.bincount(data.domain[data.rows("test")], minlength=data.num_domains)
     described = []
     for index, name in enumerate(data.domains):
-        own = domain == index
-        users, items, rows = len(np.unique(user[own])), len(np.unique(item[own])), int(own.sum())
+        own = of_domain(data, train, index)
+        rows, positives, user_codes, item_codes = len(own), 0, np.zeros(0), np.zeros(0)
+        for _, block in blocks(own):
+            user_codes = np.union1d(user_codes, data.user[block])
+            item_codes = np.union1d(item_codes, data.batch(block).categorical[:, item].numpy())
+            positives += int(data.label[block].sum())
+        users, items = len(user_codes), len(item_codes)
         described.append(
             {
                 "name": str(name),
                 "train_rows": rows,
                 "test_rows": int(tested[index]),
-                "positives": int(label[own].sum()),
+                "positives": positives,
                 "users": users,
                 "items": items,
                 "density": rows / (users * items) if rows else 0.0,

@@ -16,7 +16,6 @@ from mmlora.models.ctr import CTRModel, State
 from mmlora.models.spec import ModelSpec
 from mmlora.pipeline.training_run import shared_step
 from mmlora.pipeline.workspace import Workspace
-from mmlora.schema import fingerprint
 from mmlora.training.epoch import RowNumbers, TrainingData
 from mmlora.training.loop import TrainingOptions
 from mmlora.training.observer import PhaseReport, SilentObserver
@@ -216,7 +215,7 @@ class Lab:
             "parts": dict(parts),
             "code_version": mmlora.__version__,
         }
-        record = shared_step(self.workspace, fingerprint(decisive)[:24], compute, f"{step} ({view.name})")
+        record = shared_step(self.workspace, decisive, compute, f"{step} ({view.name})")
         return Stored(
             part=record["part"],
             state=self.workspace.parts.tensors(record["part"]),

@@ -35,7 +35,8 @@ from mmlora.experiments.grid import SETTINGS, check_names, read_cells, read_tabl
 from mmlora.experiments.source import Source, read_source
 from mmlora.experiments.space import Tuning, read_tuning
 from mmlora.schema import fingerprint
-from mmlora.settings import TrainingSettings
+from mmlora.settings import TrainingSettings, load_settings
+from mmlora.training import TRAINING_REVISION
 
 _KEYS = ("title", "description", "data", "grid", "grids", "settings", "tune")
 
@@ -71,9 +72,19 @@ class Experiment:
         return self.sources[cell.data].definition(cell.settings)
 
     def key(self, cell: Cell) -> str:
-        """Return the name of a cell's folder: it follows from all that the file says of the cell."""
-        said = {**cell.to_dict(), "data": self.definition(cell), "fixed": dict(self.settings)}
-        return fingerprint(said)[:16]
+        """Return the name of a cell's folder: it follows from all that decides the cell's result.
+
+        That is what the file says, the defaults of what it doesn't say, and the training code.
+        """
+        settings = self.training_settings(cell).model_dump(mode="json", exclude={"threads", "device"})
+        decisive = {
+            **cell.to_dict(),
+            "data": self.definition(cell),
+            "training": settings,
+            "activity": load_settings().features.model_dump() if cell.features == "all" else None,
+            "training_revision": TRAINING_REVISION,
+        }
+        return fingerprint(decisive)[:16]
 
 
 def read_experiment(file: Path) -> Experiment:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -56,6 +57,9 @@ def run_jobs(
             _run_until_broken(queue, workers, on_done, on_failure)
         except BrokenProcessPool:
             for job in queue.give_up():
+                if (job.place / "result.json").exists():  # it had just ended
+                    on_done(job)
+                    continue
                 why = "a worker process died (out of memory?); run the same command again to go on"
                 on_failure(job, why)
 
@@ -131,7 +135,8 @@ class CellQueue:
 
 
 def _start_worker(threads: int, parent: int, stop: Event) -> None:
-    """Set up a worker, before torch is imported."""
+    """Set up a worker, before torch is imported; an interrupt is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def watch() -> None:

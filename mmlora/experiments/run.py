@@ -57,7 +57,7 @@ def run_experiment(
         file: the experiment's TOML file.
         workers: processes; the machine's cores are divided among them.
         progress: told how far the data is.
-        tell: told, in a line, of each cell that ends.
+        tell: told, in a line, what there is to do, of each cell that ends, and of an interrupt.
 
     Returns:
         ``folder``, ``cells`` (how many there are), ``ran``, ``failures`` and ``results``, one of
@@ -72,8 +72,14 @@ def run_experiment(
     if not experiment.cells:
         raise UsageError(f"{file} has no [grid], so no cells to run: give one, or use mmlora experiment tune")
     folder = experiment_folder(workspace, experiment)
-    board = run_cells(experiment, experiment.cells, workers=workers, progress=progress, tell=tell)
     keys = [experiment.key(cell) for cell in experiment.cells]
+    done = sum(result_file(folder, key).exists() for key in keys)
+    tell(f"{_many(len(keys), 'cell')}, {done} done, {_many(workers, 'worker')}, folder {folder}")
+    try:
+        board = run_cells(experiment, experiment.cells, workers=workers, progress=progress, tell=tell)
+    except KeyboardInterrupt:
+        tell("stopped; the same command goes on where it was")
+        raise
     return {
         "folder": str(folder),
         "cells": len(keys),
@@ -83,6 +89,10 @@ def run_experiment(
             summary_of(read_result(folder, key)) for key in keys if result_file(folder, key).exists()
         ],
     }
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def run_cells(
@@ -147,7 +157,7 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
     cell, test = result["cell"], result["test"]
     shown = {name: value for name, value in cell.items() if name != "settings"}
     figures = {name: test[name] for name in ("wauc", "gauc", "logloss")}
-    return {**shown, **cell["settings"], **figures, "seconds": round(result["seconds"]["total"], 1)}
+    return {**shown, **cell["settings"], **figures, "seconds": round(result["seconds"]["total"])}
 
 
 def planned_cells(experiment: Experiment) -> dict[str, dict[str, Any]]:

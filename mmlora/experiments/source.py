@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal
 
 from mmlora.data.movielens import DomainBy
@@ -53,6 +54,8 @@ class Source:
         own = {name: settings[_SHOWN_AS.get(name, name)] for name in self.axes}
         if self.kind == "workspace":
             own["stored"] = open_workspace().store.fingerprint()  # other rows make other cells
+        elif "path" in self.arguments:
+            own["stored"] = _stored(Path(self.arguments["path"]))
         return {"source": self.kind, **self.arguments, **own}
 
     def folder_name(self, settings: Mapping[str, Any]) -> str:
@@ -62,6 +65,13 @@ class Source:
     def is_dial(self, name: str) -> bool:
         """Whether a cell's setting is one of this source's dials."""
         return name in {_SHOWN_AS.get(axis, axis) for axis in self.axes}
+
+
+def _stored(path: Path) -> str:
+    """Return what changes when a file, or one of a folder, does: names, sizes and times of writing."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.exists()]
+    return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
 def read_source(name: str, table: Mapping[str, Any], faults: list[str]) -> Source | None:

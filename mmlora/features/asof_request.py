@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from mmlora.errors import ContractError, UsageError
-from mmlora.features.asof_sql import ViewColumns, quote
+from mmlora.features.asof_sql import ViewColumns
 from mmlora.schema import EVENT_TIMESTAMP
 
 if TYPE_CHECKING:
@@ -53,26 +55,54 @@ def time_column(entities: pa.Table) -> str:
     return str(times[0])
 
 
-def check_keys(view: ViewColumns, entities: pa.Table) -> None:
+def check_names(entities: pa.Table, views: Sequence[ViewColumns]) -> None:
+    """Refuse a result in which two columns have one name."""
+    names = Counter([*entities.column_names, *(name for view in views for name, _ in view.features)])
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise UsageError(
+            f"{', '.join(twice)} would be in the result twice: rename the entity rows' column, or ask for "
+            "full feature names"
+        )
+
+
+def check_keys(
+    connection: duckdb.DuckDBPyConnection, view: ViewColumns, scan: str, entities: pa.Table
+) -> None:
     """Refuse keys that are missing or of another kind than the view's, which match nothing or by accident."""
     missing = [column for column, _ in view.keys if column not in entities.column_names]
     if missing:
         raise UsageError(f"feature view {view.name} needs {', '.join(missing)} in the entity rows")
-    with duckdb.connect() as connection:
-        try:
-            columns = ", ".join(quote(source) for _, source in view.keys)
-            found = fetch(connection, f"SELECT {columns} FROM {view.scan} LIMIT 0").schema
-        except duckdb.IOException as error:
-            raise UsageError(
-                f"feature view {view.name}: no Parquet under {view.path}; "
-                f"run `mmlora features build --through DATE` ({error})"
-            ) from None
-    for column, source in view.keys:
-        asked, stored = entities.schema.field(column).type, found.field(source).type
-        if pa.types.is_integer(asked) != pa.types.is_integer(stored) and not pa.types.is_null(asked):
+    try:
+        source = fetch(connection, f"SELECT * FROM {scan} LIMIT 0").schema
+    except duckdb.Error as error:
+        raise UsageError(
+            f"feature view {view.name}: {view.source.path} can't be read as Parquet ({error})"
+        ) from error
+    columns = [*(name for _, name in view.keys), *(name for _, name in view.features), view.event]
+    absent = sorted({c for c in (*columns, view.created) if c} - set(source.names))
+    if absent:
+        raise ContractError(
+            f"feature view {view.name}: {view.source.path} has no column {', '.join(absent)}; it has "
+            f"{', '.join(source.names)}",
+            expected=", ".join(absent),
+            found=", ".join(source.names),
+        )
+    for column, name in view.keys:
+        asked, stored = entities.schema.field(column).type, source.field(name).type
+        if _kind(asked) != _kind(stored) and not pa.types.is_null(asked):
             raise ContractError(
                 f"{column} is {asked} in the entity rows, but {stored} in feature view {view.name}: "
                 "use the ids as they were imported",
                 expected=str(stored),
                 found=str(asked),
             )
+
+
+def _kind(of: pa.DataType) -> str:
+    if pa.types.is_dictionary(of):
+        return _kind(of.value_type)
+    if pa.types.is_integer(of):
+        return "integer"
+    if pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of):
+        return "string"
+    return str(of)

@@ -1,34 +1,34 @@
 """Point-in-time joins as DuckDB queries: a feature view's rows made ready, then joined as of a time.
 
 An entity row of time t wants, of the view's rows with ``event <= t`` and ``created <= k``, the latest event,
-and of equals the latest created. k is t itself, or one moment for all.
+and of equals the latest created. k is t itself, one moment for all, or no limit.
 
 * One t for all rows (scoring): filter, keep the first of each entity, hash join.
-* Many t, one k: filter on k, keep the latest created of each event, ASOF join on ``event <= t``.
+* Many t, one k or none: filter on k, keep the latest created of each event, ASOF join on ``event <= t``.
 * Many t, k = t: two inequalities, which DuckDB's ASOF join refuses. A row can be read from ``available`` =
   max(event, created) on. Ordered by that, a row whose event is behind one available before it will never be
   read; the others have rising events, so one ASOF join on ``available <= t`` finds the latest event.
 
-The time to live needs no inequality of its own: when the latest event has expired, so have all before.
+The time to live needs no inequality of its own: when the latest event has expired, so have all before. It is
+looked at after the join, so that the join needn't carry events along.
+
+Windows and joins move keys, times and row numbers only. Features are gathered by row number afterwards, which
+costs a fraction of sorting them along, and gives rows their order for nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
+
+from mmlora.features.asof_source import ParquetSource, quote
 
 ROW = "__row"
 TIME = "__time"
-
-
-def quote(name: str) -> str:
-    """Quote an identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Quote a string."""
-    return "'" + text.replace("'", "''") + "'"
+Known = Literal["row", "cutoff", "all"]
+"""What a row may know: what was created by its own time, by one moment for all, or whatever is there."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ViewColumns:
 
     Attributes:
         name: the view's name, for messages.
-        path: Parquet file, folder or glob.
+        source: where its Parquet is.
         keys: the entity rows' column of each key, and the source's.
         features: the result's column of each feature, and the source's.
         event: the source's event time column.
@@ -46,77 +46,122 @@ class ViewColumns:
     """
 
     name: str
-    path: str
+    source: ParquetSource
     keys: tuple[tuple[str, str], ...]
     features: tuple[tuple[str, str], ...]
     event: str
     created: str
     ttl: timedelta | None
 
-    @property
-    def scan(self) -> str:
-        """The source as a table function."""
-        return f"read_parquet({literal(self.path)}, union_by_name = true)"
+
+def read_sql(view: ViewColumns, scan: str, number: int, *, known: Known) -> str:
+    """Return the statement that reads what a retrieval can need of a view, as table ``source<number>``.
+
+    It has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``. Keys that nobody asks
+    for are left out. Parameters: ``$earliest`` and ``$latest`` time asked for, ``$known_as_of``.
+    """
+    columns = [f"source.{quote(source)} AS k{i}" for i, (_, source) in enumerate(view.keys)]
+    columns += [f"source.{quote(source)} AS f{i}" for i, (_, source) in enumerate(view.features)]
+    event, created = (f"source.{quote(c)}::TIMESTAMPTZ" for c in (view.event, view.created or view.event))
+    columns += [f"{event} AS event", f"{created} AS created"]
+    wanted = [f"{event} <= $latest::TIMESTAMPTZ"]
+    if known != "all":
+        wanted.append(f"{created} <= $known_as_of::TIMESTAMPTZ")
+    if view.ttl:
+        wanted.append(f"{event} >= $earliest::TIMESTAMPTZ - {_interval(view.ttl)}")
+    asked = ""
+    if view.keys:
+        keys = ", ".join(quote(column) for column, _ in view.keys)
+        same = [f"source.{quote(source)} = asked.{quote(column)}" for column, source in view.keys]
+        asked = f"SEMI JOIN (SELECT DISTINCT {keys} FROM asked) AS asked ON {' AND '.join(same)}"
+    return (
+        f"CREATE TEMP TABLE source{number} AS SELECT {', '.join(columns)} FROM {scan} AS source {asked} "
+        f"WHERE {' AND '.join(wanted)}"
+    )
 
 
-def prepare_sql(view: ViewColumns, *, snapshot: bool, cutoff: bool) -> str:
-    """Return the query that makes a view ready to be joined with the table ``asked``.
+def ready_sql(view: ViewColumns, number: int, *, snapshot: bool, known: Known) -> str:
+    """Return the statement that makes ``ready<number>`` of ``source<number>``: rows as they're read.
 
-    The result has the keys (``k0``...), the features (``f0``...), ``event`` and ``available``.
+    It has the keys, ``available`` and ``place``, the row's number in the source table.
 
     Args:
         view: the view.
+        number: the view's number.
         snapshot: all entity rows have one time; one row an entity is kept.
-        cutoff: there is one ``$known_as_of`` for all; else each row knows what was known at its own time.
-
-    Parameters of the query: ``$earliest`` and ``$latest`` time asked for, ``$known_as_of``.
+        known: what a row may know.
     """
     keys = [f"k{i}" for i in range(len(view.keys))]
-    columns = [f"{quote(source)} AS k{i}" for i, (_, source) in enumerate(view.keys)]
-    columns += [f"{quote(source)} AS f{i}" for i, (_, source) in enumerate(view.features)]
-    event, created = (f"{quote(c)}::TIMESTAMPTZ" for c in (view.event, view.created or view.event))
-    columns += [f"{event} AS event", f"{created} AS created"]
-    wanted = [f"{event} <= $latest::TIMESTAMPTZ", f"{created} <= $known_as_of::TIMESTAMPTZ"]
-    if view.ttl:
-        wanted.append(f"{event} >= $earliest::TIMESTAMPTZ - {_interval(view.ttl)}")
-    same = " AND ".join(f"source.{quote(source)} = asked.{quote(column)}" for column, source in view.keys)
-    read = (
-        f"SELECT {', '.join(columns)} FROM {view.scan} AS source SEMI JOIN asked ON {same} "
-        f"WHERE {' AND '.join(wanted)}"
-    )
-    by = ", ".join(keys)
+    names = ", ".join([*keys, "rowid AS place"])
+    source = f"FROM source{number}"
     if snapshot:
-        return (
-            f"SELECT *, event AS available FROM ({read}) "
-            f"QUALIFY row_number() OVER (PARTITION BY {by} ORDER BY event DESC, created DESC) = 1"
+        kept = f"QUALIFY row_number() OVER ({_by(keys)} ORDER BY event DESC, created DESC NULLS LAST) = 1"
+        query = f"SELECT {names}, event AS available {source} {kept}"
+    elif known != "row" or not view.created:
+        kept = f"QUALIFY row_number() OVER ({_by([*keys, 'event'])} ORDER BY created DESC NULLS LAST) = 1"
+        query = f"SELECT {names}, event AS available {source} {kept}"
+    else:
+        query = (
+            f"SELECT * EXCLUDE (event, created) FROM "
+            f"(SELECT {names}, event, created, greatest(event, created) AS available {source}) "
+            f"WINDOW line AS ({_by(keys)} ORDER BY available, event, created) "
+            "QUALIFY event = max(event) OVER (line ROWS UNBOUNDED PRECEDING) "
+            "AND available IS DISTINCT FROM lead(available) OVER line"
         )
-    if cutoff or not view.created:
-        return (
-            f"SELECT *, event AS available FROM ({read}) "
-            f"QUALIFY row_number() OVER (PARTITION BY {by}, event ORDER BY created DESC) = 1"
-        )
-    return (
-        f"SELECT * FROM (SELECT *, greatest(event, created) AS available FROM ({read})) "
-        f"WINDOW line AS (PARTITION BY {by} ORDER BY available, event, created) "
-        "QUALIFY event = max(event) OVER (line ROWS UNBOUNDED PRECEDING) "
-        "AND available IS DISTINCT FROM lead(available) OVER line"
+    return f"CREATE TEMP TABLE ready{number} AS {query}"
+
+
+def features_sql(view: ViewColumns, number: int, *, all_rows: bool) -> str:
+    """Return the query for features and ``event`` by ``place``, of all rows or of those that are ready."""
+    columns = ["source.rowid AS place", "source.event AS event"]
+    names = ", ".join([*columns, *(f"source.f{i}" for i in range(len(view.features)))])
+    query = f"SELECT {names} FROM source{number} AS source"
+    return query if all_rows else f"{query} SEMI JOIN ready{number} AS ready ON source.rowid = ready.place"
+
+
+def join_sql(views: Sequence[ViewColumns], *, snapshot: bool) -> str:
+    """Return the one query that says which row of each view a row of ``asked`` reads (-1 where none)."""
+    columns, joins = [f"asked.{ROW}"], []
+    for number, view in enumerate(views):
+        ready = f"ready{number}"
+        columns.append(f"coalesce({ready}.place, -1) AS p{number}")
+        on = [f"asked.{quote(column)} = {ready}.k{i}" for i, (column, _) in enumerate(view.keys)]
+        # One time for all was seen to while the rows were made ready; that of a row without a time wasn't.
+        time = [f"asked.{TIME} >= {ready}.available"]
+        how = "LEFT JOIN" if snapshot else "ASOF LEFT JOIN"
+        joins.append(f"{how} {ready} ON {' AND '.join([*on, *time])}")
+    return f"SELECT {', '.join(columns)} FROM asked {' '.join(joins)}"
+
+
+def pull_sql(
+    scan: str, columns: Sequence[str], event: str, created: str, *, latest_of: Sequence[str] | None
+) -> str:
+    """Return the query for a source's rows of a time range, all of them or the latest of each entity.
+
+    Args:
+        scan: the source.
+        columns: what to read, by the source's own names.
+        event: its event time column.
+        created: its created time column, or empty.
+        latest_of: the key columns of which to keep the latest row; None keeps all rows.
+
+    Parameters: ``$start`` and ``$end``, either of which may be null.
+    """
+    time = f"{quote(event)}::TIMESTAMPTZ"
+    query = (
+        f"SELECT {', '.join(map(quote, columns))} FROM {scan} "
+        f"WHERE ($start IS NULL OR {time} >= $start::TIMESTAMPTZ) "
+        f"AND ($end IS NULL OR {time} <= $end::TIMESTAMPTZ)"
     )
+    if latest_of is None:
+        return query
+    order = [f"{quote(column)} DESC NULLS LAST" for column in (event, created) if column]
+    by = _by([quote(key) for key in latest_of])
+    return f"{query} QUALIFY row_number() OVER ({by} ORDER BY {', '.join(order)}) = 1"
 
 
-def join_sql(view: ViewColumns, prepared: str, *, snapshot: bool) -> str:
-    """Return the query that gives each row of ``asked`` (by its number) the view's features."""
-    features = []
-    for i, (name, _) in enumerate(view.features):
-        value = f"ready.f{i}"
-        if view.ttl:
-            value = f"CASE WHEN ready.event >= asked.{TIME} - {_interval(view.ttl)} THEN {value} END"
-        features.append(f"{value} AS {quote(name)}")
-    on = [f"asked.{quote(column)} = ready.k{i}" for i, (column, _) in enumerate(view.keys)]
-    join = "LEFT JOIN" if snapshot else "ASOF LEFT JOIN"
-    if not snapshot:
-        on.append(f"asked.{TIME} >= ready.available")
-    chosen = ", ".join(features)
-    return f"SELECT asked.{ROW}, {chosen} FROM asked {join} {prepared} AS ready ON {' AND '.join(on)}"
+def _by(keys: Sequence[str]) -> str:
+    return f"PARTITION BY {', '.join(keys)}" if keys else ""
 
 
 def _interval(span: timedelta) -> str:

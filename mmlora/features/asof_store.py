@@ -1,47 +1,46 @@
 """A Feast offline store of DuckDB ASOF joins, which never reads what wasn't known yet.
 
 It stands in ``feature_store.yaml`` as ``offline_store: {type: mmlora.features.asof_store.AsofOfflineStore}``
-and reads local Parquet ``FileSource`` only. Three things differ from Feast's ``duckdb`` store, from which the
-rest is inherited:
+and reads Parquet ``FileSource`` only, from local paths and fsspec URLs. It differs from Feast's ``duckdb``
+store in these things:
 
 * A view's ``created_timestamp_column`` always counts: a row is read only from its created time on, whether or
-  not ``filter_by_created_timestamp`` is given.
+  not ``filter_by_created_timestamp`` is given (the setting of that name gives Feast's behaviour).
 * The rows that come back are those that were asked for, in order.
-* Entity rows may be a ``pyarrow.Table`` as well, and may say as of when things are known, for all rows:
-  in the table's metadata, or in a data frame's ``attrs``, under ``known_as_of`` (ISO 8601).
+* Entity rows may be a ``pyarrow.Table`` or a DuckDB query as well, and may say as of when things are known,
+  for all rows: in the table's metadata, or in a data frame's ``attrs``, under ``known_as_of`` (ISO 8601).
+* Every job has ``to_batches``, which streams its result under a memory budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-from feast.data_format import ParquetFormat
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
-from feast.infra.offline_stores.file_source import FileSource
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.on_demand_feature_view import OnDemandFeatureView
 
-from mmlora.errors import UsageError
-from mmlora.features.asof_request import check_keys, entity_rows, fetch, time_column
-from mmlora.features.asof_sql import ROW, TIME, ViewColumns, join_sql, prepare_sql
-from mmlora.features.database import database
-from mmlora.schema import TIMESTAMP
+from mmlora.errors import ContractError, UsageError
+from mmlora.features.asof_job import AsofPullJob, AsofRetrievalJob
+from mmlora.features.asof_join import AsofJoin
+from mmlora.features.asof_request import check_names, entity_rows, fetch, time_column
+from mmlora.features.asof_source import attach, locate
+from mmlora.features.asof_sql import ViewColumns, pull_sql
+from mmlora.features.asof_write import append_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    from feast.data_source import DataSource
     from feast.feature_view import FeatureView
     from feast.infra.registry.base_registry import BaseRegistry
-    from feast.on_demand_feature_view import OnDemandFeatureView
     from feast.repo_config import RepoConfig
 
-CHUNK_ROWS = 1_000_000
-"""Entity rows joined at once: what is sorted beside them is bounded, the result is not."""
+_LOG_DATE = "__log_date"
 
 
 class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -50,10 +49,12 @@ class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
     type: str = "mmlora.features.asof_store.AsofOfflineStore"
     spill_location: str | None = None
     """Folder that DuckDB spills into; the system's temporary folder when unset."""
+    filter_by_created_timestamp: Literal["always", "asked"] = "always"
+    """Whether rows are hidden before their created time always, or when a retrieval asks for it."""
 
 
 class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
-    """Feast's ``duckdb`` store with point-in-time joins of its own."""
+    """Feast's ``duckdb`` store with point-in-time joins, reading and writing of its own."""
 
     supports_filter_by_created_timestamp = True
 
@@ -79,133 +80,155 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
             registry: the registry.
             project: the Feast project.
             full_feature_names: name features ``view__feature``.
-            filter_by_created_timestamp: accepted, and always so.
+            filter_by_created_timestamp: accepted, and always so unless the setting of that name is ``asked``.
             **unsupported: Feast's ``start_date`` and ``end_date``.
 
         Raises:
             UsageError: the view, its source or the request is of a kind that this store doesn't read.
+            ContractError: the view's keys or columns aren't those of the entity rows or its source.
         """
         if entity_df is None or unsupported:
             raise UsageError(
                 "this offline store needs entity rows; start_date and end_date can't take their place"
             )
-        named = {view.projection.name_to_use() for view in feature_views}
-        if strange := [ref for ref in feature_refs if ref.split(":", 1)[0] not in named]:
-            raise UsageError(
-                f"{', '.join(strange)} can't be retrieved here: on-demand features are to be computed "
-                "before, in a feature view"
-            )
         entities, known_as_of = entity_rows(entity_df)
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        _check_refs(feature_refs, feature_views, on_demand, entities)
         views = [_columns(config, view, feature_refs, full_feature_names) for view in feature_views]
-        spill = Path(config.offline_store.spill_location or gettempdir())
-        return AsofRetrievalJob(entities, known_as_of, views, feature_refs, full_feature_names, spill)
-
-
-class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
-    """Entity rows and the views to join with them; runs when its result is asked for."""
-
-    def __init__(
-        self,
-        entities: pa.Table,
-        known_as_of: datetime | None,
-        views: list[ViewColumns],
-        feature_refs: list[str],
-        full_feature_names: bool,
-        spill: Path,
-    ) -> None:
-        self._entities = entities
-        self._known_as_of = known_as_of
-        self._views = views
-        self._feature_refs = feature_refs
-        self._full_feature_names = full_feature_names
-        self._spill = spill
-        self._time = time_column(entities)
-        for view in views:
-            check_keys(view, entities)
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with database(self._spill) as connection:
-            return pa.concat_tables(self._chunks(connection))
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal().to_pandas()
-
-    def _chunks(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
-        asked = self._asked(connection)
-        snapshot = asked["earliest"] is not None and asked["earliest"] == asked["latest"]
-        cutoff = self._known_as_of is not None
-        for number, view in enumerate(self._views):
-            query = prepare_sql(view, snapshot=snapshot, cutoff=cutoff)
-            used = {name: value for name, value in asked.items() if f"${name}" in query}
-            connection.execute(f"CREATE TEMP TABLE ready{number} AS {query}", used)
-        for start in range(0, max(1, len(self._entities)), CHUNK_ROWS):
-            part = self._entities.slice(start, CHUNK_ROWS)
-            self._show(connection, part)
-            for number, view in enumerate(self._views):
-                found = fetch(connection, join_sql(view, f"ready{number}", snapshot=snapshot))
-                # Sorting a permutation in numpy is cheaper than whole rows in DuckDB.
-                found = found.take(pa.array(np.argsort(found.column(ROW).to_numpy())))
-                for name, _ in view.features:
-                    part = part.append_column(name, found.column(name))
-            yield part
-
-    def _asked(self, connection: duckdb.DuckDBPyConnection) -> dict[str, datetime | None]:
-        """Show all entity rows to DuckDB; return the bounds of what they ask for."""
-        self._show(connection, self._entities)
-        row = connection.execute(f"SELECT min({TIME}), max({TIME}) FROM asked").fetchone()
-        earliest, latest = row if row else (None, None)
-        return {"earliest": earliest, "latest": latest, "known_as_of": self._known_as_of or latest}
-
-    def _show(self, connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-        """Make ``asked`` of these rows: their numbers, times and keys."""
-        keys = {column for view in self._views for column, _ in view.keys}
-        times = rows.column(self._time).cast(TIMESTAMP, safe=False)
-        shown = rows.select(sorted(keys)).append_column(TIME, times)
-        connection.register("asked", shown.append_column(ROW, pa.array(np.arange(len(rows)))))
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether features are named ``view__feature``."""
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """None: they are refused."""
-        return []
-
-    @property
-    def metadata(self) -> RetrievalMetadata:
-        """What was asked for."""
-        return RetrievalMetadata(
-            self._feature_refs, [c for c in self._entities.column_names if c != self._time]
+        check_names(entities, views)
+        time = time_column(entities)
+        by_created = filter_by_created_timestamp or _settings(config).filter_by_created_timestamp == "always"
+        return AsofRetrievalJob(
+            config,
+            _spill(config),
+            AsofJoin(entities, time, views, known_as_of, by_created),
+            time=time,
+            feature_refs=feature_refs,
+            full_feature_names=full_feature_names,
+            on_demand=on_demand,
         )
 
-    def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> NoReturn:
-        """Refuse: saved datasets aren't written here."""
-        raise UsageError("this offline store saves no datasets: write the table that to_arrow() returns")
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> AsofPullJob:
+        """Return each entity's latest row of a time range, and of equals the one created last."""
+        columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
+        return _pull(
+            config, data_source, columns, timestamp_field, (start_date, end_date), latest_of=join_key_columns
+        )
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> AsofPullJob:
+        """Return a source's rows of a time range."""
+        columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
+        return _pull(config, data_source, columns, timestamp_field, (start_date, end_date), latest_of=None)
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig,
+        feature_view: FeatureView,
+        table: pa.Table,
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Add rows to a view's source.
+
+        Raises:
+            ContractError: the rows' columns aren't the source's.
+            UsageError: the source is a pattern or partitioned, or isn't Parquet.
+        """
+        source = locate(config, feature_view.batch_source, f"feature view {feature_view.name}")
+        with duckdb.connect() as connection:
+            attach(connection, [source])
+            schema = fetch(connection, f"SELECT * FROM {source.scan()} LIMIT 0").schema
+        if sorted(table.column_names) != sorted(schema.names):
+            raise ContractError(
+                f"feature view {feature_view.name}: the rows to write have the columns "
+                f"{', '.join(table.column_names)}, but {source.path} has {', '.join(schema.names)}",
+                expected=", ".join(schema.names),
+                found=", ".join(table.column_names),
+            )
+        append_rows(source, table, like=schema)
+        if progress:
+            progress(len(table))
+
+
+def _settings(config: RepoConfig) -> AsofOfflineStoreConfig:
+    settings = config.offline_store
+    assert isinstance(settings, AsofOfflineStoreConfig)
+    return settings
+
+
+def _spill(config: RepoConfig) -> Path:
+    return Path(_settings(config).spill_location or gettempdir())
+
+
+def _pull(
+    config: RepoConfig,
+    data_source: DataSource,
+    columns: list[str | None],
+    event: str,
+    between: tuple[datetime | None, datetime | None],
+    *,
+    latest_of: list[str] | None,
+) -> AsofPullJob:
+    source = locate(config, data_source, f"data source {data_source.name}")
+    # Feast asks for a log's partition column, and doesn't want it back.
+    names = [name for name in dict.fromkeys(columns) if name and name != _LOG_DATE]
+    query = pull_sql(source.scan(), names, event, columns[-1] or "", latest_of=latest_of)
+    start, end = (moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None for moment in between)
+    return AsofPullJob(config, _spill(config), source, query, {"start": start, "end": end})
+
+
+def _check_refs(
+    refs: list[str], views: list[FeatureView], on_demand: list[OnDemandFeatureView], entities: pa.Table
+) -> None:
+    """Refuse references that no view answers, and on-demand views that can't be computed here."""
+    named = {view.projection.name_to_use() for view in views}
+    named |= {view.projection.name_to_use() for view in on_demand}
+    if strange := [ref for ref in refs if ref.split(":", 1)[0] not in named]:
+        raise UsageError(f"{', '.join(strange)} can't be retrieved: no feature view of that name came along")
+    for view in on_demand:
+        if view.mode not in ("pandas", "python"):
+            raise UsageError(
+                f"on-demand feature view {view.name} is of mode {view.mode}; this offline store computes "
+                "pandas and python"
+            )
+        if missing := [name for name in view.get_request_data_schema() if name not in entities.column_names]:
+            raise UsageError(
+                f"on-demand feature view {view.name} needs {', '.join(missing)} in the entity rows"
+            )
 
 
 def _columns(config: RepoConfig, view: FeatureView, refs: list[str], full_names: bool) -> ViewColumns:
     """Resolve a view's columns through its projection and its source's field mapping."""
+    what = f"feature view {view.name}"
+    place = locate(config, view.batch_source, what)
     source = view.batch_source
-    if not isinstance(source, FileSource) or not isinstance(
-        source.file_format or ParquetFormat(), ParquetFormat
-    ):
-        raise UsageError(
-            f"feature view {view.name}: this offline store reads Parquet FileSources only, not {source!r}"
-        )
-    if "://" in source.path:
-        raise UsageError(
-            f"feature view {view.name}: this offline store reads local files only, not {source.path}"
-        )
     mapped = {new: old for old, new in source.field_mapping.items()}
     prefix = view.projection.name_to_use()
-    wanted = [ref.split(":", 1)[1] for ref in refs if ref.split(":", 1)[0] == prefix]
+    wanted = dict.fromkeys(ref.split(":", 1)[1] for ref in refs if ref.split(":", 1)[0] == prefix)
     label = f"{view.projection.name_alias or view.name}__" if full_names else ""
     renamed = view.projection.join_key_map
     return ViewColumns(
         name=view.name,
-        path=FileSource.get_uri_for_file_path(config.repo_path, source.path),
+        source=place,
         keys=tuple((renamed.get(c.name, c.name), mapped.get(c.name, c.name)) for c in view.entity_columns),
         features=tuple((f"{label}{name}", mapped.get(name, name)) for name in wanted),
         event=mapped.get(source.timestamp_field, source.timestamp_field),

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 # What a domain's own experts get together where the gate's training starts: near what phase 2 has proved, and
 # with some weight on the others, without which there is no gradient.
 _OWN_SHARE = 0.9
-# Nothing that float32 would notice is left to the others.
-_OWN_ONLY = 1 - 1e-12
+# The logit of the others' experts where a domain has its own only: its exponential is exactly 0.
+_NEVER = -1e3
 
 
 class OwnExpertGate(nn.Module):
@@ -73,26 +73,39 @@ class SoftmaxGate(nn.Module):
         experts = len(expert_domains)
         self.expert_domains: Tensor  # saved, because the gate's columns mean nothing in another order
         self.register_buffer("expert_domains", torch.tensor(expert_domains, dtype=torch.int64))
-        self.present: Tensor  # domains that had rows when the gate was trained; the others get the backbone
+        self.present: Tensor  # domains that the gate mixes experts for; the others get the backbone
         self.register_buffer("present", torch.ones(num_domains, dtype=torch.float32))
         own = _own_experts(num_domains, expert_domains)
         self.table = nn.Parameter(_logits(own, _OWN_SHARE)) if by_domain else None
         self.weight = nn.Parameter(torch.zeros(input_dim, experts)) if by_sample else None
         self.bias = nn.Parameter(torch.zeros(experts)) if by_sample and not by_domain else None
 
-    def use_own_only(self) -> None:
-        """Leave each domain to its own experts, as ``mlora`` does, where the gate sees the domain."""
-        self._set_table(_OWN_ONLY)
+    def use_own_only(self, seen: Tensor) -> None:
+        """Leave each domain to its own experts, exactly as ``mlora`` does, where the gate sees the domain.
 
-    def start(self) -> None:
-        """Go to where training starts."""
-        self._set_table(_OWN_SHARE)
+        A domain without gets the backbone alone. A gate that sees the row only mixes all experts equally.
 
-    def _set_table(self, own_share: float) -> None:
+        Args:
+            seen: which domains have training rows, ``[num_domains]``.
+        """
+        self.present.copy_(seen)
+        if self.table is not None:
+            own = _own_experts(len(self.table), self.expert_domains.tolist()).to(self.table.device)
+            self.present.mul_(own.amax(1))
+            with torch.no_grad():
+                self.table.copy_((1 - own) * _NEVER)
+
+    def start(self, seen: Tensor) -> None:
+        """Go to where training starts: experts are mixed for every domain seen.
+
+        Args:
+            seen: as of :meth:`use_own_only`.
+        """
+        self.present.copy_(seen)
         if self.table is not None:
             own = _own_experts(len(self.table), self.expert_domains.tolist())
             with torch.no_grad():
-                self.table.copy_(_logits(own, own_share))
+                self.table.copy_(_logits(own, _OWN_SHARE))
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
         """``x [B, H]``, ``domain [B]`` -> ``[B, E]``, rows summing to 1, or to 0 for a domain not seen."""

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # What an expert's tensors mean depends on these, as it does on the backbone's own.
 _SHARED_SPEC = ("backbone", "fields", "num_domains", "embedding_dim", "hidden_units", "rank", "alpha")
+_LEAST_WEIGHT = 1e-6  # what is below moves a score less than rounding does
 
 
 def swap(domain: str, source: str, *, why: str = "swapped by hand") -> dict[str, Any]:
@@ -165,8 +166,8 @@ def shared_through_gate(bundle: Bundle, domain: Id) -> list[dict[str, Any]] | No
 
     Returns:
         ``domain`` and ``weight`` (all of the domain's experts together, the mean over gates where each layer
-        has its own); none under ``mlora``, where each domain has its own experts only. None where the gate
-        sees the row, so that the weights differ by row and any domain may share.
+        has its own; from ``1e-6``); none under ``mlora``, where each domain has its own experts only. None
+        where the gate sees the row, so that the weights differ by row and any domain may share.
     """
     from mmlora.models.folding import domain_weights
 
@@ -183,8 +184,8 @@ def shared_through_gate(bundle: Bundle, domain: Id) -> list[dict[str, Any]] | No
         found = [float(layer[own].sum()) for layer in weights if layer is not None]
         if len(found) < len(weights):
             return None
-        if any(found):
-            shares.append({"domain": str(other), "weight": sum(found) / len(found)})
+        if (weight := sum(found) / len(found)) >= _LEAST_WEIGHT:
+            shares.append({"domain": str(other), "weight": weight})
     return sorted(shares, key=lambda row: -float(row["weight"]))
 
 

@@ -44,11 +44,11 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def record(self, step: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Keep what a step left, whole or not at all."""
+        """Keep what a step left, in its order, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{step}.json"
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(result, indent=1, sort_keys=True, default=str), encoding="utf-8")
+        partial.write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
         partial.replace(path)
         return result
 

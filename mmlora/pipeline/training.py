@@ -35,6 +35,7 @@ from mmlora.pipeline.training_run import (
 from mmlora.pipeline.training_set import build_training_set
 from mmlora.pipeline.workspace import Progress, open_workspace, silent
 from mmlora.schema import fingerprint
+from mmlora.training import TRAINING_REVISION
 
 if TYPE_CHECKING:
     from mmlora.training.checkpoint import Checkpoint
@@ -94,6 +95,7 @@ def prepare(
         "training_set_id": training_set_id,
         "expert_domains": domains,
         "code_version": mmlora.__version__,
+        "training_revision": TRAINING_REVISION,
         **({"base": bundle.manifest.model_version} if bundle else {}),
         **settings.model_dump(mode="json", exclude=_MACHINES_OWN),
     }

@@ -14,6 +14,7 @@ from mmlora.pipeline.exchange import exchanged
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace
 from mmlora.schema import Id, fingerprint
+from mmlora.training import TRAINING_REVISION
 
 if TYPE_CHECKING:
     from mmlora.models.spec import ModelSpec
@@ -102,19 +103,21 @@ def do_step(
     if run.result(step) is not None:
         return
     decisive = {name: value for name, value in run.config.items() if name not in ignoring}
-    key = fingerprint({"step": step, **decisive})[:24]
-    record = shared_step(workspace, key, compute, label or step)
+    record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
     run.record(step, record)
 
 
 def shared_step(
-    workspace: Workspace, key: str, compute: Callable[[Checkpoint], PhaseResult], label: str
+    workspace: Workspace,
+    decisive: Mapping[str, Any],
+    compute: Callable[[Checkpoint], PhaseResult],
+    label: str,
 ) -> dict[str, Any]:
-    """Return the record of the shared step named ``key``, doing it unless it is done: see :func:`do_step`.
+    """Return the record of a shared step, doing it unless this revision has done it: see :func:`do_step`.
 
     Args:
         workspace: where the record, the checkpoint and the part are kept.
-        key: follows from everything that decides the result.
+        decisive: everything that decides the result, but for the training code.
         compute: does the step.
         label: for the log.
 
@@ -123,6 +126,7 @@ def shared_step(
     """
     from mmlora.training.checkpoint import FileCheckpoint
 
+    key = fingerprint({**decisive, "training_revision": TRAINING_REVISION})[:24]
     shared = run_of(workspace, "steps")
     shared.folder.mkdir(parents=True, exist_ok=True)
     with _alone(FileLock(shared.folder / f"{key}.lock"), label):

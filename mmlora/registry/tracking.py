@@ -10,6 +10,7 @@ import math
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,12 +182,17 @@ class Tracking:
     @cached_property
     def _client(self) -> MlflowClient:
         from mlflow import MlflowClient
+        from sqlalchemy.exc import SADeprecationWarning
 
         for name in ("mlflow", "alembic"):  # importing mlflow sets its own level
             logging.getLogger(name).setLevel(logging.WARNING)
         self.artifacts.mkdir(parents=True, exist_ok=True)
         # Two processes that both find no tables would both make them.
-        with FileLock(self.artifacts / ".mlflow.lock"):
+        with FileLock(self.artifacts / ".mlflow.lock"), warnings.catch_warnings():
+            # MLflow's own tables use what SQLAlchemy will drop one day: nothing that a user could change.
+            warnings.filterwarnings(
+                "ignore", "The ``noload`` loader strategy is deprecated", SADeprecationWarning
+            )
             client = MlflowClient(tracking_uri=self.url, registry_uri=self.url)
             client.search_experiments(max_results=1)
         return client

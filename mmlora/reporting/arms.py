@@ -75,7 +75,8 @@ ARMS = {
         Arm("random_gate", "`moe_mlora` with random gate weights, never trained", "orange", "diamond", True),
         Arm(
             "joint",
-            "`moe_mlora` with all parameters trained together from scratch: no phases",
+            "`moe_mlora` with all parameters trained together from scratch: no phases, and one budget of "
+            "epochs where the phases have three",
             "green",
             "diamond",
         ),

@@ -167,8 +167,13 @@ def _data_row(study: Study, cells: list[Cell], experiment: Experiment) -> tuple[
         Entry(f"{users:,.0f}"),
         Entry(" – ".join([densities[0], densities[-1]][: len(densities)])),
         Entry(f"{len({cell.seed for cell in cells})}"),
-        Entry(", ".join(sorted({str(cell.result.get("code_version", "?")) for cell in cells}))),
+        Entry(", ".join(sorted({_code(cell) for cell in cells}))),
     )
+
+
+def _code(cell: Cell) -> str:
+    version, revision = (cell.result.get(name, "?") for name in ("code_version", "training_revision"))
+    return f"{version}, training revision {revision}"
 
 
 def _domain_table(study: Study) -> Table:
@@ -200,7 +205,13 @@ def _arms(experiment: Experiment) -> Section:
 def _missing(experiment: Experiment, doubts: list[str]) -> Section:
     if not experiment.problems and not doubts:
         return Section("Missing cells", ["None."])
-    said = f"{len(experiment.problems):,} cells aren't in this report; its means are of the cells that are."
+    count = len(experiment.problems)
+    said = (
+        f"{count:,} cell{'s' * (count != 1)} of the grid {'is' if count == 1 else 'are'} not in this report; "
+        "its means are of the cells that are."
+        if count
+        else "None. Of these, the result and the scores don't agree:"
+    )
     bullets = [f"{problem.cell}: {problem.why}" for problem in experiment.problems]
     return Section("Missing cells", [said], [("", bullets + doubts)])
 

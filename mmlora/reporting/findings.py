@@ -25,7 +25,7 @@ def caution(every: Iterable[Study]) -> str:
     said = (
         f"Each comparison is made on the same test rows, row by row of the tables: {len(rows):,} in all, of "
         "which "
-        f"{clear:,} have a 95% interval without 0. Were all arms alike, about {len(rows) * 0.05:.0f} would "
+        f"{clear:,} have a 95% interval without 0. Were all arms alike, about {len(rows) * 0.05:.1f} would "
         "have: a "
         "single one is a hint, not proof."
     )

@@ -177,8 +177,8 @@ def trainable_domains(data: TrainingData, label: npt.NDArray[Any]) -> list[int]:
 def uniform_gate(
     spec: ModelSpec, backbone: Mapping[str, torch.Tensor], experts: Collection[Expert], data: TrainingData
 ) -> State:
-    """Return a gate that gives every expert the same weight, 1 / E."""
-    return _untrained_gate(spec, backbone, experts, data, None)
+    """Return a gate that gives every expert the same weight, 1 / E, in a model whose rows keep them all."""
+    return _untrained_gate(replace(spec, gate_top_k=None), backbone, experts, data, None)
 
 
 def random_gate(

@@ -86,6 +86,7 @@ class Fit:
     best_metric: float
     best_epoch: int
     history: tuple[EpochRecord, ...]
+    seconds: float
 
 
 @contextmanager
@@ -142,6 +143,7 @@ def fit(
     dropout: bool,
     balance: float = 0.0,
     leave_start: Callable[[], None] | None = None,
+    also_moved: Sequence[torch.Tensor] = (),
     options: TrainingOptions,
     generator: np.random.Generator,
     on_epoch: Callable[[EpochRecord], None],
@@ -161,6 +163,7 @@ def fit(
         balance: weight of the penalty on experts that are used unequally.
         leave_start: moves the parameters from the start that is measured, and kept when nothing beats it, to
             where training begins; None where that is the same.
+        also_moved: what it moves besides, and what goes back with the parameters.
         options: batch size, epochs, patience, weight decay.
         generator: decides the order of rows.
         on_epoch: told of every epoch, once it is in the checkpoint.
@@ -172,7 +175,7 @@ def fit(
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=options.weight_decay, fused=True)
     checkpoint = checkpoint or NoCheckpoint()
-    progress = Progress(parameters, optimizer, generator)
+    progress = Progress([*parameters, *also_moved], optimizer, generator)
     if not progress.restore(checkpoint.load()):
         progress.start(measure(model))
         if leave_start is not None:
@@ -193,4 +196,8 @@ def fit(
         on_epoch(record)
     progress.keep_best()
     model.eval()
-    return Fit(progress.start_metric, progress.best_metric, progress.best_epoch, tuple(progress.history))
+    return Fit(
+        *(progress.start_metric, progress.best_metric, progress.best_epoch),
+        tuple(progress.history),
+        progress.seconds,
+    )

@@ -7,7 +7,6 @@ score.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -117,7 +116,7 @@ def train_expert(
     validation = Validation.choose(data, "auc", domain=domain)
     # Alone, an expert counts in full for its domain, as in mlora; the gate's phase comes later.
     alone = replace(spec, adaptation="mlora") if spec.adaptation == "moe_mlora" else spec
-    options = replace(options, batch_size=_expert_batch_size(options.batch_size, len(rows)))
+    options = replace(options, batch_size=batch_size_for(options.batch_size, len(rows)))
     with reproducible(options, _EXPERT, domain, slot, *([_FURTHER] if start else [])) as generator:
         model = build_model(alone, expert_domains=[domain])
         model.load_backbone(backbone)
@@ -135,10 +134,15 @@ def train_expert(
     return PhaseResult(model.expert_state(0), report)
 
 
-def _expert_batch_size(batch_size: int, rows: int) -> int:
+def batch_size_for(batch_size: int, rows: int) -> int:
     """Return a batch that leaves a small domain's epoch enough steps: a hundred, or batches of 64 rows.
 
-    With the backbone's batch, patience would run out before an expert of a few thousand rows has moved.
+    For a phase that trains on one domain's rows. With the batch of all domains, patience would run out before
+    what has a few thousand rows has moved.
+
+    Args:
+        batch_size: at most.
+        rows: training rows of the domain.
     """
     return min(batch_size, max(64, rows // 100))
 
@@ -154,9 +158,10 @@ def train_gate(
 ) -> PhaseResult:
     """Phase 3: train the gate on all domains, backbone and experts frozen; ``wauc`` decides.
 
-    What it starts from, and keeps when mixing doesn't help, is each domain's own experts alone (where the
-    gate sees the domain). Nothing is dropped out: the gate learns to mix the experts as they will score.
-    Domains without training rows are marked, and get the backbone alone.
+    What it starts from, and keeps when mixing doesn't help, is phase 2's model: each domain's own experts
+    alone, and the backbone for a domain without. A gate that doesn't see the domain, or keeps fewer experts
+    than a domain has, can't be that, which the report's note says. Nothing is dropped out: the gate learns to
+    mix the experts as they will score. Domains without training rows are marked, and get the backbone alone.
 
     Raises:
         UsageError: the adaptation has no gate, or there are no experts to mix.
@@ -173,17 +178,17 @@ def train_gate(
         model = assemble_model(
             spec, backbone=backbone, experts=[(expert.domain, expert.state) for expert in experts]
         )
-        seen = domains_of(data, rows)
+        seen = torch.from_numpy(domains_of(data, rows))
         gates = [cast(SoftmaxGate, gate) for gate in model.gates]
         for gate in gates:
-            gate.present.copy_(torch.from_numpy(seen))
-            gate.use_own_only()
+            gate.use_own_only(seen)
 
         def leave_start() -> None:
             for gate in gates:
-                gate.start()
+                gate.start(seen)
 
         model.to(options.torch_device)
+        validation = replace(validation, note="; ".join(filter(None, (validation.note, _other_start(spec)))))
         run = _Run("gate", None, 0, rows, validation, options, observer, checkpoint)
         report = run.train(
             model,
@@ -193,8 +198,18 @@ def train_gate(
             dropout=False,
             balance=spec.balance,
             leave_start=leave_start,
+            also_moved=[gate.present for gate in gates],
         )
     return PhaseResult(model.gate_state(), report)
+
+
+def _other_start(spec: ModelSpec) -> str:
+    """Say what a gate starts from that can't leave each domain to all of its own experts."""
+    if spec.gate == "sample":
+        return "it doesn't see the domain, so it started from all experts mixed equally"
+    if spec.gate_top_k is not None and spec.gate_top_k < spec.experts_per_domain:
+        return f"it started from {spec.gate_top_k} of each domain's {spec.experts_per_domain} experts"
+    return ""
 
 
 def train_joint(
@@ -263,9 +278,9 @@ class _Run:
         dropout: bool,
         balance: float = 0.0,
         leave_start: Callable[[], None] | None = None,
+        also_moved: Sequence[torch.Tensor] = (),
     ) -> PhaseReport:
         """Train and report; without rows to train or decide on, leave the model as it is."""
-        began = time.perf_counter()
         self.observer.phase_start(
             self.phase, self.domain, rows=len(self.rows), max_epochs=self.options.max_epochs
         )
@@ -282,12 +297,13 @@ class _Run:
                 dropout=dropout,
                 balance=balance,
                 leave_start=leave_start,
+                also_moved=also_moved,
                 options=self.options,
                 generator=generator,
                 on_epoch=lambda record: self.observer.epoch(self.phase, self.domain, record),
                 checkpoint=self.checkpoint,
             )
-        report = self._report(result, time.perf_counter() - began)
+        report = self._report(result)
         self.observer.phase_end(report)
         return report
 
@@ -295,7 +311,7 @@ class _Run:
     def data(self) -> TrainingData:
         return self.validation.data
 
-    def _report(self, result: Fit | None, seconds: float) -> PhaseReport:
+    def _report(self, result: Fit | None) -> PhaseReport:
         note = self.validation.note
         if result is None:
             lacking = "training" if not len(self.rows) else "validation"
@@ -311,7 +327,7 @@ class _Run:
             epochs=len(result.history) if result else 0,
             helped=bool(result and result.best_epoch),
             history=result.history if result else (),
-            seconds=seconds,
+            seconds=result.seconds if result else 0.0,
             rows=len(self.rows),
             note=note,
         )

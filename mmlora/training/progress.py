@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmlora.training.checkpoint import State
 from mmlora.training.observer import EpochRecord
@@ -18,14 +19,14 @@ class Progress:
     """Counters, best weights and history beside the parameters, optimizer and generators that go on changing.
 
     Args:
-        parameters: what is trained.
+        parameters: what is trained, and buffers that change with it.
         optimizer: of these parameters.
         generator: decides the order of rows; torch's own generators count as well, as dropout draws on them.
     """
 
     def __init__(
         self,
-        parameters: Sequence[nn.Parameter],
+        parameters: Sequence[Tensor],
         optimizer: torch.optim.Optimizer,
         generator: np.random.Generator,
     ) -> None:
@@ -35,6 +36,12 @@ class Progress:
         self.best_epoch = 0
         self.history: list[EpochRecord] = []
         self._best: list[Tensor] = []
+        self._began, self._seconds_before = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time so far, that of earlier processes up to their last epoch included."""
+        return self._seconds_before + time.perf_counter() - self._began
 
     @property
     def epoch(self) -> int:
@@ -80,6 +87,7 @@ class Progress:
             "best_epoch": self.best_epoch,
             "history": [asdict(record) for record in self.history],
             "order": self._generator.bit_generator.state,
+            "seconds": self.seconds,
         }
         return State(tensors, facts)
 
@@ -108,6 +116,7 @@ class Progress:
         self.best_epoch = facts["best_epoch"]
         self.history = [EpochRecord(**record) for record in facts["history"]]
         self._generator.bit_generator.state = facts["order"]
+        self._seconds_before = facts.get("seconds", 0.0)  # checkpoints didn't always tell it
         return True
 
     def _values(self) -> list[Tensor]:

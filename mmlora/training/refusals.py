@@ -74,5 +74,6 @@ def _refuse_hungry_experts(
         raise UsageError(
             f"experts_per_domain is {experts}, and each expert needs {ROWS_AN_EXPERT} training rows of "
             f"either label of its domain; {len(hungry)} domains can feed fewer ({named}): lower it to "
-            f"{max(1, min(hungry.values()))}, or raise checks.rich_min_positives so that they train none"
+            f"{max(1, min(hungry.values()))}, or bring more rows of these domains (mmlora train gives "
+            "experts to rich domains only: see checks.rich_min_positives)"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ import numpy as np
 import pytest
 
 from mmlora import metrics
+from mmlora.pipeline.training_run import spec_from
+from mmlora.training.controls import OneDomain
+from mmlora.training.dataset import TrainingSet
+from mmlora.training.loop import TrainingOptions
+from mmlora.training.observer import SilentObserver
+from mmlora.training.phases import train_backbone
 
 pytestmark = pytest.mark.timeout(900)  # processes that each import torch, on a machine that may be busy
 
@@ -23,6 +30,7 @@ def test_every_distinct_cell_has_a_whole_result(tiny: Any) -> None:
         assert set(result) >= {
             *("cell", "data_key", "cell_key", "test", "by_domain", "validation_wauc", "phases", "helped"),
             *("parameters", "seconds", "gate_weights", "best_reachable", "code_version", "mlflow_run_id"),
+            "training_revision",
         }
         label, scores = tiny.array(result, "label"), tiny.scores(result)
         assert scores.dtype == np.float32 and scores.shape == label.shape == tiny.array(result, "user").shape
@@ -55,6 +63,23 @@ def test_a_placebos_experts_are_trained_on_other_rows(tiny: Any) -> None:
     trained = [phase["helped"] for phase in tiny.result("placebo_mlora")["phases"]]
     assert len(placebo) == len(own) == 3
     assert any(trained) and set(placebo) != set(own)
+
+
+def test_separate_models_take_batches_as_small_as_an_experts(tiny: Any) -> None:
+    from mmlora.experiments.data import shared_home, workspace_at
+
+    result, shared = tiny.result("separate"), shared_home(tiny.folder)
+    (manifest,) = shared.glob("data-*/**/manifest.json")
+    data, settings = TrainingSet.open(manifest.parent), result["settings"]
+    spec = replace(spec_from({**settings, "adaptation": "none"}, data), rank=1, alpha=1.0)
+    names = ("learning_rate", "weight_decay", "max_epochs", "patience", "seed")
+    part = workspace_at(shared).parts.tensors(result["parts"]["backbone"][0])
+    same = {}
+    for size in (64, settings["batch_size"]):
+        options = TrainingOptions(**{name: settings[name] for name in names}, batch_size=size, threads=1)
+        state = train_backbone(spec, OneDomain(data, 0), options, SilentObserver()).state
+        same[size] = all(np.allclose(state[name], part[name], atol=1e-6) for name in part)
+    assert same == {64: True, 128: False}
 
 
 def test_gates_that_nobody_trained(tiny: Any) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from mmlora.errors import UsageError
 from mmlora.experiments.plan import Experiment, read_experiment
+from mmlora.settings import TrainingSettings
+from mmlora.training import TRAINING_REVISION
 
 MADE = '[data.made]\nsource = "synthetic"\nrows = 1000\n'
 
@@ -70,6 +72,51 @@ def test_what_the_file_fixes_for_all_cells_names_them_too(file: Path) -> None:
         for found in [_read(file, MADE + grid + settings)]
     ]
     assert keys[0] != keys[1] == keys[2]
+
+
+def test_a_joint_arm_has_one_learning_rate(file: Path) -> None:
+    rates = "expert_learning_rate = [0.1, 0.2]\ngate_learning_rate = [0.1, 0.2]\nlearning_rate = [0.1, 0.2]\n"
+    found = _read(file, MADE + '[grid]\nbackbone = "wdl"\narm = "joint"\n[grid.settings]\n' + rates)
+    assert [dict(cell.settings) for cell in found.cells] == [{"learning_rate": rate} for rate in (0.1, 0.2)]
+
+
+def _key(file: Path, text: str) -> str:
+    found = _read(file, text)
+    return found.key(found.cells[0])
+
+
+def test_keys_follow_from_the_training_code_and_from_defaults(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = MADE + '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
+    before = _key(file, text)
+    said = TrainingSettings()
+    assert _key(file, text + f"[settings]\ndropout = {said.dropout}\n") == before
+    monkeypatch.setattr("mmlora.experiments.plan.TRAINING_REVISION", TRAINING_REVISION + 1)
+    assert _key(file, text) != before
+
+
+def test_keys_follow_from_the_activity_features_where_they_are_read(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = []
+    for weight in ("20", "30"):
+        monkeypatch.setenv("MMLORA_FEATURES__PRIOR_WEIGHT", weight)
+        grid = '[grid]\nbackbone = "wdl"\narm = "pooled"\nsplit = "time"\nfeatures = '
+        keys.append([_key(file, f'{MADE}{grid}"{features}"\n') for features in ("all", "ids")])
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
+
+
+def test_other_files_are_other_data(file: Path, tmp_path: Path) -> None:
+    (log := tmp_path / "logs" / "theme_click_log.csv").parent.mkdir()
+    text = f'[data.t]\nsource = "taobao"\npath = "{log.parent}"\n[grid]\nbackbone = "wdl"\narm = "pooled"\n'
+    keys, folders = [], []
+    for content in ("a", "a", "ab"):
+        if not log.exists() or log.read_text() != content:
+            log.write_text(content)
+        keys.append(_key(file, text))
+        folders.append(_read(file, text).sources["t"].folder_name({}))
+    assert keys[0] == keys[1] != keys[2] and folders[0] == folders[1] != folders[2]
 
 
 def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:

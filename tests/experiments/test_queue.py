@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pytest
+
+from mmlora.experiments import pool
 from mmlora.experiments.cell import Arm, Cell
 from mmlora.experiments.data import Rows
 from mmlora.experiments.job import Job
@@ -25,6 +30,25 @@ def test_workers_open_different_backbones_and_stay_with_them() -> None:
     queue.ended(first)
     third = queue.take()
     assert third and third.cell.seed == 0
+
+
+def test_a_job_whose_worker_died_after_its_result_was_written_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [replace(_job(seed, "mlora"), folder=tmp_path) for seed in (0, 1)]
+
+    def die(queue: CellQueue, *others: object) -> None:
+        for job in jobs:
+            assert queue.take() == job
+        jobs[0].place.mkdir(parents=True)
+        (jobs[0].place / "result.json").touch()
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(pool, "_run_until_broken", die)
+    done: list[Job] = []
+    failed: list[Job] = []
+    pool.run_jobs(CellQueue(jobs), 2, on_done=done.append, on_failure=lambda job, why: failed.append(job))
+    assert (done, failed) == (jobs[:1], jobs[1:])
 
 
 def test_at_the_end_idle_workers_help_with_what_is_left() -> None:

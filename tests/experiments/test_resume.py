@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from mmlora.experiments.data import workspace_at
+from mmlora.pipeline import training_run
+from mmlora.training.observer import PhaseReport
+from mmlora.training.phases import PhaseResult
 
 pytestmark = pytest.mark.timeout(900)  # processes that each import torch, on a machine that may be busy
 
@@ -39,6 +45,23 @@ def test_a_lost_cell_is_done_again_and_no_other(copied: Any, run_cli: Callable[.
     assert again["test"] == lost["test"] and again["parts"] == lost["parts"]
     assert again["mlflow_run_id"] != lost["mlflow_run_id"]
     assert {p: p.stat().st_mtime_ns for p in kept} == kept  # phases and data included
+
+
+def test_a_phase_of_other_training_code_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = PhaseReport("backbone", None, 0, "wauc", 0.5, 0.6, 1, 1, True, (), 1.0, 10)
+    trained: list[int] = []
+
+    def compute(checkpoint: object) -> PhaseResult:
+        trained.append(1)
+        return PhaseResult({"weight": torch.zeros(1)}, report)
+
+    workspace = workspace_at(tmp_path)
+    for revision in (1, 1, 2):
+        monkeypatch.setattr("mmlora.pipeline.training_run.TRAINING_REVISION", revision)
+        training_run.shared_step(workspace, {"step": "backbone"}, compute, "backbone")
+    assert len(trained) == 2
 
 
 def test_a_cell_that_was_not_tracked_is_tracked_by_the_next_run(

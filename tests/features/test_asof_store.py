@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import ContractError, UsageError
-from mmlora.features import asof_store
+from mmlora.features import asof_job
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
 TTL = timedelta(days=1)
@@ -189,7 +190,7 @@ def test_one_time_for_all_rows_equals_brute_force(stores, sources, at, known):
 def test_chunks_change_nothing(stores, monkeypatch):
     entities = some_entities(2, 333)
     whole = ask(stores[0], entities)
-    monkeypatch.setattr(asof_store, "CHUNK_ROWS", 50)
+    monkeypatch.setattr(asof_job, "CHUNK_ROWS", 50)
     assert ask(stores[0], entities).equals(whole)
 
 
@@ -255,9 +256,8 @@ def test_short_names_and_no_rows(stores):
 
 
 def test_refuses_what_it_cannot_answer(stores, tmp_path):
-    from feast import FeatureView, Field, FileSource, RequestSource
-    from feast.on_demand_feature_view import on_demand_feature_view
-    from feast.types import Float32, Float64, Int64
+    from feast import FeatureView, Field, FileSource
+    from feast.types import Float32, Int64
 
     store = stores[0]
     frame = pa.table({"user_id": [1], "event_timestamp": [START]})
@@ -270,23 +270,23 @@ def test_refuses_what_it_cannot_answer(stores, tmp_path):
     with pytest.raises(ContractError, match="user_id is string"):
         store.get_historical_features(frame.set_column(0, "user_id", pa.array(["1"])), ["plain:a"])
 
+    with pytest.raises(UsageError, match="twice"):
+        store.get_historical_features(frame.append_column("a", pa.array([1.0])), ["plain:a"])
+
     user = store.get_entity("user")
-    for name, path in {"remote": "s3://bucket/x.parquet", "gone": str(tmp_path / "none")}.items():
+    places = {
+        "unknown": ("nowhere://bucket/x.parquet", UsageError, "can't be read"),
+        "gone": (str(tmp_path / "none"), UsageError, "no Parquet under"),
+        "other": (str(sources_of(store) / "both"), ContractError, "has no column .*event_timestamp"),
+    }
+    for name, (path, kind, message) in places.items():
         source = FileSource(name=name, path=path, timestamp_field="event_timestamp")
         schema = [Field(name="a", dtype=Float32), Field(name="user_id", dtype=Int64)]
-        store.apply([FeatureView(name=name, entities=[user], schema=schema, source=source, online=False)])
-        with pytest.raises(UsageError, match=r"local files only|no Parquet under"):
+        view = FeatureView(name=name, entities=[user], schema=schema, source=source, online=False)
+        store.registry.apply_feature_view(view, store.project)
+        with pytest.raises(kind, match=message):
             store.get_historical_features(frame, [f"{name}:a"])
 
-    @on_demand_feature_view(
-        sources=[RequestSource(name="asked", schema=[Field(name="x", dtype=Float32)])],
-        schema=[Field(name="double", dtype=Float64)],
-    )
-    def demanded(inputs: pd.DataFrame) -> pd.DataFrame:
-        return pd.DataFrame({"double": inputs["x"] * 2})
 
-    store.apply([demanded])
-    with pytest.raises(UsageError, match="on-demand"):
-        store.get_historical_features(
-            frame.append_column("x", pa.array([1.0])), ["demanded:double", "plain:a"]
-        )
+def sources_of(store):
+    return Path(store.get_feature_view("plain").batch_source.path).parent

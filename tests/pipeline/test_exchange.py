@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +98,10 @@ def test_one_domains_expert_is_trained_swapped_and_rolled_back_alone(versions: V
     old, new = _bundle(first).manifest, _bundle(second).manifest
     assert new.base == first and (new.as_of, new.code_version) == (LATE, old.code_version)
     assert {r for r in old.roles if old.roles[r] != new.roles[r]} == {"expert:news:0"}
+    assert list(result["metrics"]) == ["before", "after"]
+    assert all(list(row)[-2:] == ["before", "after"] for row in result["test"])
+    rows = {row["domain"]: row["rows"] for row in result["test"]}
+    assert rows["news"] == result["metrics"]["after"]["by_domain"]["news"]["rows"]
     before, after = result["metrics"]["before"]["by_domain"], result["metrics"]["after"]["by_domain"]
     assert {d for d in before if before[d] == after[d]} == {"rare", "sport"}, "nobody shares it"
 
@@ -184,6 +189,16 @@ def test_a_domain_whose_gate_drops_an_expert_does_not_share_it(tmp_path: Path) -
     for expert in ("news", "sport"):
         sharing = [name for name in DOMAINS if name != expert and own[name] == expert]
         assert shared_through_gate(bundle, expert) == [{"domain": name, "weight": 1.0} for name in sharing]
+
+
+def test_a_weight_that_changes_no_score_is_not_shared(tmp_path: Path) -> None:
+    bundle = _made_up_bundle(tmp_path)
+    table = torch.tensor([[0.0, -5.0], [0.0, -20.0], [-13.0, 0.0]])
+    gate = bundle.parts.put_tensors({**bundle.model().gate_state(), "table": table})
+    bundle = Bundle(replace(bundle.manifest, gate=gate), bundle.parts)
+    shared = {name: shared_through_gate(bundle, name) for name in ("news", "sport")}
+    assert [row["domain"] for row in shared["news"] or ()] == ["rare", "sport"]  # sport: 2e-6
+    assert [row["domain"] for row in shared["sport"] or ()] == ["news"]  # rare: 2e-9
 
 
 def test_experts_of_another_backbone_are_refused(versions: Versions) -> None:

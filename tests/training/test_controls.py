@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from mmlora.experiments.arms import uniform_gate_arm
+from mmlora.experiments.data import workspace_at
+from mmlora.experiments.lab import Lab
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.training.controls import (
@@ -18,6 +23,7 @@ from mmlora.training.controls import (
     trainable_domains,
     uniform_gate,
 )
+from mmlora.training.loop import TrainingOptions
 from mmlora.training.phases import Expert
 
 FIELDS = tuple(
@@ -102,6 +108,17 @@ def test_untrained_gates_weigh_all_experts_of_every_domain_that_was_trained_on(d
     assert np.array_equal(weights["random"], weights["again"])
     assert weights["random"][known].std() > 0.05
     assert len(np.unique(weights["other"][known], axis=0)) > 2  # each row its own
+
+
+def test_the_uniform_arm_keeps_all_experts_however_many_a_trained_gate_would(
+    data: Any, options: TrainingOptions, tmp_path: Path
+) -> None:
+    spec = _spec(gate_top_k=1)
+    lab = Lab(workspace_at(tmp_path), data, "made", spec, replace(options, max_epochs=1))
+    mixing = uniform_gate_arm(lab).mixing
+    assert mixing is not None and len(mixing.experts) == 3
+    weights = mixing.model.gate_weights(data.batch(np.arange(20)))
+    assert torch.equal(weights, torch.full((20, 3), 1 / 3))
 
 
 def test_a_random_gates_logits_vary_as_much_by_row_as_by_domain(data: Any) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mmlora.errors import DataError, UsageError
-from mmlora.models.builder import BACKBONES, assemble_model
+from mmlora.models.builder import BACKBONES, assemble_model, build_model
 from mmlora.training import phases
+from mmlora.training.checkpoint import FileCheckpoint
 from mmlora.training.observer import PhaseReport, SilentObserver
 from mmlora.training.phases import Expert, train_backbone, train_expert, train_gate
 
@@ -139,22 +140,58 @@ def test_a_phase_that_does_not_help_keeps_its_start_and_says_so(data, make_train
     assert result.state["tower.layers.0.lora_c"].abs().sum() == 0
 
 
-def test_a_gate_that_does_not_help_leaves_each_domain_to_its_own_experts(data, make_training_spec, options):
-    spec = make_training_spec()
-    backbone = train_backbone(spec, data, options, SILENT)
-    experts = [
-        Expert(d, 0, train_expert(spec, backbone.state, data, domain=d, options=options, observer=SILENT).state)
-        for d in range(3)
+class _StopAfterTheFirstEpoch(SilentObserver):
+    def epoch(self, phase, domain, record) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"gate": "both", "gate_per_layer": True}], ids=["one", "per layer"])
+def test_a_gate_that_does_not_help_leaves_each_domain_to_its_own_experts(
+    data, make_training_spec, options, tmp_path, changes, resumed
+):
+    spec = make_training_spec(**changes)
+    backbone = train_backbone(spec, data, options, SILENT).state
+    experts = [  # domain 2 has none
+        Expert(d, s, train_expert(spec, backbone, data, domain=d, options=options, observer=SILENT).state)
+        for d, s in ((0, 0), (0, 1), (1, 0))
     ]
-    # Steps this large throw the gate anywhere but where validation wants it.
-    wild = replace(options, gate_learning_rate=1e6)
-    gate = train_gate(spec, backbone.state, experts, data, wild, SILENT)
-    assert not gate.report.helped
     states = [(expert.domain, expert.state) for expert in experts]
-    mixed = assemble_model(spec, backbone=backbone.state, experts=states, gate=gate.state)
-    own = assemble_model(replace(spec, adaptation="mlora"), backbone=backbone.state, experts=states)
+    own = assemble_model(replace(spec, adaptation="mlora"), backbone=backbone, experts=states)
+    # Validation wants what phase 2 says, so that nothing can beat it.
+    validation = data.rows("validation")
+    with torch.no_grad():
+        data.label[validation] = (own(data.batch(validation)) > 0).float()
+    checkpoint = FileCheckpoint(tmp_path)
+    if resumed:
+        with pytest.raises(KeyboardInterrupt):
+            train_gate(spec, backbone, experts, data, options, _StopAfterTheFirstEpoch(), checkpoint)
+    gate = train_gate(spec, backbone, experts, data, options, SILENT, checkpoint)
+    assert gate.report.start_metric == 1.0
+    assert gate.report.epochs == options.patience and not gate.report.helped and gate.report.note == ""
+    assert gate.report.history[0].metric < 1.0, "training begins elsewhere"
+    mixed = assemble_model(spec, backbone=backbone, experts=states, gate=gate.state)
     batch = data.batch(data.rows("test"))
-    torch.testing.assert_close(mixed(batch), own(batch), rtol=0, atol=1e-6)
+    assert torch.equal(mixed(batch), own(batch))
+    _, weights = mixed.forward_with_gates(batch)
+    for found in weights:
+        assert torch.equal(found, own.gate_weights(batch))
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"gate": "sample"}, "all experts mixed equally"),
+        ({"gate_top_k": 1, "experts_per_domain": 2}, "1 of each domain's 2 experts"),
+    ],
+)
+def test_a_gate_that_cannot_start_from_phase_two_says_so(data, make_training_spec, options, changes, note):
+    spec = make_training_spec(**changes)
+    backbone = train_backbone(spec, data, options, SILENT).state
+    state = build_model(spec, expert_domains=[0]).expert_state(0)
+    experts = [Expert(0, 0, state), Expert(0, 1, state)]
+    report = train_gate(spec, backbone, experts, data, replace(options, max_epochs=1), SILENT).report
+    assert note in report.note
 
 
 def test_a_domain_with_one_class_in_validation_is_decided_by_logloss(data, make_training_spec, options):
@@ -185,9 +222,10 @@ def test_a_domain_without_rows_gets_an_expert_that_changes_nothing(
 def test_a_domain_absent_at_the_gates_training_gets_the_backbone(data, make_training_spec, options):
     spec = make_training_spec()
     backbone = train_backbone(spec, data, options, SILENT).state
-    expert = train_expert(spec, backbone, data, domain=0, options=options, observer=SILENT)
+    state = build_model(spec, expert_domains=[0]).expert_state(0)
     data.split[(data.domain == 2) & (data.split == 0)] = 2
-    gate = train_gate(spec, backbone, [Expert(0, 0, expert.state)], data, options, SILENT)
+    experts = [Expert(domain, 0, state) for domain in (0, 1, 2)]
+    gate = train_gate(spec, backbone, experts, data, options, SILENT)
     assert gate.state["present"].tolist() == [1.0, 1.0, 0.0]
 
 

@@ -95,6 +95,19 @@ def test_stopped_after_every_epoch(data, make_training_spec, options, phases_of,
     assert outcome(resumed) == outcome(whole) and epochs == whole.report.epochs + 1
 
 
+def test_seconds_count_from_the_first_start(data, make_training_spec, options, phases_of, tmp_path):
+    train = phases_of(make_training_spec(), data, options)["expert"]
+    checkpoint = FileCheckpoint(tmp_path / "c")
+    train(SilentObserver(), checkpoint)
+    state = checkpoint.load()
+    assert state is not None and state.facts["seconds"] > 0
+    checkpoint.save(State(state.tensors, {**state.facts, "seconds": 1000.0}))
+    assert 1000 < train(SilentObserver(), checkpoint).report.seconds < 1100
+    del state.facts["seconds"]  # as of an older version
+    checkpoint.save(state)
+    assert 0 < train(SilentObserver(), checkpoint).report.seconds < 100
+
+
 def test_a_checkpoint_of_other_parameters_is_not_used(data, make_training_spec, options, phases_of, tmp_path):
     train = phases_of(make_training_spec(), data, options)["backbone"]
     other = make_training_spec(embedding_dim=4)
