@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmlora.errors import UsageError
-from mmlora.schema import ENTITY_KEYS, FeatureField, FieldKind, valid_names
+from mmlora.schema import ENTITY_KEYS, ITEM_ID, USER_ID, FeatureField, FieldKind, valid_names
 
 KINDS: dict[str, FieldKind] = {
     "INT32": "categorical",
@@ -31,6 +31,11 @@ def check_projection(projection: Any, keys: tuple[str, ...]) -> None:
         valid = ", ".join(ENTITY_KEYS.values())
         raise UsageError(
             f"feature view {name} is keyed by {', '.join(strange)}; the model's input can be keyed by {valid}"
+        )
+    if {USER_ID, ITEM_ID} <= set(keys):
+        raise UsageError(
+            f"feature view {name} is keyed by {USER_ID} and {ITEM_ID} together, which scoring doesn't join: "
+            "it looks each side up once; leave the view out of the feature service"
         )
 
 

@@ -203,6 +203,7 @@ def test_views_of_your_own_become_input_and_go_again(workspace, make_rows):
     home = workspace(make_rows(12), ids=IdTypes(), through=THROUGH, profiles={})
     (home / "feature_repo").mkdir()
     prices = {
+        "user_id": [0, 1],
         "item_id": [0, 1],
         "event_timestamp": times([EPOCH] * 2),
         "created_timestamp": times([EPOCH] * 2),
@@ -231,6 +232,10 @@ def views(offline, entities):
     rows = pa.table({"item_id": [1, 7, 0], "event_timestamp": times([midnight(THROUGH)] * 3)})
     assert repo.retrieve(rows, contract).column("item_price__price").to_pylist() == [2.5, None, 1.5]
 
+    own.write_text(own.read_text().replace("entities=[", 'entities=[entities["user"], '))
+    repo.apply()
+    with pytest.raises(UsageError, match="item_price is keyed by user_id and item_id together"):
+        repo.contract("all")
     own.write_text("answer = 42\n")
     with pytest.raises(UsageError, match="defines no function views"):
         repo.apply()
