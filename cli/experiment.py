@@ -92,19 +92,23 @@ def tune(
 
 
 def _print_tuning(result: dict[str, Any]) -> None:
+    from mmlora.experiments.cell import shown
+
     best, test = result["best"], result["test"]
     names = list(best["parameters"])
     ordered = sorted(result["trials"], key=lambda trial: -(trial["validation_wauc"] or 0.0))
     rows = [
-        [trial["number"], *(trial["parameters"].get(name) for name in names), trial["validation_wauc"]]
+        [trial["number"], *(shown(trial["parameters"].get(name)) for name in names), trial["validation_wauc"]]
         for trial in ordered[:10]
     ]
     print_table("validation rows: the best trials", ("trial", *names, "wauc"), rows)
-    for failure in result["failures"]:
-        note(f"failed: {failure['cell']}: {failure['why']}")
+    _note_failures(result)
     if test is not None:
         print_table("test rows, one seed", ("settings", "wauc"), [(n, test[n]) for n in ("untuned", "tuned")])
         typer.echo(_difference(test["difference"]))
+        typer.echo(
+            f"to train with them: write trial {best['number']}'s settings under [training] in mmlora.toml"
+        )
     typer.echo(f"{len(result['trials'])} trials, {result['ran']} of them now: {result['folder']}")
 
 
@@ -125,7 +129,12 @@ def _print_run(result: dict[str, Any]) -> None:
     varying = [c for c in columns if len({str(row.get(c)) for row in rows}) > 1 or c in ("arm", "wauc")]
     if rows:
         print_table("test split", varying, [[row.get(name) for name in varying] for row in rows])
-    for failure in result["failures"]:
-        note(f"failed: {failure['cell']}: {failure['why']}")
+    if result["ran"]:  # else they have just been told
+        _note_failures(result)
     done = len(rows)
     typer.echo(f"{done} of {result['cells']} cells are done, {result['ran']} of them now: {result['folder']}")
+
+
+def _note_failures(result: dict[str, Any]) -> None:
+    for failure in result["failures"]:
+        note(f"failed: {failure['cell']}: {failure['why']}")

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 
 from airflow.sdk import Param
 
-from mmlora.names import Adaptation, BackboneName, FeatureGroup, SplitName, valid_names
+from mmlora.names import (
+    Adaptation,
+    BackboneName,
+    Device,
+    FeatureGroup,
+    GateInput,
+    Precision,
+    SplitName,
+    valid_names,
+)
 
 
 def _date(what: str) -> Param:
@@ -33,9 +42,13 @@ def _choice(title: str, values: Sequence[str], description: str) -> Param:
     )
 
 
-def _number(title: str, description: str, *, minimum: int) -> Param:
+def _number(title: str, description: str, *, kind: str = "integer", **limits: int) -> Param:
     description += " Left empty: as in the settings."
-    return Param(None, type=["null", "integer"], minimum=minimum, title=title, description=description)
+    return Param(None, type=["null", kind], title=title, description=description, **limits)
+
+
+def _text(title: str, description: str) -> Param:
+    return Param(None, type=["null", "string"], title=title, description=description)
 
 
 TRAINING = {
@@ -55,7 +68,31 @@ TRAINING = {
     "experts_per_domain": _number(
         "Experts a domain", "Low-rank experts that each rich domain trains.", minimum=1
     ),
+    "rank": _number(
+        "Rank",
+        "Of an expert: a whole number, or a share of a layer's width.",
+        kind="number",
+        exclusiveMinimum=0,
+    ),
+    "alpha": _number("Alpha", "Weight of an expert: alpha / rank.", kind="number", exclusiveMinimum=0),
+    "gate": _choice("Gate", valid_names(GateInput), "What the gate sees."),
+    "gate_per_layer": Param(
+        None,
+        type=["null", "boolean"],
+        title="Gate per layer",
+        description="A gate for each layer, or one. Left alone: as in the settings.",
+    ),
+    "gate_top_k": _number("Gate top k", "Experts that a row keeps.", minimum=1),
+    "balance": _number("Balance", "Penalty on unequally used experts.", kind="number", minimum=0),
     "seed": _number("Seed", "Seed of the initial weights, the split and the batches.", minimum=0),
+    "device": _choice("Device", valid_names(Device), "Where to train; auto takes a GPU if any."),
+    "precision": _choice("Precision", valid_names(Precision), "Of the forward pass in training."),
+    "domain": _text("Domain", "Train this domain's experts only. Left empty: those of all rich domains."),
+    "base": _text(
+        "Base",
+        "With a domain: the model version, or champion, that its experts are trained on and that stays as it "
+        "is but for them. Left empty: a whole model.",
+    ),
 }
 """The form of ``training``; every name but ``date`` is an option of ``prepare``."""
 

@@ -124,5 +124,15 @@ class Cell:
             parts.append(f"{self.experts_per_domain} experts a domain")
         if self.gate not in (None, "domain"):
             parts.append(f"gate {self.gate}")
-        parts += [f"{name} {value}" for name, value in self.settings.items()]
+        parts += described(self.settings)
         return ", ".join((*parts, f"split {self.split}", f"seed {self.seed}"))
+
+
+def described(settings: Mapping[str, Any]) -> list[str]:
+    """Return each setting with its value, as a person reads it."""
+    return [f"{name} {shown(value)}" for name, value in settings.items()]
+
+
+def shown(value: Any) -> str:
+    """Return a value as a person reads it: four digits of a number that isn't whole."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -65,9 +65,14 @@ def _cells(
     check_names(f"{where} ", grid, (*AXES, "settings"), faults)
     axes = {**DEFAULTS, "data": named, **{n: listed(v) for n, v in grid.items() if n in AXES}}
     for name in AXES:
+        if name == "data" and not named:  # which is said once, of the file
+            continue
         faults += [f"{where} {name}{fault}" for fault in wrong_values(name, axes.get(name, []), named)]
     further = {name: listed(v) for name, v in read_table(grid, "settings", faults).items()}
     check_names(f"{where} settings: ", further, SETTINGS, faults)
+    faults += [
+        f"{where} settings: {n} is empty: give some values" for n, found in further.items() if not found
+    ]
     if faults:
         return
     names = [name for name in AXES if name != "data"]

@@ -143,10 +143,7 @@ def _faulty_settings(
             shape = {name: getattr(chosen, name) for name in shapes}
             ModelSpec(fields=(FieldShape("user_id", "categorical", 3),), num_domains=1, **shape)
         except ValidationError as error:
-            faults += [
-                f"settings: {'.'.join(map(str, fault['loc']))}: {fault['msg']} (got {fault['input']!r})"
-                for fault in error.errors()
-            ]
+            faults += _settings_faults(error)
         except UsageError as error:
             faults.append(str(error))
         if cell.split == "random" and cell.features == "all":
@@ -155,6 +152,14 @@ def _faulty_settings(
                 "use the split time or user, or the features ids or profiles"
             )
     return faults
+
+
+def _settings_faults(error: ValidationError) -> list[str]:
+    """Return what is wrong with each setting; of one that may be of several kinds, what each of them asks."""
+    said: dict[str, list[str]] = {}
+    for fault in error.errors():
+        said.setdefault(f"{fault['loc'][0]} {fault['input']!r}", []).append(fault["msg"])
+    return [f"settings: {what}: {'; or: '.join(why)}" for what, why in said.items()]
 
 
 def _training_settings(cell: Cell, fixed: Mapping[str, Any], source: Source) -> TrainingSettings:

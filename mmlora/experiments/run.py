@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,12 +75,9 @@ def run_experiment(
     folder = experiment_folder(workspace, experiment)
     keys = [experiment.key(cell) for cell in experiment.cells]
     done = sum(result_file(folder, key).exists() for key in keys)
-    tell(f"{_many(len(keys), 'cell')}, {done} done, {_many(workers, 'worker')}, folder {folder}")
-    try:
+    tell(f"{many(len(keys), 'cell')}, {done} done, {many(workers, 'worker')}, folder {folder}")
+    with told_of_a_stop(tell):
         board = run_cells(experiment, experiment.cells, workers=workers, progress=progress, tell=tell)
-    except KeyboardInterrupt:
-        tell("stopped; the same command goes on where it was")
-        raise
     return {
         "folder": str(folder),
         "cells": len(keys),
@@ -91,7 +89,18 @@ def run_experiment(
     }
 
 
-def _many(count: int, what: str) -> str:
+@contextmanager
+def told_of_a_stop(tell: Tell) -> Iterator[None]:
+    """Say how to go on where a person interrupts what runs inside."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell("stopped; the same command goes on where it was")
+        raise
+
+
+def many(count: int, what: str) -> str:
+    """Return a number of things, in words."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 

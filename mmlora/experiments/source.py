@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ _ARGUMENTS: dict[SourceName, tuple[str, ...]] = {
     "taobao": ("path", "themes", "seed"),
     "workspace": ("as_of",),
 }
+_NUMBERS = ("diversity", "sparsity")
+_WHOLE = tuple(name for name in (*_DIALS, "themes") if name not in _NUMBERS)
 # A dial that would be taken for a cell's own seed.
 _SHOWN_AS = {"seed": "data_seed"}
 
@@ -78,8 +80,9 @@ def read_source(name: str, table: Mapping[str, Any], faults: list[str]) -> Sourc
     """Read a table; what is wrong with it goes to ``faults``."""
     where = f"[data.{name}]"
     kind = table.get("source")
-    if kind not in _ARGUMENTS:
-        faults.append(f"{where} source {kind!r}: use one of {', '.join(_ARGUMENTS)}")
+    if not isinstance(kind, str) or kind not in _ARGUMENTS:
+        said = "is missing" if kind is None else repr(kind)
+        faults.append(f"{where} source {said}: use one of {', '.join(_ARGUMENTS)}")
         return None
     given = {key: value for key, value in table.items() if key != "source"}
     unknown = sorted(given.keys() - set(_ARGUMENTS[kind]))
@@ -92,8 +95,25 @@ def read_source(name: str, table: Mapping[str, Any], faults: list[str]) -> Sourc
         return None
     arguments = {key: value for key, value in given.items() if key not in axes}
     source = Source(name, kind, arguments, axes)
-    faults += [f"{where} {fault}" for fault in _wrong_values(source)]
+    wrong = list(_wrong_kinds(source)) or list(_wrong_values(source))
+    faults += [f"{where} {fault}" for fault in wrong]
     return source
+
+
+def _wrong_kinds(source: Source) -> Iterator[str]:
+    """Yield what isn't of the kind that it has to be, whatever its value."""
+    several = {**source.axes, **{name: [value] for name, value in source.arguments.items()}}
+    for name, values in several.items():
+        if not values:
+            yield f"{name} is empty: give one value or more"
+        for value in values:
+            least = 0 if name == "seed" else 1
+            if name in _WHOLE and (type(value) is not int or value < least):
+                yield f"{name} {value!r}: give a whole number from {least}"
+            elif name in _NUMBERS and type(value) not in (int, float):
+                yield f"{name} {value!r}: give a number from 0 to 1"
+            elif name == "path" and not isinstance(value, str):
+                yield f"path {value!r}: give a text in quotes"
 
 
 def _wrong_values(source: Source) -> Iterator[str]:
@@ -107,12 +127,15 @@ def _wrong_values(source: Source) -> Iterator[str]:
             yield f"positive_rating {rating!r}: valid are 1 to 5"
     elif source.kind == "taobao" and "path" not in source.arguments:
         yield "path is missing: the folder of the theme click log"
-    elif source.kind == "workspace" and not isinstance(source.arguments.get("as_of"), date):
-        yield f"as_of {source.arguments.get('as_of')!r}: give a date, e.g. as_of = 2001-01-01"
+    elif source.kind == "workspace":
+        as_of = source.arguments.get("as_of")
+        if not isinstance(as_of, date) or isinstance(as_of, datetime):  # a datetime is a date, too
+            said = "is missing" if as_of is None else repr(str(as_of))
+            yield f"as_of {said}: give a date without quotes, e.g. as_of = 2001-01-01"
     elif source.kind == "synthetic":
         for variant in source.variants():
             dials = {key: value for key, value in source.definition(variant).items() if key != "source"}
             try:
                 Dials(**dials).check()
-            except (UsageError, TypeError) as error:
+            except UsageError as error:
                 yield f"{error} (given {dials})"

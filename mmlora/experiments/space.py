@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -192,7 +193,7 @@ def read_axis(name: str, value: Any, faults: list[str]) -> Axis | None:
 
 
 def _is_number(value: object) -> TypeGuard[Number]:
-    return type(value) in (int, float)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _unsuited(chosen: Mapping[str, Any], sources: Mapping[str, Source]) -> Iterator[str]:

@@ -21,16 +21,19 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from mmlora.errors import DataError, TransientError, UsageError
+from mmlora.experiments.cell import described
 from mmlora.experiments.plan import Experiment, read_experiment
 from mmlora.experiments.pool import run_jobs
 from mmlora.experiments.run import (
     Failure,
     Tell,
     experiment_folder,
+    many,
     read_result,
     refusal,
     result_file,
     run_cells,
+    told_of_a_stop,
     track_or_tell,
 )
 from mmlora.experiments.space import Tuning, wrong_budget
@@ -69,7 +72,7 @@ def tune_experiment(
         minutes: all runs together, after which no trial begins; the file's when None.
         workers: trials at once; the cores are divided among them.
         progress: told how far the data is.
-        tell: told, in a line, of each trial that ends.
+        tell: told, in a line, what there is to do, of each trial that ends, and of an interrupt.
 
     Returns:
         ``folder``, ``trials``, ``best`` (one of them), ``test`` (``tuned``, ``untuned`` and ``difference``:
@@ -86,15 +89,20 @@ def tune_experiment(
     experiment = read_experiment(file)
     tuning = _within(experiment.tuning, file, trials, minutes, workers)
     folder = experiment_folder(open_workspace(), experiment)
-    rows = _prepared(experiment, tuning, folder, progress)
-    run = StudyRun(experiment, tuning, folder, rows, max(1, (os.cpu_count() or 1) // workers), tell)
-    with run.alone():
-        run.open()
-        run_jobs(run, workers, on_done=run.done, on_failure=run.failed)
-        run.track_all()
-        best = run.best()
-        cells = {"tuned": tuning.cell(best["parameters"]), "untuned": tuning.untuned}
-        board = run_cells(experiment, cells.values(), workers=workers, progress=progress, tell=tell)
+    tell(f"tuning {', '.join(tuning.space)} of {tuning.untuned}")
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with told_of_a_stop(tell):
+        rows = _prepared(experiment, tuning, folder, progress)
+        run = StudyRun(experiment, tuning, folder, rows, threads, tell)
+        with run.alone():
+            run.open()
+            tell(f"{run.outlook()}, {many(workers, 'worker')}, folder {run.place}")
+            run_jobs(run, workers, on_done=run.done, on_failure=run.failed)
+            run.track_all()
+            best = run.best()
+            tell(f"the trials are done: trial {best['number']} and the untuned settings are tested")
+            cells = {"tuned": tuning.cell(best["parameters"]), "untuned": tuning.untuned}
+            board = run_cells(experiment, cells.values(), workers=workers, progress=progress, tell=tell)
     keys = {name: experiment.key(cell) for name, cell in cells.items()}
     return {
         "folder": str(run.place),
@@ -194,6 +202,13 @@ class StudyRun:
             else:
                 self._stopped.append(trial.number)
 
+    def outlook(self) -> str:
+        """Return, in a line, what the budget is and what of it is spent."""
+        trials, minutes, spent = self.tuning.trials, self.tuning.minutes, self._spent / 60
+        limits = [] if trials is None else [many(trials, "trial")]
+        limits += [] if minutes is None else [f"{minutes:g} minutes ({spent:.1f} spent)"]
+        return f"at most {' or '.join(limits)}, {len(self._ended())} done"
+
     # What the pool asks.
 
     def __bool__(self) -> bool:
@@ -256,7 +271,7 @@ class StudyRun:
         self._took_time()
         track_or_tell(self.tracking, job.place / "result.json", self.tell)
         best, wauc = self.best(), result["validation_wauc"]
-        parameters = described(self._frozen()[int(job.key)].params)
+        parameters = ", ".join(described(self._frozen()[int(job.key)].params))
         self.tell(
             f"{self._count()} trial {job.key}, {parameters}: validation wauc {wauc:.4f} "
             f"(best {best['validation_wauc']:.4f}, trial {best['number']}; {result['seconds']['cell']:.0f} s)"
@@ -321,14 +336,6 @@ class StudyRun:
 
     def _took_time(self) -> None:
         self.study.set_user_attr(_SECONDS, self._seconds())
-
-
-def described(parameters: Mapping[str, Any]) -> str:
-    """Return parameters in a line."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in parameters.items()
-    )
 
 
 def compare(folder: Path, keys: Mapping[str, str]) -> dict[str, Any]:

@@ -25,27 +25,16 @@ from mmlora.training.epoch import RowNumbers, SplitPart, TrainingData
 from mmlora.training.phases import Expert
 from mmlora.training.rows import domains_of, of_domain
 
-Domains = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
-class WithoutFields:
-    """The rows without some inputs; their domain is still known, but the model doesn't see it.
+class _View:
+    """The rows as they are; each view below changes one thing.
 
     Attributes:
         data: the rows.
-        fields: all of its fields, in the order that batches hold them.
-        dropped: names of the fields that are left out.
     """
 
     data: TrainingData
-    fields: tuple[FieldShape, ...]
-    dropped: frozenset[str]
-
-    @property
-    def kept(self) -> tuple[FieldShape, ...]:
-        """The fields that are left: those of the model's specification."""
-        return tuple(field for field in self.fields if field.name not in self.dropped)
 
     @property
     def domain(self) -> npt.NDArray[Any]:
@@ -54,12 +43,35 @@ class WithoutFields:
 
     @property
     def num_domains(self) -> int:
-        """As many as before."""
+        """As many as before, so that inputs mean the same."""
         return self.data.num_domains
 
     def rows(self, split: SplitPart) -> RowNumbers:
         """Return the row numbers of a split."""
         return self.data.rows(split)
+
+    def batch(self, rows: RowNumbers) -> Batch:
+        """Return rows."""
+        return self.data.batch(rows)
+
+
+@dataclass(frozen=True)
+class WithoutFields(_View):
+    """The rows without some inputs; their domain is still known, but the model doesn't see it.
+
+    Attributes:
+        data: the rows.
+        fields: all of its fields, in the order that batches hold them.
+        dropped: names of the fields that are left out.
+    """
+
+    fields: tuple[FieldShape, ...]
+    dropped: frozenset[str]
+
+    @property
+    def kept(self) -> tuple[FieldShape, ...]:
+        """The fields that are left: those of the model's specification."""
+        return tuple(field for field in self.fields if field.name not in self.dropped)
 
     def batch(self, rows: RowNumbers) -> Batch:
         """Return rows without the dropped inputs."""
@@ -78,7 +90,7 @@ class WithoutFields:
 
 
 @dataclass(frozen=True)
-class ShuffledDomains:
+class ShuffledDomains(_View):
     """The rows, each adapted as some other row's domain: a placebo.
 
     Domains are permuted within each split, so that each keeps its number of rows. Inputs stay as they are,
@@ -89,7 +101,6 @@ class ShuffledDomains:
         seed: of the permutation.
     """
 
-    data: TrainingData
     seed: int
 
     @cached_property
@@ -101,15 +112,6 @@ class ShuffledDomains:
             domain[rows] = domain[generator.permutation(rows)]
         return domain
 
-    @property
-    def num_domains(self) -> int:
-        """As many as before."""
-        return self.data.num_domains
-
-    def rows(self, split: SplitPart) -> RowNumbers:
-        """Return the row numbers of a split."""
-        return self.data.rows(split)
-
     def batch(self, rows: RowNumbers) -> Batch:
         """Return rows, of the shuffled domains."""
         domain = torch.from_numpy(self.domain[rows].astype(np.int64))
@@ -117,7 +119,7 @@ class ShuffledDomains:
 
 
 @dataclass(frozen=True)
-class OneDomain:
+class OneDomain(_View):
     """One domain's rows alone, under the row numbers that they have among all.
 
     Attributes:
@@ -125,26 +127,11 @@ class OneDomain:
         index: the domain's index.
     """
 
-    data: TrainingData
     index: int
-
-    @property
-    def domain(self) -> npt.NDArray[Any]:
-        """Domain index of every row."""
-        return self.data.domain
-
-    @property
-    def num_domains(self) -> int:
-        """As many as before, so that inputs mean the same."""
-        return self.data.num_domains
 
     def rows(self, split: SplitPart) -> RowNumbers:
         """Return this domain's row numbers of a split."""
         return of_domain(self.data, self.data.rows(split), self.index)
-
-    def batch(self, rows: RowNumbers) -> Batch:
-        """Return rows."""
-        return self.data.batch(rows)
 
 
 class WithoutTest(TrainingSet):

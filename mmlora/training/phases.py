@@ -73,8 +73,7 @@ def train_backbone(
     Raises:
         DataError: there are no training rows, or no validation rows.
     """
-    rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
-    _need_rows(rows, validation.rows)
+    rows, validation = _all_domains(data)
     with reproducible(options, _BACKBONE) as generator:
         model = build_model(spec).to(options.torch_device)
         run = _Run("backbone", None, 0, rows, validation, options, observer, checkpoint)
@@ -172,8 +171,7 @@ def train_gate(
             f"adaptation {spec.adaptation} with {len(experts)} experts has no gate to train: "
             "use moe_mlora and train an expert first"
         )
-    rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
-    _need_rows(rows, validation.rows)
+    rows, validation = _all_domains(data)
     with reproducible(options, _GATE) as generator:
         model = assemble_model(
             spec, backbone=backbone, experts=[(expert.domain, expert.state) for expert in experts]
@@ -239,8 +237,7 @@ def train_joint(
         UsageError: the adaptation has no experts.
         DataError: there are no training rows, or no validation rows.
     """
-    rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
-    _need_rows(rows, validation.rows)
+    rows, validation = _all_domains(data)
     with reproducible(options, _JOINT) as generator:
         model = build_model(spec, expert_domains=expert_domains).to(options.torch_device)
         run = _Run("joint", None, 0, rows, validation, options, observer, checkpoint)
@@ -333,7 +330,10 @@ class _Run:
         )
 
 
-def _need_rows(train: RowNumbers, validation: RowNumbers) -> None:
-    for name, rows in (("training", train), ("validation", validation)):
-        if not len(rows):
+def _all_domains(data: TrainingData) -> tuple[RowNumbers, Validation]:
+    """Return the rows that a phase over all domains is trained on, and those that decide it by ``wauc``."""
+    rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
+    for name, found in (("training", rows), ("validation", validation.rows)):
+        if not len(found):
             raise DataError("training set", f"no {name} rows: choose other days, or another split")
+    return rows, validation

@@ -6,10 +6,12 @@ import ast
 import json
 import subprocess
 import sys
+from inspect import signature
 
 import pytest
 
-from mmlora import schema
+from cli.train import train
+from mmlora import names, schema
 from mmlora.errors import ContractError, DataError, TransientError, UsageError
 from mmlora.resources import resource
 from mmlora.settings import TrainingSettings
@@ -104,16 +106,19 @@ def test_a_failed_domain_fails_the_run_though_the_others_are_announced(dag_bag):
 
 
 @pytest.mark.parametrize(
-    ("name", "names"),
+    ("name", "offered"),
     [
         ("backbone", schema.BackboneName),
         ("adaptation", schema.Adaptation),
         ("features", schema.FeatureGroup),
+        ("gate", names.GateInput),
+        ("device", names.Device),
+        ("precision", names.Precision),
     ],
 )
-def test_the_form_offers_every_name(dag_bag, name, names):
+def test_the_form_offers_every_name(dag_bag, name, offered):
     param = dag_bag.dags["training"].params.get_param(name)
-    assert param.schema["enum"] == [None, *schema.valid_names(names)]
+    assert param.schema["enum"] == [None, *schema.valid_names(offered)]
 
 
 def test_the_form_offers_the_splits_that_need_no_file(dag_bag):
@@ -121,9 +126,10 @@ def test_the_form_offers_the_splits_that_need_no_file(dag_bag):
     assert set(offered) == {None, *schema.valid_names(schema.SplitName)} - {"file"}
 
 
-def test_the_training_form_asks_for_settings_that_exist(dag_bag):
-    asked = set(dag_bag.dags["training"].params) - {"date"}
-    assert asked <= set(TrainingSettings.model_fields)
+def test_the_training_form_asks_for_what_the_command_line_does(dag_bag):
+    asked, options = set(dag_bag.dags["training"].params), set(signature(train).parameters)
+    assert asked - {"date"} == options - {"as_of", "phase", "split_file", "as_json"}
+    assert asked - {"date", "domain", "base"} <= set(TrainingSettings.model_fields)
 
 
 @pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])
@@ -139,6 +145,9 @@ def test_a_form_left_as_it_is_asks_for_nothing(dag_bag, dag_id):
         ("training", "date", "31.12.2000"),
         ("training", "backbone", "perceptron"),
         ("training", "experts_per_domain", 0),
+        ("training", "rank", 0),
+        ("training", "gate_top_k", 1.5),
+        ("training", "gate_per_layer", "yes"),
         ("nightly_scoring", "domains", "drama"),
         ("nightly_scoring", "top_k", -1),
     ],

@@ -12,6 +12,7 @@ from mmlora.settings import TrainingSettings
 from mmlora.training import TRAINING_REVISION
 
 MADE = '[data.made]\nsource = "synthetic"\nrows = 1000\n'
+GRID = '[grid]\nbackbone = "wdl"\narm = "mlora"\n'
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
         "[data.a] themes: source movielens takes domain_by, positive_rating, path",
         "[data.b] source 'netflix': use one of movielens, synthetic, taobao, workspace",
         "diversity 7: valid are 0 to 1",
-        "[data.d] as_of None: give a date",
+        "[data.d] as_of is missing: give a date",
         "[data.e] domain_by 'zip': use one of gender, age",
         "backbone 'bert' is unknown: use some of wdl, nfm",
         "arm 'moe' is unknown: use some of pooled, pooled_domain",
@@ -154,7 +155,7 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
         (MADE, "there is no [grid]"),
         (
             MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\nprecision = "float16"\n',
-            "precision: Input should be 'float32' or 'bfloat16' (got 'float16')",
+            "settings: precision 'float16': Input should be 'float32' or 'bfloat16'",
         ),
         (MADE + '[grid]\nbackbone = "wdl"\n', "arm is missing"),
         (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\ndropout = 2\n', "dropout"),
@@ -164,10 +165,35 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
         ),
         (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\nfeatures = "all"\n', "split random"),
         ("[data", "is not TOML"),
+        (
+            MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\nrank = 2.5\n',
+            "settings: rank 2.5: Input should be a valid integer, got a number with a fractional part; or: ",
+        ),
+        (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[grid.settings]\nrank = []\n', "rank is empty"),
+        (MADE + "diversity = []\n" + GRID, "[data.made] diversity is empty: give one value or more"),
+        (MADE + "users = [10, 'many']\n" + GRID, "[data.made] users 'many': give a whole number from 1"),
+        (MADE + 'sparsity = "low"\n' + GRID, "[data.made] sparsity 'low': give a number from 0 to 1"),
+        ('[data.t]\nsource = ["taobao"]\n' + GRID, "[data.t] source ['taobao']: use one of movielens"),
+        ('[data]\nt = "taobao"\n' + GRID, "[data.t] source is missing: use one of movielens"),
+        ('[data.t]\nsource = "taobao"\npath = 3\n' + GRID, "[data.t] path 3: give a text in quotes"),
+        (
+            '[data.t]\nsource = "taobao"\npath = "log"\nthemes = "ten"\n' + GRID,
+            "[data.t] themes 'ten': give a whole number from 1",
+        ),
+        (
+            '[data.w]\nsource = "workspace"\nas_of = 2001-01-01T00:00:00\n' + GRID,
+            "[data.w] as_of '2001-01-01 00:00:00': give a date without quotes",
+        ),
     ],
 )
 def test_files_that_cannot_be_run(file: Path, text: str, said: str) -> None:
     assert said in _fault(file, text)
+
+
+def test_data_that_is_missing_is_said_once(file: Path) -> None:
+    assert _fault(file, GRID).splitlines()[1:] == [
+        '  there is no data: give a table such as [data.gender] with source = "movielens"'
+    ]
 
 
 def test_there_is_no_such_file(file: Path) -> None:
@@ -215,7 +241,8 @@ def test_every_fault_of_a_tune_table_is_named(file: Path) -> None:
         file,
         MADE + '[data.more]\nsource = "synthetic"\n'
         '[tune]\ntrials = 0\nminutes = -1\nbackbone = "bert"\narm = "moe"\nrank = 3\n'
-        "[tune.space]\nrank = 4\nalpha = {low = 3, high = 2}\ndropout = []\n"
+        "[tune.space]\nrank = 4\nexpert_learning_rate = {low = 1, high = inf}\n"
+        "alpha = {low = 3, high = 2}\ndropout = []\n"
         "learning_rate = {low = 0, high = 1, log = true, step = 2}\nexperts_per_domain = [0]\n",
     )
     for part in (
@@ -227,6 +254,7 @@ def test_every_fault_of_a_tune_table_is_named(file: Path) -> None:
         "[tune] arm 'moe' is unknown",
         "[tune.space] rank is 4: give a list of numbers, or {low = ..., high = ...}",
         "[tune.space] alpha low 3, high 2: give two numbers, the lower one first",
+        "[tune.space] expert_learning_rate low 1, high inf: give two numbers, the lower one first",
         "[tune.space] dropout is []",
         "[tune.space] learning_rate: 'step' is unknown: valid are low, high, log",
         "[tune.space] learning_rate log True: valid are true, with low above 0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from mmlora.errors import DataError, UsageError
 from mmlora.experiments.plan import read_experiment
+from mmlora.experiments.run import told_of_a_stop
 
 pytestmark = pytest.mark.timeout(900)  # processes that each import torch, on a machine that may be busy
 
@@ -92,6 +94,10 @@ def test_trials_share_what_they_do_not_vary_and_are_runs_in_mlflow(said: Any, ti
 def test_a_spent_budget_runs_nothing_more(said: Any, file: Path, run_cli: Callable[..., Any]) -> None:
     again = json.loads(run_cli("tune", file, "--json", "--trials", 1).stdout)
     assert again["ran"] == 0 and again["trials"] == said["trials"] and again["test"] == said["test"]
+    lines = run_cli("tune", file).stderr.splitlines()
+    assert lines[0].startswith("tuning rank, expert_learning_rate of made, ids, wdl, mlora")
+    assert f"at most 2 trials, 2 done, 1 worker, folder {said['folder']}" in lines
+    assert f"the trials are done: trial {said['best']['number']} and the untuned settings are tested" in lines
 
 
 def _study(file: Path, folder: Path) -> Any:
@@ -134,6 +140,9 @@ def trials(home: Path) -> Any:
 def test_a_study_keeps_to_its_budget_and_its_space(trials: Any, file: Path, tiny: Any) -> None:
     run = _study(file, file.parent / "experiments" / "whole")
     assert [trial["number"] for trial in trials] == [0, 1] and not run
+    assert run.outlook() == "at most 2 trials, 2 done"
+    run.tuning = replace(run.tuning, trials=None, minutes=30)
+    assert run.outlook().startswith("at most 30 minutes (") and run.outlook().endswith(" spent), 2 done")
     for trial in trials:
         assert trial["parameters"]["rank"] in (1, 2, 3)
         assert 0.003 <= trial["parameters"]["expert_learning_rate"] <= 0.1
@@ -221,3 +230,10 @@ def test_a_file_without_a_table_or_a_budget(tiny: Any, file: Path, run_cli: Call
     (other := file.with_name("endless.toml")).write_text(file.read_text().replace("trials = 2", ""))
     assert "has no budget: give trials or minutes" in str(run_cli("tune", other).exception)
     assert "has no [grid]" in str(run_cli("run", file).exception)
+
+
+def test_who_interrupts_a_run_learns_how_to_go_on() -> None:
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt), told_of_a_stop(said.append):
+        raise KeyboardInterrupt
+    assert said == ["stopped; the same command goes on where it was"]
