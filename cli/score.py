@@ -9,7 +9,7 @@ import typer
 
 from cli.options import DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
 from cli.output import JsonFlag, note, print_json, print_table, progress_bar
-from mmlora.names import EngineName
+from mmlora.names import Device, EngineName
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
 ModelVersion = Annotated[
@@ -42,6 +42,9 @@ def score(
     model_version: ModelVersion = None,
     engine: EngineOption = None,
     ray_address: RayAddress = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Where this machine computes; auto takes a GPU if any.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a date's candidates and publish them, one load a domain.
@@ -50,7 +53,7 @@ def score(
 
     Example: mmlora score --date 2000-12-31 --domain farmer --top-k 50
     """
-    from mmlora.pipeline.scoring import score_and_publish
+    from mmlora.pipeline.publishing import score_and_publish
 
     with progress_bar(quiet=as_json) as progress:
         result = score_and_publish(
@@ -62,6 +65,7 @@ def score(
             model_version=model_version,
             engine=engine,
             ray_address=ray_address,
+            device=device,
             progress=progress,
         )
     finish_loads(result, as_json)

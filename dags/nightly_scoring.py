@@ -38,7 +38,7 @@ def nightly_scoring():
     @task(map_index_template="{{ task.op_kwargs['domain'] }}")
     def publish(domain, load_id):
         """Write the load's rows, then move the pointer that readers follow."""
-        return domain, pipeline("scoring").publish(load_id)
+        return domain, pipeline("publishing").publish(load_id)
 
     @task_group
     def domain(domain):

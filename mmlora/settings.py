@@ -107,6 +107,12 @@ class ScoringSettings(_Section):
     ray_address: str = Field(
         "", description="as ray.init takes it; RAY_ADDRESS, else a local one, when empty"
     )
+    device: Device = Field("auto", description="of the engine `local`; `auto` is cuda where there is a GPU")
+    precision: Precision = Field(
+        "float32",
+        description="of a pair's products; `bfloat16` is quicker, but not for AutoInt of few fields",
+    )
+    memory_mb: int = Field(128, ge=1, description="users, pairs and rows held at once, about")
     ray_threads: int = Field(1, ge=1, description="CPUs of a Ray worker, which share the items' tensors")
     heartbeat_seconds: float = Field(10.0, gt=0)
     stale_after_seconds: float = Field(120.0, gt=0, description="a load silent for so long is given up")

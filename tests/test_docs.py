@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmlora.pipeline.scoring import score_and_publish
+from mmlora.pipeline.publishing import score_and_publish
 from mmlora.pipeline.training import train
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 from mmlora.errors import UsageError
 from mmlora.names import EngineName
 from mmlora.pipeline.promotion import CHAMPION
-from mmlora.pipeline.scoring import score_and_publish
+from mmlora.pipeline.publishing import score_and_publish
 from mmlora.pipeline.workspace import Progress, open_workspace, silent
 
 

@@ -1,26 +1,34 @@
-"""``mmlora score``: candidates -> features -> scores -> audit -> publication, one load a domain and date."""
+"""Scoring: candidates -> features -> scores -> audit -> a staged load, of one domain and date."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import CheckError, MmloraError, UsageError
-from mmlora.names import EngineName
+from mmlora.names import Device, EngineName
 from mmlora.pipeline.contract import check_contract
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.promotion import CHAMPION
 from mmlora.pipeline.validation import verdicts_as_of
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
-from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, TIMESTAMP, USER_ID, Id, midnight
+from mmlora.schema import (
+    DOMAIN_ID,
+    EVENT_TIMESTAMP,
+    ITEM_ID,
+    TIMESTAMP,
+    USER_ID,
+    DomainVerdict,
+    Id,
+    midnight,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +51,11 @@ def scoring_domains(on: date) -> list[str]:
         CheckError: none is left, which no night should pass over in silence.
     """
     workspace = open_workspace()
-    left_out = _left_out(workspace, on)
-    domains = [str(domain) for domain in workspace.expected_domains() if domain not in left_out]
+    others = left_out(workspace, on)
+    domains = [str(domain) for domain in workspace.expected_domains() if domain not in others]
     if not domains:
         raise CheckError(
-            f"validation as of {on}", [f"{domain}: {reason}" for domain, reason in left_out.items()][:5]
+            f"validation as of {on}", [f"{domain}: {reason}" for domain, reason in others.items()][:5]
         )
     return domains
 
@@ -62,6 +70,7 @@ def score(
     model_version: str | None = None,
     engine: EngineName | None = None,
     ray_address: str | None = None,
+    device: Device | None = None,
     progress: Progress = silent,
 ) -> str:
     """Score one domain's candidates of a date into a staged, audited load.
@@ -75,6 +84,7 @@ def score(
         model_version: the model; the domain's champion when None.
         engine: who scores; the setting when None.
         ray_address: of the cluster that the engine ``ray`` uses; the setting when None.
+        device: where the engine ``local`` computes; the setting when None.
         progress: told the pairs done.
 
     Returns:
@@ -83,12 +93,12 @@ def score(
     Raises:
         CheckError: the domain's verdict is ``broken``, or the audit said no; the load is rejected.
         ContractError: the model was trained on other features than the feature store gives.
-        UsageError: no such domain or model, or the engine isn't installed.
+        UsageError: no such domain or model, or an engine, device or precision that isn't there.
     """
     workspace = open_workspace()
-    chosen = choose_engine(workspace.settings, engine, ray_address)
+    chosen = choose_engine(workspace.settings, engine, ray_address, device)
     target = workspace.domain(domain)
-    if target in (broken := _broken(workspace, on)):
+    if target in (broken := _broken(verdicts_as_of(workspace, on))):
         again = f"mend the data, then `mmlora validate --as-of {on}`"
         raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
     ensure_features(workspace, on)
@@ -115,93 +125,37 @@ def score(
         return load.load_id
 
 
-def choose_engine(settings: Settings, engine: EngineName | None, ray_address: str | None) -> Engine:
+def choose_engine(
+    settings: Settings,
+    engine: EngineName | None,
+    ray_address: str | None,
+    device: Device | None = None,
+) -> Engine:
     """Return who scores: what is asked for, else what the settings say.
 
     Raises:
-        UsageError: the engine isn't installed, or an address is given to one that has none.
+        UsageError: the engine isn't installed, an address or a device is given to one that has none, or this
+            machine lacks the device or doesn't compute the precision.
     """
-    name = engine or settings.scoring.engine
+    from mmlora.scoring.devices import require_precision, torch_device
+
+    asked, name = settings.scoring, engine or settings.scoring.engine
+    memory = asked.memory_mb << 20
     if name == "ray":
         from mmlora.scoring.ray_engine import RayEngine
 
-        address = settings.scoring.ray_address if ray_address is None else ray_address
-        return RayEngine(address, threads=settings.scoring.ray_threads)
+        if device == "cuda":
+            raise UsageError("the engine `ray` computes on CPUs: leave --device out, or give --engine local")
+        require_precision(asked.precision, "cpu")
+        address = asked.ray_address if ray_address is None else ray_address
+        return RayEngine(address, threads=asked.ray_threads, memory=memory)
     if ray_address is not None:
         raise UsageError(f"a Ray address goes with the engine `ray`, not `{name}`: give --engine ray")
     from mmlora.scoring.score import LocalEngine
 
-    return LocalEngine(threads=settings.training.threads)
-
-
-def publish(load_id: str) -> str:
-    """Publish a staged load: write its rows, then move the pointer; a published one is left as it is.
-
-    Its staged files go once readers follow it, or a later load.
-    """
-    workspace = open_workspace()
-    folder = workspace.staging_folder(load_id)
-    with workspace.open_warehouse() as warehouse:
-        load = warehouse.publish(warehouse.load(load_id), sorted(folder.glob("part-*.parquet")))
-        earlier = warehouse.loads(
-            domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
-        )
-    for name in (load_id, *(other.load_id for other in earlier)):
-        shutil.rmtree(workspace.staging_folder(name), ignore_errors=True)
-    return load_id
-
-
-def score_and_publish(
-    on: date, *, domain: str | None = None, progress: Progress = silent, **options: Any
-) -> dict[str, Any]:
-    """Score and publish a date's domains, each by itself: one that fails doesn't stop the others.
-
-    Args:
-        on: the score date.
-        domain: this domain only.
-        progress: told the pairs done.
-        options: see :func:`score`.
-
-    Returns:
-        ``loads`` (one row a domain), ``skipped``, ``pairs`` published and ``seconds`` in all.
-    """
-    workspace = open_workspace()
-    begun = time.monotonic()
-    domains = [str(workspace.domain(domain))] if domain else scoring_domains(on)
-    rows = [_one(workspace, on, name, progress, options) for name in domains]
-    left_out = {} if domain else _left_out(workspace, on)
-    skipped = [{"domain_id": str(name), "reason": reason} for name, reason in left_out.items()]
-    return {
-        "loads": rows,
-        "skipped": skipped,
-        "pairs": sum(row["pairs"] or 0 for row in rows if row["state"] == "published"),
-        "seconds": time.monotonic() - begun,
-    }
-
-
-def _one(
-    workspace: Workspace, on: date, domain: str, progress: Progress, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Score and publish one domain; a failure becomes a row that says why."""
-    begun = time.monotonic()
-    empty = dict.fromkeys(("users", "items", "pairs", "rows", "model_version"))
-    row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat(), "state": "failed", **empty}
-    row["exit_code"] = 0
-    try:
-        load_id = publish(score(on, domain, progress=progress, **options))
-    except UsageError:
-        raise
-    except Exception as error:
-        logger.debug("domain %s, %s failed", domain, on, exc_info=True)
-        known = isinstance(error, MmloraError)
-        reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        code = error.exit_code if isinstance(error, MmloraError) else 1
-        return {**row, "exit_code": code, "reason": reason, "seconds": time.monotonic() - begun}
-    with workspace.open_warehouse() as warehouse:
-        load = warehouse.load(load_id)
-    sizes = {name: (load.checks or {}).get(name) for name in ("users", "items", "pairs")}
-    done = {"load_id": load_id, "state": load.state, "rows": load.rows, "model_version": load.model_version}
-    return {**row, **sizes, **done, "reason": load.reason, "seconds": time.monotonic() - begun}
+    chosen = LocalEngine(threads=settings.training.threads, device=device or asked.device, memory=memory)
+    require_precision(asked.precision, torch_device(chosen.device))
+    return chosen
 
 
 class _Job:
@@ -245,6 +199,7 @@ class _Job:
             folder=folder,
             top_k=top_k,
             block_rows=self.bundle.manifest.block_rows,
+            precision=self.workspace.settings.scoring.precision,
             engine=self.engine,
             progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
@@ -322,15 +277,14 @@ def _heartbeat(warehouse: Warehouse, load: Load, seconds: float) -> Iterator[Non
         thread.join()
 
 
-def _left_out(workspace: Workspace, on: date) -> dict[Id, str]:
+def left_out(workspace: Workspace, on: date) -> dict[Id, str]:
     """Return why domains aren't scored on a date: broken, or without anybody to score."""
     verdicts = verdicts_as_of(workspace, on)
     absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
-    return {**absent, **{d: "broken: " + "; ".join(why) for d, why in _broken(workspace, on).items()}}
+    return {**absent, **{d: "broken: " + "; ".join(why) for d, why in _broken(verdicts).items()}}
 
 
-def _broken(workspace: Workspace, on: date) -> dict[Id, tuple[str, ...]]:
-    verdicts = verdicts_as_of(workspace, on)
+def _broken(verdicts: Mapping[Id, DomainVerdict]) -> dict[Id, tuple[str, ...]]:
     return {domain: found.reasons for domain, found in verdicts.items() if found.verdict == "broken"}
 
 

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from mmlora.models.side_plans.pairs import GridPairs, ListedPairs, Pairs
-from mmlora.scoring.candidates import Candidates
+from mmlora.scoring.candidates import Candidates, Int64Array
 from mmlora.scoring.topk import Ranked, rank_grid, rank_listed
 from mmlora.scoring.workers import ParallelMap
 
-# A chunk's scores and keys are held at once: 12 bytes a pair.
-CHUNK_PAIRS = 2_000_000
-# The users' side tensors are held a chunk as well: 1 to 25 KB a user.
-CHUNK_USERS = 16_384
-
+CHUNK_MEMORY = 128 << 20
+# What a chunk takes at its peak, which is the ranking: of each pair in the stream a score and a key; of one
+# that is left out its places; of one that is listed these and its key, sorted twice; of one that is kept the
+# columns of its row, twice over (ids as text of 16 letters). Measured as anonymous memory, to the next 8.
+_PAIR_BYTES, _LEFT_OUT_BYTES, _LISTED_BYTES, _ROW_BYTES = 12, 16, 72, 96
 
 # B pairs of rows of users and items -> scores ``[B]`` float32.
 ScorePairs = Callable[[Pairs], Tensor]
@@ -33,6 +33,10 @@ ScorePairs = Callable[[Pairs], Tensor]
 
 class Scorer(Protocol):
     """Whatever scores pairs of users and items."""
+
+    @property
+    def user_bytes(self) -> int:
+        """Bytes of a user's side tensors."""
 
     def of_users(self, first: int, last: int) -> ScorePairs:
         """Make ready for users ``first..last - 1``; their rows are counted from ``first``."""
@@ -53,7 +57,9 @@ class Chunk:
     @property
     def pairs(self) -> int:
         """Pairs in the stream."""
-        return _stream_start(self.candidates, self.last) - _stream_start(self.candidates, self.first)
+        if self.candidates.listed:
+            return int(self.candidates.pairs.starts[self.last] - self.candidates.pairs.starts[self.first])
+        return (self.last - self.first) * len(self.candidates.items)
 
     def score(
         self, scorer: Scorer, block_rows: int, done: Callable[[int], None], run: ParallelMap = map
@@ -103,26 +109,57 @@ class Chunk:
         return torch.from_numpy(user_rows), torch.from_numpy(item_rows)
 
 
-def chunks(candidates: Candidates, chunk_pairs: int = CHUNK_PAIRS) -> Iterator[Chunk]:
-    """Cut the users into runs of at most ``chunk_pairs`` pairs and 16,384 users, at least one user each."""
-    first, users = 0, len(candidates.users)
-    while first < users:
-        last = max(first + 1, min(first + CHUNK_USERS, _last_user(candidates, first, chunk_pairs)))
-        yield Chunk(candidates, first, last)
-        first = last
+@dataclass(frozen=True)
+class ChunkLimits:
+    """How much of a load is held at once: users' side tensors, their pairs, and the rows kept of them.
+
+    Attributes:
+        memory: bytes of a chunk, about; at least one user's are held.
+        user_bytes: of the side tensors of a user.
+        top_k: rows kept a user; 0 keeps all.
+        pairs: pairs of a chunk at most; at least one user's. None: as many as the memory holds.
+    """
+
+    memory: int = CHUNK_MEMORY
+    user_bytes: int = 0
+    top_k: int = 0
+    pairs: int | None = None
+
+    def cut(self, candidates: Candidates) -> Iterator[Chunk]:
+        """Cut the users into chunks, in order."""
+        taken, streamed = self._taken(candidates), _stream_starts(candidates)
+        first, users = 0, len(candidates.users)
+        while first < users:
+            last = _reach(taken, first, self.memory)
+            if self.pairs is not None:
+                last = min(last, _reach(streamed, first, self.pairs))
+            yield Chunk(candidates, first, max(first + 1, last))
+            first = max(first + 1, last)
+
+    def most_of_a_user(self, candidates: Candidates) -> int:
+        """Return the bytes that the user with most of them takes: what a chunk needs at least."""
+        return int(np.diff(self._taken(candidates)).max(initial=0))
+
+    def _taken(self, candidates: Candidates) -> Int64Array:
+        """Bytes of the users before each, ``[U + 1]``."""
+        named = _LISTED_BYTES if candidates.listed else _LEFT_OUT_BYTES
+        kept = np.minimum(candidates.counts, self.top_k) if self.top_k else candidates.counts
+        own = self.user_bytes + named * candidates.pairs.counts + _ROW_BYTES * kept
+        return np.concatenate([[0], own.cumsum()]) + _PAIR_BYTES * _stream_starts(candidates)
 
 
 def stream_pairs(candidates: Candidates) -> int:
     """Return the pairs that are computed, excluded ones included."""
-    return _stream_start(candidates, len(candidates.users))
+    return int(_stream_starts(candidates)[-1])
 
 
-def _stream_start(candidates: Candidates, user: int) -> int:
-    return int(candidates.pairs.starts[user]) if candidates.listed else user * len(candidates.items)
-
-
-def _last_user(candidates: Candidates, first: int, chunk_pairs: int) -> int:
+def _stream_starts(candidates: Candidates) -> Int64Array:
+    """Pairs of the users before each in the stream, ``[U + 1]``."""
     if candidates.listed:
-        starts = candidates.pairs.starts
-        return int(np.searchsorted(starts, starts[first] + chunk_pairs, side="right")) - 1
-    return min(len(candidates.users), first + chunk_pairs // max(1, len(candidates.items)))
+        return candidates.pairs.starts
+    return np.arange(len(candidates.users) + 1) * len(candidates.items)
+
+
+def _reach(starts: Int64Array, first: int, most: int) -> int:
+    """Return the last place that is at most so far from the first."""
+    return int(np.searchsorted(starts, starts[first] + most, side="right")) - 1

@@ -24,6 +24,7 @@ from mmlora.models.ctr import CTRModel
 from mmlora.models.side_plans.pair_model import PairModel
 from mmlora.models.side_plans.pairs import Pairs
 from mmlora.models.side_plans.parts import Part, Role, SideTensors
+from mmlora.names import Precision
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, FeatureField, FieldKind
 from mmlora.scoring.blocks import ScorePairs
 from mmlora.scoring.workers import ParallelMap
@@ -77,6 +78,7 @@ class PairScorer:
         domain: one row: the domain's id and the fields keyed by the domain alone.
         calibration: makes probabilities of logits.
         device: where to compute.
+        precision: of the products that a pair costs.
         run: computes blocks of a side's rows side by side.
     """
 
@@ -90,6 +92,7 @@ class PairScorer:
         domain: pa.Table,
         calibration: Calibration,
         device: str = "cpu",
+        precision: Precision = "float32",
         run: ParallelMap = map,
     ) -> None:
         sides = Sides.of(encoder.contract.fields)
@@ -97,13 +100,24 @@ class PairScorer:
         user, item = self._encode_users(users), encoder.encode(items, sides.item)
         domain_index = int(encoder.domain_index(domain.column(DOMAIN_ID))[0])
         self._model = PairModel(
-            model, domain=domain_index, user=_part(encoder, user), item=_part(encoder, item), device=device
+            model,
+            domain=domain_index,
+            user=_part(encoder, user),
+            item=_part(encoder, item),
+            device=device,
+            precision=precision,
         )
         self._device, self._run = device, run
         self._users = user
         self._item = self._side(item, "item", 0, item.rows)
         self._scale = calibration.scale
         self._shift = calibration.shift if domain_index < 0 else calibration.domain_shifts[domain_index]
+
+    @property
+    def user_bytes(self) -> int:
+        """Bytes of a user's side tensors."""
+        of_none = self._side_block(self._users, "user", np.zeros(0, np.int64))
+        return sum(tensor.shape[1:].numel() * tensor.itemsize for tensor in of_none)
 
     def with_users(self, users: pa.Table) -> PairScorer:
         """Return a scorer of other users, which shares all that was computed of the items."""
@@ -120,7 +134,7 @@ class PairScorer:
 
         @torch.inference_mode()
         def scores(pairs: Pairs) -> Tensor:
-            logits = self._model.logits(pairs.to(self._device), users, self._item).float()
+            logits = self._model.logits(pairs.to(self._device), users, self._item)
             # As Calibration.apply has it, of one domain: in place, and without a table of all domains.
             return logits.mul_(self._scale).add_(self._shift).sigmoid_()
 
@@ -133,14 +147,16 @@ class PairScorer:
     def _side(self, encoded: EncodedColumns, role: Role, first: int, last: int) -> SideTensors:
         """Compute a side's rows in blocks of one size, so that a row's bits don't depend on the others."""
 
-        @torch.inference_mode()
         def block(start: int) -> SideTensors:
-            rows = np.arange(start, start + _SIDE_ROWS).clip(max=last - 1)
-            return self._model.side(_to_batch(encoded, rows).to(self._device), role)
+            return self._side_block(encoded, role, np.arange(start, start + _SIDE_ROWS).clip(max=last - 1))
 
         # With no rows at all there is no pair to score, and no shape to know.
         blocks = list(self._run(block, range(first, last, _SIDE_ROWS)))
         return tuple(torch.cat(parts)[: last - first] for parts in zip(*blocks, strict=True))
+
+    @torch.inference_mode()
+    def _side_block(self, encoded: EncodedColumns, role: Role, rows: NDArray[np.int64]) -> SideTensors:
+        return self._model.side(_to_batch(encoded, rows).to(self._device), role)
 
 
 def _repeat_beside(table: pa.Table, domain: pa.Table, fields: Sequence[FeatureField]) -> pa.Table:

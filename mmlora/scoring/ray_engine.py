@@ -26,7 +26,7 @@ import torch
 
 import mmlora
 from mmlora.errors import ContractError, MmloraError, TransientError, UsageError
-from mmlora.scoring.blocks import CHUNK_PAIRS
+from mmlora.scoring.blocks import CHUNK_MEMORY, ChunkLimits
 from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.shards import ShardScorer, cut, pairs_of_shards, put_together
 from mmlora.scoring.work import Count, Work
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # A lost node uses up several tries of a shard before Ray knows that it is lost; a shard that kills its worker
 # has to end all the same.
 _TRIES = 20
+# Of a shard: small enough that many workers get some of a large load, and that little is scored again.
+_SHARD_PAIRS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,14 @@ class RayEngine:
             cluster on this machine, which lives as long as this process. A process that has joined a cluster
             stays in it.
         threads: threads (and CPUs) of a worker, which share one copy of the model and the items' side.
-        chunk_pairs: pairs of a shard, about; at least one user's.
+        memory: bytes of a shard, about, as of :class:`~mmlora.scoring.score.LocalEngine`.
+        shard_pairs: pairs of a shard at most; at least one user's.
     """
 
     address: str = ""
     threads: int = 1
-    chunk_pairs: int = CHUNK_PAIRS
+    memory: int = CHUNK_MEMORY
+    shard_pairs: int = _SHARD_PAIRS
 
     def __post_init__(self) -> None:
         require_ray()
@@ -68,24 +72,28 @@ class RayEngine:
         Raises:
             ContractError: the features aren't the contract's, or a worker has other versions.
             TransientError: the cluster can't be reached, or workers died again and again.
+            UsageError: this machine doesn't compute the precision.
         """
-        pairs = pairs_of_shards(candidates, self.chunk_pairs)
+        limits = ChunkLimits(self.memory, work.user_bytes(users.schema), work.top_k, self.shard_pairs)
+        pairs = pairs_of_shards(candidates, limits)
         if not pairs:
             return
         # Ray prints what became of workers on standard output, which is the caller's.
         with _ray_errors(), redirect_stdout(sys.stderr):
             join_cluster(self.address)
-            scored = self._scored(work, candidates, users, len(pairs))
+            scored = self._scored(work, candidates, users, limits, len(pairs))
             yield from put_together(work, scored, pairs, count)
 
-    def _scored(self, work: Work, candidates: Candidates, users: pa.Table, shards: int) -> Iterator[pa.Table]:
+    def _scored(
+        self, work: Work, candidates: Candidates, users: pa.Table, limits: ChunkLimits, shards: int
+    ) -> Iterator[pa.Table]:
         """Yield the shards' rows in order, as they are asked for."""
         import ray
         import ray.data
 
         payload = ray.put(Payload(work, candidates.listed, users.schema, self.threads, _versions()))
         with ray.data.DataContext.current(_context()):
-            blocks = [ray.put(shard) for shard in cut(candidates, users, self.chunk_pairs)]
+            blocks = [ray.put(shard) for shard in cut(candidates, users, limits)]
             most = min(shards, _room_for_workers(self.threads))
             scored = _mapped(ray.data.from_arrow_refs(blocks), payload, self.threads, most)
         # One after another as they come: no more than two shards' rows wait in this process.

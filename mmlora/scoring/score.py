@@ -8,23 +8,22 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
-import torch
 
 from mmlora.encoding import Encoder
-from mmlora.errors import ContractError, UsageError
+from mmlora.errors import ContractError
 from mmlora.models.ctr import CTRModel
+from mmlora.names import Device, Precision
 from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
-from mmlora.scoring.blocks import CHUNK_PAIRS, stream_pairs
+from mmlora.scoring.blocks import CHUNK_MEMORY, stream_pairs
 from mmlora.scoring.candidates import Candidates
+from mmlora.scoring.devices import torch_device
 from mmlora.scoring.staging import StagedWriter
 from mmlora.scoring.work import Count, Engine, Work
 from mmlora.scoring.workers import ParallelMap, workers
 from mmlora.training.calibration import Calibration
 
-Device = Literal["auto", "cpu", "cuda"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -75,12 +74,19 @@ class LocalEngine:
     Attributes:
         threads: threads that compute blocks on CPU; as many as torch's when None.
         device: ``auto`` takes a GPU when there is one.
-        chunk_pairs: pairs held in memory at once, about; at least one user's.
+        memory: bytes of the users and pairs held at once, about, beside the items' tensors and what a block
+            takes; at least one user's.
+
+    Raises:
+        UsageError: no such device.
     """
 
     threads: int | None = None
     device: Device = "auto"
-    chunk_pairs: int = CHUNK_PAIRS
+    memory: int = CHUNK_MEMORY
+
+    def __post_init__(self) -> None:
+        torch_device(self.device)
 
     def tables(
         self, work: Work, candidates: Candidates, users: pa.Table, count: Count
@@ -88,17 +94,15 @@ class LocalEngine:
         """Score every candidate pair: see :class:`~mmlora.scoring.work.Engine`.
 
         Raises:
-            UsageError: no such device.
+            UsageError: the device doesn't compute the precision.
         """
-        where = _device(self.device)
+        where = torch_device(self.device)
         by_thread: AbstractContextManager[ParallelMap] = (
             workers(self.threads) if where == "cpu" else nullcontext(map)
         )
         with by_thread as run:
             scorer = work.scorer(users, device=where, run=run)
-            yield from work.tables(
-                candidates, scorer, chunk_pairs=self.chunk_pairs, count=count, device=where, run=run
-            )
+            yield from work.tables(candidates, scorer, memory=self.memory, count=count, device=where, run=run)
 
 
 def score_candidates(
@@ -114,15 +118,14 @@ def score_candidates(
     folder: Path,
     top_k: int,
     block_rows: int,
-    threads: int | None = None,
-    device: Device = "auto",
-    chunk_pairs: int = CHUNK_PAIRS,
+    precision: Precision = "float32",
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Staged:
     """Score every candidate pair, keep each user's best, and stage them.
 
-    On CPU the staged rows are the same to the last bit whatever ``chunk_pairs``, ``threads`` and ``engine``.
+    On CPU the staged rows are the same to the last bit whatever the engine, its
+    threads and its memory; in bfloat16 on one kind of processor.
 
     Args:
         candidates: the pairs.
@@ -136,15 +139,13 @@ def score_candidates(
         folder: the load's own folder.
         top_k: rows kept a user; 0 keeps all.
         block_rows: rows of every block, from the bundle; on CPU, no more than stay in a core's cache.
-        threads: see :class:`LocalEngine`.
-        device: see :class:`LocalEngine`.
-        chunk_pairs: see :class:`LocalEngine`.
-        engine: who scores instead of this process; the three options before it are then its own.
+        precision: of the products that a pair costs; scores are float32's.
+        engine: who scores; this process when None.
         progress: told ``("score", pairs done, pairs in all)`` as blocks are done.
 
     Raises:
         ContractError: the features aren't of these candidates, or not the contract's.
-        UsageError: no such device, or the folder holds rows already.
+        UsageError: the engine's device doesn't compute the precision, or the folder holds rows already.
     """
     _check_features(candidates, features, domain)
     begun = time.monotonic()
@@ -159,8 +160,9 @@ def score_candidates(
         on=on,
         top_k=top_k,
         block_rows=block_rows,
+        precision=precision,
     )
-    engine = engine or LocalEngine(threads, device, chunk_pairs)
+    engine = engine or LocalEngine()
     count = _counter(stream_pairs(candidates), progress)
     with (
         StagedWriter(folder, ids=ids) as writer,
@@ -210,13 +212,3 @@ def _check_features(candidates: Candidates, features: SideFeatures, domain: Id) 
         raise ContractError(
             f"domain features: rows for {domains}, not one row for {domain!r}", expected=domain
         )
-
-
-def _device(device: Device) -> str:
-    if device == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if device == "cuda":
-        raise UsageError("device cuda: torch finds no GPU; use auto or cpu")
-    return "cpu"

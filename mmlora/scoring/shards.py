@@ -1,7 +1,8 @@
 """Shards: some users of a load in one Arrow table, with their features and pairs, to be scored elsewhere.
 
-A shard is one chunk (:func:`~mmlora.scoring.blocks.chunks`), and its rows are the users. Beside the columns
-of the features it has the shard's number and each user's listed or excluded items, as places among the items.
+A shard is one chunk (:class:`~mmlora.scoring.blocks.ChunkLimits`), and its rows are the users. Beside the
+columns of the features it has the shard's number and each user's listed or excluded items, as places among
+the items.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from mmlora.errors import MmloraError
 from mmlora.schema import ITEM_ID, USER_ID, scores_schema
-from mmlora.scoring.blocks import Chunk, chunks
+from mmlora.scoring.blocks import Chunk, ChunkLimits
 from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.pair_scorer import PairScorer
 from mmlora.scoring.work import Count, Work
@@ -23,15 +24,15 @@ from mmlora.scoring.workers import ParallelMap
 SHARD, PAIRS = "__shard", "__pairs"
 
 
-def cut(candidates: Candidates, users: pa.Table, chunk_pairs: int) -> Iterator[pa.Table]:
-    """Cut the users into shards of about so many pairs; users between which there is no pair are left out.
+def cut(candidates: Candidates, users: pa.Table, limits: ChunkLimits) -> Iterator[pa.Table]:
+    """Cut the users into shards; users between which there is no pair are left out.
 
     Args:
         candidates: the pairs.
         users: a row a candidate user, in their order, with the fields keyed by the user.
-        chunk_pairs: pairs of a shard, excluded ones counted; at least one user's.
+        limits: of a shard.
     """
-    for number, chunk in enumerate(_with_pairs(candidates, chunk_pairs)):
+    for number, chunk in enumerate(_with_pairs(candidates, limits)):
         rows = chunk.last - chunk.first
         features = users.slice(chunk.first, rows)
         yield features.append_column(SHARD, pa.repeat(pa.scalar(number, pa.int32()), rows)).append_column(
@@ -39,13 +40,13 @@ def cut(candidates: Candidates, users: pa.Table, chunk_pairs: int) -> Iterator[p
         )
 
 
-def pairs_of_shards(candidates: Candidates, chunk_pairs: int) -> list[int]:
+def pairs_of_shards(candidates: Candidates, limits: ChunkLimits) -> list[int]:
     """Return the pairs that each shard has, excluded ones counted."""
-    return [chunk.pairs for chunk in _with_pairs(candidates, chunk_pairs)]
+    return [chunk.pairs for chunk in _with_pairs(candidates, limits)]
 
 
-def _with_pairs(candidates: Candidates, chunk_pairs: int) -> Iterator[Chunk]:
-    return (chunk for chunk in chunks(candidates, chunk_pairs) if chunk.pairs)
+def _with_pairs(candidates: Candidates, limits: ChunkLimits) -> Iterator[Chunk]:
+    return (chunk for chunk in limits.cut(candidates) if chunk.pairs)
 
 
 def _pairs(index: PairIndex, first: int, last: int) -> pa.LargeListArray:
@@ -90,10 +91,8 @@ class ShardScorer:
             self.listed,
         )
         scorer = self.scorer.with_users(shard.drop_columns([SHARD, PAIRS]))
-        every_pair = max(1, len(index.item_rows), shard.num_rows * len(candidates.items))
-        (found,) = self.work.tables(
-            candidates, scorer, chunk_pairs=every_pair, count=lambda _: None, run=self.run
-        )
+        chunk = Chunk(candidates, 0, shard.num_rows)
+        found = self.work.table(chunk, scorer, count=lambda _: None, run=self.run)
         number = pa.scalar(shard.column(SHARD)[0].as_py(), pa.int32())
         return found.append_column(SHARD, pa.repeat(number, found.num_rows))
 

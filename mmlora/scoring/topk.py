@@ -71,8 +71,9 @@ def rank_listed(scores: Tensor, user_rows: Tensor, item_rows: Tensor, top_k: int
 
 
 def _keys(scores: Tensor, item_rows: Tensor) -> Tensor:
-    bits = scores.contiguous().view(torch.int32).to(torch.int64) & _NO_SIGN
-    return (bits << _PLACE_BITS) | (_PLACE_MASK - item_rows)
+    # In place: keys are most of what a chunk holds.
+    keys = scores.contiguous().view(torch.int32).to(torch.int64).bitwise_and_(_NO_SIGN)
+    return keys.bitwise_left_shift_(_PLACE_BITS).bitwise_or_(_PLACE_MASK - item_rows)
 
 
 def _ranked(keys: Tensor, user_rows: Tensor, columns: Tensor) -> Ranked:

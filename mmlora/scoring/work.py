@@ -6,8 +6,9 @@ cut the users as it likes, as long as it gives the rows back in the users' order
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol
 
@@ -16,16 +17,21 @@ import pyarrow as pa
 
 from mmlora.encoding import Encoder
 from mmlora.models.ctr import CTRModel
+from mmlora.names import Precision
 from mmlora.schema import Id, IdTypes, scores_schema
-from mmlora.scoring.blocks import Scorer, chunks
+from mmlora.scoring.blocks import Chunk, ChunkLimits, Scorer
 from mmlora.scoring.candidates import Candidates
+from mmlora.scoring.devices import require_precision
 from mmlora.scoring.pair_scorer import PairScorer
 from mmlora.scoring.topk import Ranked
 from mmlora.scoring.workers import ParallelMap
 from mmlora.training.calibration import Calibration
 
-# Of the hidden layers, 256 wide, so many rows fit a core's cache of 2 MB; larger blocks are slower.
-CPU_BLOCK_ROWS = 1024
+logger = logging.getLogger(__name__)
+
+# Of the hidden layers, 256 wide, so many rows fit a core's cache; larger blocks are slower. A product in
+# bfloat16 casts its weights first, which costs less a row in a larger block.
+CPU_BLOCK_ROWS: dict[Precision, int] = {"float32": 1024, "bfloat16": 2048}
 # Told the pairs that were computed since it was told last.
 Count = Callable[[int], None]
 
@@ -45,6 +51,7 @@ class Work:
         on: the score date.
         top_k: rows kept a user; 0 keeps all.
         block_rows: rows of every block, from the bundle.
+        precision: of the products that a pair costs; the sides, scores and calibration are float32's.
     """
 
     model: CTRModel
@@ -57,9 +64,16 @@ class Work:
     on: date
     top_k: int
     block_rows: int
+    precision: Precision = "float32"
 
     def scorer(self, users: pa.Table, *, device: str = "cpu", run: ParallelMap = map) -> PairScorer:
-        """Compute the items' side, and make ready for users (a row each: the fields keyed by the user)."""
+        """Compute the items' side, and make ready for users (a row each: the fields keyed by the user).
+
+        Raises:
+            ContractError: the features aren't the contract's.
+            UsageError: the device doesn't compute the precision.
+        """
+        require_precision(self.precision, device)
         return PairScorer(
             self.model,
             self.encoder,
@@ -68,19 +82,25 @@ class Work:
             domain=self.domain,
             calibration=self.calibration,
             device=device,
+            precision=self.precision,
             run=run,
         )
 
+    def user_bytes(self, users: pa.Schema) -> int:
+        """Return the bytes of a user's side tensors, of features with this schema; nothing is computed."""
+        of_nothing = replace(self, items=self.items.schema.empty_table())
+        return of_nothing.scorer(users.empty_table()).user_bytes
+
     def rows_of_block(self, device: str) -> int:
         """Return the rows of a block: on CPU, no more than stay in a core's cache."""
-        return min(self.block_rows, CPU_BLOCK_ROWS) if device == "cpu" else self.block_rows
+        return min(self.block_rows, CPU_BLOCK_ROWS[self.precision]) if device == "cpu" else self.block_rows
 
     def tables(
         self,
         candidates: Candidates,
         scorer: Scorer,
         *,
-        chunk_pairs: int,
+        memory: int,
         count: Count,
         device: str = "cpu",
         run: ParallelMap = map,
@@ -90,15 +110,28 @@ class Work:
         Args:
             candidates: the pairs.
             scorer: of these users and items.
-            chunk_pairs: pairs held in memory at once, about; at least one user's.
+            memory: bytes of a chunk, about: see :class:`~mmlora.scoring.blocks.ChunkLimits`.
             count: told the pairs of every block.
             device: where the scorer computes.
             run: computes blocks side by side.
         """
-        rows = self.rows_of_block(device)
-        for chunk in chunks(candidates, chunk_pairs):
+        limits = ChunkLimits(memory, scorer.user_bytes, self.top_k)
+        if (least := limits.most_of_a_user(candidates)) > memory:
+            logger.warning(
+                "a chunk's memory of %.0f MB doesn't hold a user's pairs, which take up to %.0f MB: they are "
+                "scored a user at a time; raise [scoring] memory_mb to hold them",
+                *(memory / 2**20, least / 2**20),
+            )
+        for chunk in limits.cut(candidates):
             if chunk.pairs:
-                yield self._table(chunk.rank(chunk.score(scorer, rows, count, run), self.top_k), candidates)
+                yield self.table(chunk, scorer, count=count, device=device, run=run)
+
+    def table(
+        self, chunk: Chunk, scorer: Scorer, *, count: Count, device: str = "cpu", run: ParallelMap = map
+    ) -> pa.Table:
+        """Score a chunk that has pairs; see :meth:`tables`."""
+        scores = chunk.score(scorer, self.rows_of_block(device), count, run)
+        return self._table(chunk.rank(scores, self.top_k), chunk.candidates)
 
     def _table(self, ranked: Ranked, candidates: Candidates) -> pa.Table:
         schema, rows = scores_schema(self.ids), len(ranked.scores)

@@ -20,6 +20,7 @@ Kind = Literal["sqlite", "postgresql"]
 
 _WRITES = "mmlora_writes"
 _UNCHECKED = "mmlora_unchecked"
+_UNSYNCED = "mmlora_unsynced"
 _VALID = "valid are sqlite:///path/to/file.db and postgresql://user:password@host/database"
 # SQLSTATE: connection, transaction rollback, resources, operator intervention, system; and lock_timeout.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58", "55P03")
@@ -77,9 +78,15 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that writes: all of it happens, or nothing."""
-        with self.faults(), self.engine.execution_options(**{_WRITES: True}).begin() as connection:
+    def writing(self, *, synced: bool = True) -> Iterator[sa.Connection]:
+        """A transaction that writes: all of it happens, or nothing.
+
+        Args:
+            synced: False for rows that count only once a later transaction says so. SQLite then doesn't wait
+                for the disk: the later one follows in the same log, so what makes it last makes both last.
+        """
+        options = {_WRITES: True, _UNSYNCED: not synced}
+        with self.faults(), self.engine.execution_options(**options).begin() as connection:
             yield connection
 
     @contextmanager
@@ -152,6 +159,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # sqlite3 begins no transactions of its own: _begin does
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages; the default is one batch of scores
         connection.execute("PRAGMA foreign_keys = ON")
 
     @sa.event.listens_for(engine, "begin")
@@ -161,6 +169,9 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         if options.get(_UNCHECKED, False):
             connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         writes = options.get(_WRITES, False)
+        if writes:
+            synchronous = "NORMAL" if options.get(_UNSYNCED, False) else "FULL"
+            connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

@@ -28,7 +28,7 @@ from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database, clock, hold, is_duplicate_key
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.tables import Tables
-from mmlora.warehouse.writers import RowWriter, staged_batches
+from mmlora.warehouse.writers import RowWriter, one_ahead, staged_batches
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -56,7 +56,7 @@ def publish(
     current = _prepare(database, tables, load)
     if current.state != "staged":
         return current
-    batches = _beating(database, tables, current, staged_batches(files, ids, current))
+    batches = _beating(database, tables, current, one_ahead(staged_batches(files, ids, current)))
     try:
         writer.write(current, batches)
     except Exception as error:

@@ -7,6 +7,7 @@ library in the process corrupts the file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from itertools import repeat
 from pathlib import Path
@@ -60,7 +61,7 @@ class SqliteWriter:
         constants = (repeat(load.load_key), repeat(load.domain_id), repeat(load.score_date.isoformat()))
         for batch in batches:
             values = (batch.column(name).to_pylist() for name in (USER_ID, ITEM_ID, SCORE, POSITION))
-            with self.database.writing() as connection:
+            with self.database.writing(synced=False) as connection:
                 raw: Any = connection.connection.dbapi_connection
                 raw.cursor().executemany(insert, zip(*constants, *values, strict=False))
 
@@ -123,7 +124,10 @@ def ensure_partition(database: Database, score_date: date) -> str:
 
 
 def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[pa.RecordBatch]:
-    """Stream a load's staged files, a row group in memory at a time.
+    """Stream a load's staged files, a row group in memory at a time; each batch in the key's order.
+
+    In that order the key's index grows at its right edge. PostgreSQL's is a third smaller than with rows
+    by position, and faster to write and to count.
 
     Raises:
         ContractError: a file's columns aren't those of ``scores_schema``.
@@ -141,7 +145,16 @@ def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[
                 )
             for batch in file.iter_batches(BATCH_ROWS):
                 _check(batch, load, path)
-                yield batch
+                yield batch.sort_by([(USER_ID, "ascending"), (ITEM_ID, "ascending")])
+
+
+def one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Make each batch while the one before is written: the database needn't wait for the files."""
+    with ThreadPoolExecutor(1, "read-ahead") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def _check(batch: pa.RecordBatch, load: Load, path: Path) -> None:

@@ -174,3 +174,19 @@ def test_a_side_may_decide_no_dense_value_and_only_one_field(make_spec, make_mod
     item = pair_model.side(replace(batch, categorical=batch.categorical[:, 1:]), "item")
     grid = pair_model.logits(GridPairs(0, 25, 25, 5), user, item).view(5, 5)
     torch.testing.assert_close(grid.diagonal(), model(batch), rtol=1e-5, atol=1e-5)
+
+
+@ALL_BACKBONES
+@pytest.mark.parametrize("gate", ["domain", "both"])
+@torch.inference_mode()
+def test_logits_of_bfloat16_are_near_and_as_fine_as_float32s(make_wide, backbone, gate):
+    model, (users, items) = make_wide(backbone=backbone, gate=gate), sides()
+    parts = {"user": part("user", "domain"), "item": part("item")}
+    pair_model = PairModel(model, domain=2, **parts, precision="bfloat16")
+    found = pair_model.logits(GRID, pair_model.side(users, "user"), pair_model.side(items, "item"))
+    expected = model(whole(users, items, 2))
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).abs().max() < 0.03 * expected.abs().max()
+    # Not rounded to bfloat16's 8 bits at the end, which would make ties of near scores.
+    assert not torch.equal(found, found.bfloat16().float())
+    assert not torch.is_autocast_enabled("cpu")

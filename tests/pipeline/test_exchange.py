@@ -17,8 +17,8 @@ from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.pipeline.exchange import exchange_report, shared_through_gate, swap
 from mmlora.pipeline.importing import import_tables
 from mmlora.pipeline.promotion import promote, rollback
+from mmlora.pipeline.publishing import score_and_publish
 from mmlora.pipeline.reading import read_scores
-from mmlora.pipeline.scoring import score_and_publish
 from mmlora.pipeline.training import train
 from mmlora.pipeline.workspace import open_workspace
 from mmlora.registry.bundle import Bundle

@@ -18,9 +18,10 @@ import pytest
 from mmlora.errors import CheckError, ContractError, UsageError
 from mmlora.pipeline.backfill import backfill
 from mmlora.pipeline.promotion import promote, rollback
+from mmlora.pipeline.publishing import publish, score_and_publish
 from mmlora.pipeline.reading import read_scores
 from mmlora.pipeline.registering import register
-from mmlora.pipeline.scoring import publish, score, score_and_publish, scoring_domains
+from mmlora.pipeline.scoring import score, scoring_domains
 from mmlora.pipeline.status import status
 from mmlora.pipeline.training import train
 from mmlora.pipeline.validation import validate

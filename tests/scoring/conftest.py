@@ -19,7 +19,7 @@ from mmlora.models.ctr import CTRModel
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
 from mmlora.scoring.candidates import Candidates, PairIndex
-from mmlora.scoring.score import SideFeatures, Staged, score_candidates
+from mmlora.scoring.score import LocalEngine, SideFeatures, Staged, score_candidates
 from mmlora.training.calibration import Calibration
 
 DOMAINS = ("east", "west")
@@ -57,8 +57,10 @@ class World:
         return side_features(candidates.users, candidates.items, domain or self.domain)
 
     def score(self, candidates: Candidates, folder: Path, **options: Any) -> Staged:
-        given: dict[str, Any] = {"top_k": 5, "block_rows": 256, "device": "cpu", "domain": self.domain}
-        given |= options
+        """Score; ``threads`` and ``memory`` (bytes) are the local engine's."""
+        given: dict[str, Any] = {"top_k": 5, "block_rows": 256, "domain": self.domain} | options
+        local = {name: given.pop(name) for name in ("threads", "memory") if name in given}
+        given["engine"] = given.get("engine") or LocalEngine(**{"device": "cpu"} | local)
         return score_candidates(
             candidates,
             model=self.model,

@@ -14,7 +14,7 @@ import pytest
 
 from mmlora.errors import DataError
 from mmlora.schema import TIMESTAMP, IdTypes, interactions_schema
-from mmlora.scoring.blocks import chunks
+from mmlora.scoring.blocks import ChunkLimits
 from mmlora.scoring.candidates import Candidates, find_candidates
 from mmlora.scoring.pair_table import read_pairs
 
@@ -163,7 +163,7 @@ def test_candidates_equal_a_plain_loop(tmp_path: Path, kind: Any) -> None:
     assert found.items.to_pylist() == sorted({r[1] for r in known})
     assert pairs(found) == expected
     assert 5 < len(users) < 30
-    for first, last in [(c.first, c.last) for c in chunks(found, 100)]:
+    for first, last in [(c.first, c.last) for c in ChunkLimits(pairs=100).cut(found)]:
         assert 0 < last - first <= max(1, 100 // len(found.items))
 
 
@@ -185,7 +185,7 @@ def test_a_pair_table_is_sorted_and_freed_of_doubles(tmp_path: Path) -> None:
     assert pairs(found) == {(1, 9), (2, 3), (2, 7)}
     assert found.pairs.item_rows.tolist() == [2, 0, 1]
     assert (found.num_pairs, found.expected_rows(1)) == (3, 2)
-    assert [(c.first, c.last, c.pairs) for c in chunks(found, 1)] == [(0, 1, 1), (1, 2, 2)]
+    assert [(c.first, c.last, c.pairs) for c in ChunkLimits(pairs=1).cut(found)] == [(0, 1, 1), (1, 2, 2)]
 
 
 def test_a_pair_table_of_several_domains_gives_the_domains_own(tmp_path: Path) -> None:

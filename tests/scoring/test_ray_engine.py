@@ -46,7 +46,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def engine(cluster: Any) -> RayEngine:
-    return RayEngine(cluster.address, chunk_pairs=120)
+    return RayEngine(cluster.address, shard_pairs=120)
 
 
 def read(folder: Path) -> pa.Table:
@@ -146,7 +146,7 @@ def test_a_shard_that_kills_every_worker_is_given_up(
     poison = Poison(encoder.contract, encoder.domains, encoder.fields)
     with pytest.raises(TransientError, match="the Ray cluster gave up"):
         replace(world, encoder=poison).score(
-            grid, tmp_path / "load", engine=replace(engine, chunk_pairs=2520)
+            grid, tmp_path / "load", engine=replace(engine, shard_pairs=2520)
         )
     assert part_files(tmp_path / "load") == []
 

@@ -15,6 +15,7 @@ import pytest
 
 from mmlora.errors import MmloraError, TransientError, UsageError
 from mmlora.pipeline.scoring import choose_engine
+from mmlora.scoring.blocks import ChunkLimits
 from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.ray_engine import join_cluster
 from mmlora.scoring.score import LocalEngine
@@ -38,16 +39,16 @@ def sent(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value, protocol=5))
 
 
-def in_shards(world: Any, candidates: Candidates, top_k: int, chunk_pairs: int) -> tuple[pa.Table, list[int]]:
+def in_shards(world: Any, candidates: Candidates, top_k: int, pairs: int) -> tuple[pa.Table, list[int]]:
     """Every shard scored by one of two workers, and what was counted."""
     users, told = world.features(candidates).users, list[int]()
-    work = work_of(world, candidates, top_k)
+    work, limits = work_of(world, candidates, top_k), ChunkLimits(pairs=pairs)
     pool = [ShardScorer.of(sent(work), listed=candidates.listed, user_schema=users.schema) for _ in range(2)]
-    shards = [sent(shard) for shard in cut(candidates, users, chunk_pairs)]
-    assert len(shards) == len(pairs_of_shards(candidates, chunk_pairs))
+    shards = [sent(shard) for shard in cut(candidates, users, limits)]
+    assert len(shards) == len(pairs_of_shards(candidates, limits))
     scored = [pool[number % 2](shard) for number, shard in enumerate(shards)]
     pieces = [piece for table in scored for piece in (table.slice(0, 3), table.slice(3))]
-    rows = put_together(work, pieces, pairs_of_shards(candidates, chunk_pairs), told.append)
+    rows = put_together(work, pieces, pairs_of_shards(candidates, limits), told.append)
     return pa.concat_tables(rows), told
 
 
@@ -58,15 +59,15 @@ def some_listed(users: int, items: int) -> Candidates:
     return Candidates(pa.array(range(users)), pa.array(range(100, 100 + items)), index, listed=True)
 
 
-@pytest.mark.parametrize("chunk_pairs", [1, 64, 500, 10**6])
+@pytest.mark.parametrize("pairs", [1, 64, 500, 10**6])
 @pytest.mark.parametrize("top_k", [0, 5])
 @pytest.mark.parametrize("listed", [False, True])
 def test_shards_give_the_rows_of_one_machine(
-    world: Any, grid: Candidates, tmp_path: Path, chunk_pairs: int, top_k: int, listed: bool
+    world: Any, grid: Candidates, tmp_path: Path, pairs: int, top_k: int, listed: bool
 ) -> None:
     candidates = some_listed(40, 63) if listed else grid
     here = world.score(candidates, tmp_path / "here", top_k=top_k)
-    rows, told = in_shards(world, candidates, top_k, chunk_pairs)
+    rows, told = in_shards(world, candidates, top_k, pairs)
     assert rows.equals(pa.concat_tables([pq.read_table(file) for file in part_files(here.folder)]))
     content = ContentHash(rows.schema)
     content.update(rows)
@@ -81,7 +82,7 @@ def test_shards_of_named_users(text_world: Any, text_grid: Candidates, tmp_path:
 
 
 def test_a_shard_carries_its_own_users_only(world: Any, grid: Candidates) -> None:
-    shards = list(cut(grid, world.features(grid).users, 630))
+    shards = list(cut(grid, world.features(grid).users, ChunkLimits(pairs=630)))
     assert [shard.num_rows for shard in shards] == [10] * 4
     assert [shard.column(SHARD)[0].as_py() for shard in shards] == [0, 1, 2, 3]
     for number, shard in enumerate(shards):
@@ -92,7 +93,7 @@ def test_a_shard_carries_its_own_users_only(world: Any, grid: Candidates) -> Non
 def test_a_shard_out_of_order_is_refused(world: Any, grid: Candidates) -> None:
     work, users = work_of(world, grid, 5), world.features(grid).users
     score = ShardScorer.of(work, listed=False, user_schema=users.schema)
-    first, second, *_ = [score(shard) for shard in cut(grid, users, 630)]
+    first, second, *_ = [score(shard) for shard in cut(grid, users, ChunkLimits(pairs=630))]
     with pytest.raises(MmloraError, match="shard 0 was scored after shard 1"):
         list(put_together(work, [first, second, first], [630] * 4, lambda _: None))
 

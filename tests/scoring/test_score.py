@@ -13,12 +13,17 @@ import pytest
 import torch
 
 from mmlora.errors import ContractError, UsageError
-from mmlora.schema import FeatureField, scores_schema
-from mmlora.scoring import blocks, pair_scorer
+from mmlora.metrics.ranking import auc
+from mmlora.models.builder import BACKBONES
+from mmlora.schema import FeatureField, IdTypes, scores_schema
+from mmlora.scoring import devices, pair_scorer
+from mmlora.scoring.blocks import ChunkLimits
 from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.pair_scorer import Sides
-from mmlora.scoring.score import SideFeatures, score_candidates
+from mmlora.scoring.score import LocalEngine, SideFeatures, score_candidates
 from mmlora.scoring.staging import part_files
+from mmlora.scoring.work import Work
+from mmlora.training.calibration import Calibration
 
 
 def read(folder: Path) -> pa.Table:
@@ -39,6 +44,18 @@ def as_list(candidates: Candidates) -> Candidates:
     user_rows, item_rows = (side.astype(np.int64) for side in wanted.nonzero())
     pairs = PairIndex.from_rows(user_rows, item_rows, len(candidates.users))
     return Candidates(candidates.users, candidates.items, pairs, listed=True)
+
+
+BFLOAT16 = devices._has_bfloat16("cpu")
+PRECISIONS = pytest.mark.parametrize(
+    "precision",
+    [
+        "float32",
+        pytest.param(
+            "bfloat16", marks=pytest.mark.skipif(not BFLOAT16, reason="the processor has no bfloat16")
+        ),
+    ],
+)
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -69,51 +86,153 @@ def test_scores_and_choice_equal_brute_force(
     assert set(table.column("score_date").to_pylist()) == {world.on}
 
 
+@PRECISIONS
 @pytest.mark.parametrize("block_rows", [256, 1024])
-def test_bits_do_not_depend_on_chunks_threads_or_other_users(
-    world: Any, grid: Candidates, tmp_path: Path, block_rows: int
+def test_bits_do_not_depend_on_memory_threads_or_other_users(
+    world: Any, grid: Candidates, tmp_path: Path, block_rows: int, precision: str
 ) -> None:
-    first = world.score(grid, tmp_path / "first", top_k=0, block_rows=block_rows, threads=1)
+    how: dict[str, Any] = {"top_k": 0, "block_rows": block_rows, "precision": precision}
+    first = world.score(grid, tmp_path / "first", threads=1, **how)
     ways: list[dict[str, Any]] = [
         {"threads": 2},
-        {"chunk_pairs": 1},
-        {"chunk_pairs": 500},
-        {"chunk_pairs": 64},
+        {"memory": 1},
+        {"memory": 60_000},
+        {"memory": 20_000, "threads": 3},
     ]
     for number, way in enumerate(ways):
-        again = world.score(grid, tmp_path / str(number), top_k=0, block_rows=block_rows, **way)
+        again = world.score(grid, tmp_path / str(number), **way, **how)
         assert again.content_hash == first.content_hash, way
 
-    some = world.score(part_of(grid, 13, 29), tmp_path / "some", top_k=0, block_rows=block_rows)
+    some = world.score(part_of(grid, 13, 29), tmp_path / "some", **how)
     users = read(first.folder).column("user_id").to_numpy()
     assert read(some.folder).equals(read(first.folder).filter((users >= 13) & (users < 29)))
-    listed = world.score(as_list(grid), tmp_path / "listed", top_k=0, block_rows=block_rows, chunk_pairs=300)
+    listed = world.score(as_list(grid), tmp_path / "listed", memory=60_000, **how)
     assert listed.content_hash == first.content_hash
 
 
-def test_bits_hold_at_the_size_of_real_blocks(world: Any, tmp_path: Path) -> None:
+@pytest.mark.skipif(not BFLOAT16, reason="the processor has no bfloat16")
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_bfloat16_keeps_the_best_in_their_order_however_the_work_is_cut(
+    world_maker: Any, grid: Candidates, tmp_path: Path, backbone: str
+) -> None:
+    world = world_maker(grid.users, grid.items, IdTypes(), backbone)
+    ways = ({"threads": 1}, {"threads": 2, "memory": 20_000})
+    hashes = [
+        world.score(grid, tmp_path / str(number), precision="bfloat16", **way).content_hash
+        for number, way in enumerate(ways)
+    ]
+    assert hashes[0] == hashes[1]
+    assert hashes[0] != world.score(grid, tmp_path / "float32").content_hash
+
+
+@PRECISIONS
+def test_bits_hold_at_the_size_of_real_blocks(world: Any, tmp_path: Path, precision: str) -> None:
     users, items = pa.array(range(60)), pa.array(range(1000))
     big = Candidates(users, items, PairIndex(np.zeros(61, np.int64), np.zeros(0, np.int64)))
     hashes = {
         world.score(
             big,
-            tmp_path / f"{threads}-{pairs}",
+            tmp_path / f"{threads}-{memory}",
             block_rows=16384,
             top_k=0,
             threads=threads,
-            chunk_pairs=pairs,
+            memory=memory,
+            precision=precision,
         ).content_hash
-        for threads, pairs in ((1, 10**6), (2, 10**6), (1, 7777), (2, 40_000))
+        for threads, memory in ((1, 10**9), (2, 10**9), (1, 10**6), (2, 5 * 10**6))
     }
     assert len(hashes) == 1
 
 
-def test_users_computed_a_few_at_a_time_keep_their_bits(
+@pytest.mark.skipif(not BFLOAT16, reason="the processor has no bfloat16")
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_bfloat16_scores_are_near_and_as_good(world_maker: Any, tmp_path: Path, backbone: str) -> None:
+    users, items = pa.array(range(120)), pa.array(range(100, 400))
+    everything = Candidates(users, items, PairIndex(np.zeros(121, np.int64), np.zeros(0, np.int64)))
+    world = world_maker(users, items, IdTypes(), backbone)
+    with torch.no_grad():  # lest cross networks of random weights explode
+        for value in world.model.parameters():
+            value.mul_(0.5)
+
+    def logits(name: str, precision: str, calibration: Calibration) -> np.ndarray:
+        here = replace(world, calibration=calibration)
+        table = read(here.score(everything, tmp_path / name, top_k=0, precision=precision).folder)
+        ordered = table.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
+        score = ordered.column("score").to_numpy().astype(np.float64)
+        return np.log(score / (1 - score))
+
+    raw = logits("raw", "float32", Calibration(1.0, 0.0, (0.0, 0.0)))
+    scale, shift = 1.5 / raw.std(), -1.5 * raw.mean() / raw.std()
+    spread = Calibration(scale, shift, (shift, shift))  # as wide as a trained model's
+    exact, near = logits("float32", "float32", spread), logits("bfloat16", "bfloat16", spread)
+    # Rows to test on, whose labels are drawn by the model's own scores.
+    label = (np.random.default_rng(0).random(len(exact)) < 1 / (1 + np.exp(-exact))).astype(np.int8)
+    before, after = auc(label, exact), auc(label, near)
+    assert before is not None and after is not None and before > 0.75
+    # Of random weights; a trained model's moves less: tests/benchmarks/test_movielens_bfloat16.py.
+    assert abs(before - after) < 3e-4
+    assert 0 < (exact - near).std() < 0.05
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_chunks_hold_what_the_memory_allows_and_every_user_once(
+    grid: Candidates, listed: bool, top_k: int
+) -> None:
+    candidates = as_list(grid) if listed else grid
+    whole = ChunkLimits(10**9, user_bytes=100, top_k=top_k)
+    assert [(chunk.first, chunk.last) for chunk in whole.cut(candidates)] == [(0, 40)]
+    least = whole.most_of_a_user(candidates)
+    sizes = []
+    for memory in (1, least, 3 * least, 8 * least):
+        limits = replace(whole, memory=memory)
+        chunks = list(limits.cut(candidates))
+        assert [chunk.first for chunk in chunks] == [0, *(chunk.last for chunk in chunks[:-1])]
+        assert chunks[-1].last == 40
+        for chunk in chunks:
+            part = part_of(candidates, chunk.first, chunk.last)
+            fits = [(found.first, found.last) for found in replace(limits, memory=memory).cut(part)]
+            assert len(fits) == 1
+        sizes.append(max(chunk.last - chunk.first for chunk in chunks))
+    assert sizes[0] == 1 and sizes == sorted(sizes) and sizes[-1] >= 8
+    # Heavier sides and longer lists take users from a chunk.
+    heavier = replace(whole, memory=8 * least, user_bytes=4 * least)
+    assert max(chunk.last - chunk.first for chunk in heavier.cut(candidates)) < sizes[-1]
+
+
+@pytest.mark.parametrize("backbone", ["wdl", "fibinet"])
+def test_a_users_side_is_weighed_before_any_is_computed(
+    world_maker: Any, grid: Candidates, backbone: str
+) -> None:
+    world = world_maker(grid.users, grid.items, IdTypes(), backbone)
+    features = world.features(grid)
+    work = Work(
+        model=world.model, encoder=world.encoder, calibration=world.calibration, items=features.items,
+        domain=features.domain, ids=world.ids, domain_id="west", on=world.on, top_k=5, block_rows=256,
+    )  # fmt: skip
+    scorer = work.scorer(features.users)
+    side = scorer._side(scorer._users, "user", 0, 40)
+    assert scorer.user_bytes == sum(tensor.nbytes for tensor in side) // 40 > 64 * 4
+    assert work.user_bytes(features.users.schema) == scorer.user_bytes
+    if BFLOAT16:
+        halved = replace(work, precision="bfloat16").user_bytes(features.users.schema)
+        assert scorer.user_bytes // 2 <= halved < scorer.user_bytes
+
+
+def test_too_little_memory_for_a_user_is_said_and_does_no_harm(
+    world: Any, grid: Candidates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = world.score(grid, tmp_path / "enough", memory=1 << 20)
+    assert not caplog.records
+    assert world.score(grid, tmp_path / "little", memory=1).content_hash == first.content_hash
+    (record,) = caplog.records
+    assert "scored a user at a time; raise [scoring] memory_mb" in record.getMessage()
+
+
+def test_sides_computed_a_few_at_a_time_keep_their_scores(
     world: Any, grid: Candidates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = world.score(grid, tmp_path / "first", top_k=0)
-    monkeypatch.setattr(blocks, "CHUNK_USERS", 7)
-    assert world.score(grid, tmp_path / "few", top_k=0).content_hash == first.content_hash
     monkeypatch.setattr(pair_scorer, "_SIDE_ROWS", 3)  # another shape, so other bits, but the same scores
     again = read(world.score(grid, tmp_path / "blocks", top_k=0, threads=2).folder)
     best = read(first.folder)
@@ -177,7 +296,7 @@ def test_text_ids_score_like_whole_numbers(text_world: Any, text_grid: Candidate
         left = np.setdiff1d(np.arange(50), grid.pairs.between(user, user + 1)[1])
         best = left[np.argsort(-everything[user, left], kind="stable")][:4]
         assert [row["item_id"] for row in mine] == items.take(pa.array(best)).to_pylist()
-    assert staged.content_hash == world.score(grid, tmp_path / "b", top_k=4, chunk_pairs=99).content_hash
+    assert staged.content_hash == world.score(grid, tmp_path / "b", top_k=4, memory=20_000).content_hash
 
 
 @pytest.mark.parametrize("users", [0, 3])
@@ -195,7 +314,7 @@ def test_nothing_to_score_is_a_load_of_no_rows(world: Any, tmp_path: Path, users
 
 def test_progress_counts_every_pair_once(world: Any, grid: Candidates, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    world.score(grid, tmp_path / "load", chunk_pairs=700, progress=lambda *now: told.append(now))
+    world.score(grid, tmp_path / "load", memory=100_000, progress=lambda *now: told.append(now))
     total = 40 * 63
     assert told[-1] == ("score", total, total)
     assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
@@ -237,9 +356,9 @@ def test_a_field_of_user_and_item_together_is_refused() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
-def test_a_gpu_that_is_not_there_is_said_so(world: Any, grid: Candidates, tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_is_said_so() -> None:
     with pytest.raises(UsageError, match="no GPU"):
-        world.score(grid, tmp_path / "load", device="cuda")
+        LocalEngine(device="cuda")
 
 
 def test_a_folder_with_rows_is_refused(world: Any, grid: Candidates, tmp_path: Path) -> None:

@@ -200,3 +200,11 @@ def test_another_program_in_the_same_database_is_left_alone(postgres_url):
             == "somebody-else"
         )
     database.close()
+
+
+def test_only_rows_that_do_not_count_yet_are_left_unsynced(tmp_path):
+    normal, full = 1, 2
+    with Warehouse.open(f"sqlite:///{tmp_path / 'warehouse.db'}", ids=IDS) as warehouse:
+        for synced, level in ((False, normal), (True, full), (False, normal)):
+            with warehouse.database.writing(synced=synced) as connection:
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == level

@@ -19,7 +19,7 @@ from mmlora.models.embedding import Embedded
 from mmlora.models.side_plans.direct import Join
 from mmlora.models.side_plans.flat import WDLSplit, flat
 from mmlora.models.side_plans.pairs import Pairs
-from mmlora.models.side_plans.parts import Layout, Role, SideTensors
+from mmlora.models.side_plans.parts import Layout, Role, SideTensors, project
 from mmlora.models.side_plans.split import Crossed, Share
 
 
@@ -53,7 +53,7 @@ class MatrixDCNSplit(WDLSplit):
         x = pairs.combine(torch.add, user[1], item[1]).mul_(x0).add_(x0)
         for weight, bias in zip(self._cross.weight[1:], self._cross.bias[1:], strict=True):
             x = x.addcmul_(x0, F.linear(x, weight, bias))
-        return Crossed(terms=F.linear(x, self._output).squeeze(1))
+        return Crossed(terms=project(x, self._output))
 
 
 class XDeepFMSplit(WDLSplit):
@@ -92,7 +92,8 @@ class XDeepFMSplit(WDLSplit):
         """The maps across the sides, and the sum."""
         maps = F.linear(_outer(pairs.users(user[0]), pairs.items(item[0])), self._across)  # [B, D, H1]
         maps += pairs.combine(torch.add, user[1], item[1])
-        return Crossed(terms=maps.mul_(pairs.combine(torch.add, user[2], item[2])).sum((1, 2)))
+        weighed = maps.mul_(pairs.combine(torch.add, user[2], item[2]))
+        return Crossed(terms=weighed.sum((1, 2), dtype=torch.float32))
 
 
 class AutoIntSplit(WDLSplit):
@@ -115,7 +116,7 @@ class AutoIntSplit(WDLSplit):
     def cross(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Crossed:
         """All interacting layers, and the output's product."""
         attended = self._layers(self._join(pairs, user[0], item[0])).flatten(1)
-        return Crossed(terms=F.linear(attended, self._output).squeeze(1))
+        return Crossed(terms=project(attended, self._output))
 
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:

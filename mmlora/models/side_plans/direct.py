@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmlora.models.ctr import CTRModel
 from mmlora.models.embedding import Embedded
@@ -17,13 +18,14 @@ class DirectPlan:
     """Embeddings are looked up, and first-order weights summed, once a side; the rest is computed a pair.
 
     Args:
-        model: the model, folded as far as its gate allows.
+        model: the model, folded as far as its gate allows; its last layer is replaced.
         layout: the inputs by side.
         domain: the domain's index; -1 when absent at training.
     """
 
     def __init__(self, model: CTRModel, layout: Layout, *, domain: int) -> None:
         self._model, self._domain = model, domain
+        model.tower.layers[-1] = _Float32(model.tower.layers[-1])
         device = model.embedding.table.device
         self._fields = Join(layout.user.fields, layout.item.fields, device)
         self._dense = Join(layout.user.dense, layout.item.dense, device)
@@ -33,10 +35,24 @@ class DirectPlan:
         return embedded.fields, embedded.dense, embedded.linear
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
-        """B pairs -> ``[B]``."""
+        """B pairs -> ``[B]`` float32."""
         fields, dense = self._fields(pairs, user[0], item[0]), self._dense(pairs, user[1], item[1])
         domain = torch.full((pairs.rows,), self._domain, dtype=torch.int64, device=fields.device)
-        return self._model.score(Embedded(fields, dense, pairs.combine(torch.add, user[2], item[2])), domain)
+        embedded = Embedded(fields, dense, pairs.combine(torch.add, user[2], item[2]))
+        return self._model.score(embedded, domain)
+
+
+class _Float32(nn.Module):
+    """A tower's last layer, in float32 whatever is cast before it: see :func:`.parts.project`."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def forward(self, x: Tensor, gate_weights: Tensor | None) -> Tensor:
+        weights = None if gate_weights is None else gate_weights.float()
+        with torch.autocast(x.device.type, enabled=False):
+            return cast(Tensor, self._layer(x.float(), weights))
 
 
 class Join:
@@ -49,9 +65,11 @@ class Join:
     """
 
     def __init__(self, user: Sequence[int], item: Sequence[int], device: torch.device) -> None:
-        places = torch.tensor([*user, *item], dtype=torch.int64, device=device)
+        places = [*user, *item]
         # As an order of gathering: the input that stands first, second, ...
-        self._order = None if bool((places.diff() == 1).all()) else places.argsort()
+        order = sorted(range(len(places)), key=places.__getitem__)
+        in_order = order == list(range(len(places)))
+        self._order = None if in_order else torch.tensor(order, dtype=torch.int64, device=device)
 
     def __call__(self, pairs: Pairs, user: Tensor, item: Tensor) -> Tensor:
         """Join the rows of B pairs."""

@@ -61,7 +61,7 @@ class DeepFMSplit(WDLSplit):
 
     def cross(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Crossed:
         """The inner product of both sums."""
-        return Crossed(terms=pairs.combine(torch.mul, user[0], item[0]).sum(1))
+        return Crossed(terms=pairs.combine(torch.mul, user[0], item[0]).sum(1, dtype=torch.float32))
 
 
 class NFMSplit(WDLSplit):
@@ -116,7 +116,7 @@ class DCNSplit(WDLSplit):
 
     def cross(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Crossed:
         """The recursion, and the output's product."""
-        *layers, output = pairs.combine(torch.add, user[0], item[0]).unbind(1)
+        *layers, output = pairs.combine(torch.add, user[0], item[0]).float().unbind(1)
         scale = torch.ones_like(output)
         for product, offset in zip(layers, self._offsets[:-1], strict=True):
             scale = scale + scale * product + offset

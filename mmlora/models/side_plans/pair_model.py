@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mmlora.batch import Batch
@@ -23,12 +24,15 @@ from mmlora.models.side_plans.pairs import Pairs
 from mmlora.models.side_plans.parts import Layout, Part, Role, SidePlan, SideTensors
 from mmlora.models.side_plans.products import PNNSplit
 from mmlora.models.side_plans.split import Split, SplitPlan
+from mmlora.names import Precision
 
 
 class PairModel:
     """A folded model and its side plan: each side's tensors once, then logits of any pairs of rows of them.
 
-    Logits are the model's own within 1e-5. The model must not change while this is used: memory is shared.
+    Logits are the model's own within 1e-5 in float32. In ``bfloat16`` a pair's products but the last, and
+    what the sides give to them, are bfloat16's; sides, terms and logits are float32's. The model must not
+    change while this is used: memory is shared.
 
     Args:
         model: any model; it stays as it is.
@@ -36,32 +40,45 @@ class PairModel:
         user: the inputs that the user decides, and those of the domain.
         item: the inputs that the item decides; with the user's, all of the model's.
         device: where to compute.
+        precision: of what is computed a pair.
     """
 
-    def __init__(self, model: CTRModel, *, domain: int, user: Part, item: Part, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: CTRModel,
+        *,
+        domain: int,
+        user: Part,
+        item: Part,
+        device: str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
         folded = fold(model, domain).to(device)
         layout = Layout(user, item, folded.embedding.embedding_dim)
         self._embeddings = {
             role: folded.embedding.part(layout.part(role).fields, layout.part(role).dense)
             for role in ("user", "item")
         }
-        self._plan = _plan(folded, layout, domain)
+        self._device, self._casts = device, precision == "bfloat16"
+        self._plan = _plan(folded, layout, domain, torch.bfloat16 if self._casts else torch.float32)
 
     def side(self, batch: Batch, role: Role) -> SideTensors:
         """A side's own inputs, n rows -> its tensors, each ``[n, ...]``."""
         return self._plan.side(self._embeddings[role](batch), role)
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
-        """B pairs of rows of the sides' tensors -> logits ``[B]``."""
-        return self._plan.logits(pairs, user, item)
+        """B pairs of rows of the sides' tensors -> logits ``[B]`` float32."""
+        # Weights are frozen, so none is kept between products: threads share nothing.
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._casts, cache_enabled=False):
+            return self._plan.logits(pairs, user, item)
 
 
-def _plan(model: CTRModel, layout: Layout, domain: int) -> SidePlan:
+def _plan(model: CTRModel, layout: Layout, domain: int, dtype: torch.dtype) -> SidePlan:
     split = _split(model.backbone, layout)
     # A gate that sees the sample weighs the experts of every layer by the whole of a layer's input.
     if split is None or model.gate is not None:
         return DirectPlan(model, layout, domain=domain)
-    return SplitPlan(split, model.tower)
+    return SplitPlan(split, model.tower, dtype=dtype)
 
 
 def _split(backbone: nn.Module, layout: Layout) -> Split | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmlora.models.embedding import Embedded
@@ -65,4 +67,13 @@ class SidePlan(Protocol):
         """A side's embedded inputs, ``[n, its fields, D]`` -> whatever :meth:`logits` needs of them."""
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
-        """B pairs -> ``[B]``."""
+        """B pairs -> ``[B]`` float32."""
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The last product of all, in float32 whatever is cast: a logit of bfloat16 has a hundred values.
+
+    ``[B, k]``, ``[1, k]``, ``[1]`` -> ``[B]``.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x.float(), weight, bias).squeeze(1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmlora.models.embedding import Embedded
 from mmlora.models.lora import MoELoRALinear
 from mmlora.models.side_plans.pairs import Pairs
-from mmlora.models.side_plans.parts import Role, SideTensors
+from mmlora.models.side_plans.parts import Role, SideTensors, project
 from mmlora.models.tower import Tower
 
 
@@ -40,7 +40,7 @@ class Crossed:
     """What is left to a pair.
 
     Attributes:
-        terms: added to the interaction terms, ``[B]``.
+        terms: added to the interaction terms, ``[B]`` float32.
         inputs: values of the tower's input that no side decides, ``[B, k]``, of :attr:`Split.cross_columns`.
     """
 
@@ -75,33 +75,35 @@ class SplitPlan:
     Args:
         split: the backbone's.
         tower: a tower without experts.
+        dtype: of what the sides give to a pair, but for the terms.
     """
 
-    def __init__(self, split: Split, tower: Tower) -> None:
-        self._split = split
-        first, *self._above = (cast(MoELoRALinear, layer) for layer in tower.layers)
+    def __init__(self, split: Split, tower: Tower, *, dtype: torch.dtype = torch.float32) -> None:
+        self._split, self._dtype = split, dtype
+        first, *self._above, self._last = (cast(MoELoRALinear, layer) for layer in tower.layers)
         self._weights = {role: _columns(first, split.columns(role)) for role in _ROLES}
-        self._cross_weight = _columns(first, split.cross_columns).t()
+        self._cross_weight = _columns(first, split.cross_columns).t().to(dtype)
         self._bias = first.bias
 
     def side(self, embedded: Embedded, role: Role) -> SideTensors:
         """-> terms ``[n]``, share of the first layer ``[n, H1]``, and what the cross terms need."""
         share = self._split.share(embedded, role)
         bias = self._bias if role == "user" else None
-        return share.terms, nn.functional.linear(share.inputs, self._weights[role], bias), *share.cross
+        hidden = nn.functional.linear(share.inputs, self._weights[role], bias)
+        return share.terms, *(tensor.to(self._dtype) for tensor in (hidden, *share.cross))
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
-        """B pairs -> ``[B]``."""
+        """B pairs -> ``[B]`` float32."""
         terms = pairs.combine(torch.add, user[0], item[0])
         hidden = pairs.combine(torch.add, user[1], item[1])
         crossed = self._split.cross(pairs, user[2:], item[2:])
         if crossed.terms is not None:
             terms += crossed.terms
         if crossed.inputs is not None:
-            hidden.addmm_(crossed.inputs, self._cross_weight)
+            hidden.addmm_(crossed.inputs.to(self._dtype), self._cross_weight)
         for layer in self._above:
             hidden = layer(hidden.relu_(), None)
-        return terms.add_(hidden.squeeze(1))
+        return terms.add_(project(hidden.relu_(), self._last.weight, self._last.bias))
 
 
 _ROLES: tuple[Role, ...] = ("user", "item")

@@ -1,0 +1,128 @@
+"""``mmlora score``: staged loads become what readers see; a night's domains, scored and published."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
+from typing import Any
+
+from mmlora.errors import MmloraError, UsageError
+from mmlora.pipeline.scoring import left_out, score, scoring_domains
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+
+PUBLISHERS = 4
+"""Loads written to PostgreSQL side by side; each takes two connections."""
+
+logger = logging.getLogger(__name__)
+
+
+def publish(load_id: str) -> str:
+    """Publish a staged load: write its rows, then move the pointer; a published one is left as it is.
+
+    Its staged files go once readers follow it, or a later load.
+    """
+    workspace = open_workspace()
+    folder = workspace.staging_folder(load_id)
+    with workspace.open_warehouse() as warehouse:
+        load = warehouse.publish(warehouse.load(load_id), sorted(folder.glob("part-*.parquet")))
+        earlier = warehouse.loads(
+            domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
+        )
+    for name in (load_id, *(other.load_id for other in earlier)):
+        shutil.rmtree(workspace.staging_folder(name), ignore_errors=True)
+    return load_id
+
+
+def score_and_publish(
+    on: date, *, domain: str | None = None, progress: Progress = silent, **options: Any
+) -> dict[str, Any]:
+    """Score and publish a date's domains, each by itself: one that fails doesn't stop the others.
+
+    PostgreSQL is written while the next domains are scored. Interrupted, publications under way are finished.
+
+    Args:
+        on: the score date.
+        domain: this domain only.
+        progress: told the pairs done.
+        options: see :func:`score`.
+
+    Returns:
+        ``loads`` (one row a domain), ``skipped``, ``pairs`` published and ``seconds`` in all.
+    """
+    workspace = open_workspace()
+    begun = time.monotonic()
+    domains = [str(workspace.domain(domain))] if domain else scoring_domains(on)
+    rows = _loads(workspace, on, domains, progress, options)
+    others = {} if domain else left_out(workspace, on)
+    skipped = [{"domain_id": str(name), "reason": reason} for name, reason in others.items()]
+    return {
+        "loads": rows,
+        "skipped": skipped,
+        "pairs": sum(row["pairs"] or 0 for row in rows if row["state"] == "published"),
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def _loads(
+    workspace: Workspace, on: date, domains: Sequence[str], progress: Progress, options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Score the domains in turn and publish each once it is scored; the rows are in the domains' order."""
+    from mmlora.warehouse.database import parse_url, sqlite_file
+
+    one_writer = sqlite_file(parse_url(workspace.warehouse_url)) is not None
+    if one_writer or len(domains) == 1:
+        return [
+            _one(workspace, on, domain, time.monotonic(), _scored(on, domain, progress, options))
+            for domain in domains
+        ]
+    rows: list[Future[dict[str, Any]]] = []
+    with ThreadPoolExecutor(PUBLISHERS, "publish") as publishers:
+        try:
+            for domain in domains:
+                begun, scored = time.monotonic(), _scored(on, domain, progress, options)
+                rows.append(publishers.submit(_one, workspace, on, domain, begun, scored))
+                for row in rows:
+                    if row.done():
+                        row.result()  # a misuse stops the night
+            return [row.result() for row in rows]
+        except KeyboardInterrupt:
+            publishers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _scored(on: date, domain: str, progress: Progress, options: dict[str, Any]) -> Future[str]:
+    """Score one domain: the load's name, or what went wrong unless it is a misuse."""
+    load_id: Future[str] = Future()
+    try:
+        load_id.set_result(score(on, domain, progress=progress, **options))
+    except UsageError:
+        raise
+    except Exception as error:
+        load_id.set_exception(error)
+    return load_id
+
+
+def _one(workspace: Workspace, on: date, domain: str, begun: float, scored: Future[str]) -> dict[str, Any]:
+    """Publish one domain's load; a failure, of its scoring as well, becomes a row that says why."""
+    empty = dict.fromkeys(("users", "items", "pairs", "rows", "model_version"))
+    row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat(), "state": "failed", **empty}
+    row["exit_code"] = 0
+    try:
+        load_id = publish(scored.result())
+    except UsageError:
+        raise
+    except Exception as error:
+        logger.debug("domain %s, %s failed", domain, on, exc_info=True)
+        known = isinstance(error, MmloraError)
+        reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        code = error.exit_code if isinstance(error, MmloraError) else 1
+        return {**row, "exit_code": code, "reason": reason, "seconds": time.monotonic() - begun}
+    with workspace.open_warehouse() as warehouse:
+        load = warehouse.load(load_id)
+    sizes = {name: (load.checks or {}).get(name) for name in ("users", "items", "pairs")}
+    done = {"load_id": load_id, "state": load.state, "rows": load.rows, "model_version": load.model_version}
+    return {**row, **sizes, **done, "reason": load.reason, "seconds": time.monotonic() - begun}

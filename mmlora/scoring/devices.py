@@ -1,0 +1,47 @@
+"""Where scores are computed, and whether it computes the precision that is asked for."""
+
+from __future__ import annotations
+
+import torch
+
+from mmlora.errors import UsageError
+from mmlora.names import Device, Precision
+
+# Of ``torch.cpu.get_capabilities()``, on x86-64 and ARM: what multiplies bfloat16 without widening it first.
+_CPU_BFLOAT16 = ("avx512_bf16", "avx10_2", "amx_bf16", "bf16", "sve_bf16")
+
+
+def torch_device(device: Device) -> str:
+    """Return the device that is meant here: ``auto`` takes a GPU when there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise UsageError("device cuda: torch finds no GPU; use auto or cpu")
+    return "cpu"
+
+
+def require_precision(precision: Precision, device: str) -> None:
+    """Make sure that a device computes a precision by itself, for an emulated one is slower than float32.
+
+    Raises:
+        UsageError: it doesn't.
+    """
+    if precision == "bfloat16" and not _has_bfloat16(device):
+        what = "GPU" if device == "cuda" else "processor"
+        raise UsageError(
+            f"precision bfloat16: this machine's {what} doesn't compute it natively; use float32 "
+            "([scoring] precision)"
+        )
+
+
+def _has_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in _CPU_BFLOAT16)
