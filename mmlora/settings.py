@@ -156,10 +156,21 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']} (got {fault['input']!r})"
-            for fault in error.errors()
-        )
+        faults = "; ".join(faults_of(error, depth=2))
         raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
     except ValueError as error:  # a mmlora.toml that isn't TOML
         raise UsageError(f"mmlora.toml: {error}") from None
+
+
+def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
+    """Return what is wrong with each setting; of one that may be of several kinds, what each of them asks.
+
+    Args:
+        error: of settings.
+        depth: parts of a setting's name; what follows them is pydantic's own.
+    """
+    said: dict[tuple[str, str], list[str]] = {}
+    for fault in error.errors():
+        name = ".".join(map(str, fault["loc"][:depth]))
+        said.setdefault((name, repr(fault["input"])), []).append(fault["msg"])
+    return [f"{name}: {'; or: '.join(why)} (got {what})" for (name, what), why in said.items()]

@@ -35,7 +35,7 @@ from mmlora.experiments.grid import SETTINGS, check_names, read_cells, read_tabl
 from mmlora.experiments.source import Source, read_source
 from mmlora.experiments.space import Tuning, read_tuning
 from mmlora.schema import fingerprint
-from mmlora.settings import TrainingSettings, load_settings
+from mmlora.settings import TrainingSettings, faults_of, load_settings
 from mmlora.training import TRAINING_REVISION
 
 _KEYS = ("title", "description", "data", "grid", "grids", "settings", "tune")
@@ -143,7 +143,7 @@ def _faulty_settings(
             shape = {name: getattr(chosen, name) for name in shapes}
             ModelSpec(fields=(FieldShape("user_id", "categorical", 3),), num_domains=1, **shape)
         except ValidationError as error:
-            faults += _settings_faults(error)
+            faults += [f"settings: {fault}" for fault in faults_of(error)]
         except UsageError as error:
             faults.append(str(error))
         if cell.split == "random" and cell.features == "all":
@@ -152,14 +152,6 @@ def _faulty_settings(
                 "use the split time or user, or the features ids or profiles"
             )
     return faults
-
-
-def _settings_faults(error: ValidationError) -> list[str]:
-    """Return what is wrong with each setting; of one that may be of several kinds, what each of them asks."""
-    said: dict[str, list[str]] = {}
-    for fault in error.errors():
-        said.setdefault(f"{fault['loc'][0]} {fault['input']!r}", []).append(fault["msg"])
-    return [f"settings: {what}: {'; or: '.join(why)}" for what, why in said.items()]
 
 
 def _training_settings(cell: Cell, fixed: Mapping[str, Any], source: Source) -> TrainingSettings:

@@ -14,7 +14,7 @@ from mmlora.pipeline.contract import feature_group
 from mmlora.pipeline.exchange import champion_bundle, refuse_without_experts
 from mmlora.pipeline.validation import verdicts_as_of
 from mmlora.pipeline.workspace import Workspace
-from mmlora.settings import TrainingSettings
+from mmlora.settings import TrainingSettings, faults_of
 
 if TYPE_CHECKING:
     from mmlora.registry.bundle import Bundle
@@ -36,11 +36,7 @@ def choose(settings: TrainingSettings, choices: Mapping[str, Any]) -> TrainingSe
     try:
         chosen = TrainingSettings(**{**settings.model_dump(), **given})
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (got {fault['input']!r})"
-            for fault in error.errors()
-        )
-        raise UsageError(f"training: {faults}") from None
+        raise UsageError(f"training: {'; '.join(faults_of(error))}") from None
     if (chosen.split == "file") != (chosen.split_file is not None):
         raise UsageError("training: the split `file` and a split_file go together; give both or neither")
     if chosen.split == "random" and chosen.features == "all":

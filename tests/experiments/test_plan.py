@@ -155,7 +155,7 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
         (MADE, "there is no [grid]"),
         (
             MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\nprecision = "float16"\n',
-            "settings: precision 'float16': Input should be 'float32' or 'bfloat16'",
+            "settings: precision: Input should be 'float32' or 'bfloat16' (got 'float16')",
         ),
         (MADE + '[grid]\nbackbone = "wdl"\n', "arm is missing"),
         (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\ndropout = 2\n', "dropout"),
@@ -167,7 +167,7 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
         ("[data", "is not TOML"),
         (
             MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[settings]\nrank = 2.5\n',
-            "settings: rank 2.5: Input should be a valid integer, got a number with a fractional part; or: ",
+            "settings: rank: Input should be a valid integer, got a number with a fractional part; or: ",
         ),
         (MADE + '[grid]\nbackbone = "wdl"\narm = "mlora"\n[grid.settings]\nrank = []\n', "rank is empty"),
         (MADE + "diversity = []\n" + GRID, "[data.made] diversity is empty: give one value or more"),
