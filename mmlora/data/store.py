@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 _DAY_MICROSECONDS = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
+_DOMAINS = "domains.json"
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,14 @@ class OfflineStore:
 
     def domains(self) -> list[Id]:
         """Return the domains that interactions were ever seen in, in order."""
-        if not self.days():
+        settle(self.root)
+        path = self.root / _DOMAINS
+        if path.exists():
+            found: list[Id] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        if not self._days():
             return []
-        with connect() as con:
+        with connect() as con:  # a store of before the file
             query = (
                 f"SELECT DISTINCT {DOMAIN_ID} FROM read_parquet($glob, hive_partitioning = false) ORDER BY 1"
             )
@@ -193,6 +199,7 @@ class OfflineStore:
         ignored = [name for name in table.column_names if name not in (*REQUIRED, KNOWN_AT)]
         table = table.drop_columns(ignored)
         came, stored = day_numbers(table), self._days()
+        self._add_domains(commit, table)
         files = self._files(came)
         new = new_interactions(
             table,
@@ -226,6 +233,13 @@ class OfflineStore:
             profiles=written,
             ignored_columns=tuple(ignored),
         )
+
+    def _add_domains(self, commit: Commit, table: pa.Table) -> None:
+        """Keep the list of domains: a scan for it opens every day's file."""
+        before = self.domains()
+        after = sorted({*before, *pc.unique(table.column(DOMAIN_ID)).to_pylist()})
+        if after != before or not (self.root / _DOMAINS).exists():
+            commit.add_bytes(_DOMAINS, (json.dumps(after, indent=2) + "\n").encode())
 
     def _files(self, days: np.ndarray) -> list[Path]:
         """Return the stored files of some days."""

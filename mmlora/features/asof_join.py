@@ -119,7 +119,8 @@ class AsofJoin:
         Args:
             connection: the database to work in.
             rows: entity rows joined at once.
-            budget: bytes within which the chunks and the views' features must keep; makes ``rows`` smaller.
+            budget: bytes within which the chunks and the views' features must keep, half of what the job was
+                given; makes ``rows`` smaller.
 
         Raises:
             UsageError: the views' features alone take more than the budget.
@@ -148,7 +149,7 @@ class AsofJoin:
         snapshot = earliest is not None and earliest == latest
         found = []
         for number, (view, scan) in enumerate(zip(self._views, self._scans, strict=True)):
-            query = read_sql(view, scan, number, known=self._known)
+            query = read_sql(view, scan, number, snapshot=snapshot, known=self._known)
             connection.execute(query, {name: value for name, value in asked.items() if f"${name}" in query})
             connection.execute(ready_sql(view, number, snapshot=snapshot, known=self._known))
             found.append(_features(connection, view, number))
@@ -188,7 +189,7 @@ class AsofJoin:
         if held * 2 > budget:
             raise UsageError(
                 f"the views' features take {held >> 20} MiB, which leaves too little of a memory budget of "
-                f"{budget >> 20} MiB: give at least {(held * 2 >> 20) + 1} MiB, or ask for fewer features"
+                f"{budget * 2 >> 20} MiB: give at least {(held * 4 >> 20) + 1} MiB, or ask for fewer features"
             )
         own = self.entities.nbytes / max(1, len(self.entities))
         return max(1000, int((budget - held) / (own + _JOIN_BYTES + sum(of.row_bytes for of in features))))

@@ -54,11 +54,18 @@ class ViewColumns:
     ttl: timedelta | None
 
 
-def read_sql(view: ViewColumns, scan: str, number: int, *, known: Known) -> str:
+def read_sql(view: ViewColumns, scan: str, number: int, *, snapshot: bool, known: Known) -> str:
     """Return the statement that reads what a retrieval can need of a view, as table ``source<number>``.
 
     It has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``. Keys that nobody asks
     for are left out. Parameters: ``$earliest`` and ``$latest`` time asked for, ``$known_as_of``.
+
+    Args:
+        view: the view.
+        scan: what reads its files.
+        number: the view's number.
+        snapshot: all entity rows have one time, so only the row of an entity that will be read is kept.
+        known: what a row may know.
     """
     columns = [f"source.{quote(source)} AS k{i}" for i, (_, source) in enumerate(view.keys)]
     columns += [f"source.{quote(source)} AS f{i}" for i, (_, source) in enumerate(view.features)]
@@ -74,10 +81,13 @@ def read_sql(view: ViewColumns, scan: str, number: int, *, known: Known) -> str:
         keys = ", ".join(quote(column) for column, _ in view.keys)
         same = [f"source.{quote(source)} = asked.{quote(column)}" for column, source in view.keys]
         asked = f"SEMI JOIN (SELECT DISTINCT {keys} FROM asked) AS asked ON {' AND '.join(same)}"
-    return (
-        f"CREATE TEMP TABLE source{number} AS SELECT {', '.join(columns)} FROM {scan} AS source {asked} "
-        f"WHERE {' AND '.join(wanted)}"
-    )
+    query = f"SELECT {', '.join(columns)} FROM {scan} AS source {asked} WHERE {' AND '.join(wanted)}"
+    if snapshot:  # the one row of an entity that will be read: no other is worth a place in the table
+        entity = ", ".join(f"k{i}" for i in range(len(view.keys)))
+        latest = "arg_max(source, (event, coalesce(created, '-infinity'::TIMESTAMPTZ)))"
+        grouped = f" GROUP BY {entity}" if entity else " HAVING count(*) > 0"
+        query = f"SELECT unnest(latest) FROM (SELECT {latest} AS latest FROM ({query}) AS source{grouped})"
+    return f"CREATE TEMP TABLE source{number} AS {query}"
 
 
 def ready_sql(view: ViewColumns, number: int, *, snapshot: bool, known: Known) -> str:
@@ -88,15 +98,14 @@ def ready_sql(view: ViewColumns, number: int, *, snapshot: bool, known: Known) -
     Args:
         view: the view.
         number: the view's number.
-        snapshot: all entity rows have one time; one row an entity is kept.
+        snapshot: all entity rows have one time; the source has one row an entity.
         known: what a row may know.
     """
     keys = [f"k{i}" for i in range(len(view.keys))]
     names = ", ".join([*keys, "rowid AS place"])
     source = f"FROM source{number}"
     if snapshot:
-        kept = f"QUALIFY row_number() OVER ({_by(keys)} ORDER BY event DESC, created DESC NULLS LAST) = 1"
-        query = f"SELECT {names}, event AS available {source} {kept}"
+        query = f"SELECT {names}, event AS available {source}"
     elif known != "row" or not view.created:
         kept = f"QUALIFY row_number() OVER ({_by([*keys, 'event'])} ORDER BY created DESC NULLS LAST) = 1"
         query = f"SELECT {names}, event AS available {source} {kept}"

@@ -74,6 +74,7 @@ def state(where):
     """The store as its methods give it."""
     store = OfflineStore(where)
     data = {"days": [str(day) for day in store.days()], "fingerprint": store.fingerprint()}
+    data["domains"] = store.domains()
     return {**data, "interactions": rows(where, "interactions"), "users": rows(where, "profiles/user")}
 
 
@@ -90,7 +91,7 @@ def after_the_kill(where, tables, when):
     found = state(where)
     write(where, tables, when)
     left = {path.name for path in where.iterdir()} - {".lock"}
-    assert left == {"ids.json", "interactions", "profiles"}, left
+    assert left == {"domains.json", "ids.json", "interactions", "profiles"}, left
     return [found, state(where)]
 
 

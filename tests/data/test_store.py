@@ -123,6 +123,18 @@ def test_id_types_are_chosen_once(
     assert store.domains() == [7]
 
 
+def test_domains_add_up_over_imports(store: OfflineStore, interactions: Make) -> None:
+    store.write(interactions((1, "a", "x", "2024-01-02", 0)), {}, imported_at=NOW)
+    store.write(
+        interactions((1, "a", "w", "2024-01-01", 0), (2, "a", "x", "2024-01-03", 0)), {}, imported_at=NOW
+    )
+    assert store.domains() == ["w", "x"]
+    (store.root / "domains.json").unlink()  # a store of before the file
+    assert store.domains() == ["w", "x"]
+    store.write(interactions((1, "b", "x", "2024-01-03", 0)), {}, imported_at=NOW)
+    assert (store.root / "domains.json").exists()
+
+
 def test_a_fault_leaves_no_trace(store: OfflineStore, interactions: Make) -> None:
     bad = interactions((1, "a", "x", "2024-01-01", 0), (1, "a", "x", "2024-01-01", 1))
     with pytest.raises(DataError):
