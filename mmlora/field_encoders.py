@@ -7,6 +7,7 @@ the model needs to know of it) and a ``spec`` (what it stores beside its vocabul
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ DEFAULT_BAG_LENGTH = 16
 MAX_DEVIATIONS = 20.0
 # Its square still adds up in float64, and it fits in float32.
 LARGEST = 1e30
+# Whole numbers are looked up in a table, which costs a tenth of hashing them, unless it is mostly holes.
+_TABLE_SIZE = 16
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return one array of int64, float64, string, a list of those, or null; NaN becomes null."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = _whole(column)
     kind = array.type
     if pa.types.is_dictionary(kind):
         return plain(array.dictionary_decode())
@@ -41,23 +44,51 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array if _is_list(kind) else pc.cast(array, pa.string())
 
 
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _elements(name: str, column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Return a list column's elements, nulls included, and the row that each stands in."""
+    """Return a list column's elements, nulls included, and how many each row has, ``[N]``."""
     array = plain(column)
     if pa.types.is_null(array.type):
-        return pa.nulls(0), np.zeros(0, np.int64)
+        return pa.nulls(0), np.zeros(len(array), np.int64)
     if not _is_list(array.type):
         raise ContractError(
             f"field {name!r} holds {array.type} but is encoded from lists",
             expected="list",
             found=str(array.type),
         )
-    parents = pc.list_parent_indices(array).to_numpy(zero_copy_only=False).astype(np.int64)
-    return plain(pc.list_flatten(array)), parents
+    counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+    return pc.list_flatten(array), counts.astype(np.int64)
+
+
+def _less(counts: NDArray[np.int64], dropped: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return how many elements each row has without the dropped ones."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    return counts - np.bincount(row[dropped], minlength=len(counts))
+
+
+def _has_fewer_values(array: pa.Array) -> bool:
+    """Whether a dictionary's values, each once, are fewer look-ups than the rows.
+
+    Not those of floats: a cast may fail on one that no row holds.
+    """
+    return (
+        pa.types.is_dictionary(array.type)
+        and len(array.dictionary) <= len(array)
+        and not pa.types.is_floating(array.type.value_type)
+    )
+
+
+def _numbers(array: pa.Array) -> NDArray[np.uint64]:
+    """Return an int64 array's values, anything where it is null, wrapped round as unsigned."""
+    values: NDArray[np.int64] = pc.fill_null(array, 0).to_numpy()
+    return values.view(np.uint64)
 
 
 @dataclass(frozen=True)
@@ -81,13 +112,47 @@ class Vocabulary:
         Raises:
             ContractError: the column's type isn't the one that was fitted.
         """
-        array = plain(column)
-        known = np.asarray(array.is_valid())
+        array = _whole(column)
+        if _has_fewer_values(array) and not pa.types.is_floating(self.values.type):
+            of_value = np.append(self.encode(name, array.dictionary), np.int32(MISSING))
+            places = pc.fill_null(pc.cast(array.indices, pa.int64()), len(of_value) - 1)
+            return np.asarray(of_value.take(places.to_numpy()))
+        array = plain(array)
         if len(self.values) == 0 or pa.types.is_null(array.type):
-            return np.where(known, OUT_OF_VOCABULARY, MISSING).astype(np.int32)
-        found = pc.index_in(self._conform(name, array), value_set=self.values)
-        index = pc.fill_null(pc.add(found, pa.scalar(FIRST_KNOWN, pa.int32())), OUT_OF_VOCABULARY)
-        return np.where(known, index.to_numpy(zero_copy_only=False), MISSING).astype(np.int32, copy=False)
+            index = np.full(len(array), OUT_OF_VOCABULARY, np.int32)
+        else:
+            index = self._look_up(self._conform(name, array))
+        if array.null_count:
+            index[np.asarray(array.is_null())] = MISSING
+        return index
+
+    def _look_up(self, array: pa.Array) -> NDArray[np.int32]:
+        """Return the index of each value; anything where it is null."""
+        if self._by_number is None:
+            found = pc.fill_null(pc.index_in(array, value_set=self.values), OUT_OF_VOCABULARY - FIRST_KNOWN)
+            return np.asarray(found) + np.int32(FIRST_KNOWN)
+        lowest, table = self._by_number
+        # Unsigned, a number below the lowest wraps round to far above the highest.
+        offset = _numbers(array) - lowest
+        np.minimum(offset, np.uint64(len(table) - 1), out=offset)
+        return np.asarray(table.take(offset.view(np.int64)))
+
+    @cached_property
+    def _by_number(self) -> tuple[np.uint64, NDArray[np.int32]] | None:
+        """The lowest value, and the index of each number from there to one past the highest.
+
+        None where the values aren't whole numbers, or lie too far apart.
+        """
+        if self.values.type != pa.int64():
+            return None
+        values = _numbers(self.values)
+        lowest = values.view(np.int64).min().view(np.uint64)
+        offset = values - lowest
+        if (reach := int(offset.max())) > _TABLE_SIZE * max(len(values), 1024):
+            return None
+        table = np.full(reach + 2, OUT_OF_VOCABULARY, np.int32)
+        table[offset.view(np.int64)] = np.arange(len(offset)) + FIRST_KNOWN
+        return lowest, table
 
     def _conform(self, name: str, array: pa.Array) -> pa.Array:
         """Cast numbers to the fitted type: a column of whole numbers with nulls often arrives as floats."""
@@ -125,14 +190,15 @@ class Bag:
 
     def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return ``[N, L]`` indices; null elements are dropped."""
-        elements, parents = _elements(name, column)
+        elements, counts = _elements(name, column)
         index = self.vocabulary.encode(name, elements)
-        parents, index = parents[index != MISSING], index[index != MISSING]
-        counts = np.bincount(parents, minlength=len(column))
-        place = np.arange(len(parents)) - (np.cumsum(counts) - counts)[parents]
+        if (missing := index == MISSING).any():
+            counts, index = _less(counts, missing), index[~missing]
+        if counts.max(initial=0) > self.length:
+            place = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+            index = index[place < self.length]
         out = np.zeros((len(column), self.length), np.int32)
-        kept = place < self.length
-        out[parents[kept], place[kept]] = index[kept]
+        out[np.arange(self.length) < counts[:, None]] = index
         return out
 
 
@@ -156,22 +222,35 @@ class Standard:
     @staticmethod
     def numbers(name: str, column: pa.Array | pa.ChunkedArray, *, log1p: bool) -> NDArray[np.float64]:
         """Return ``[N]`` values, NaN where missing or infinite."""
-        array = plain(column)
-        if pa.types.is_string(array.type) or _is_list(array.type):
-            raise ContractError(
-                f"field {name!r} holds {array.type} but is encoded as a number",
-                expected="a number",
-                found=str(array.type),
-            )
-        values: NDArray[np.float64] = np.array(pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False))
-        values[~np.isfinite(values)] = np.nan
+        array = _whole(column)
+        values: NDArray[np.float64]
+        if array.type in (pa.float32(), pa.float64()):
+            values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        else:
+            array = plain(array)
+            if pa.types.is_string(array.type) or _is_list(array.type):
+                raise ContractError(
+                    f"field {name!r} holds {array.type} but is encoded as a number",
+                    expected="a number",
+                    found=str(array.type),
+                )
+            values = np.array(pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False))
+        wild = ~np.isfinite(values)
+        if wild.any():
+            values[wild] = np.nan
         np.clip(values, -LARGEST, LARGEST, out=values)
-        return np.log1p(np.maximum(values, 0.0)) if log1p else values
+        if log1p:
+            np.log1p(np.maximum(values, 0.0, out=values), out=values)
+        return values
 
     def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
         """Return ``[N]`` deviations from the mean in standard deviations."""
-        values = (self.numbers(name, column, log1p=self.log1p) - self.mean) / self.std
-        return np.clip(np.nan_to_num(values, nan=0.0), -MAX_DEVIATIONS, MAX_DEVIATIONS).astype(np.float32)
+        values = self.numbers(name, column, log1p=self.log1p)
+        values -= self.mean
+        values /= self.std
+        encoded = np.clip(values, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=values).astype(np.float32)
+        encoded[np.isnan(encoded)] = 0.0
+        return encoded
 
 
 @dataclass(frozen=True)
@@ -195,19 +274,21 @@ class Vector:
         Raises:
             DataError: a list has another width.
         """
-        elements, parents = _elements(name, column)
-        out = np.zeros((len(column), self.size), np.float32)
+        elements, counts = _elements(name, column)
         if not self.width:
-            return out
-        counts = np.bincount(parents, minlength=len(column))
+            return np.zeros((len(column), 1), np.float32)
         wrong = np.flatnonzero((counts != 0) & (counts != self.width))
         if len(wrong):
             rows = tuple(f"row {row}: {counts[row]} values" for row in wrong[:3].tolist())
             raise DataError(
                 "vectors", [Fault(f"a vector must hold {self.width} values", name, len(wrong), rows)]
             )
-        values = Standard.numbers(name, elements, log1p=False)
-        out[counts != 0] = np.nan_to_num(values).astype(np.float32).reshape(-1, self.width)
+        values = Standard.numbers(name, elements, log1p=False).astype(np.float32)
+        values[np.isnan(values)] = 0.0
+        if len(values) == len(column) * self.width:
+            return values.reshape(-1, self.width)
+        out = np.zeros((len(column), self.width), np.float32)
+        out[counts != 0] = values.reshape(-1, self.width)
         return out
 
 
@@ -225,9 +306,10 @@ class VocabularyFit:
     def add(self, column: pa.ChunkedArray) -> None:
         """Take in another table's column."""
         if self.field.kind == "bag":
-            array, parents = _elements(self.field.name, column)
-            valid = np.asarray(array.is_valid())
-            self.longest = max(self.longest, int(np.bincount(parents[valid], minlength=1).max()))
+            elements, counts = _elements(self.field.name, column)
+            array = plain(elements)
+            valid = _less(counts, np.asarray(array.is_null()))
+            self.longest = max(self.longest, int(valid.max(initial=0)))
         else:
             array = plain(column)
         if pa.types.is_null(array.type):
@@ -298,10 +380,8 @@ class VectorFit:
     def add(self, column: pa.ChunkedArray) -> None:
         """Take in another table's column."""
         if not self.width:
-            _, parents = _elements(self.name, column)
-            self.width = (
-                int(np.bincount(parents[parents == parents[:1]], minlength=1).max()) if len(parents) else 0
-            )
+            _, counts = _elements(self.name, column)
+            self.width = int(counts[counts != 0][:1].sum())
         Vector(self.width).encode(self.name, column)
 
     def done(self) -> Vector:

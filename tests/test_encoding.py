@@ -60,6 +60,27 @@ def test_whole_numbers_are_known_in_whatever_type_they_arrive(column):
     assert encoder.encode(pa.table({"x": column})).categorical[:, 0].tolist() == [2, 0, 1]
 
 
+@pytest.mark.parametrize("known", [[-3, 0, 4], [-(2**63), 0, 2**63 - 1]], ids=["close", "far apart"])
+def test_numbers_beyond_the_known_are_out_of_vocabulary(known):
+    encoder = fit_one("categorical", known)
+    others = [-(2**63) + 1, -4, -1, 5, 2**62, 2**63 - 2]
+    assert indices(encoder, [*known, *others, None]) == [2, 3, 4, *[1] * len(others), 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), whole=st.booleans())
+def test_a_dictionary_is_encoded_as_its_values(data, whole):
+    element = st.integers(-50, 50) if whole else st.text(max_size=2)
+    kind = pa.int64() if whole else pa.string()
+    known = data.draw(st.lists(element, max_size=8))
+    values = pa.array(data.draw(st.lists(element, min_size=1, max_size=8, unique=True)), kind)
+    places = st.one_of(st.none(), st.integers(0, len(values) - 1))
+    codes = pa.array(data.draw(st.lists(places, max_size=20)), pa.int8())
+    column = pa.DictionaryArray.from_arrays(codes, values)
+    encoder = fit_one("categorical", pa.array(known, kind))
+    assert indices(encoder, column) == indices(encoder, values.take(codes))
+
+
 def test_a_column_of_nulls_is_missing_and_can_even_be_fitted():
     assert indices(fit_one("categorical", [1, 2]), pa.nulls(2)) == [0, 0]
     assert indices(fit_one("categorical", pa.nulls(2)), ["a", None]) == [1, 0]

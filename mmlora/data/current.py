@@ -1,15 +1,26 @@
-"""Reading the interactions back as they were known at some time."""
+"""Reading the interactions back as they were known at some time, and telling whether that has changed."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from mmlora.data.commit import settle
 from mmlora.data.merge import connect
 from mmlora.resources import sql
-from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID
+from mmlora.schema import (
+    CREATED_TIMESTAMP,
+    DOMAIN_ID,
+    EVENT_TIMESTAMP,
+    ITEM_ID,
+    KNOWN_AT,
+    LABEL,
+    USER_ID,
+    fingerprint,
+)
 
 
 def read_current(
@@ -41,3 +52,33 @@ def read_current(
     }
     with connect() as connection:
         return connection.sql(query, params=parameters).to_arrow_table()
+
+
+def fingerprint_known(offline: Path, known_as_of: datetime) -> str:
+    """Return a hash of the data that was known at a midnight: it stays when only later data comes.
+
+    It covers the files (named by their content) that hold anything known by then, so it changes a little too
+    often rather than too seldom. Where nothing came later it is that of the whole store.
+
+    Args:
+        offline: the offline store's folder.
+        known_as_of: 00:00 UTC of a day.
+    """
+    settle(offline)
+    files = {}
+    for folder, column in (("interactions", KNOWN_AT), ("profiles", CREATED_TIMESTAMP)):
+        for path in (offline / folder).rglob("*.parquet"):
+            day = path.parent.name.removeprefix("day=") if folder == "interactions" else ""
+            if day < known_as_of.date().isoformat() and _first(path, column) <= known_as_of:
+                files[path.relative_to(offline).as_posix()] = path.stat().st_size
+    return fingerprint(files)
+
+
+def _first(path: Path, column: str) -> datetime:
+    """Return the least value of a file's column, from its footer."""
+    metadata = pq.read_metadata(path)
+    place = metadata.schema.names.index(column)
+    found = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
+    if any(of is None or not of.has_min_max for of in found):
+        return datetime.min.replace(tzinfo=UTC)
+    return min((of.min for of in found), default=datetime.min.replace(tzinfo=UTC))

@@ -40,11 +40,17 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
         self._spill = spill
 
     @abstractmethod
-    def _tables(self, connection: duckdb.DuckDBPyConnection, budget: int | None) -> Iterator[pa.Table]:
+    def _tables(
+        self, connection: duckdb.DuckDBPyConnection, rows: int, budget: int | None
+    ) -> Iterator[pa.Table]:
         """Yield the result, at least one table, in order."""
 
     def to_batches(
-        self, *, memory_budget: int = MEMORY_BUDGET, batch_rows: int = BATCH_ROWS
+        self,
+        *,
+        memory_budget: int | None = MEMORY_BUDGET,
+        batch_rows: int = BATCH_ROWS,
+        chunk_rows: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Stream the result, on-demand features included, in the order asked.
 
@@ -53,30 +59,32 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
         at hand.
 
         Args:
-            memory_budget: bytes, at least 64 MiB.
+            memory_budget: bytes, at least 64 MiB; None takes what the views and ``chunk_rows`` need.
             batch_rows: the most rows of a batch.
+            chunk_rows: the most entity rows joined at once, 2 million when None.
 
         Raises:
             UsageError: the budget is too small for the views.
         """
-        if memory_budget < LEAST_BUDGET:
+        if memory_budget is not None and memory_budget < LEAST_BUDGET:
             raise UsageError(
                 f"a memory budget of {memory_budget:,} bytes is too small: give {LEAST_BUDGET:,} or more"
             )
         schema: pa.Schema | None = None
         with database(self._spill) as connection:
-            connection.execute(f"SET memory_limit = '{memory_budget // 2} B'")
+            half = memory_budget and memory_budget // 2
+            if half:
+                connection.execute(f"SET memory_limit = '{half} B'")
             try:
-                for table in self._tables(connection, memory_budget // 2):
+                for table in self._tables(connection, chunk_rows or CHUNK_ROWS, half):
                     whole = self._with_on_demand(table)
                     # A part in which an on-demand feature is always null doesn't know its type.
                     whole = whole.cast(schema) if schema else whole
                     schema = whole.schema
                     yield from whole.to_batches(max_chunksize=batch_rows)
             except duckdb.OutOfMemoryException as error:
-                raise UsageError(
-                    f"a memory budget of {memory_budget >> 20} MiB is too small here: {error}"
-                ) from error
+                given = f"a memory budget of {memory_budget >> 20} MiB" if memory_budget else "the memory"
+                raise UsageError(f"{given} is too small here: {error}") from error
 
     def _with_on_demand(self, table: pa.Table) -> pa.Table:
         if not self.on_demand_feature_views:
@@ -85,7 +93,7 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         with database(self._spill) as connection:
-            return pa.concat_tables(self._tables(connection, None))
+            return pa.concat_tables(self._tables(connection, CHUNK_ROWS, None))
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal().to_pandas()
@@ -162,8 +170,10 @@ class AsofRetrievalJob(AsofJob):
         self._full_feature_names = full_feature_names
         self._on_demand = on_demand
 
-    def _tables(self, connection: duckdb.DuckDBPyConnection, budget: int | None) -> Iterator[pa.Table]:
-        return self._join.run(connection, rows=CHUNK_ROWS, budget=budget)
+    def _tables(
+        self, connection: duckdb.DuckDBPyConnection, rows: int, budget: int | None
+    ) -> Iterator[pa.Table]:
+        return self._join.run(connection, rows=rows, budget=budget)
 
     @property
     def full_feature_names(self) -> bool:
@@ -199,7 +209,9 @@ class AsofPullJob(AsofJob):
         self._query = query
         self._parameters = parameters
 
-    def _tables(self, connection: duckdb.DuckDBPyConnection, budget: int | None) -> Iterator[pa.Table]:
+    def _tables(
+        self, connection: duckdb.DuckDBPyConnection, rows: int, budget: int | None
+    ) -> Iterator[pa.Table]:
         attach(connection, [self._source])
         reader: Any = connection.sql(self._query, params=self._parameters).to_arrow_reader(BATCH_ROWS)
         empty = True

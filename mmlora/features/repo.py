@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from mmlora.errors import ContractError, TransientError, UsageError
 from mmlora.features.contract import check_projection, contract_field
+from mmlora.features.inputs import source_state
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.resources import resource
 from mmlora.schema import (
@@ -34,6 +36,8 @@ from mmlora.schema import (
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+    from mmlora.features.asof_job import AsofJob
 
 logger = logging.getLogger(__name__)
 
@@ -140,42 +144,79 @@ class FeatureRepo:
             UsageError: no ``event_timestamp``, or nothing built or applied yet.
             ContractError: the contract's features, or the ids' types, aren't those of the registry.
         """
-        if EVENT_TIMESTAMP not in entities.column_names:
-            found = ", ".join(entities.column_names)
-            raise UsageError(f"entity rows need {EVENT_TIMESTAMP} beside their ids; they have {found}")
-        fields = contract.keyed_by(entities.column_names).fields
+        fields = _fields(entities, contract)
         features = [field for field in fields if field.view]
         columns = {field.name: entities.column(field.name) for field in fields if not field.view}
         if features:
-            found = self._historical(entities, features, known_as_of)
+            with _contract_errors(features):
+                found = self._historical(entities, features, known_as_of).to_arrow()
             columns |= {field.name: found.column(field.name) for field in features}
         return pa.table({field.name: columns[field.name] for field in fields})
 
+    def stream(self, entities: pa.Table, contract: FeatureContract, *, rows: int) -> Iterator[pa.Table]:
+        """Yield what :meth:`retrieve` returns in tables of so many rows, the last of what is left.
+
+        The views are read once for all rows. Beside them and the entity rows, memory doesn't grow with rows.
+
+        Args:
+            entities: as for :meth:`retrieve`.
+            contract: as for :meth:`retrieve`.
+            rows: of a table.
+
+        Raises:
+            UsageError: as :meth:`retrieve`.
+            ContractError: as :meth:`retrieve`.
+        """
+        fields = _fields(entities, contract)
+        features = [field for field in fields if field.view]
+        names = [field.name for field in fields]
+        if not features:
+            for start in range(0, len(entities), rows):
+                yield entities.slice(start, rows).select(names)
+            return
+        with _contract_errors(features):
+            job = self._historical(entities, features, None, kept=names)
+            batches = job.to_batches(memory_budget=None, batch_rows=rows, chunk_rows=rows)
+            for table in _of_rows(batches, rows):
+                yield table.select(names)
+
+    def inputs(self, contract: FeatureContract) -> dict[str, Any]:
+        """Return what decides the values of views that aren't the workspace's own, JSON-ready, by view.
+
+        Their definition, and name, size and time of each file: the workspace's own follow from its data.
+        """
+        views = sorted({field.view for field in contract.fields if field.view})
+        if not views:
+            return {}
+        store, own = self._applied_store(), self._offline.resolve()
+        found = {name: store.get_feature_view(name) for name in views}
+        return {
+            name: source_state(store.config, view)
+            for name, view in found.items()
+            if not Path(str(view.batch_source.path)).is_relative_to(own)
+        }
+
     def _historical(
-        self, entities: pa.Table, features: list[FeatureField], known_as_of: datetime | None
-    ) -> pa.Table:
+        self,
+        entities: pa.Table,
+        features: list[FeatureField],
+        known_as_of: datetime | None,
+        kept: Iterable[str] = (),
+    ) -> AsofJob:
         store = self._applied_store()
         activity = {view.name for view in ACTIVITY_VIEWS}.intersection(field.view for field in features)
         if activity and not (self._offline / "features" / "state.json").exists():
             raise UsageError(f"features are not built: {_BUILD_FIRST}")
-        from feast.errors import FeastObjectNotFoundException
-
         keys = {key for field in features for key in field.keys}
+        keys |= set(kept).intersection(ENTITY_KEYS.values())
         asked = entities.select([*sorted(keys), EVENT_TIMESTAMP])
         if known_as_of is not None:
             moment = known_as_of if known_as_of.tzinfo else known_as_of.replace(tzinfo=UTC)
             asked = asked.replace_schema_metadata({"known_as_of": moment.isoformat()})
-        references = [f"{field.view}:{field.name.removeprefix(field.view + '__')}" for field in features]
-        try:
-            return store.get_historical_features(
-                asked, references, full_feature_names=True, filter_by_created_timestamp=True
-            ).to_arrow()
-        except (FeastObjectNotFoundException, KeyError, ValueError) as error:
-            raise ContractError(
-                f"the feature contract asks for what the registry doesn't have ({error}): "
-                "use a bundle trained on the present features, or train anew",
-                expected=references,
-            ) from error
+        job: AsofJob = store.get_historical_features(
+            asked, _references(features), full_feature_names=True, filter_by_created_timestamp=True
+        )
+        return job
 
     def _applied_store(self) -> FeatureStore:
         if not self.applied:
@@ -220,6 +261,47 @@ class FeatureRepo:
                 views += module.views(self._offline, entities)
         _check_names(view.name for view in views)
         return [*entities.values(), *views, *definitions.services(views)]
+
+
+def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField, ...]:
+    """Return the contract's fields whose keys the rows have."""
+    if EVENT_TIMESTAMP not in entities.column_names:
+        found = ", ".join(entities.column_names)
+        raise UsageError(f"entity rows need {EVENT_TIMESTAMP} beside their ids; they have {found}")
+    return contract.keyed_by(entities.column_names).fields
+
+
+def _references(features: list[FeatureField]) -> list[str]:
+    return [f"{field.view}:{field.name.removeprefix(field.view + '__')}" for field in features]
+
+
+@contextmanager
+def _contract_errors(features: list[FeatureField]) -> Iterator[None]:
+    """Say what is wrong where the registry lacks a feature."""
+    from feast.errors import FeastObjectNotFoundException
+
+    try:
+        yield
+    except (FeastObjectNotFoundException, KeyError, ValueError) as error:
+        raise ContractError(
+            f"the feature contract asks for what the registry doesn't have ({error}): "
+            "use a bundle trained on the present features, or train anew",
+            expected=_references(features),
+        ) from error
+
+
+def _of_rows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Put batches together, or cut them, to tables of so many rows."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        wanted = rows - sum(map(len, held))
+        while len(batch) >= wanted:
+            yield pa.Table.from_batches([*held, batch.slice(0, wanted)])
+            batch, held, wanted = batch.slice(wanted), [], rows
+        if len(batch):
+            held.append(batch)
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _id_types(offline: Path) -> IdTypes:

@@ -1,16 +1,15 @@
 """The training set: interactions joined with their features as of their own time, split and encoded.
 
-Named by a fingerprint of all that it is made of, so it is built once; two passes over chunks of rows keep
-memory flat: the first retrieves features into a scratch file and fits the encoder, the second encodes.
+Named by a fingerprint of all that it is made of, so it is built once, and again only when that changes: data
+that came after its date doesn't count. Features are streamed into a file, chunk by chunk, which a set
+of the same rows finds again; the encoder is fitted in one pass over it, and encodes in another.
 """
 
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 ROW_SETTINGS = ("split", "split_fractions", "seed", "min_count", "label_maturity_hours", "window_days")
 """The settings that decide a training set, beside its features and a file of splits."""
+_OF_FEATURES = ("as_of", "code_version", "data", "contract", "activity", "broken", "views")
+_OF_ROWS = ("label_maturity_hours", "window_days")
 _CHUNK_ROWS = 250_000
 _RANDOM_FRACTIONS = (0.6, 0.2, 0.2)
 _CHRONOLOGICAL_FRACTIONS = (0.8, 0.1, 0.1)
@@ -95,13 +96,11 @@ def build_training_set(
     if folder.exists():
         return training_set_id
     rows = read_rows(workspace, as_of, settings, broken)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".features-", dir=folder.parent) as scratch:
-        split = _split(rows, settings)
-        files = _retrieve(workspace, rows, contract, Path(scratch), progress)
-        encoder = base.encoder() if base else _fit(files, contract, rows, split, settings)
-        chunks = _encode(files, encoder, rows, split, progress)
-        TrainingSet.write(folder, chunks, encoder=encoder, fingerprint=recipe["data"], info=recipe)
+    split = _split(rows, settings)
+    features = _retrieve(workspace, rows, contract, recipe, progress)
+    encoder = base.encoder() if base else _fit(features(), contract, rows, split, settings)
+    chunks = _encode(features(), encoder, rows, split, progress)
+    TrainingSet.write(folder, chunks, encoder=encoder, fingerprint=recipe["data"], info=recipe)
     logger.info("training set %s: %s rows", training_set_id, f"{rows.num_rows:,}")
     return training_set_id
 
@@ -117,18 +116,21 @@ def _recipe(
     contract: FeatureContract,
     broken: list[str],
 ) -> dict[str, Any]:
+    from mmlora.data.current import fingerprint_known
     from mmlora.training.dataset import FORMAT
 
+    views = workspace.feature_repo.inputs(contract)
     split_file = settings.split_file
     return {
         "as_of": as_of.isoformat(),
         "code_version": mmlora.__version__,
         "layout": FORMAT,
-        "data": workspace.store.fingerprint(),
+        "data": fingerprint_known(workspace.offline, midnight(as_of)),
         "contract": contract.hash,
         "activity": workspace.settings.features.model_dump(),
         "broken": broken,
         "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
+        **({"views": views} if views else {}),
         **settings.model_dump(mode="json", include=set(ROW_SETTINGS)),
     }
 
@@ -176,23 +178,34 @@ def _split(rows: pa.Table, settings: TrainingSettings) -> np.ndarray[Any, np.dty
 
 
 def _retrieve(
-    workspace: Workspace, rows: pa.Table, contract: FeatureContract, scratch: Path, progress: Progress
-) -> list[Path]:
-    import pyarrow.parquet as pq
+    workspace: Workspace,
+    rows: pa.Table,
+    contract: FeatureContract,
+    recipe: dict[str, Any],
+    progress: Progress,
+) -> Callable[[], Iterator[pa.Table]]:
+    """Return what yields the rows' features, chunk by chunk, as often as it is called."""
+    from mmlora.pipeline.retrieved import open_retrieved
 
-    files = []
-    for start in range(0, rows.num_rows, _CHUNK_ROWS):
-        chunk = rows.slice(start, _CHUNK_ROWS)
-        entities = chunk.select([USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP])
-        features = workspace.feature_repo.retrieve(entities, contract)
-        files.append(scratch / f"{start:012d}.parquet")
-        pq.write_table(features, files[-1], compression="lz4")
-        progress("retrieve features", start + chunk.num_rows, rows.num_rows)
-    return files
+    entities = rows.select([USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP])
+
+    def read() -> Iterator[pa.Table]:
+        done = 0
+        for table in workspace.feature_repo.stream(entities, contract, rows=_CHUNK_ROWS):
+            done += table.num_rows
+            progress("retrieve features", done, rows.num_rows)
+            yield table
+
+    if not any(field.view for field in contract.fields):
+        return read
+    name = fingerprint({key: recipe.get(key) for key in (*_OF_FEATURES, *_OF_ROWS)})[:16]
+    strings = [field.name for field in contract.fields if field.dtype == "STRING"]
+    file = open_retrieved(workspace.home / "training_sets" / ".features", name, read, strings)
+    return lambda: (file.read_row_group(group) for group in range(file.num_row_groups))
 
 
 def _fit(
-    files: list[Path],
+    features: Iterator[pa.Table],
     contract: FeatureContract,
     rows: pa.Table,
     split: np.ndarray[Any, np.dtype[np.int8]],
@@ -200,14 +213,12 @@ def _fit(
 ) -> Encoder:
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     from mmlora.encoding import Encoder
 
     def training_rows() -> Iterator[pa.Table]:
         start = 0
-        for file in files:
-            table = pq.read_table(file)
+        for table in features:
             yield table.filter(pa.array(split[start : start + table.num_rows] == 0))
             start += table.num_rows
 
@@ -216,19 +227,16 @@ def _fit(
 
 
 def _encode(
-    files: list[Path],
+    features: Iterator[pa.Table],
     encoder: Encoder,
     rows: pa.Table,
     split: np.ndarray[Any, np.dtype[np.int8]],
     progress: Progress,
 ) -> Iterator[Chunk]:
-    import pyarrow.parquet as pq
-
     from mmlora.training.dataset import Chunk, user_codes
 
     users, labels, start = user_codes(rows[USER_ID]), rows[LABEL].to_numpy(), 0
-    for file in files:
-        table = pq.read_table(file)
+    for table in features:
         chosen = slice(start, start + table.num_rows)
         yield Chunk(encoder.encode(table), labels[chosen], split[chosen], users[chosen])
         start += table.num_rows

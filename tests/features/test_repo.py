@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -100,6 +101,26 @@ def test_rows_come_back_as_asked_and_features_of_2000_are_found(repo, asked):
     assert found.column("user_profile__gender").null_count == 0
 
 
+@pytest.mark.parametrize("rows", [1, 37, 10_000])
+def test_streamed_it_is_the_same_in_tables_of_so_many_rows(repo, asked, rows):
+    some = asked.slice(0, 100)
+    for group in ("ids", "all"):
+        contract = repo.contract(group)
+        tables = list(repo.stream(some, contract, rows=rows))
+        assert [len(table) for table in tables] == [min(rows, 100 - at) for at in range(0, 100, rows)]
+        whole = repo.retrieve(some, contract)
+        assert pa.concat_tables(tables).cast(whole.schema).equals(whole)
+
+
+def test_a_stream_refuses_what_a_retrieval_refuses(repo, asked):
+    contract = repo.contract("profiles")
+    field = replace(contract.fields[3], name="user_profile__shoe_size")
+    with pytest.raises(ContractError, match="shoe_size"):
+        list(repo.stream(asked, replace(contract, fields=(field,)), rows=10))
+    with pytest.raises(UsageError, match="event_timestamp"):
+        list(repo.stream(asked.select(["user_id"]), contract, rows=10))
+
+
 def test_equals_the_interactions_counted_by_hand(repo, asked, make_rows, home):
     string_ids = pa.types.is_string(asked.schema.field("user_id").type)
     versions = sorted(make_rows(11, string_ids=string_ids), key=lambda row: row[4])
@@ -136,8 +157,6 @@ def test_ids_of_the_wrong_type_are_refused(repo, asked):
 
 
 def test_a_contract_of_other_features_is_refused(repo, asked):
-    from dataclasses import replace
-
     contract = repo.contract("profiles")
     field = replace(contract.fields[3], name="user_profile__shoe_size")
     with pytest.raises(ContractError, match="shoe_size"):
