@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import typer
 
@@ -52,7 +55,7 @@ def read(
         if as_json:
             _write_json(reader)
         else:
-            _write_rows(reader, format, output)
+            write_rows(reader, format, output)
 
 
 def _write_json(reader: Any) -> None:
@@ -67,7 +70,8 @@ def _write_json(reader: Any) -> None:
     typer.echo("[]" if separator == "[" else "\n]")
 
 
-def _write_rows(reader: Any, format: str, output: Path | None) -> None:
+def write_rows(reader: Any, format: str, output: Path | None) -> None:
+    """Write a reader's rows as a table, CSV or Parquet; a file is replaced whole, or not at all."""
     if format == "table":
         table = reader.read_all()
         columns = [name for name in table.column_names if name not in ("load_id", "published_at")]
@@ -79,16 +83,34 @@ def _write_rows(reader: Any, format: str, output: Path | None) -> None:
     elif format == "csv":
         import pyarrow.csv as csv
 
-        sink: Any = str(output) if output else sys.stdout.buffer
-        with csv.CSVWriter(sink, reader.schema) as writer:
+        with _sink(output) as sink, csv.CSVWriter(sink, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
     else:
         import pyarrow.parquet as parquet
 
-        with parquet.ParquetWriter(output, reader.schema) as writer:
+        with _sink(output) as sink, parquet.ParquetWriter(sink, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
+
+
+@contextmanager
+def _sink(output: Path | None) -> Iterator[BinaryIO]:
+    """Give standard output, or a file that takes its name when it is whole, so one there stays until then."""
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    if output.is_symlink() or (output.exists() and not output.is_file()):  # /dev/stdout, a named pipe
+        with output.open("wb") as sink:
+            yield sink
+        return
+    draft = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as sink:
+            yield sink
+        draft.replace(output)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def status(as_json: JsonFlag = False) -> None:

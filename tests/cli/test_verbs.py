@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.operate import write_rows
 from cli.train import print_training
 from mmlora.pipeline.workspace import open_workspace
 
@@ -72,3 +75,19 @@ def test_domains_without_an_auc_are_named(capsys: pytest.CaptureFixture[str]) ->
     assert "0.7000" in printed and "0.0100" in printed
     assert "auc is undefined for 2 domains whose test rows are of one class" in printed
     assert "rare, 7" in printed
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_read_that_breaks_leaves_the_file_that_was_there(format: str, tmp_path: Path) -> None:
+    schema = pa.schema({"user_id": pa.string()})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"user_id": ["u01"]}, schema=schema)
+        raise ConnectionError("the warehouse went away")
+
+    path = tmp_path / "scores"
+    path.write_text("yesterday's")
+    with pytest.raises(ConnectionError):
+        write_rows(pa.RecordBatchReader.from_batches(schema, batches()), format, path)
+    assert path.read_text() == "yesterday's"
+    assert list(tmp_path.iterdir()) == [path]
