@@ -27,6 +27,7 @@ _DATA_COLUMNS = (
     "test clicks",
     "test users",
     "density of domains",
+    "best reachable wauc",
     "seeds",
     "code",
 )
@@ -133,7 +134,8 @@ def _what_was_run(every: list[Study], experiment: Experiment) -> Section:
             name = ", ".join([study.title, *(f"{dial} {value}" for dial, value in dials)])
             rows.append((Entry(name), *_data_row(study, study.all_cells(held), experiment)))
     note = (
-        "Means over the seeds' splits. Density: share of a domain's pairs of user and item that have a row."
+        "Means over the seeds' splits. Density: share of a domain's pairs of user and item that have a row. "
+        "Best reachable: what the true probability of made-up data scores on the test rows."
     )
     summary = Table("Data sets", note, ("data", *_DATA_COLUMNS), rows)
     return Section("What was run", (), [("", [_grid(study) for study in every])], [summary, *tables])
@@ -166,9 +168,16 @@ def _data_row(study: Study, cells: list[Cell], experiment: Experiment) -> tuple[
         Entry(f"{clicks:.1%}"),
         Entry(f"{users:,.0f}"),
         Entry(" – ".join([densities[0], densities[-1]][: len(densities)])),
+        Entry(_best_reachable(cells)),
         Entry(f"{len({cell.seed for cell in cells})}"),
         Entry(", ".join(sorted({_code(cell) for cell in cells}))),
     )
+
+
+def _best_reachable(cells: list[Cell]) -> str:
+    by_data = {cell.data_key: (cell.result.get("best_reachable") or {}).get("wauc") for cell in cells}
+    found = [wauc for wauc in by_data.values() if wauc is not None]
+    return f"{sum(found) / len(found):.4f}" if found else "unknown"
 
 
 def _code(cell: Cell) -> str:
@@ -195,10 +204,6 @@ def _domain_table(study: Study) -> Table:
 def _arms(experiment: Experiment) -> Section:
     names = sorted({cell.arm for cell in experiment.cells}, key=rank_of)
     bullets = [f"`{name}`: {arm_of(name).what}." for name in names]
-    if any((cell.result.get("best_reachable") or {}).get("wauc") is not None for cell in experiment.cells):
-        bullets.append(
-            "best reachable: no arm, but what the true probability of made-up data scores on the test rows."
-        )
     return Section("Arms", (), [("", bullets)])
 
 
