@@ -82,6 +82,7 @@ SPACE: dict[str, Axis] = {
     # What the backbone reads has few values, so that most trials find theirs trained.
     "dropout": Choices((0.0, 0.2, 0.5)),
     "learning_rate": Choices((3e-4, 1e-3, 3e-3)),
+    "weight_decay": Choices((1e-5, 1e-4)),
     "rank": Choices((2, 4, 8, 16)),
     "alpha": Range(1.0, 32.0, log=True),
     "expert_learning_rate": Range(3e-4, 3e-2, log=True),
@@ -206,7 +207,7 @@ def _unsuited(chosen: Mapping[str, Any], sources: Mapping[str, Source]) -> Itera
 
 def _parameters(arm: Any) -> tuple[str, ...]:
     """Return what an arm reads."""
-    needs, names = NEEDS[arm], ["dropout", "learning_rate"]
+    needs, names = NEEDS[arm], ["dropout", "learning_rate", "weight_decay"]
     if needs.experts:
         names += ["rank", "alpha"]
         names += [] if arm == "joint" else ["expert_learning_rate"]

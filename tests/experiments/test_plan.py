@@ -218,7 +218,8 @@ def test_what_is_tuned_by_default_follows_from_the_arm(file: Path) -> None:
         for arm in ("pooled_domain", "mlora", "moe_mlora", "joint")
         if (tuning := _read(file, TUNE.replace("moe_mlora", arm)).tuning)
     }
-    of_backbone, of_expert = {"dropout", "learning_rate"}, {"rank", "alpha", "expert_learning_rate"}
+    of_backbone = {"dropout", "learning_rate", "weight_decay"}
+    of_expert = {"rank", "alpha", "expert_learning_rate"}
     assert found["pooled_domain"].keys() == of_backbone
     assert found["mlora"].keys() == of_backbone | of_expert
     assert found["moe_mlora"].keys() == found["mlora"].keys() | {"experts_per_domain", "gate_learning_rate"}
@@ -269,7 +270,7 @@ def test_every_fault_of_a_tune_table_is_named(file: Path) -> None:
         (TUNE + "[tune.space]\nspeed = [1]\n", "arm moe_mlora: 'speed' is unknown: valid are dropout"),
         (
             TUNE.replace("moe_mlora", "pooled_domain") + "[tune.space]\nrank = [1]\n",
-            "arm pooled_domain: 'rank' is unknown: valid are dropout, learning_rate",
+            "arm pooled_domain: 'rank' is unknown: valid are dropout, learning_rate, weight_decay",
         ),
         (TUNE.replace("moe_mlora", "placebo_mlora"), "a placebo is no arm to tune"),
         (TUNE.replace("rows = 1000", "rows = [1000, 2000]"), "data made: rows has several values"),
