@@ -36,7 +36,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 
 def format_value(value: Any) -> str:
-    """Return a value as a person reads it: thousands separated, four decimals, a dash for nothing."""
+    """Return a value as a person reads it: thousands separated, four decimals; three digits below 0.001."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -44,7 +44,9 @@ def format_value(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
+        return f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
     return str(value)
 
 

@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.output import format_value
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -107,3 +108,11 @@ def test_init_writes_settings_that_read_back_as_the_defaults(tmp_path: Path) -> 
         check=False,
     )
     assert again.stdout.strip() == "True", again.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1e-6, "1e-06"), (2e-4, "0.0002"), (0.0, "0.0000"), (0.80911, "0.8091"), (1234.5, "1,234"), (None, "-")],
+)
+def test_a_table_shows_small_numbers_too(value: float | None, said: str) -> None:
+    assert format_value(value) == said
