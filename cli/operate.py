@@ -48,6 +48,8 @@ def read(
         raise UsageError("--output goes with --format csv or parquet, not with a table or --json")
     if as_json and format != "table":
         raise UsageError(f"--json and --format {format} are two formats: give one of them")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"--output {output}: there is no folder {output.parent}; make it first")
     on = parse_date(date) if date else None
     if format == "table" and limit is None and not as_json:
         limit = 20

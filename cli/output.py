@@ -36,7 +36,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 
 def format_value(value: Any) -> str:
-    """Return a value as a person reads it: thousands separated, four decimals; three digits below 0.001."""
+    """Return a value as a person reads it: 1,234,567; 0.1234; 0.000123; a dash for nothing."""
     if value is None:
         return "-"
     if isinstance(value, bool):

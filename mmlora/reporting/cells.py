@@ -96,6 +96,12 @@ class Cell:
     scores: Array
     result: Mapping[str, Any]
 
+    @property
+    def best_reachable(self) -> float | None:
+        """What the true probability of made-up data scores on the test rows; None where nobody knows it."""
+        found: float | None = (self.result.get("best_reachable") or {}).get("wauc")
+        return found
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -175,7 +175,7 @@ def _data_row(study: Study, cells: list[Cell], experiment: Experiment) -> tuple[
 
 
 def _best_reachable(cells: list[Cell]) -> str:
-    by_data = {cell.data_key: (cell.result.get("best_reachable") or {}).get("wauc") for cell in cells}
+    by_data = {cell.data_key: cell.best_reachable for cell in cells}
     found = [wauc for wauc in by_data.values() if wauc is not None]
     return f"{sum(found) / len(found):.4f}" if found else "unknown"
 

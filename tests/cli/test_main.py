@@ -68,6 +68,7 @@ def test_importing_pulls_in_nothing_heavy(module: str) -> None:
         (("no-such-verb",), 2, "no-such-verb"),
         (("read", "--domain", "news", "--output", "scores.csv"), 2, "--output goes with --format csv"),
         (("read", "--domain", "news", "--json", "--format", "csv"), 2, "give one of them"),
+        (("read", "--domain", "n", "--format", "csv", "--output", "no/n.csv"), 2, "there is no folder no"),
     ],
 )
 def test_wrong_use_says_so_in_one_line(

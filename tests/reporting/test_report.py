@@ -196,7 +196,7 @@ def test_dials_are_rows_and_other_settings_are_columns(tmp_path: Path) -> None:
     files = write_report(tmp_path, "t", "d", tmp_path / "out")
     dials = next(path for path in files if path.stem.startswith("dials")).read_text()
     assert "best reachable" in dials
-    best = study.all_cells()[0].result["best_reachable"]["wauc"]
+    best = study.all_cells()[0].best_reachable
     [row] = [
         line
         for line in (tmp_path / "out" / "report.md").read_text().splitlines()

@@ -88,7 +88,7 @@ def _headroom(study: Study, rows: Sequence[RowKey]) -> Estimate | None:
         for variant, by_seed in study.cells[row].items()
         if variant.arm == BASELINE
         for cell in by_seed.values()
-        if (best := (cell.result.get("best_reachable") or {}).get("wauc")) is not None
+        if (best := cell.best_reachable) is not None
         if (own := study.evidence.wauc(cell)) is not None
     ]
     if not found:
