@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from mmlora.batch import Batch
 from mmlora.errors import ContractError
 from mmlora.field_encoders import FIRST_KNOWN, Bag, FieldEncoder, Standard, Vector, Vocabulary, fitter, plain
-from mmlora.schema import DOMAIN_ID, FeatureContract, FeatureField, FieldKind, Id
+from mmlora.schema import DOMAIN_ID, Entity, FeatureContract, FeatureField, FieldKind, Id
 
 
 class Shape(NamedTuple):
@@ -39,11 +39,13 @@ class Shape(NamedTuple):
 
     Attributes:
         size: vocabulary size with the two reserved indices (categorical, bag), width (vector), 1 (dense).
+        side: what decides the field.
     """
 
     name: str
     kind: FieldKind
     size: int
+    side: Entity
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ class Encoder:
         return cls(contract, tuple(sorted(set(domains))), {name: fit.done() for name, fit in fitters.items()})
 
     def field_shapes(self) -> list[Shape]:
-        """Return each field's name, kind and size, in the contract's order."""
-        return [Shape(f.name, f.kind, self.fields[f.name].size) for f in self.contract.fields]
+        """Return each field's name, kind, size and side, in the contract's order."""
+        return [Shape(f.name, f.kind, self.fields[f.name].size, f.side) for f in self.contract.fields]
 
     def names(self, kind: FieldKind) -> tuple[str, ...]:
         """Return the names of a kind's fields: the order of a batch's columns."""

@@ -119,6 +119,15 @@ class FeatureField:
     kind: FieldKind
     tags: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def side(self) -> Entity:
+        """What decides the value: the item, the user (each with or without the domain), or the domain
+        alone.
+        """
+        if ITEM_ID in self.keys:
+            return "item"
+        return "user" if USER_ID in self.keys else "domain"
+
     def tag(self, key: str, default: str = "") -> str:
         """Return a tag's value."""
         return dict(self.tags).get(key, default)

@@ -69,6 +69,7 @@ class TrainingSettings(_Section):
         None, description="train, validation, test; 60/20/20 for `random`, else 80/10/10 when unset"
     )
 
+    crosses: bool = Field(True, description="products of all fields with learned priors, beside the backbone")
     embedding_dim: int = Field(16, ge=1)
     hidden_units: tuple[int, ...] = (256, 128, 64)
     dropout: float = Field(0.5, ge=0, lt=1)

@@ -23,6 +23,7 @@ from mmlora.training.phases import (
     Expert,
     PhaseResult,
     train_backbone,
+    train_crosses,
     train_expert,
     train_gate,
     train_joint,
@@ -127,11 +128,30 @@ class Lab:
         """Phase 1."""
         spec = replace(_without_gate(view.spec), adaptation="none", rank=1, alpha=1.0)
         options = _defaults(self.options, "expert_learning_rate", "gate_learning_rate")
+        crosses, parts = self._crosses(view)
 
         def compute(checkpoint: Checkpoint) -> PhaseResult:
-            return train_backbone(spec, view.data, options, SilentObserver(), checkpoint)
+            return train_backbone(spec, view.data, options, SilentObserver(), checkpoint, crosses)
 
-        return self._once("backbone", view, spec, options, {}, compute)
+        return self._once("backbone", view, spec, options, parts, compute)
+
+    def _crosses(self, view: View) -> tuple[State | None, dict[str, str]]:
+        """Phase 0, where the model has cross terms: their state, and the part it is."""
+        if not view.spec.crosses:
+            return None, {}
+        fields, domains = view.spec.fields, view.spec.num_domains
+        spec = ModelSpec(
+            "wdl", "none", fields, domains, crosses=True, embedding_dim=1, hidden_units=(1,), rank=1
+        )
+        options = TrainingOptions(
+            seed=self.options.seed, device=self.options.device, threads=self.options.threads
+        )
+
+        def compute(checkpoint: Checkpoint) -> PhaseResult:
+            return train_crosses(spec, view.data, options, SilentObserver(), checkpoint)
+
+        stored = self._once("crosses", view, spec, options, {}, compute)
+        return stored.state, {"crosses": stored.part}
 
     def expert(self, view: View, backbone: Stored, domain: int, slot: int) -> Stored:
         """Phase 2, for one expert."""
@@ -162,11 +182,15 @@ class Lab:
     def joint(self, view: View, expert_domains: Sequence[int]) -> Stored:
         """All parts at once, from scratch."""
         options = _defaults(self.options, "expert_learning_rate", "gate_learning_rate")
+        crosses, parts = self._crosses(view)
 
         def compute(checkpoint: Checkpoint) -> PhaseResult:
-            return train_joint(view.spec, expert_domains, view.data, options, SilentObserver(), checkpoint)
+            return train_joint(
+                view.spec, expert_domains, view.data, options, SilentObserver(), checkpoint, crosses
+            )
 
-        return self._once("joint", view, view.spec, options, {"experts": list(expert_domains)}, compute)
+        decisive = {"experts": list(expert_domains), **parts}
+        return self._once("joint", view, view.spec, options, decisive, compute)
 
     def _expert(
         self,

@@ -16,12 +16,13 @@ from mmlora.models.backbones.nfm import NFM
 from mmlora.models.backbones.pnn import PNN
 from mmlora.models.backbones.wdl import WDL
 from mmlora.models.backbones.xdeepfm import XDeepFM
+from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.ctr import CTRModel
 from mmlora.models.embedding import FieldEmbedding
 from mmlora.models.gate import OwnExpertGate, SoftmaxGate
 from mmlora.models.spec import ModelSpec
 from mmlora.models.tower import Tower
-from mmlora.schema import BackboneName
+from mmlora.schema import DOMAIN_ID, BackboneName
 
 # Each takes num_fields, embedding_dim and num_dense, has output_dim, and maps Embedded to ([B], [B, H0]).
 BACKBONES: dict[BackboneName, Callable[..., nn.Module]] = {
@@ -67,6 +68,7 @@ def build_model(spec: ModelSpec, *, expert_domains: Sequence[int] = ()) -> CTRMo
         embedding=embedding,
         backbone=backbone,
         tower=tower,
+        crosses=_crosses(spec, len(expert_domains)),
         gate=_gate(spec, expert_domains, [input_dim, *spec.hidden_units]),
         expert_domains=expert_domains,
     )
@@ -97,6 +99,20 @@ def assemble_model(
     if gate is not None:
         model.load_gate(gate)
     return model.eval()
+
+
+def _crosses(spec: ModelSpec, num_experts: int) -> CrossTerms | None:
+    """The cross terms; without the domain among the inputs, they do not see it either."""
+    if not spec.crosses:
+        return None
+    sees_domain = any(field.name == DOMAIN_ID for field in spec.fields)
+    return CrossTerms(
+        spec.fields,
+        num_domains=spec.num_domains if sees_domain else 0,
+        num_experts=num_experts,
+        rank=spec.rank,
+        alpha=spec.alpha,
+    )
 
 
 def _gate(spec: ModelSpec, expert_domains: Sequence[int], widths: Sequence[int]) -> nn.Module | None:

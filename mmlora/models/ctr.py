@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from mmlora.batch import Batch
 from mmlora.errors import ContractError
+from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.embedding import Embedded, FieldEmbedding
 from mmlora.models.tower import Tower
 
 State = dict[str, Tensor]
+_CROSSES = "crosses."
 _EXPERT_PARAMETERS = ("lora_a", "lora_b", "lora_c")
 
 
@@ -27,12 +29,13 @@ class Backbone(Protocol):
 
 
 class CTRModel(nn.Module):
-    """``logit = interaction terms + tower(input, gate weights)``.
+    """``logit = interaction terms + tower(input, gate weights) + cross terms(gate weights)``.
 
     Args:
         embedding: embeds the batch.
         backbone: interaction terms and tower input.
         tower: the deep part, whose layers hold the experts.
+        crosses: products of the inputs themselves, which the experts adapt as well; None without.
         gate: weights of the experts, ``[B, E]``; a list of gates, one a layer of the tower; None without
             experts.
         expert_domains: the domain index of each expert, ``[E]``.
@@ -44,6 +47,7 @@ class CTRModel(nn.Module):
         embedding: FieldEmbedding,
         backbone: nn.Module,
         tower: Tower,
+        crosses: CrossTerms | None = None,
         gate: nn.Module | None,
         expert_domains: Sequence[int],
     ) -> None:
@@ -51,6 +55,9 @@ class CTRModel(nn.Module):
         self.embedding = embedding
         self.backbone = backbone
         self.tower = tower
+        self.crosses = crosses
+        if crosses is not None:
+            tower.start_silent()
         self.gate = gate
         self.expert_domains = tuple(expert_domains)
 
@@ -63,11 +70,18 @@ class CTRModel(nn.Module):
 
         ``found``, where given, are the embedding table's rows at ``embedding.places(batch)``.
         """
-        return self._score(self.embedding(batch, found), batch.domain)
+        logits, weights = self._score(self.embedding(batch, found), batch.domain)
+        if self.crosses is not None:
+            logits = logits + self.crosses(batch, weights[0] if weights else None)
+        return logits, weights
 
-    def score(self, embedded: Embedded, domain: Tensor) -> Tensor:
-        """B rows that are embedded already, ``domain [B]`` -> logits ``[B]``."""
-        return self._score(embedded, domain)[0]
+    def score(self, embedded: Embedded, domain: Tensor, adaptation: Tensor | None = None) -> Tensor:
+        """B rows that are embedded already, ``domain [B]`` -> logits ``[B]``, but for the cross terms.
+
+        ``adaptation``, where given, is what each expert adds to these, ``[B, E]``; the gate weighs it.
+        """
+        logits, weights = self._score(embedded, domain)
+        return logits if adaptation is None else logits + (weights[0] * adaptation).sum(1)
 
     def _score(self, embedded: Embedded, domain: Tensor) -> tuple[Tensor, list[Tensor]]:
         terms, x = cast(Backbone, self.backbone)(embedded)
@@ -87,8 +101,9 @@ class CTRModel(nn.Module):
         return torch.stack(weights).mean(0) if weights else None
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """What phase 1 trains: all but experts and gate."""
-        return (value for name, value in self.named_parameters() if _is_backbone(name))
+        """What phase 1 trains: all but experts, gate and the cross terms, which were fitted before it."""
+        names = (name for name, _ in self.named_parameters() if _is_backbone(name))
+        return (self.get_parameter(name) for name in names if not name.startswith(_CROSSES))
 
     def expert_parameters(self) -> Iterator[nn.Parameter]:
         """What phase 2 trains."""
@@ -110,6 +125,20 @@ class CTRModel(nn.Module):
         """
         own = {name: value for name, value in self.state_dict().items() if _is_backbone(name)}
         _load("backbone", own, state)
+
+    def cross_state(self) -> State:
+        """Return copies of the cross terms' tensors but the experts', by name."""
+        return {name: value for name, value in self.backbone_state().items() if name.startswith(_CROSSES)}
+
+    def load_crosses(self, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`cross_state` gave.
+
+        Raises:
+            ContractError: names or shapes differ from this model's.
+        """
+        own = self.state_dict()
+        own = {n: value for n, value in own.items() if n.startswith(_CROSSES) and _is_backbone(n)}
+        _load("cross terms", own, state)
 
     def expert_state(self, expert: int) -> State:
         """Return copies of one expert's matrices, by name and without the expert dimension."""

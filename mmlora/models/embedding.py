@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +95,9 @@ class FieldEmbedding(nn.Module):
         with torch.no_grad():
             self.table.normal_(std=_INITIAL_STD)
             self.table[:, -1] = 0.0
+            for projection in self.projections:
+                cast(nn.Linear, projection).weight[-1] = 0.0
+                cast(nn.Linear, projection).bias[-1] = 0.0
 
     def forward(self, batch: Batch, found: Tensor | None = None) -> Embedded:
         """``categorical [B, Fc]``, bags ``[B, L]``, vectors ``[B, W]`` -> ``[B, F, D]``, and the rest.

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.ctr import CTRModel
 from mmlora.models.gate import OwnExpertGate, SoftmaxGate
 from mmlora.models.lora import MoELoRALinear
@@ -34,6 +35,8 @@ def fold(model: CTRModel, domain: int) -> CTRModel:
         return folded
     for number, layer in enumerate(folded.tower.layers):
         _fold_layer(cast(MoELoRALinear, layer), weights[min(number, len(weights) - 1)])
+    if folded.crosses is not None:
+        _fold_crosses(folded.crosses, weights[0])
     folded.gate, folded.expert_domains = None, ()
     return folded
 
@@ -50,6 +53,16 @@ def domain_weights(gate: nn.Module, domain: int) -> Tensor | None:
     no_sample = softmax.present.new_zeros(1, 0 if softmax.weight is None else len(softmax.weight))
     with torch.no_grad():
         return cast(Tensor, softmax(no_sample, index))[0]
+
+
+def _fold_crosses(crosses: CrossTerms, weights: Tensor) -> None:
+    """Put experts of fixed weights ``[E]`` into the products' own ``W``."""
+    share = (weights * crosses.scale).double()
+    if bool(share.any()):
+        matrices = torch.einsum("e,eur,eir->ui", share, crosses.lora_a.double(), crosses.lora_b.double())
+        crosses.weight = nn.Parameter((crosses.weight + matrices).to(crosses.weight.dtype), False)
+    for name in ("lora_a", "lora_b"):
+        setattr(crosses, name, nn.Parameter(getattr(crosses, name)[:0], False))
 
 
 def _fold_layer(layer: MoELoRALinear, weights: Tensor) -> None:

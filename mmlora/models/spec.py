@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmlora.errors import UsageError
-from mmlora.schema import Adaptation, BackboneName, FieldKind, GateInput, valid_names
+from mmlora.schema import Adaptation, BackboneName, Entity, FieldKind, GateInput, valid_names
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class FieldShape:
         kind: ``categorical``, ``dense``, ``vector`` or ``bag``.
         size: vocabulary size (indices 0 = missing and 1 = unknown included) of a categorical field or bag,
             the width of a vector, 1 for a dense field.
+        side: what decides its value: the user (with or without the domain), the item, or the domain alone.
     """
 
     name: str
     kind: FieldKind
     size: int
+    side: Entity = "user"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ModelSpec:
         adaptation: ``none``, ``mlora`` (each domain its own experts) or ``moe_mlora`` (a trained gate).
         fields: the inputs, in the order of the encoded columns.
         num_domains: domains seen in training.
+        crosses: whether the backbone has cross terms: see :mod:`mmlora.models.crosses`.
         embedding_dim: D, width of every field's embedding.
         hidden_units: widths of the tower's layers.
         dropout: share of hidden units dropped in training, in [0, 1).
@@ -56,6 +59,7 @@ class ModelSpec:
     adaptation: Adaptation
     fields: tuple[FieldShape, ...]
     num_domains: int
+    crosses: bool = False
     embedding_dim: int = 16
     hidden_units: tuple[int, ...] = (256, 128, 64)
     dropout: float = 0.5
@@ -123,5 +127,7 @@ class ModelSpec:
             valid = valid_names(FieldKind)
             if field.kind not in valid:
                 yield f"field {field.name!r} has kind {field.kind!r}: use one of {', '.join(valid)}"
+            if field.side not in valid_names(Entity):
+                yield f"field {field.name!r} has side {field.side!r}: use one of user, item, domain"
             if field.size < 1 or (field.kind == "dense" and field.size != 1):
                 yield f"field {field.name!r} ({field.kind}) has size {field.size}"

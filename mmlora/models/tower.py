@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from mmlora.models.dropout import relu_dropout
@@ -43,6 +45,11 @@ class Tower(nn.Module):
             MoELoRALinear(width, out, num_experts=num_experts, rank=rank, alpha=alpha)
             for width, out in itertools.pairwise(widths)
         )
+
+    def start_silent(self) -> None:
+        """Let the tower begin at 0, beside terms that are trained before it."""
+        with torch.no_grad():
+            cast(MoELoRALinear, self.layers[-1]).weight.zero_()
 
     def forward(self, x: Tensor, domain: Tensor, gates: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
         """``x [B, H0]``, ``domain [B]`` -> logits ``[B]``, and what each gate gave, ``[B, E]`` each."""

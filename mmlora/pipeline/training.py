@@ -16,6 +16,7 @@ import mmlora
 from mmlora.errors import UsageError
 from mmlora.pipeline.choices import choose, choose_base, choose_expert_domains, choose_on_base
 from mmlora.pipeline.exchange import exchange_report
+from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import (
     base_of,
     data_of,
@@ -33,8 +34,9 @@ from mmlora.pipeline.training_run import (
     spec_of,
 )
 from mmlora.pipeline.training_set import build_training_set
-from mmlora.pipeline.workspace import Progress, open_workspace, silent
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 from mmlora.schema import fingerprint
+from mmlora.settings import TrainingSettings
 from mmlora.training import TRAINING_REVISION
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ _GATE_ONLY = (
     *("experts_per_domain", "expert_domains"),
 )
 _MACHINES_OWN = {"threads", "device"}  # where it is trained decides no more than last bits
+_CROSSES_ALSO = {"features", "crosses", "seed"}  # besides the training set, all that cross terms depend on
 _EXPERTS_ONLY = ("rank", "alpha", "expert_learning_rate")
 
 
@@ -119,12 +122,29 @@ def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
         return run_id
 
     def compute(checkpoint: Checkpoint) -> PhaseResult:
-        data = data_of(workspace, run)
+        data, crosses = data_of(workspace, run), None
         options = options_of(workspace, run)
-        return phase(spec_of(workspace, run), data, options, observe(data, progress), checkpoint)
+        if run.config["crosses"]:
+            crosses = part_of(workspace, run, "crosses")
+        return phase(spec_of(workspace, run), data, options, observe(data, progress), checkpoint, crosses)
 
+    if run.config["crosses"]:
+        _fit_crosses(workspace, run, progress)
     do_step(workspace, run, "backbone", compute, ignoring=(*_EXPERTS_ONLY, *_GATE_ONLY))
     return run_id
+
+
+def _fit_crosses(workspace: Workspace, run: Run, progress: Progress) -> None:
+    """Phase 0, which depends on the rows and the seed alone."""
+    from mmlora.training.phases import train_crosses as phase
+
+    def compute(checkpoint: Checkpoint) -> PhaseResult:
+        data = data_of(workspace, run)
+        spec, options = spec_of(workspace, run), options_of(workspace, run)
+        return phase(spec, data, options, observe(data, progress), checkpoint)
+
+    ignoring = set(TrainingSettings.model_fields) - _CROSSES_ALSO
+    do_step(workspace, run, "crosses", compute, ignoring={*ignoring, "expert_domains"})
 
 
 def expert_domains(run_id: str) -> list[str]:
@@ -271,7 +291,7 @@ def summary(run_id: str) -> dict[str, Any]:
     workspace, run = open_run(run_id)
     names = data_of(workspace, run).domains
     phases = []
-    for step in ("backbone", "expert-", "gate"):
+    for step in ("crosses", "backbone", "expert-", "gate"):
         for record in run.steps(step):
             report = record["report"]
             phases.append(

@@ -32,7 +32,7 @@ _OPTIMISATION = (
     *("max_epochs", "patience", "seed", "threads", "device", "precision"),
 )
 _SHAPE = (
-    *("embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
+    *("crosses", "embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
     *("gate", "gate_per_layer", "gate_top_k", "balance"),
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-PhaseName = Literal["backbone", "expert", "gate", "joint"]
+PhaseName = Literal["crosses", "backbone", "expert", "gate", "joint"]
 MetricName = Literal["wauc", "auc", "logloss"]
 
 
@@ -32,7 +32,7 @@ class PhaseReport:
     """What came of one phase.
 
     Attributes:
-        phase: ``backbone``, ``expert`` or ``gate``; ``joint`` trains all three at once.
+        phase: ``crosses``, ``backbone``, ``expert`` or ``gate``; ``joint`` trains the last three at once.
         domain: the domain index of an expert; None for the phases over all domains.
         slot: which of the domain's experts it is.
         metric: what decided, on validation rows; higher is better, but for ``logloss``.

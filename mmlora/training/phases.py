@@ -20,14 +20,15 @@ from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.ctr import CTRModel, State
 from mmlora.models.gate import SoftmaxGate
 from mmlora.models.spec import ModelSpec
-from mmlora.training.checkpoint import Checkpoint
+from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
+from mmlora.training.crosses import fit_crosses, passes_over
 from mmlora.training.deciding import Validation
 from mmlora.training.epoch import RowNumbers, TrainingData
 from mmlora.training.loop import Fit, TrainingOptions, fit, reproducible
 from mmlora.training.observer import Observer, PhaseName, PhaseReport
 from mmlora.training.rows import domains_of, of_domain
 
-_BACKBONE, _EXPERT, _GATE, _JOINT = 1, 2, 3, 4  # first part of a phase's seed
+_BACKBONE, _EXPERT, _GATE, _JOINT, _CROSSES = 1, 2, 3, 4, 5  # first part of a phase's seed
 _FURTHER = 1  # last part of the seed of an expert that is trained further: other rows come first than before
 
 
@@ -54,14 +55,57 @@ class Expert:
     state: State
 
 
-def train_backbone(
+def train_crosses(
     spec: ModelSpec,
     data: TrainingData,
     options: TrainingOptions,
     observer: Observer,
     checkpoint: Checkpoint | None = None,
 ) -> PhaseResult:
-    """Phase 1: train all but experts and gate on all domains; ``wauc`` decides.
+    """Phase 0: fit the cross terms on all domains, alone; nothing is chosen by validation rows.
+
+    Args:
+        spec: the model's, with cross terms.
+        data: all domains' rows.
+        options: seed, threads and device.
+        observer: told of every pass.
+        checkpoint: keeps every pass, to go on from after a stop; the caller clears it in the end.
+
+    Raises:
+        DataError: there are no training rows, or no validation rows.
+    """
+    rows, validation = _all_domains(data)
+    run = _Run("crosses", None, 0, rows, validation, options, observer, checkpoint)
+    with reproducible(options, _CROSSES) as generator:
+        model = build_model(spec).to(options.torch_device)
+        assert model.crosses is not None
+        observer.phase_start("crosses", None, rows=len(rows), max_epochs=passes_over(len(rows)))
+        progress = fit_crosses(
+            model.crosses,
+            data,
+            rows,
+            measure=lambda: validation.measure(model),
+            higher_is_better=validation.metric != "logloss",
+            generator=generator,
+            on_epoch=lambda record: observer.epoch("crosses", None, record),
+            checkpoint=checkpoint or NoCheckpoint(),
+        )
+    last, history = progress.history[-1], tuple(progress.history)
+    fit = Fit(progress.start_metric, last.metric, last.epoch, history, progress.seconds)
+    report = run.report(fit)
+    observer.phase_end(report)
+    return PhaseResult(model.cross_state(), report)
+
+
+def train_backbone(
+    spec: ModelSpec,
+    data: TrainingData,
+    options: TrainingOptions,
+    observer: Observer,
+    checkpoint: Checkpoint | None = None,
+    crosses: State | None = None,
+) -> PhaseResult:
+    """Phase 1: train all but cross terms, experts and gate on all domains; ``wauc`` decides.
 
     Args:
         spec: the model's.
@@ -69,13 +113,17 @@ def train_backbone(
         options: how to train.
         observer: told of every epoch.
         checkpoint: keeps every epoch, to go on from after a stop; the caller clears it in the end.
+        crosses: the state of phase 0, which stays as it is; None where the model has no cross terms.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
     """
     rows, validation = _all_domains(data)
     with reproducible(options, _BACKBONE) as generator:
-        model = build_model(spec).to(options.torch_device)
+        model = build_model(spec)
+        if crosses is not None:
+            model.load_crosses(crosses)
+        model.to(options.torch_device)
         run = _Run("backbone", None, 0, rows, validation, options, observer, checkpoint)
         report = run.train(
             model, list(model.backbone_parameters()), options.learning_rate, generator, dropout=True
@@ -217,6 +265,7 @@ def train_joint(
     options: TrainingOptions,
     observer: Observer,
     checkpoint: Checkpoint | None = None,
+    crosses: State | None = None,
 ) -> PhaseResult:
     """Train backbone, experts and gate together from scratch, on all domains: the control of the phases.
 
@@ -229,6 +278,7 @@ def train_joint(
         options: how to train; every part has the backbone's learning rate.
         observer: told of every epoch.
         checkpoint: as of the backbone.
+        crosses: as of the backbone.
 
     Returns:
         All of the model's tensors.
@@ -239,11 +289,15 @@ def train_joint(
     """
     rows, validation = _all_domains(data)
     with reproducible(options, _JOINT) as generator:
-        model = build_model(spec, expert_domains=expert_domains).to(options.torch_device)
+        model = build_model(spec, expert_domains=expert_domains)
+        if crosses is not None:
+            model.load_crosses(crosses)
+        model.to(options.torch_device)
         run = _Run("joint", None, 0, rows, validation, options, observer, checkpoint)
+        parts = model.backbone_parameters(), model.expert_parameters(), model.gate_parameters()
         report = run.train(
             model,
-            list(model.parameters()),
+            [parameter for part in parts for parameter in part],
             options.learning_rate,
             generator,
             dropout=True,
@@ -300,7 +354,7 @@ class _Run:
                 on_epoch=lambda record: self.observer.epoch(self.phase, self.domain, record),
                 checkpoint=self.checkpoint,
             )
-        report = self._report(result)
+        report = self.report(result)
         self.observer.phase_end(report)
         return report
 
@@ -308,7 +362,8 @@ class _Run:
     def data(self) -> TrainingData:
         return self.validation.data
 
-    def _report(self, result: Fit | None) -> PhaseReport:
+    def report(self, result: Fit | None) -> PhaseReport:
+        """Sum up what came of it; None where there was nothing to train or decide on."""
         note = self.validation.note
         if result is None:
             lacking = "training" if not len(self.rows) else "validation"

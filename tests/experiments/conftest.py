@@ -40,6 +40,7 @@ experts_per_domain = [1, 2]
 gate = ["domain", "sample"]
 
 [settings]
+crosses = false
 embedding_dim = 4
 hidden_units = [16, 8]
 rank = 2

@@ -34,12 +34,14 @@ class DirectPlan:
         """``[n, its fields, D]``, ``[n, its dense fields]``, ``[n]``."""
         return embedded.fields, embedded.dense, embedded.linear
 
-    def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
-        """B pairs -> ``[B]`` float32."""
+    def logits(
+        self, pairs: Pairs, user: SideTensors, item: SideTensors, adaptation: Tensor | None = None
+    ) -> Tensor:
+        """B pairs -> ``[B]`` float32; the gate weighs ``adaptation``, what each expert adds besides."""
         fields, dense = self._fields(pairs, user[0], item[0]), self._dense(pairs, user[1], item[1])
         domain = torch.full((pairs.rows,), self._domain, dtype=torch.int64, device=fields.device)
         embedded = Embedded(fields, dense, pairs.combine(torch.add, user[2], item[2]))
-        return self._model.score(embedded, domain)
+        return self._model.score(embedded, domain, adaptation)
 
 
 class _Float32(nn.Module):

@@ -17,6 +17,7 @@ from mmlora.models.backbones.xdeepfm import XDeepFM
 from mmlora.models.ctr import CTRModel
 from mmlora.models.folding import fold
 from mmlora.models.side_plans.bilinear import FiBiNETSplit
+from mmlora.models.side_plans.crosses import CrossPlan
 from mmlora.models.side_plans.crossing import AutoIntSplit, MatrixDCNSplit, XDeepFMSplit
 from mmlora.models.side_plans.direct import DirectPlan
 from mmlora.models.side_plans.flat import DCNSplit, DeepFMSplit, NFMSplit, WDLSplit
@@ -59,18 +60,27 @@ class PairModel:
             role: folded.embedding.part(layout.part(role).fields, layout.part(role).dense)
             for role in ("user", "item")
         }
+        self._crosses: CrossPlan | None = None
+        if folded.crosses is not None:
+            self._crosses = CrossPlan(folded.crosses, folded.crosses.fields, domain=domain)
         self._device, self._casts = device, precision == "bfloat16"
         self._plan = _plan(folded, layout, domain, torch.bfloat16 if self._casts else torch.float32)
 
     def side(self, batch: Batch, role: Role) -> SideTensors:
         """A side's own inputs, n rows -> its tensors, each ``[n, ...]``."""
-        return self._plan.side(self._embeddings[role](batch), role)
+        crosses = () if self._crosses is None else self._crosses.side(batch, role)
+        return *crosses, *self._plan.side(self._embeddings[role](batch), role)
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
         """B pairs of rows of the sides' tensors -> logits ``[B]`` float32."""
         # Weights are frozen, so none is kept between products: threads share nothing.
         with torch.autocast(self._device, torch.bfloat16, enabled=self._casts, cache_enabled=False):
-            return self._plan.logits(pairs, user, item)
+            if self._crosses is None:
+                return self._plan.logits(pairs, user, item)
+            adaptation = self._crosses.adaptation(pairs, user, item)
+            mine = self._crosses.tensors
+            logits = self._plan.logits(pairs, user[mine:], item[mine:], adaptation)
+            return logits.add_(self._crosses.logits(pairs, user, item))
 
 
 def _plan(model: CTRModel, layout: Layout, domain: int, dtype: torch.dtype) -> SidePlan:

@@ -66,8 +66,14 @@ class SidePlan(Protocol):
     def side(self, embedded: Embedded, role: Role) -> SideTensors:
         """A side's embedded inputs, ``[n, its fields, D]`` -> whatever :meth:`logits` needs of them."""
 
-    def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
-        """B pairs -> ``[B]`` float32."""
+    def logits(
+        self, pairs: Pairs, user: SideTensors, item: SideTensors, adaptation: Tensor | None = None
+    ) -> Tensor:
+        """B pairs -> ``[B]`` float32.
+
+        ``adaptation``, where experts are not folded, is what each adds besides, ``[B, E]``: the gate weighs
+        it.
+        """
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -92,8 +92,10 @@ class SplitPlan:
         hidden = nn.functional.linear(share.inputs, self._weights[role], bias)
         return share.terms, *(tensor.to(self._dtype) for tensor in (hidden, *share.cross))
 
-    def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
-        """B pairs -> ``[B]`` float32."""
+    def logits(
+        self, pairs: Pairs, user: SideTensors, item: SideTensors, adaptation: Tensor | None = None
+    ) -> Tensor:
+        """B pairs -> ``[B]`` float32; there are no experts whose ``adaptation`` could be added."""
         terms = pairs.combine(torch.add, user[0], item[0])
         hidden = pairs.combine(torch.add, user[1], item[1])
         crossed = self._split.cross(pairs, user[2:], item[2:])

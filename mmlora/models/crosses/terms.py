@@ -1,0 +1,197 @@
+"""The cross terms' weights, and their sum for rows of any domains."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmlora.batch import Batch
+from mmlora.models.crosses.columns import Role, SideColumns
+from mmlora.models.crosses.sparse import SparseTerm, side_places, sparse_terms
+from mmlora.models.spec import FieldShape
+
+KNOTS = 9
+"""Points between which a number's own effect is a straight line: its 0, 12.5, ... 100% quantiles."""
+
+
+class CrossInputs(NamedTuple):
+    """What the cross terms read of B rows.
+
+    Attributes:
+        user: the user's columns, ``[B, Ku]``.
+        item: the item's, ``[B, Ki]``.
+        domain: ``[B]``, 0 for a domain absent at training, whose weights are 0, else the index + 1.
+        knots: the knot below each number, as a place in a row of ``basis``, ``[B, Fd]``.
+        shares: how far each number is on its way to the next knot, ``[B, Fd]`` in [0, 1].
+        places: of the sparse weights, ``[B, P]``.
+    """
+
+    user: Tensor
+    item: Tensor
+    domain: Tensor
+    knots: Tensor
+    shares: Tensor
+    places: Tensor
+
+
+class CrossTerms(nn.Module):
+    """``u W i + P_d . u + Q_d . i + f(numbers) + sparse weights + sum_e g_e (u A_e) . (i B_e)``.
+
+    Everything starts at 0 but ``A_e``, so that a fresh module, and a fresh expert, change nothing.
+
+    Args:
+        fields: shapes of the inputs, in the order of the encoded columns.
+        num_domains: domains seen in training; 0 where the model does not see the domain.
+        num_experts: E.
+        rank: R of an expert's two matrices; a share of the narrower side's width below 1.
+        alpha: LoRA's scale, as of the tower.
+    """
+
+    def __init__(
+        self, fields: Sequence[FieldShape], *, num_domains: int, num_experts: int, rank: float, alpha: float
+    ) -> None:
+        super().__init__()
+        self.fields = tuple(fields)
+        self.user, self.item = SideColumns(fields, "user"), SideColumns(fields, "item")
+        self.num_domains = num_domains
+        self.terms = sparse_terms(self.user, self.item, num_domains)
+        width, num_dense = min(self.user.width, self.item.width), len(self.user.dense) + len(self.item.dense)
+        full_rank = max(1, round(rank * width)) if rank < 1 else int(rank)
+        self.scale, rank = alpha / full_rank, min(full_rank, width)
+        self.weight = nn.Parameter(torch.zeros(self.user.width, self.item.width))
+        # Row 0 is that of a domain absent at training, and stays 0.
+        self.domain_user = nn.Parameter(torch.zeros(num_domains + 1, self.user.width))
+        self.domain_item = nn.Parameter(torch.zeros(num_domains + 1, self.item.width))
+        # Row 0 is what all domains have in common; an absent domain has nothing more.
+        self.basis = nn.Parameter(torch.zeros(num_domains + 1, num_dense * KNOTS))
+        self.table = nn.Parameter(torch.zeros(sum(term.size for term in self.terms)))
+        self.knots: Tensor
+        self.register_buffer("knots", torch.zeros(num_dense, KNOTS))
+        self.precision: Tensor  # of each group's prior, as it was learned: see groups
+        self.register_buffer("precision", torch.ones(self.num_groups))
+        bound = 1 / math.sqrt(self.user.width)
+        self.lora_a = nn.Parameter(torch.empty(num_experts, self.user.width, rank).uniform_(-bound, bound))
+        self.lora_b = nn.Parameter(torch.zeros(num_experts, self.item.width, rank))
+
+    def forward(self, batch: Batch, gate_weights: Tensor | None) -> Tensor:
+        """B rows, ``gate_weights [B, E]`` (None: the backbone alone) -> ``[B]``."""
+        inputs = self.inputs(batch)
+        terms = self.backbone(inputs)
+        if gate_weights is None or not len(self.lora_a):
+            return terms
+        return terms + (gate_weights * self.adaptation(inputs.user, inputs.item)).sum(1)
+
+    def adaptation(self, user: Tensor, item: Tensor) -> Tensor:
+        """``[B, Ku]``, ``[B, Ki]`` -> what each expert adds, before the gate, ``[B, E]``."""
+        return (self.expert_side(user, "user") * self.expert_side(item, "item")).sum(2)
+
+    def expert_side(self, columns: Tensor, role: Role) -> Tensor:
+        """A side's columns ``[n, K]`` -> its factor of what each expert adds, ``[n, E, R]``."""
+        matrices = self.lora_a if role == "user" else self.lora_b
+        experts, width, rank = matrices.shape
+        down = columns @ matrices.transpose(0, 1).reshape(width, experts * rank)
+        return down.view(-1, experts, rank) * (self.scale if role == "user" else 1.0)
+
+    def backbone(self, inputs: CrossInputs) -> Tensor:
+        """Return the terms without experts, ``[B]``."""
+        of_item = inputs.user @ self.weight + F.embedding(inputs.domain, self.domain_item)
+        terms = (of_item * inputs.item).sum(1)
+        terms = terms + (F.embedding(inputs.domain, self.domain_user) * inputs.user).sum(1)
+        if len(self.knots):
+            terms = terms + self.effects(inputs.knots, inputs.shares, inputs.domain)
+        return terms + self.table[inputs.places].sum(1) if len(self.table) else terms
+
+    def inputs(self, batch: Batch) -> CrossInputs:
+        """Return what the terms read of a batch."""
+        domain = self._known(batch.domain)
+        numbers = batch.dense[:, [*self.user.dense, *self.item.dense]]
+        knots, shares = self.between(numbers, 0)
+        places = [self._own_places(batch, side, role) for side, role in self._sides]
+        places += [self._across(batch, term) for term in self.terms if term.small is not None]
+        return CrossInputs(self.user(batch), self.item(batch), domain, knots, shares, torch.cat(places, 1))
+
+    def effects(self, knots: Tensor, shares: Tensor, domain: Tensor) -> Tensor:
+        """Return the sum of numbers' own effects, in all domains and in the row's, ``[B]``."""
+        flat, width = self.basis.flatten(), self.basis.shape[1]
+        total = torch.lerp(flat[knots], flat[knots + 1], shares)
+        own = knots + (domain * width)[:, None]
+        of_domain = torch.lerp(flat[own], flat[own + 1], shares)
+        return (total + of_domain * (domain > 0)[:, None]).sum(1)
+
+    def between(self, numbers: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Numbers ``[B, k]`` of the fields from ``first`` -> their places in the flat basis, and shares."""
+        knots = self.knots[first : first + numbers.shape[1]]
+        place = torch.searchsorted(knots, numbers.t().contiguous(), right=True) - 1
+        place = place.clamp(0, KNOTS - 2)  # [k, B]
+        low, high = knots.gather(1, place), knots.gather(1, place + 1)
+        share = ((numbers.t() - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+        start = (torch.arange(len(knots), device=numbers.device) + first) * KNOTS
+        return (place + start[:, None]).t(), share.t()
+
+    def side_places(self, role: Role, index: Mapping[str, Tensor], domain: Tensor) -> Tensor:
+        """Return places of the sparse weights that one side and the domain decide, ``[B, P]``.
+
+        Args:
+            role: the side.
+            index: of each of its large fields, ``[B, L]``.
+            domain: ``[B]`` indices, -1 for a domain absent at training.
+        """
+        terms = [term for term in self.terms if term.role == role and term.small is None]
+        return side_places(terms, index, self._known(domain) - 1)
+
+    @property
+    def num_groups(self) -> int:
+        """How many :meth:`groups` there are."""
+        users, items = len(set(self.user.names)), len(set(self.item.names))
+        return users * items + users + items + 2 * len(self.knots) + len(self.terms)
+
+    def groups(self) -> tuple[dict[str, Tensor], list[str]]:
+        """Return the group of every weight, by parameter, and the groups' names: one for a pair of fields.
+
+        Group 0 is the constant's.
+        """
+        fields = [name for name, _ in itertools.groupby(self.user.names)]
+        others = [name for name, _ in itertools.groupby(self.item.names)]
+        users = torch.tensor([fields.index(name) for name in self.user.names])
+        items = torch.tensor([others.index(name) for name in self.item.names])
+        names = [" x ".join(filter(None, pair)) or "constant" for pair in itertools.product(fields, others)]
+        groups = {"weight": users[:, None] * len(others) + items}
+        for parameter, own, of_side in (("domain_user", users, fields), ("domain_item", items, others)):
+            groups[parameter] = (len(names) + own).expand(self.num_domains + 1, -1)
+            names += [f"domain x {name}" if name else "domain" for name in of_side]
+        numbers = [*self.user.dense_names, *self.item.dense_names]
+        of_number = (len(names) + torch.arange(len(numbers))).repeat_interleave(KNOTS)
+        by_domain = (of_number + len(numbers)).expand(self.num_domains, -1)
+        groups["basis"] = torch.cat([of_number[None], by_domain])
+        names += [f"{name}, by quantiles" for name in numbers]
+        names += [f"domain x {name}, by quantiles" for name in numbers]
+        sizes = torch.tensor([term.size for term in self.terms], dtype=torch.int64)
+        groups["table"] = len(names) + torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        names += [term.name for term in self.terms]
+        return groups, names
+
+    @property
+    def _sides(self) -> tuple[tuple[SideColumns, Role], ...]:
+        return (self.user, "user"), (self.item, "item")
+
+    def _own_places(self, batch: Batch, side: SideColumns, role: Role) -> Tensor:
+        index = {field.name: side.index(batch, field) for field in side.large}
+        return self.side_places(role, index, batch.domain)
+
+    def _known(self, domain: Tensor) -> Tensor:
+        """``[B]`` index + 1; 0 where the model does not see domains, or this one was absent at training."""
+        return (domain + 1) if self.num_domains else torch.zeros_like(domain)
+
+    def _across(self, batch: Batch, term: SparseTerm) -> Tensor:
+        """Places of a term that both sides decide; a missing value of either weighs nothing."""
+        assert term.small is not None
+        mine, other = (self.user, self.item) if term.role == "user" else (self.item, self.user)
+        index, small = mine.index(batch, term.field), other.index(batch, term.small)
+        places = term.places(index, small)
+        return torch.where((small == 0).repeat(1, index.shape[1]), term.start, places)

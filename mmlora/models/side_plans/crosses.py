@@ -1,0 +1,94 @@
+"""Cross terms: for a fixed domain, one number for each side and a dot product of one vector for each.
+
+The user's vector holds the weights of the item's columns, ``u W + Q_d``, the item's vector those columns. The
+weights of a large field's value beside the values of a small field of the other side are further products of
+the dot: the small field's columns by the weights of all its values.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmlora.batch import Batch
+from mmlora.models.crosses.columns import Role, SideColumns
+from mmlora.models.crosses.sparse import SparseTerm
+from mmlora.models.crosses.terms import CrossTerms
+from mmlora.models.side_plans.pairs import Pairs
+from mmlora.models.side_plans.parts import SideTensors
+from mmlora.models.spec import FieldShape
+
+
+class CrossPlan:
+    """The cross terms of one domain, in float32.
+
+    Args:
+        crosses: folded as far as the gate allows.
+        fields: shapes of all of the model's inputs.
+        domain: the domain's index; -1 for one absent at training.
+    """
+
+    def __init__(self, crosses: CrossTerms, fields: tuple[FieldShape, ...], *, domain: int) -> None:
+        self._crosses, self._domain = crosses, domain
+        self._experts = len(crosses.lora_a) > 0
+        # A side's batch holds its own fields only, so its columns are found in other places.
+        of_item = {role: [f for f in fields if (f.side == "item") == (role == "item")] for role in _ROLES}
+        self._columns = {role: SideColumns(of_item[role], role) for role in _ROLES}
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors :meth:`side` gives."""
+        return 3 if self._experts else 2
+
+    def side(self, batch: Batch, role: Role) -> SideTensors:
+        """-> terms ``[n]``, factors of the dot product ``[n, K]``, and those of the experts ``[n, E, R]``."""
+        crosses, side = self._crosses, self._columns[role]
+        columns = side(batch)
+        domain = torch.full((len(batch),), self._domain, dtype=torch.int64, device=columns.device)
+        index = {field.name: side.index(batch, field) for field in side.large}
+        terms = self._own(batch, role, index, domain)
+        if role == "user":
+            known = int(self._domain + 1 if crosses.num_domains else 0)
+            terms = terms + columns @ crosses.domain_user[known]
+            factors = [columns @ crosses.weight + crosses.domain_item[known]]
+        else:
+            factors = [columns]
+        factors += [self._across(batch, role, term, index) for term in crosses.terms if term.small]
+        experts = (crosses.expert_side(columns, role),) if self._experts else ()
+        return terms, torch.cat(factors, 1), *experts
+
+    def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
+        """B pairs -> the terms without the experts, ``[B]``."""
+        terms = pairs.combine(torch.mul, user[1], item[1]).sum(1)
+        return terms.add_(pairs.combine(torch.add, user[0], item[0]))
+
+    def adaptation(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor | None:
+        """B pairs -> what each expert adds, before the gate, ``[B, E]``; None where experts are folded."""
+        return pairs.combine(torch.mul, user[2], item[2]).sum(2) if self._experts else None
+
+    def _own(self, batch: Batch, role: Role, index: dict[str, Tensor], domain: Tensor) -> Tensor:
+        """First-order terms of numbers, and the sparse weights that the side decides."""
+        crosses, side = self._crosses, self._columns[role]
+        terms = batch.dense.new_zeros(len(batch))
+        if side.dense:
+            first = 0 if role == "user" else len(crosses.user.dense)
+            knots, shares = crosses.between(batch.dense[:, side.dense], first)
+            known = domain + 1 if crosses.num_domains else torch.zeros_like(domain)
+            terms = crosses.effects(knots, shares, known)
+        places = crosses.side_places(role, index, domain)
+        return terms + crosses.table[places].sum(1) if places.shape[1] else terms
+
+    def _across(self, batch: Batch, role: Role, term: SparseTerm, index: dict[str, Tensor]) -> Tensor:
+        """A term's factors ``[n, values of the small field]``: columns of it, or the weights beside them."""
+        assert term.small is not None
+        if role != term.role:
+            columns = self._columns[role].hot(batch, term.small)
+            columns[:, 0] = 0
+            return columns
+        values = torch.arange(term.small.size, device=batch.domain.device).expand(len(batch), -1)
+        places = term.places(index[term.field.name], values)
+        weights = self._crosses.table[places].clone()
+        return weights.view(len(batch), -1, term.small.size).sum(1)
+
+
+_ROLES: tuple[Role, ...] = ("user", "item")
