@@ -44,22 +44,37 @@ def import_(
         list[str] | None,
         typer.Option(help="Our column's name and yours, e.g. --column label=clicked; repeat it."),
     ] = None,
+    list_: Annotated[
+        list[str] | None,
+        typer.Option("--list", help="A text column that holds lists, and its separator: --list users.tags=,"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Import your own interactions and profiles; every profile column becomes a feature.
 
     Example: mmlora data import clicks.parquet --users users.csv --column domain_id=theme
     """
-    from mmlora.errors import UsageError
     from mmlora.pipeline.importing import import_tables
 
-    pairs = [text.partition("=") for text in column or []]
-    if wrong := ["".join(parts) for parts in pairs if not all(parts)]:
-        raise UsageError(f"--column {wrong[0]}: write it as OURS=YOURS, e.g. --column label=clicked")
-    columns = {ours: yours for ours, _, yours in pairs}
-    _print_import(
-        import_tables(interactions, users=users, items=items, domains=domains, columns=columns), as_json
+    report = import_tables(
+        interactions,
+        users=users,
+        items=items,
+        domains=domains,
+        columns=_pairs("--column", column, "OURS=YOURS, e.g. --column label=clicked"),
+        lists=_pairs("--list", list_, "TABLE.COLUMN=SEPARATOR, e.g. --list users.tags=,"),
     )
+    _print_import(report, as_json)
+
+
+def _pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str]:
+    """Return what an option that is repeated gives, by name."""
+    from mmlora.errors import UsageError
+
+    pairs = [text.partition("=") for text in texts or []]
+    if wrong := ["".join(parts) for parts in pairs if not all(parts)]:
+        raise UsageError(f"{option} {wrong[0]}: write it as {form}")
+    return {name: value for name, _, value in pairs}
 
 
 @app.command()

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from mmlora.data.commit import Commit
+from mmlora.data.lists import VECTOR
 from mmlora.data.merge import new_profiles
-from mmlora.data.profiles import VECTOR
 from mmlora.errors import ContractError, DataError
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, Entity
 

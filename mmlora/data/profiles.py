@@ -2,7 +2,8 @@
 
 Integers become int64 and texts string (both categorical features), booleans the texts ``true`` and
 ``false``, floats stay (dense; NaN is null), dates and times become days since 1970 (float64, dense), lists
-of text stay (bags), lists of floats of one width become list<float> (vectors).
+of text stay (bags), lists of floats of one width become list<float> (vectors). Lists of integers are vectors
+where all have one width of 2 or more, else bags.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow.types as pt
 
 from mmlora.data.columns import plain, to_id, to_times
 from mmlora.data.faults import FaultList
+from mmlora.data.lists import BAG, VECTOR, is_vector
 from mmlora.schema import (
     CREATED_TIMESTAMP,
     DOMAIN_ID,
@@ -31,8 +33,6 @@ from mmlora.schema import (
 
 RESERVED = {USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, KNOWN_AT, LABEL, "day"}
 _DAY_MICROSECONDS = 86_400_000_000
-VECTOR = pa.list_(pa.float32())
-BAG = pa.list_(pa.string())
 
 
 def canonical_profile(entity: Entity, table: pa.Table, *, source: str, now: datetime) -> pa.Table:
@@ -148,8 +148,10 @@ def _lists(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedA
     value = column.type.value_type
     if pt.is_dictionary(value):
         value = value.value_type
-    text = pt.is_string(value) or pt.is_large_string(value) or pt.is_string_view(value)
-    if not text and not pt.is_floating(value):
+    text = any(of(value) for of in (pt.is_string, pt.is_large_string, pt.is_string_view, pt.is_null))
+    if pt.is_integer(value):
+        text = not is_vector(column)
+    elif not text and not pt.is_floating(value):
         hint = "cast it to a list of text (a bag) or of floats (a vector)"
         faults.add(f"type {column.type} can't be a feature; {hint}", name)
         return None

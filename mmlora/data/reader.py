@@ -14,8 +14,9 @@ import pyarrow.types as pt
 from mmlora.data.columns import is_integer_text, plain
 from mmlora.data.files import is_csv, read_raw
 from mmlora.data.interactions import canonical_interactions
+from mmlora.data.lists import find_lists, mapped, split_lists
 from mmlora.data.profiles import canonical_profile
-from mmlora.errors import UsageError
+from mmlora.errors import DataError, Fault, UsageError
 from mmlora.schema import ENTITY_KEYS, EVENT_TIMESTAMP, INTERACTION_KEY, KNOWN_AT, LABEL, Entity, IdTypes
 
 RENAMEABLE = (*INTERACTION_KEY, LABEL, KNOWN_AT)
@@ -28,6 +29,7 @@ def read_tables(
     domains: Path | None = None,
     *,
     columns: Mapping[str, str] | None = None,
+    lists: Mapping[str, str] | None = None,
     ids: IdTypes | None = None,
     now: datetime | None = None,
 ) -> tuple[pa.Table, dict[Entity, pa.Table]]:
@@ -41,6 +43,7 @@ def read_tables(
         domains: the same by domain_id.
         columns: canonical name -> the data's own name, e.g. ``{"label": "clicked"}``. In profile tables it
             applies to the id and to event_timestamp.
+        lists: separators of list columns, e.g. ``{"users.tags": ","}``; ``json`` for arrays.
         ids: the store's id types, if it has some; else CSV ids are integers when all of them are.
         now: times later than this are faults (default: the clock).
 
@@ -62,6 +65,7 @@ def read_tables(
         for entity, path in given.items()
         if path is not None
     }
+    _split_lists(profiles, dict(lists or {}))
     for entity in ENTITY_KEYS:
         same_ids = [source, profiles[entity]] if entity in profiles else [source]
         _type_ids(same_ids, ENTITY_KEYS[entity], ids.arrow(entity) if ids else None)
@@ -97,6 +101,37 @@ def _read(path: Path, columns: Mapping[str, str], canonical: tuple[str, ...]) ->
     table = table.select(kept)
     table = table.rename_columns([wanted.get(name, name) for name in table.column_names])
     return _Source(path, table, is_csv(path))
+
+
+def _split_lists(profiles: Mapping[Entity, _Source], named: dict[str, str]) -> None:
+    """Make list columns of the texts that hold lists (:mod:`mmlora.data.lists`)."""
+    for entity, source in profiles.items():
+        for place, name in enumerate(source.table.column_names):
+            column = plain(source.table.column(place))
+            if name in (ENTITY_KEYS[entity], EVENT_TIMESTAMP) or not pt.is_string(column.type):
+                continue
+            separator = named.pop(f"{entity}s.{name}", None)
+            found = _lists(column, separator, str(source.path), name)
+            if found is not None:
+                source.table = source.table.set_column(place, name, found)
+    if named:
+        raise UsageError(
+            f"--list {next(iter(named))}: no such text column; give TABLE.COLUMN=SEPARATOR, as users.tags=,"
+        )
+
+
+def _lists(column: pa.ChunkedArray, separator: str | None, source: str, name: str) -> pa.ChunkedArray | None:
+    cells = column.unique() if isinstance(column, pa.ChunkedArray) else column
+    try:
+        if separator is not None:
+            return mapped(column, lambda distinct: split_lists(distinct, separator))
+    except ValueError as error:
+        fault = Fault(f"no JSON array of texts or numbers: {str(error)[:60]!r}", name)
+        raise DataError(source, [fault]) from None
+    if find_lists(cells) is None:
+        return None
+    found: pa.ChunkedArray = mapped(column, lambda distinct: (find_lists(distinct) or (distinct, ""))[0])
+    return found
 
 
 def _type_ids(sources: Sequence[_Source], key: str, wanted: pa.DataType | None) -> None:

@@ -40,6 +40,7 @@ def import_tables(
     items: Path | None = None,
     domains: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    lists: Mapping[str, str] | None = None,
     imported_at: datetime | None = None,
 ) -> dict[str, Any]:
     """Import anybody's Parquet or CSV tables; whatever columns the profiles have become features.
@@ -50,13 +51,21 @@ def import_tables(
         items: see users.
         domains: see users.
         columns: our column names and the tables' own.
+        lists: separators of list columns, e.g. ``{"users.tags": "|"}``; those of JSON arrays are found.
         imported_at: when corrections and late rows became known; now when None.
     """
     from mmlora.data.reader import read_tables
 
     workspace = open_workspace()
     table, profiles = read_tables(
-        interactions, users, items, domains, columns=columns, ids=workspace.ids_or_none, now=imported_at
+        interactions,
+        users,
+        items,
+        domains,
+        columns=columns,
+        lists=lists,
+        ids=workspace.ids_or_none,
+        now=imported_at,
     )
     return _write(workspace, table, profiles, imported_at)
 

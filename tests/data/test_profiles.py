@@ -38,6 +38,9 @@ def check(**columns: object) -> pa.Table:
             [["a"], None],
         ),
         ([None, None], "null", [None, None]),
+        ([[1, 0], [2, 3]], "list<item: float>", [[1.0, 0.0], [2.0, 3.0]]),
+        ([[1577134800018226901], [2, 3]], "list<item: string>", [["1577134800018226901"], ["2", "3"]]),
+        ([[], []], "list<item: string>", [[], []]),
     ],
 )
 def test_columns_get_feature_types(values: object, kind: str, expected: list[object]) -> None:
@@ -53,7 +56,7 @@ def test_columns_get_feature_types(values: object, kind: str, expected: list[obj
         ([[1.0], [1.0, 2.0]], "not the width", 1),
         ([[1.0, float("nan")], [1.0, 2.0]], "null or infinite element", 1),
         ([["a", None], ["b"]], "a null element", 1),
-        ([[1], [2]], "cast it to a list of text", 0),
+        ([[True], [False]], "cast it to a list of text", 0),
         ([{"a": 1}, {"a": 2}], "can't be a feature", 0),
         ([b"a", b"b"], "can't be a feature", 0),
         (pa.array([2**63, 1], pa.uint64()), "larger than", 0),
