@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.data.lists import find_lists
-from mmlora.data.reader import read_tables
 from mmlora.errors import DataError, UsageError
+from tests.data.reading import read_tables
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 ROW = {"user_id": [1], "item_id": [2], "domain_id": ["x"], "event_timestamp": ["2023-05-01"], "label": [1]}
