@@ -35,31 +35,91 @@ def movielens(
 @app.command("import")
 def import_(
     interactions: Annotated[
-        Path, typer.Argument(help="Parquet or CSV: user_id, item_id, domain_id, event_timestamp, label.")
-    ],
-    users: Annotated[Path | None, typer.Option(help="User profiles: user_id and any columns.")] = None,
-    items: Annotated[Path | None, typer.Option(help="Item profiles: item_id and any columns.")] = None,
-    domains: Annotated[Path | None, typer.Option(help="Domain profiles: domain_id and any columns.")] = None,
+        list[Path] | None,
+        typer.Argument(
+            help="Parquet or CSV, folders, patterns: user_id, item_id, domain_id, event_timestamp, label."
+        ),
+    ] = None,
+    users: Annotated[
+        list[Path] | None,
+        typer.Option(help="User profiles: user_id and any columns; repeat it for more files."),
+    ] = None,
+    items: Annotated[list[Path] | None, typer.Option(help="Item profiles: item_id and any columns.")] = None,
+    domains: Annotated[
+        list[Path] | None, typer.Option(help="Domain profiles: domain_id and any columns.")
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(help="Our column's name and yours, e.g. --column label=clicked; repeat it."),
     ] = None,
+    replace: Annotated[
+        Literal["day", "domain-day"] | None,
+        typer.Option(help="Withdraw stored rows of the days (of its domains) that the delivery lacks."),
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Late interactions were known when they happened.")
+    ] = False,
+    valid_from: Annotated[
+        list[str] | None,
+        typer.Option(help="Since when profiles are true: users=COLUMN, a date, first-interaction or import."),
+    ] = None,
+    list_: Annotated[
+        list[str] | None,
+        typer.Option("--list", help="A text column that holds lists, and its separator: --list users.tags=,"),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A CSV column that stays text: --text users.code")
+    ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(help="What stands for a missing value in a CSV, beside NA and the like."),
+    ] = None,
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"], typer.Option(help="Unit of times that are numbers since 1970.")
+    ] = "s",
+    encoding: Annotated[str | None, typer.Option(help="Of CSV files; UTF-8 or by byte-order mark.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of CSV files; what the header shows.")] = None,
+    decimal: Annotated[str, typer.Option(help="Decimal point of CSV files: . or ,")] = ".",
     as_json: JsonFlag = False,
 ) -> None:
-    """Import your own interactions and profiles; every profile column becomes a feature.
+    """Import your own interactions and profiles, or profiles alone; every profile column becomes a feature.
 
     Example: mmlora data import clicks.parquet --users users.csv --column domain_id=theme
     """
-    from mmlora.errors import UsageError
+    from mmlora.data.options import ReadOptions
     from mmlora.pipeline.importing import import_tables
 
-    pairs = [text.partition("=") for text in column or []]
-    if wrong := ["".join(parts) for parts in pairs if not all(parts)]:
-        raise UsageError(f"--column {wrong[0]}: write it as OURS=YOURS, e.g. --column label=clicked")
-    columns = {ours: yours for ours, _, yours in pairs}
-    _print_import(
-        import_tables(interactions, users=users, items=items, domains=domains, columns=columns), as_json
+    options = ReadOptions(
+        columns=_pairs("--column", column, "OURS=YOURS, e.g. --column label=clicked"),
+        lists=_pairs("--list", list_, "TABLE.COLUMN=SEPARATOR, e.g. --list users.tags=,"),
+        valid_from=_pairs("--valid-from", valid_from, "TABLE=SINCE, e.g. --valid-from users=signup_date"),
+        texts=tuple(text or ()),
+        missing=tuple(missing or ()),
+        time_unit=time_unit,
+        encoding=encoding,
+        delimiter=delimiter,
+        decimal=decimal,
     )
+    report = import_tables(
+        interactions,
+        users=users,
+        items=items,
+        domains=domains,
+        options=options,
+        history=history,
+        replace=replace,
+    )
+    _print_import(report, as_json)
+
+
+def _pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str]:
+    """Return what an option that is repeated gives, by name."""
+    from mmlora.errors import UsageError
+
+    pairs = [text.partition("=") for text in texts or []]
+    if wrong := ["".join(parts) for parts in pairs if not all(parts)]:
+        raise UsageError(f"{option} {wrong[0]}: write it as {form}")
+    return {name: value for name, _, value in pairs}
 
 
 @app.command()
@@ -143,9 +203,13 @@ def _print_import(report: dict[str, Any], as_json: bool) -> None:
     rows = [
         (name.replace("_", " "), value)
         for name, value in report.items()
-        if not isinstance(value, dict | list | tuple)
+        if value is not None and not isinstance(value, dict | list | tuple)
     ]
     rows += [(f"profile rows, {entity}", count) for entity, count in report.get("profiles", {}).items()]
     print_table("imported", ("what", "value"), rows)
-    if report.get("ignored_columns"):
+    if columns := report.get("columns"):
+        print_table("columns", tuple(columns[0]), [tuple(column.values()) for column in columns])
+    elif report.get("ignored_columns"):
         typer.echo("columns of the interactions that are not used: " + ", ".join(report["ignored_columns"]))
+    for note in report.get("notes", ()):
+        typer.echo(f"note: {note}")

@@ -23,6 +23,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     """Print a table whose numbers are aligned right; nothing is cut on a pipe."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
@@ -30,7 +31,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         numeric = any(isinstance(row[index], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=not rows or numeric)
     for row in rows:
-        table.add_row(*(format_value(value) for value in row))
+        table.add_row(*(escape(format_value(value)) for value in row))
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table, highlight=False)
 

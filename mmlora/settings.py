@@ -66,7 +66,9 @@ class TrainingSettings(_Section):
     split: SplitName = "time"
     split_file: Path | None = Field(None, description="for the split `file`")
     split_fractions: tuple[float, float, float] | None = Field(
-        None, description="train, validation, test; 60/20/20 for `random`, else 80/10/10 when unset"
+        None,
+        description="train, validation, test; 60/20/20 for `random`, else 80/10/10 when unset",
+        examples=[(0.8, 0.1, 0.1)],
     )
 
     crosses: bool = Field(True, description="products of all fields with learned priors, beside the backbone")
@@ -157,10 +159,30 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(faults_of(error, depth=2))
+        faults = "; ".join([*faults_of(error, depth=2), *_homeless(error)])
         raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
     except ValueError as error:  # a mmlora.toml that isn't TOML
         raise UsageError(f"mmlora.toml: {error}") from None
+
+
+def _homeless(error: ValidationError) -> list[str]:
+    """Return in which section each setting belongs that stands outside of all sections."""
+    outside = [
+        str(f["loc"][0]) for f in error.errors() if f["type"] == "extra_forbidden" and len(f["loc"]) == 1
+    ]
+    sections = {
+        name: field.annotation.model_fields
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    found = {
+        name: [f"[{section}]" for section, fields in sections.items() if name in fields] for name in outside
+    }
+    return [
+        f"{name} belongs under {' or '.join(where)}: write that header on a line before it"
+        for name, where in found.items()
+        if where
+    ]
 
 
 def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:

@@ -1,4 +1,5 @@
--- The interactions as they were known at $known_as_of: of each key the version known last by then.
+-- The interactions as they were known at $known_as_of: of each key the version known last by then, and none of a key
+-- that was withdrawn (label -1).
 -- $interactions: a glob of the store's files; $known_as_of: a timestamptz, far in the future for all.
 SELECT
     user_id,
@@ -10,3 +11,4 @@ SELECT
 FROM read_parquet($interactions, hive_partitioning = false)
 WHERE known_at <= $known_as_of
 GROUP BY user_id, item_id, domain_id, event_timestamp
+HAVING arg_max(label, known_at) >= 0

@@ -43,7 +43,7 @@ FAULTS = {
     "null_event_timestamp": "event_timestamp IS NULL",
     "null_known_at": "known_at IS NULL",
     "null_label": "label IS NULL",
-    "label_not_0_or_1": "label NOT IN (0, 1)",
+    "label_not_0_or_1": "label NOT IN (-1, 0, 1)",
     "time_out_of_range": _OUT_OF_RANGE,
     "wrong_day_folder": "event_timestamp IS NOT NULL AND day IS DISTINCT FROM CAST(event_timestamp AS DATE)",
 }
@@ -76,11 +76,12 @@ SELECT domain_id, sum(copies - 1)::BIGINT AS duplicate_keys FROM (
 ) GROUP BY domain_id
 """
 
-# The latest version of each key, over the last day and the window before it.
+# The latest version of each key that isn't withdrawn (label -1), over the last day and the window before it.
 _RECENT = f"""
 CREATE TEMP TABLE recent AS
 SELECT user_id, item_id, domain_id, event_timestamp, arg_max(label, known_at) AS label FROM clean
 WHERE event_timestamp >= {_AS_OF} - to_days(1 + getvariable('window_days')) GROUP BY ALL
+HAVING coalesce(arg_max(label, known_at), 0) >= 0
 """
 
 _COUNTS = f"""

@@ -1,4 +1,4 @@
-"""Turns one column as it came into its canonical type: ids, times and labels.
+"""Turns one column as it came into its canonical type: ids and labels (times: :mod:`mmlora.data.times`).
 
 Every function takes the whole column, notes what is wrong in a :class:`~mmlora.data.faults.FaultList` and
 returns the converted column, with null where a value couldn't be converted (or None where the type itself
@@ -7,31 +7,15 @@ is wrong).
 
 from __future__ import annotations
 
-from datetime import datetime
-
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from mmlora.data.faults import FaultList
-from mmlora.schema import TIMESTAMP
 
-# 9999-12-31: a later second is no date that anything downstream could hold.
-_LAST_SECOND = 253_402_300_799
-_LOOKS_LIKE_DATE = (19_000_101, 21_001_231)
-_INTEGER_TEXT = r"^(0|-?[1-9][0-9]{0,17})$"
-
-# Texts are parsed by DuckDB because it takes dates, spaces or T, fractions and offsets in one vectorised
-# cast; the pattern keeps out the words that it would take as well ("epoch", "infinity").
-_PARSE_TIMES = r"""
-SELECT CASE
-    WHEN regexp_matches(text, '^-?[0-9]{1,12}$') THEN
-        CASE WHEN abs(CAST(text AS BIGINT)) <= 253402300799 THEN to_timestamp(CAST(text AS BIGINT)) END
-    WHEN regexp_matches(text, '^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}') THEN TRY_CAST(text AS TIMESTAMPTZ)
-END AS parsed
-FROM texts
-"""
+_INTEGER_TEXT = r"^(0|-?[1-9][0-9]{0,18})$"
+_LAST, _FIRST = str(2**63 - 1), str(-(2**63))
+_SPOILT = r"^-?[0-9]+\.0+$|^-?[0-9]\.[0-9]+[eE][+-]?[0-9]+$"
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -44,8 +28,12 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def is_integer_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return where a text is an integer as programs write it (``007`` isn't: it would lose its zeros)."""
-    return pc.match_substring_regex(column, _INTEGER_TEXT)
+    """Return where a text is a 64-bit integer as programs write it (``007`` isn't: its zeros would go)."""
+    fits = pc.match_substring_regex(column, _INTEGER_TEXT)
+    limit = pc.if_else(pc.starts_with(column, "-"), _FIRST, _LAST)
+    shorter = pc.less(pc.binary_length(column), pc.binary_length(limit))
+    # Of one length, numbers are in the order of their digits.
+    return pc.and_(fits, pc.or_(shorter, pc.less_equal(column, limit)))
 
 
 def to_id(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
@@ -54,12 +42,39 @@ def to_id(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedAr
     faults.add_rows(f"null in {name}", name, pc.is_null(column))
     if pt.is_string(column.type):
         faults.add_rows(f"empty text in {name}", name, pc.equal(column, ""))
+        strange = pc.match_substring_regex(column, r"[\x00\r\n]")
+        faults.add_rows("a NUL character or line break in an id", name, strange)
         return column
+    if pt.is_decimal(column.type) and column.type.scale <= 0:
+        return _decimals(column, name, faults)
     if pt.is_integer(column.type):
         return _to_int64(column, name, faults)
-    if not pt.is_null(column.type):
+    if pt.is_floating(column.type):
+        what = f"type {column.type} is no id, for it keeps 15 digits only; export integers or strings"
+        faults.add(what, name)
+    elif not pt.is_null(column.type):
         faults.add(f"type {column.type} is no id; valid are integers and strings", name)
     return None
+
+
+def refuse_spoilt_ids(column: pa.ChunkedArray, name: str, faults: FaultList) -> None:
+    """Note ids of a CSV that went through floating point: all like ``5.0``, or any like ``1.6e+18``."""
+    spoilt = pc.fill_null(pc.match_substring_regex(column, _SPOILT), False)
+    exponents = pc.and_(spoilt, pc.match_substring(pc.utf8_lower(column), "e"))
+    texts = pc.and_(pc.is_valid(column), pc.invert(spoilt))
+    if pc.any(exponents).as_py() or not pc.any(texts).as_py():
+        what = (
+            "an id that went through floating point, which keeps 15 digits only; export integers or strings"
+        )
+        faults.add_rows(what, name, spoilt)
+
+
+def _decimals(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        faults.add("larger than a 64-bit signed integer; export it as a string", name)
+        return None
 
 
 def _to_int64(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
@@ -71,78 +86,16 @@ def _to_int64(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chunk
         return None
 
 
-def to_times(
-    column: pa.ChunkedArray, name: str, faults: FaultList, *, now: datetime
-) -> pa.ChunkedArray | None:
-    """Return a time column as UTC microseconds.
-
-    Takes timestamps of any unit (naive ones are UTC), dates, ISO texts and whole epoch seconds. Null,
-    unparsable and future times are faults.
-    """
-    column = plain(column)
-    faults.add_rows(f"null in {name}", name, pc.is_null(column))
-    times = _convert_times(column, name, faults)
-    if times is None:
-        return None
-    unparsed = pc.and_(pc.is_null(times), pc.is_valid(column))
-    faults.add_rows("no timestamp: valid are ISO texts and epoch seconds", name, unparsed)
-    future = pc.greater(times, pa.scalar(now, TIMESTAMP))
-    faults.add_rows(
-        f"in the future (later than {now:%Y-%m-%dT%H:%M:%SZ}; epoch times are in seconds)", name, future
-    )
-    return times
-
-
-def _convert_times(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
-    kind = column.type
-    if pt.is_timestamp(kind):
-        naive = kind.tz is None
-        column = column.cast(pa.timestamp("us", tz=None if naive else kind.tz), safe=False)
-        return pc.assume_timezone(column, "UTC") if naive else column.cast(TIMESTAMP)
-    if pt.is_date(kind):
-        return pc.assume_timezone(column.cast(pa.timestamp("us")), "UTC")
-    if pt.is_integer(kind):
-        _refuse_date_numbers(column, name, faults)
-        return _parse_times(column.cast(pa.string()))
-    if pt.is_string(kind):
-        _refuse_date_numbers(_numbers(column), name, faults)
-        return _parse_times(column)
-    if not pt.is_null(kind):
-        faults.add(f"type {kind} is no time; valid are timestamps, dates, ISO texts and epoch seconds", name)
-    return None
-
-
-def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts of 8 digits as integers, others as null."""
-    eight = pc.match_substring_regex(column, "^[0-9]{8}$")
-    return pc.if_else(eight, column, pa.scalar(None, pa.string())).cast(pa.int64())
-
-
-def _refuse_date_numbers(column: pa.ChunkedArray, name: str, faults: FaultList) -> None:
-    """20001231 as epoch seconds would be a day of August 1970: surely not what was meant."""
-    first, last = (pa.scalar(bound) for bound in _LOOKS_LIKE_DATE)
-    if pt.is_integer(column.type) and column.type.bit_width < 32:
-        return
-    looks = pc.and_(pc.greater_equal(column, first), pc.less_equal(column, last))
-    faults.add_rows("a date written as a number; write 2000-12-31 or epoch seconds", name, looks)
-
-
-def _parse_times(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone='UTC'")
-        con.register("texts", pa.table({"text": texts}))
-        parsed = con.sql(_PARSE_TIMES).to_arrow_table().column("parsed").cast(TIMESTAMP)
-    return parsed
-
-
 def to_label(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
     """Return a label column as int8; anything but 0, 1, true and false is a fault."""
     column = plain(column)
     if pt.is_null(column.type):
         faults.add_rows(f"null in {name}", name, pc.is_null(column))
         return None
+    if pt.is_decimal(column.type):
+        column = column.cast(pa.float64())
     if pt.is_string(column.type):
-        kept = pc.utf8_lower(column)
+        kept = pc.utf8_lower(pc.utf8_trim_whitespace(column))
         one = pc.is_in(kept, pa.array(["1", "1.0", "true"]))
         zero = pc.is_in(kept, pa.array(["0", "0.0", "false"]))
     elif pt.is_boolean(column.type):

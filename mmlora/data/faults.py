@@ -6,7 +6,7 @@ sees all of its faults at the first try.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +24,14 @@ class FaultList:
     Args:
         table: the table as it came, for quoting rows at fault.
         show: the columns quoted beside the one at fault (those that exist).
+        locate: names a row (counted from 0) by its file and place.
     """
 
-    def __init__(self, table: pa.Table, show: Sequence[str] = ()) -> None:
+    def __init__(
+        self, table: pa.Table, show: Sequence[str] = (), locate: Callable[[int], str] | None = None
+    ) -> None:
         self.table = table
+        self.locate = locate or (lambda row: f"row {row + 1}")
         self.show = [name for name in show if table.column_names.count(name) == 1]
         self.found: list[Fault] = []
 
@@ -46,11 +50,10 @@ class FaultList:
         names = list(self.show)
         if column is not None and column not in names and self.table.column_names.count(column) == 1:
             names.append(column)
-        return tuple(f"row {row + 1}: {self._values(row, names)}" for row in rows)
+        return tuple(f"{self.locate(row)}: {self._values(row, names)}" for row in rows)
 
     def _values(self, row: int, names: Sequence[str]) -> str:
-        cut = self.table.select(names).slice(row, 1).to_pylist()[0]
-        return ", ".join(f"{name}={_short(value)}" for name, value in cut.items())
+        return ", ".join(f"{name}={_short(self.table.column(name)[row])}" for name in names)
 
     def raise_if_any(self, source: str) -> None:
         """Raise everything found.
@@ -62,6 +65,10 @@ class FaultList:
             raise DataError(source, self.found)
 
 
-def _short(value: object) -> str:
+def _short(scalar: pa.Scalar) -> str:
+    try:
+        value = scalar.as_py()
+    except (ValueError, OverflowError):  # a time that Python can't hold
+        value = scalar.value
     text = value.isoformat() if hasattr(value, "isoformat") else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

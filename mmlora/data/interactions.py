@@ -5,6 +5,7 @@ Rows keep their labels; what else the table holds stays as it came, for the stor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import duckdb
@@ -12,28 +13,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmlora.data.columns import to_id, to_label, to_times
+from mmlora.data.columns import to_id, to_label
 from mmlora.data.faults import SHOWN, FaultList
+from mmlora.data.hints import missing
+from mmlora.data.times import to_times
 from mmlora.errors import Fault
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, INTERACTION_KEY, ITEM_ID, KNOWN_AT, LABEL, USER_ID
 
 REQUIRED = (*INTERACTION_KEY, LABEL)
 
 
-def canonical_interactions(table: pa.Table, *, source: str, now: datetime) -> pa.Table:
+def canonical_interactions(
+    table: pa.Table,
+    *,
+    source: str,
+    now: datetime,
+    locate: Callable[[int], str] | None = None,
+    time_unit: str = "s",
+) -> pa.Table:
     """Return the table with canonical columns first, in canonical types, duplicates collapsed.
 
     Args:
         table: at least :data:`REQUIRED`; ``known_at`` if the data has its own.
         source: the file or table, for messages.
         now: times later than this are faults.
+        locate: names a row for messages.
+        time_unit: of epoch numbers.
 
     Raises:
         DataError: with every fault of the table.
     """
-    faults = FaultList(table, REQUIRED)
+    faults = FaultList(table, REQUIRED, locate)
     _check_names(table, faults)
-    found = {name: _convert(table, name, faults, now) for name in (*REQUIRED, KNOWN_AT)}
+    found = {name: _convert(table, name, faults, now, time_unit) for name in (*REQUIRED, KNOWN_AT)}
     columns = {name: column for name, column in found.items() if column is not None}
     if KNOWN_AT in columns and EVENT_TIMESTAMP in columns:
         early = pc.less(columns[KNOWN_AT], columns[EVENT_TIMESTAMP])
@@ -52,12 +64,14 @@ def _check_names(table: pa.Table, faults: FaultList) -> None:
     for name in dict.fromkeys(table.column_names):
         if table.column_names.count(name) > 1:
             faults.add("more than one column of this name", name)
-    missing = [name for name in REQUIRED if name not in table.column_names]
-    for name in missing:
-        faults.add(f"missing; the table has {', '.join(table.column_names)}", name)
+    for name in REQUIRED:
+        if name not in table.column_names:
+            faults.add(missing(name, table.column_names), name)
 
 
-def _convert(table: pa.Table, name: str, faults: FaultList, now: datetime) -> pa.ChunkedArray | None:
+def _convert(
+    table: pa.Table, name: str, faults: FaultList, now: datetime, unit: str
+) -> pa.ChunkedArray | None:
     if table.column_names.count(name) != 1:
         return None
     column = table.column(name)
@@ -65,7 +79,7 @@ def _convert(table: pa.Table, name: str, faults: FaultList, now: datetime) -> pa
         return to_id(column, name, faults)
     if name == LABEL:
         return to_label(column, name, faults)
-    return to_times(column, name, faults, now=now)
+    return to_times(column, name, faults, latest=now, unit=unit)
 
 
 def _first_of_each_key(

@@ -1,15 +1,17 @@
 """Finds the versions that an import adds to what is stored; DuckDB over Arrow, nothing written.
 
-An interaction's version is (key, known_at, label); a profile's is (id, event_timestamp, created_timestamp,
-features). Rows that are stored already give no version.
+An interaction's version is (key, known_at, label), and label -1 withdraws it; a profile's is (id,
+event_timestamp, created_timestamp, features), see :mod:`mmlora.data.profile_merge`. Rows that are stored
+already give no version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -18,35 +20,44 @@ import pyarrow.compute as pc
 from mmlora.data.faults import SHOWN
 from mmlora.errors import DataError, Fault
 from mmlora.schema import (
-    CREATED_TIMESTAMP,
+    DOMAIN_ID,
     EVENT_TIMESTAMP,
     INTERACTION_KEY,
     KNOWN_AT,
     LABEL,
-    TIMESTAMP,
+    Id,
     IdTypes,
     interactions_schema,
 )
 
+Replace = Literal["day", "domain-day"]
+"""What a delivery may be the whole truth of: the days that it holds, or those days of its domains."""
+
 _KEY = ", ".join(INTERACTION_KEY)
 _ORDER = f"event_timestamp, {_KEY}, known_at"
+
+WITHDRAWN = -1
+"""The label of a version that says that the interaction isn't one."""
 
 # A correction must be the later one even when clocks disagree: hence greatest().
 _NEW_VERSIONS = f"""
 SELECT {_KEY}, incoming.label, stored.label IS NOT NULL AS correction,
     stored.label IS NULL AND NOT on_time AS late,
     CASE
+        WHEN stored.label = incoming.label THEN event_timestamp
         WHEN stored.label IS NOT NULL THEN greatest($imported_at, stored.known_at + INTERVAL 1 MICROSECOND)
         WHEN on_time THEN event_timestamp
         ELSE $imported_at
     END AS known_at
 FROM (
-    SELECT *, $last_day IS NULL OR CAST(event_timestamp AS DATE) > $last_day AS on_time FROM incoming
+    SELECT incoming.*, $history OR day IS NULL OR CAST(event_timestamp AS DATE) > day AS on_time
+    FROM incoming LEFT JOIN last_days USING (domain_id)
 ) AS incoming
 LEFT JOIN (
-    SELECT {_KEY}, max(known_at) AS known_at, arg_max(label, known_at) AS label FROM stored GROUP BY {_KEY}
+    SELECT {_KEY}, max(known_at) AS known_at, min(known_at) AS first_known, arg_max(label, known_at) AS label
+    FROM stored GROUP BY {_KEY}
 ) AS stored USING ({_KEY})
-WHERE stored.label IS DISTINCT FROM incoming.label
+WHERE stored.label IS DISTINCT FROM incoming.label OR ($history AND stored.first_known > event_timestamp)
 ORDER BY {_ORDER}
 """
 
@@ -63,13 +74,48 @@ ORDER BY {_ORDER}
 """
 
 
+# What the delivery doesn't hold of the days (and domains) that it does.
+_GONE = f"""
+SELECT {_KEY}, max(known_at) AS known_at
+FROM stored SEMI JOIN (SELECT DISTINCT {{scope}} FROM incoming) AS scope
+    ON {{on}}
+ANTI JOIN incoming USING ({_KEY})
+GROUP BY {_KEY} HAVING arg_max(label, known_at) <> {WITHDRAWN}
+"""
+_WITHDRAWALS = f"""
+SELECT {_KEY}, CAST({WITHDRAWN} AS TINYINT) AS label, true AS correction, false AS late,
+    greatest($imported_at, known_at + INTERVAL 1 MICROSECOND) AS known_at
+FROM ({_GONE}) ORDER BY {_ORDER}
+"""
+_SCOPES: dict[Replace, tuple[str, str]] = {
+    "day": (
+        "CAST(event_timestamp AS DATE) AS day",
+        "CAST(stored.event_timestamp AS DATE) = scope.day",
+    ),
+    "domain-day": (
+        "CAST(event_timestamp AS DATE) AS day, domain_id",
+        "CAST(stored.event_timestamp AS DATE) = scope.day AND stored.domain_id = scope.domain_id",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class NewInteractions:
-    """The versions to append, in order of time, and how they came about."""
+    """The versions to append, in order of time, and how they came about.
+
+    Attributes:
+        versions: canonical rows.
+        corrections: versions of keys that were stored, withdrawals left out.
+        late: new keys that became known only after they happened.
+        withdrawn: keys that a replacing delivery no longer has.
+        on_time_through: the latest event that is new and on time; None without any.
+    """
 
     versions: pa.Table
     corrections: int
     late: int
+    withdrawn: int
+    on_time_through: datetime | None
 
 
 def new_interactions(
@@ -77,9 +123,11 @@ def new_interactions(
     files: Sequence[Path],
     *,
     ids: IdTypes,
-    last_day: date | None,
+    last_days: Mapping[Id, date],
     imported_at: datetime,
     source: str,
+    history: bool = False,
+    replace: Replace | None = None,
 ) -> NewInteractions:
     """Compare an import with the stored versions.
 
@@ -87,9 +135,11 @@ def new_interactions(
         incoming: canonical interactions, one row a key (a version, if it brings its own ``known_at``).
         files: the stored files of the days that ``incoming`` holds.
         ids: the store's id types.
-        last_day: the store's latest day; None when it is empty.
+        last_days: each stored domain's latest day: later rows are on time.
         imported_at: when rows that are late or corrected became known.
         source: name of the table, for messages.
+        history: whether all rows count as known when they happened.
+        replace: whether rows of the delivered days (and domains) that it lacks are withdrawn.
 
     Raises:
         DataError: the store holds another label of the same ``known_at``.
@@ -97,15 +147,37 @@ def new_interactions(
     own = KNOWN_AT in incoming.column_names
     with connect() as con:
         con.register("incoming", incoming)
+        con.register("last_days", _last_days(last_days, ids))
         _view(con, "stored", files, empty=interactions_schema(ids))
-        params = {} if own else {"imported_at": imported_at, "last_day": last_day}
+        params = {} if own else {"imported_at": imported_at, "history": history}
         found = con.sql(_OWN_VERSIONS if own else _NEW_VERSIONS, params=params).to_arrow_table()
+        gone = None
+        if replace is not None:
+            scope, on = _SCOPES[replace]
+            query = _WITHDRAWALS.format(scope=scope, on=on)
+            gone = con.sql(query, params={"imported_at": imported_at}).to_arrow_table()
     if own:
         _refuse_conflicts(found, source)
-    schema = interactions_schema(ids)
-    versions = pa.Table.from_arrays([found.column(f.name).cast(f.type) for f in schema], schema=schema)
     count = {name: pc.sum(found.column(name)).as_py() or 0 for name in ("correction", "late")}
-    return NewInteractions(versions, count["correction"], count["late"])
+    on_time = found.filter(pc.invert(pc.or_(found.column("correction"), found.column("late"))))
+    through = pc.max(on_time.column(EVENT_TIMESTAMP)).as_py()
+    versions = _versions(found, ids)
+    if gone is not None and gone.num_rows:
+        versions = pa.concat_tables([versions, _versions(gone, ids)]).sort_by(
+            [(name, "ascending") for name in (EVENT_TIMESTAMP, *INTERACTION_KEY, KNOWN_AT)]
+        )
+    withdrawn = gone.num_rows if gone is not None else 0
+    return NewInteractions(versions, count["correction"], count["late"], withdrawn, through)
+
+
+def _versions(found: pa.Table, ids: IdTypes) -> pa.Table:
+    schema = interactions_schema(ids)
+    return pa.Table.from_arrays([found.column(f.name).cast(f.type) for f in schema], schema=schema)
+
+
+def _last_days(last_days: Mapping[Id, date], ids: IdTypes) -> pa.Table:
+    domains = pa.array(list(last_days), ids.arrow("domain"))
+    return pa.table({DOMAIN_ID: domains, "day": pa.array(last_days.values(), pa.date32())})
 
 
 def _refuse_conflicts(found: pa.Table, source: str) -> None:
@@ -128,64 +200,3 @@ def _view(con: duckdb.DuckDBPyConnection, name: str, files: Sequence[Path], *, e
         con.from_parquet([str(file) for file in files], hive_partitioning=False).create_view(name)
     else:
         con.register(name, empty.empty_table())
-
-
-def new_profiles(incoming: pa.Table, stored: pa.Table | None, *, key: str, imported_at: datetime) -> pa.Table:
-    """Return the profile versions that an import adds, with both timestamps, ordered by id and time.
-
-    Args:
-        incoming: a canonical profile table with the stored features in the stored types.
-        stored: all stored versions, with the same features; None when there are none.
-        key: the id column.
-        imported_at: when rows that are late or changed became known.
-
-    Without an ``event_timestamp`` an id's first version is valid from 1970-01-01, a changed one from
-    ``imported_at``.
-    """
-    dated = EVENT_TIMESTAMP in incoming.column_names
-    features = [name for name in incoming.column_names if name not in (key, EVENT_TIMESTAMP)]
-    fields = [incoming.schema.field(name) for name in features]
-    schema = pa.schema(
-        [
-            pa.field(key, incoming.schema.field(key).type),
-            pa.field(EVENT_TIMESTAMP, TIMESTAMP),
-            pa.field(CREATED_TIMESTAMP, TIMESTAMP),
-            *fields,
-        ]
-    )
-    with connect() as con:
-        con.register("incoming", incoming)
-        con.register("stored", schema.empty_table() if stored is None else stored)
-        query = _profile_query(key, features, dated=dated)
-        found = con.sql(query, params={"imported_at": imported_at}).to_arrow_table()
-    return pa.Table.from_arrays([found.column(f.name).cast(f.type) for f in schema], schema=schema)
-
-
-def _profile_query(key: str, features: Sequence[str], *, dated: bool) -> str:
-    """Build the query; names are identifiers already, so quoting them is enough."""
-    same = ", ".join([key, EVENT_TIMESTAMP] if dated else [key])
-    differs = " OR ".join(f'incoming."{name}" IS DISTINCT FROM latest."{name}"' for name in features)
-    columns = ", ".join(f'incoming."{name}"' for name in features)
-    known = "latest.created_timestamp IS NOT NULL"
-    if dated:
-        event = "incoming.event_timestamp"
-        on_time = "before.day IS NULL OR CAST(incoming.event_timestamp AS DATE) > before.day"
-    else:
-        event = f"CASE WHEN {known} THEN $imported_at ELSE TIMESTAMPTZ '1970-01-01 00:00:00+00' END"
-        on_time = "before.day IS NULL"
-    return f"""
-    SELECT incoming.{key} AS {key}, {event} AS event_timestamp,
-        CASE
-            WHEN {known} THEN greatest($imported_at, latest.created_timestamp + INTERVAL 1 MICROSECOND)
-            WHEN {on_time} THEN {event}
-            ELSE $imported_at
-        END AS created_timestamp, {columns}
-    FROM incoming
-    CROSS JOIN (SELECT CAST(max(event_timestamp) AS DATE) AS day FROM stored) AS before
-    LEFT JOIN (
-        SELECT * FROM stored QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY event_timestamp DESC,
-        created_timestamp DESC) = 1
-    ) AS latest USING ({same})
-    WHERE NOT ({known}) OR {differs}
-    ORDER BY 1, 2
-    """

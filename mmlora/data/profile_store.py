@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -11,26 +12,55 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from mmlora.data.commit import Commit
-from mmlora.data.merge import new_profiles
-from mmlora.data.profiles import VECTOR
+from mmlora.data.faults import FaultList
+from mmlora.data.lists import VECTOR
+from mmlora.data.profile_merge import new_profiles
 from mmlora.errors import ContractError, DataError
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, Entity
 
 
+@dataclass(frozen=True)
+class AddedProfile:
+    """What was staged of a profile table.
+
+    Attributes:
+        versions: the new versions.
+        first: whether these are the entity's first.
+        empty: columns left out because they hold no value.
+        gained: features that the store didn't have.
+        lacking: stored features that the delivery doesn't have.
+    """
+
+    versions: pa.Table
+    first: bool
+    empty: tuple[str, ...] = ()
+    gained: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+
+
+def stored_schema(folder: Path) -> pa.Schema | None:
+    """Return the schema of an entity's stored profiles; None when it has none."""
+    file = next(iter(sorted(folder.glob("*.parquet"))), None)
+    return pq.read_schema(file) if file is not None else None
+
+
 def add_profile(
-    commit: Commit, folder: Path, incoming: pa.Table, *, entity: Entity, imported_at: datetime
-) -> tuple[int, list[str]]:
+    commit: Commit,
+    folder: Path,
+    incoming: pa.Table,
+    *,
+    entity: Entity,
+    delivered: datetime,
+    since: pa.Table | None,
+) -> AddedProfile:
     """Stage an entity's new profile versions.
 
-    A feature that the store lacks is added: its earlier versions get null. A feature that the import lacks
-        is an error, for there is no telling whether its values still hold.
-
-    Returns:
-        The versions staged, and the columns left out because they hold no value.
+    A feature that the store lacks is added: its earlier versions get null. One that the delivery lacks is
+    null in the new versions.
 
     Raises:
-        DataError: no feature holds any value.
-        ContractError: features are missing or their types differ from the stored ones.
+        DataError: no feature holds any value, or values don't fit the stored type.
+        ContractError: types differ from the stored ones.
     """
     key = ENTITY_KEYS[entity]
     files = sorted(folder.glob("*.parquet"))
@@ -41,47 +71,66 @@ def add_profile(
     if set(incoming.column_names) <= {key, EVENT_TIMESTAMP}:
         raise DataError(f"{entity} profiles", f"no column but {key} holds any value")
     if stored is None:
-        versions = new_profiles(incoming, None, key=key, imported_at=imported_at)
-    else:
-        incoming = _fit(incoming, stored, entity)
-        gained = [
-            f for f in incoming.schema if f.name not in stored.column_names and f.name != EVENT_TIMESTAMP
-        ]
-        for f in gained:
-            stored = stored.append_column(f, pa.nulls(stored.num_rows, f.type))
-        versions = new_profiles(incoming, stored, key=key, imported_at=imported_at)
-        if gained:
-            commit.add_table(f"profiles/{entity}", stored)
-            for file in files:
-                commit.remove(file)
+        versions = new_profiles(incoming, None, key=key, delivered=delivered, since=since)
+        commit.add_table(f"profiles/{entity}", versions)
+        return AddedProfile(versions, True, tuple(empty))
+    lacking = [name for name in _features(stored, key) if name not in incoming.column_names]
+    incoming = _fit(incoming, stored, entity)
+    gained = [f for f in incoming.schema if f.name not in known and f.name != EVENT_TIMESTAMP]
+    for f in gained:
+        stored = stored.append_column(f, pa.nulls(stored.num_rows, f.type))
+    versions = new_profiles(incoming, stored, key=key, delivered=delivered, since=None)
+    if gained:
+        commit.add_table(f"profiles/{entity}", stored)
+        for file in files:
+            commit.remove(file)
     if versions.num_rows:
         commit.add_table(f"profiles/{entity}", versions)
-    return versions.num_rows, empty
+    return AddedProfile(versions, False, tuple(empty), tuple(f.name for f in gained), tuple(lacking))
+
+
+def _features(table: pa.Table, key: str) -> list[str]:
+    return [name for name in table.column_names if name not in (key, EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
 
 
 def _fit(incoming: pa.Table, stored: pa.Table, entity: Entity) -> pa.Table:
     """Return the incoming features in the stored order and types, gained ones last."""
     key = ENTITY_KEYS[entity]
-    features = [name for name in stored.column_names if name not in (key, EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
+    features = _features(stored, key)
+    faults = FaultList(incoming, (key,))
     wrong = []
     columns = {
         name: incoming.column(name) for name in (key, EVENT_TIMESTAMP) if name in incoming.column_names
     }
     for name in features:
+        kind = stored.schema.field(name).type
         if name not in incoming.column_names:
-            wrong.append(f"{name} is missing")
+            columns[name] = pa.nulls(incoming.num_rows, kind)
             continue
-        column, kind = incoming.column(name), stored.schema.field(name).type
-        if not _castable(column, stored.column(name)):
-            wrong.append(
-                f"{name} is {column.type}{_width(column)}, stored is {kind}{_width(stored.column(name))}"
-            )
-            continue
-        columns[name] = column.cast(kind, safe=False)
+        column = incoming.column(name)
+        if pt.is_floating(column.type) and pt.is_integer(kind):
+            columns[name] = _whole(column, name, faults)
+        elif _castable(column, stored.column(name)):
+            columns[name] = column.cast(kind, safe=False)
+        else:
+            width, stored_width = _width(column), _width(stored.column(name))
+            wrong.append(f"{name} is {column.type}{width}, stored is {kind}{stored_width}")
+    faults.raise_if_any(f"{entity} profiles")
     if wrong:
         message = f"{entity} profiles differ from the stored ones: {'; '.join(wrong)}; bring them in line"
         raise ContractError(message, expected=features, found=incoming.column_names)
     return pa.table({**columns, **{n: incoming.column(n) for n in incoming.column_names if n not in columns}})
+
+
+def _whole(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray:
+    """Return floats as the integers that they are: 25.0, written so because other rows are missing."""
+    exact = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), float(2**53)))
+    faults.add_rows(
+        "no whole number below 2**53, and the stored ones are integers; bring it in line",
+        name,
+        pc.invert(exact),
+    )
+    return pc.if_else(exact, column, pa.scalar(None, column.type)).cast(pa.int64())
 
 
 def _castable(incoming: pa.ChunkedArray, stored: pa.ChunkedArray) -> bool:

@@ -2,12 +2,13 @@
 
 Integers become int64 and texts string (both categorical features), booleans the texts ``true`` and
 ``false``, floats stay (dense; NaN is null), dates and times become days since 1970 (float64, dense), lists
-of text stay (bags), lists of floats of one width become list<float> (vectors).
+of text stay (bags), lists of floats of one width become list<float> (vectors). Lists of integers are vectors
+where all have one width of 2 or more, else bags.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
 
 import duckdb
 import numpy as np
@@ -15,8 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mmlora.data.columns import plain, to_id, to_times
+from mmlora.data.columns import plain, to_id
 from mmlora.data.faults import FaultList
+from mmlora.data.hints import missing
+from mmlora.data.lists import BAG, VECTOR, is_vector
+from mmlora.data.times import to_times
 from mmlora.schema import (
     CREATED_TIMESTAMP,
     DOMAIN_ID,
@@ -31,26 +35,39 @@ from mmlora.schema import (
 
 RESERVED = {USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, KNOWN_AT, LABEL, "day"}
 _DAY_MICROSECONDS = 86_400_000_000
-VECTOR = pa.list_(pa.float32())
-BAG = pa.list_(pa.string())
 
 
-def canonical_profile(entity: Entity, table: pa.Table, *, source: str, now: datetime) -> pa.Table:
+def canonical_profile(
+    entity: Entity,
+    table: pa.Table,
+    *,
+    source: str,
+    locate: Callable[[int], str] | None = None,
+    time_unit: str = "s",
+) -> pa.Table:
     """Return the table with its id first, then ``event_timestamp`` if it has one, then its features.
 
     A column without any value keeps the null type; the store leaves it out and says so.
+
+    Args:
+        entity: whose profile it is.
+        table: its id, ``event_timestamp`` (valid from; null where that isn't known) and features.
+        source: the file or table, for messages.
+        locate: names a row for messages.
+        time_unit: of epoch numbers.
 
     Raises:
         DataError: with every fault of the table.
     """
     key = ENTITY_KEYS[entity]
-    faults = FaultList(table, (key, EVENT_TIMESTAMP))
+    faults = FaultList(table, (key, EVENT_TIMESTAMP), locate)
     features = _check_names(entity, table, faults)
     columns: dict[str, pa.ChunkedArray | None] = {}
     if table.column_names.count(key) == 1:
         columns[key] = to_id(table.column(key), key, faults)
     if table.column_names.count(EVENT_TIMESTAMP) == 1:
-        columns[EVENT_TIMESTAMP] = to_times(table.column(EVENT_TIMESTAMP), EVENT_TIMESTAMP, faults, now=now)
+        valid_from = table.column(EVENT_TIMESTAMP)
+        columns[EVENT_TIMESTAMP] = to_times(valid_from, EVENT_TIMESTAMP, faults, nulls=True, unit=time_unit)
     if columns and None not in columns.values():
         _check_unique(columns, faults)
     for name in features:
@@ -67,7 +84,7 @@ def _check_names(entity: Entity, table: pa.Table, faults: FaultList) -> list[str
     if table.num_rows == 0:
         faults.add("no rows")
     if key not in names:
-        faults.add(f"missing; the table has {', '.join(names)}", key)
+        faults.add(missing(key, names), key)
     features = [name for name in names if name not in own]
     if not features:
         faults.add(f"no feature columns beside {key}")
@@ -107,12 +124,12 @@ def to_feature(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chun
         return column
     if pt.is_boolean(kind):
         return column.cast(pa.string())
-    if pt.is_integer(kind):
+    if pt.is_integer(kind) or (pt.is_decimal(kind) and kind.scale <= 0):
         return _integers(column, name, faults)
     if pt.is_floating(kind) or pt.is_decimal(kind):
         return _floats(column, name, faults)
     if pt.is_date(kind) or pt.is_timestamp(kind):
-        return _days(column)
+        return _days(column, name, faults)
     if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
         return _lists(column, name, faults)
     faults.add(f"type {kind} can't be a feature; {_VALID}", name)
@@ -138,18 +155,22 @@ def _floats(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chunked
     return column
 
 
-def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _days(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
     """Days since 1970: a categorical day number would say nothing of the days between."""
-    micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
-    return pc.divide(micros.cast(pa.float64(), safe=False), float(_DAY_MICROSECONDS))
+    times = to_times(column, name, faults, nulls=True)
+    if times is None:
+        return None
+    return pc.divide(times.cast(pa.int64()).cast(pa.float64(), safe=False), float(_DAY_MICROSECONDS))
 
 
 def _lists(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
     value = column.type.value_type
     if pt.is_dictionary(value):
         value = value.value_type
-    text = pt.is_string(value) or pt.is_large_string(value) or pt.is_string_view(value)
-    if not text and not pt.is_floating(value):
+    text = any(of(value) for of in (pt.is_string, pt.is_large_string, pt.is_string_view, pt.is_null))
+    if pt.is_integer(value):
+        text = not is_vector(column)
+    elif not text and not pt.is_floating(value):
         hint = "cast it to a list of text (a bag) or of floats (a vector)"
         faults.add(f"type {column.type} can't be a feature; {hint}", name)
         return None

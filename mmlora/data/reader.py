@@ -1,118 +1,202 @@
-"""Reads anybody's interactions and profile tables, and checks all of a file before any of it is used."""
+"""Reads anybody's interactions and profile tables, and checks all of a delivery before any of it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mmlora.data.columns import is_integer_text, plain
-from mmlora.data.files import is_csv, read_raw
+from mmlora.data.column_types import type_profile
+from mmlora.data.columns import is_integer_text, plain, refuse_spoilt_ids
+from mmlora.data.faults import FaultList
+from mmlora.data.files import RawTable, read_raw
 from mmlora.data.interactions import canonical_interactions
+from mmlora.data.options import FIRST, IMPORT, RENAMEABLE, TABLES, ReadOptions
 from mmlora.data.profiles import canonical_profile
+from mmlora.data.renames import rename
+from mmlora.data.summary import ColumnNote, describe_interactions, describe_profile
 from mmlora.errors import UsageError
-from mmlora.schema import ENTITY_KEYS, EVENT_TIMESTAMP, INTERACTION_KEY, KNOWN_AT, LABEL, Entity, IdTypes
+from mmlora.schema import ENTITY_KEYS, EVENT_TIMESTAMP, Entity, IdTypes
 
-RENAMEABLE = (*INTERACTION_KEY, LABEL, KNOWN_AT)
+INTERACTIONS = "interactions"
+NAMES: dict[Entity, str] = {entity: table for table, entity in TABLES.items()}
 
 
-def read_tables(
-    interactions: Path,
-    users: Path | None = None,
-    items: Path | None = None,
-    domains: Path | None = None,
+@dataclass(frozen=True)
+class Delivery:
+    """What came, checked, as :meth:`mmlora.data.store.OfflineStore.write` takes it.
+
+    Attributes:
+        interactions: canonical columns first, others as they came; None where only profiles came.
+        profiles: by entity.
+        duplicates: interactions that equal another one of the delivery, left out.
+        columns: what each column is and becomes.
+        notes: what was dropped, cut or merged, and what was guessed.
+    """
+
+    interactions: pa.Table | None
+    profiles: dict[Entity, pa.Table]
+    duplicates: int = 0
+    columns: tuple[ColumnNote, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_delivery(
+    interactions: Sequence[Path],
+    profiles: Mapping[Entity, Sequence[Path]],
     *,
-    columns: Mapping[str, str] | None = None,
+    options: ReadOptions | None = None,
     ids: IdTypes | None = None,
+    stored: Mapping[Entity, pa.Schema] | None = None,
     now: datetime | None = None,
-) -> tuple[pa.Table, dict[Entity, pa.Table]]:
+) -> Delivery:
     """Read Parquet or CSV tables by the canonical column names and check them.
 
     Args:
-        interactions: user_id, item_id, domain_id, event_timestamp, label, and known_at if the data has its
-            own.
-        users: a profile table: user_id, event_timestamp (valid from) if it has one, whatever else.
-        items: the same by item_id.
-        domains: the same by domain_id.
-        columns: canonical name -> the data's own name, e.g. ``{"label": "clicked"}``. In profile tables it
-            applies to the id and to event_timestamp.
+        interactions: files, folders or patterns with user_id, item_id, domain_id, event_timestamp, label,
+            and known_at if the data has its own.
+        profiles: the same by entity, with its id, event_timestamp (valid from) if it has one, whatever else.
+        options: what the user says of the tables.
         ids: the store's id types, if it has some; else CSV ids are integers when all of them are.
-        now: times later than this are faults (default: the clock).
-
-    Returns:
-        Interactions (canonical columns first, others as they came) and profiles by entity, as
-        :meth:`mmlora.data.store.OfflineStore.write` takes them.
+        stored: the store's profile schemas: a CSV column is read as what it is stored as.
+        now: interactions later than this are faults (default: the clock).
 
     Raises:
-        UsageError: a path doesn't exist, or ``columns`` names an unknown column.
-        DataError: with every fault of the first file that has any.
+        UsageError: a path doesn't exist, or an option names what isn't there.
+        DataError: with every fault of the first table that has any.
     """
-    names = dict(columns or {})
-    _check_renames(names)
+    options = options or ReadOptions()
+    options.check()
+    if not interactions and not any(profiles.values()):
+        raise UsageError("nothing to import: give interactions, or profiles by --users, --items or --domains")
     now = now or datetime.now(UTC)
-    source = _read(interactions, names, RENAMEABLE)
-    given: dict[Entity, Path | None] = {"user": users, "item": items, "domain": domains}
-    profiles = {
-        entity: _read(path, names, (ENTITY_KEYS[entity], EVENT_TIMESTAMP))
-        for entity, path in given.items()
-        if path is not None
-    }
-    for entity in ENTITY_KEYS:
-        same_ids = [source, profiles[entity]] if entity in profiles else [source]
-        _type_ids(same_ids, ENTITY_KEYS[entity], ids.arrow(entity) if ids else None)
-    table = canonical_interactions(source.table, source=str(source.path), now=now)
-    checked = {
-        entity: canonical_profile(entity, profile.table, source=str(profile.path), now=now)
-        for entity, profile in profiles.items()
-    }
-    return table, checked
+    sources = _Sources.read(interactions, profiles, options)
+    for entity, key in ENTITY_KEYS.items():
+        _type_ids(sources.with_ids_of(entity), key, ids.arrow(entity) if ids else None)
+    return _check(sources, options, stored or {}, now)
 
 
 @dataclass
-class _Source:
-    """A file and what was read from it so far."""
+class _Sources:
+    interactions: RawTable | None
+    profiles: dict[Entity, RawTable] = field(default_factory=dict)
 
-    path: Path
-    table: pa.Table
-    csv: bool
+    @classmethod
+    def read(
+        cls, interactions: Sequence[Path], profiles: Mapping[Entity, Sequence[Path]], options: ReadOptions
+    ) -> _Sources:
+        raw = read_raw(interactions, options) if interactions else None
+        given = {entity: read_raw(paths, options) for entity, paths in profiles.items() if paths}
+        tables = [source.table for source in (raw, *given.values()) if source is not None]
+        for ours, theirs in options.columns.items():
+            if not any(theirs in table.column_names for table in tables):
+                has = "; ".join(", ".join(table.column_names) for table in tables)
+                raise UsageError(f"--column {ours}={theirs}: there is no column {theirs!r}; there are {has}")
+        if raw is not None:
+            rename(raw, options.columns, RENAMEABLE)
+        for entity, source in given.items():
+            rename(source, options.columns, (ENTITY_KEYS[entity], EVENT_TIMESTAMP))
+        return cls(raw, given)
+
+    def with_ids_of(self, entity: Entity) -> list[RawTable]:
+        both = (self.interactions, self.profiles.get(entity))
+        key = ENTITY_KEYS[entity]
+        return [source for source in both if source and source.table.column_names.count(key) == 1]
 
 
-def _check_renames(columns: Mapping[str, str]) -> None:
-    unknown = [name for name in columns if name not in RENAMEABLE]
-    if unknown:
-        raise UsageError(f"can't rename a column to {', '.join(unknown)}; valid are {', '.join(RENAMEABLE)}")
-
-
-def _read(path: Path, columns: Mapping[str, str], canonical: tuple[str, ...]) -> _Source:
-    wanted = {columns.get(name, name): name for name in canonical}
-    table = read_raw(path, as_text=wanted.__contains__)
-    # A column that already bears a name which another one is renamed to gives way to it.
-    taken = {name for source, name in wanted.items() if source != name and source in table.column_names}
-    kept = [i for i, name in enumerate(table.column_names) if name not in taken or name in wanted]
-    table = table.select(kept)
-    table = table.rename_columns([wanted.get(name, name) for name in table.column_names])
-    return _Source(path, table, is_csv(path))
-
-
-def _type_ids(sources: Sequence[_Source], key: str, wanted: pa.DataType | None) -> None:
-    """Make the CSV texts of an id integers: if they are to be, or else if those of all tables can be."""
-    present = [source for source in sources if source.table.column_names.count(key) == 1]
-    columns = [plain(source.table.column(key)) for source in present]
-    if not (wanted == pa.int64() if wanted else all(_all_integers(column) for column in columns)):
-        return
-    for source, column in zip(present, columns, strict=True):
-        # Texts that can't be integers stay: the store names the difference as a ContractError.
-        if source.csv and _all_integers(column):
+def _type_ids(sources: Sequence[RawTable], key: str, wanted: pa.DataType | None) -> None:
+    """Make the texts of an id integers: if the store's or the other table's are, or else if all can be."""
+    columns = [plain(source.table.column(key)) for source in sources]
+    if wanted is None:
+        typed = [c.type for c, source in zip(columns, sources, strict=True) if key not in source.texts]
+        wanted = pa.int64() if any(pt.is_integer(kind) for kind in typed) else None
+        if not typed and all(_all_integers(column) for column in columns):
+            wanted = pa.int64()
+    for source, column in zip(sources, columns, strict=True):
+        if key not in source.texts:
+            continue
+        faults = FaultList(source.table, (key,), source.row)
+        trimmed = pc.utf8_trim_whitespace(column)
+        refuse_spoilt_ids(trimmed, key, faults)
+        if wanted == pa.int64() and not faults.found:
+            wrong = pc.invert(is_integer_text(trimmed))
+            faults.add_rows(f"no integer, as the other {key}s are (a leading zero counts)", key, wrong)
+        faults.raise_if_any(source.source)
+        if wanted == pa.int64():
             place = source.table.column_names.index(key)
-            source.table = source.table.set_column(place, key, column.cast(pa.int64()))
+            source.table = source.table.set_column(place, key, trimmed.cast(pa.int64()))
 
 
 def _all_integers(column: pa.ChunkedArray) -> bool:
-    if pt.is_string(column.type):
-        return bool(pc.all(pc.fill_null(is_integer_text(column), True)).as_py())
-    return bool(pt.is_integer(column.type))
+    return bool(pc.all(is_integer_text(pc.utf8_trim_whitespace(column)), min_count=0).as_py())
+
+
+def _check(
+    sources: _Sources, options: ReadOptions, stored: Mapping[Entity, pa.Schema], now: datetime
+) -> Delivery:
+    columns: list[ColumnNote] = []
+    notes: list[str] = []
+    table, duplicates = None, 0
+    if (raw := sources.interactions) is not None:
+        table = canonical_interactions(
+            raw.table, source=raw.source, now=now, locate=raw.row, time_unit=options.time_unit
+        )
+        columns += describe_interactions(raw, table)
+        notes += [f"{INTERACTIONS}: {note}" for note in raw.notes]
+        duplicates = raw.table.num_rows - table.num_rows
+    checked: dict[Entity, pa.Table] = {}
+    _refuse_unknown(sources, options)
+    for entity, source in sources.profiles.items():
+        name = NAMES[entity]
+        _date(source, name, entity, options)
+        readings = type_profile(source, name, entity, options, stored.get(entity))
+        checked[entity] = canonical_profile(
+            entity, source.table, source=source.source, locate=source.row, time_unit=options.time_unit
+        )
+        columns += describe_profile(source, name, checked[entity], readings, stored.get(entity))
+        notes += [f"{name}: {note}" for note in source.notes]
+    return Delivery(table, checked, duplicates, tuple(columns), tuple(notes))
+
+
+def _refuse_unknown(sources: _Sources, options: ReadOptions) -> None:
+    """Refuse options for columns that no table has.
+
+    Raises:
+        UsageError: with the table's columns.
+    """
+    for option, names in (("--list", options.lists), ("--text", options.texts)):
+        for full in names:
+            table, _, column = full.partition(".")
+            source = sources.profiles.get(TABLES[table])
+            if source is None or column not in source.table.column_names:
+                has = ", ".join(source.table.column_names) if source else f"none: {table} weren't given"
+                raise UsageError(f"{option} {full}: there is no such column; the columns are {has}")
+
+
+def _date(source: RawTable, table: str, entity: Entity, options: ReadOptions) -> None:
+    """Give rows the date that they are valid from by the column that the user named.
+
+    Raises:
+        UsageError: it is neither a column nor a date, or the table has dates of its own.
+    """
+    named = options.valid_from.get(table)
+    if named is None or named in (FIRST, IMPORT):
+        return
+    if named in source.table.column_names:
+        if EVENT_TIMESTAMP in source.table.column_names:
+            raise UsageError(f"--valid-from {table}={named}: {table} have {EVENT_TIMESTAMP} already")
+        source.table = source.table.append_column(EVENT_TIMESTAMP, plain(source.table.column(named)))
+        return
+    try:
+        date.fromisoformat(named)
+    except ValueError:
+        has = ", ".join(name for name in source.table.column_names if name != ENTITY_KEYS[entity])
+        raise UsageError(
+            f"--valid-from {table}={named}: give {FIRST}, {IMPORT}, a date such as 2026-01-31, or one of the "
+            f"columns {has}"
+        ) from None

@@ -3,6 +3,7 @@
 ::
 
     ids.json                                    types of the id columns, chosen at the first import
+    domains.json                                the domains, and each one's latest day
     interactions/day=YYYY-MM-DD/<hash>.parquet  schema.interactions_schema; the day (UTC) is in the path only
     profiles/{user,item,domain}/<hash>.parquet  id, event_timestamp, created_timestamp, features
 
@@ -15,8 +16,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace as replace_fields
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,9 +27,11 @@ import pyarrow.compute as pc
 
 from mmlora.data.commit import Commit, finish, locked, settle
 from mmlora.data.interactions import REQUIRED, canonical_interactions
-from mmlora.data.merge import connect, new_interactions
-from mmlora.data.profile_store import add_profile
+from mmlora.data.merge import NewInteractions, Replace, connect, new_interactions
+from mmlora.data.options import FIRST, IMPORT
+from mmlora.data.profile_store import add_profile, stored_schema
 from mmlora.data.profiles import canonical_profile
+from mmlora.data.report import ImportReport, ignored, interaction_notes, is_date, profile_notes
 from mmlora.errors import ContractError, UsageError
 from mmlora.schema import (
     DOMAIN_ID,
@@ -36,11 +39,13 @@ from mmlora.schema import (
     EVENT_TIMESTAMP,
     ITEM_ID,
     KNOWN_AT,
+    TIMESTAMP,
     USER_ID,
     Entity,
     Id,
     IdTypes,
     fingerprint,
+    midnight,
 )
 
 logger = logging.getLogger(__name__)
@@ -48,36 +53,6 @@ logger = logging.getLogger(__name__)
 _DAY_MICROSECONDS = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
 _DOMAINS = "domains.json"
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What one import did.
-
-    Attributes:
-        interactions: rows stored whose key is new.
-        unchanged: rows that were stored already.
-        corrections: rows stored as a new version of a stored key.
-        late: those of ``interactions`` that became known only after they happened: now, or when their own
-            ``known_at`` says.
-        users, items, domains: distinct ids among the interactions that came.
-        first_day, last_day: of the interactions that came (UTC).
-        profiles: versions stored, by entity that came.
-        ignored_columns: columns left out: those of the interactions that aren't canonical, and ``user.age``
-            for a profile column without any value.
-    """
-
-    interactions: int
-    unchanged: int
-    corrections: int
-    late: int
-    users: int
-    items: int
-    domains: int
-    first_day: date
-    last_day: date
-    profiles: dict[Entity, int] = field(default_factory=dict)
-    ignored_columns: tuple[str, ...] = ()
 
 
 class OfflineStore:
@@ -143,28 +118,55 @@ class OfflineStore:
     def domains(self) -> list[Id]:
         """Return the domains that interactions were ever seen in, in order."""
         settle(self.root)
+        return sorted(self._last_days())
+
+    def _last_days(self) -> dict[Id, date]:
+        """Return each domain's latest day."""
         path = self.root / _DOMAINS
-        if path.exists():
-            found: list[Id] = json.loads(path.read_text(encoding="utf-8"))
-            return found
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if kept and all(isinstance(pair, list) for pair in kept):
+            return {domain: date.fromisoformat(day) for domain, day in kept}
         if not self._days():
-            return []
-        with connect() as con:  # a store of before the file
+            return {}
+        with connect() as con:  # a store of before the file, or of before it held days
             query = (
-                f"SELECT DISTINCT {DOMAIN_ID} FROM read_parquet($glob, hive_partitioning = false) ORDER BY 1"
+                f"SELECT {DOMAIN_ID}, CAST(max({EVENT_TIMESTAMP}) AS DATE) FROM "
+                f"read_parquet($glob, hive_partitioning = false) GROUP BY 1"
             )
-            return [row[0] for row in con.sql(query, params={"glob": self.interactions_glob}).fetchall()]
+            return dict(con.sql(query, params={"glob": self.interactions_glob}).fetchall())
+
+    def profile_schemas(self) -> dict[Entity, pa.Schema]:
+        """Return the columns of each entity's stored profiles."""
+        settle(self.root)
+        found = {entity: stored_schema(self.profile_folder(entity)) for entity in ENTITY_KEYS}
+        return {entity: schema for entity, schema in found.items() if schema is not None}
 
     def write(
-        self, interactions: pa.Table, profiles: Mapping[Entity, pa.Table], *, imported_at: datetime
+        self,
+        interactions: pa.Table | None,
+        profiles: Mapping[Entity, pa.Table],
+        *,
+        imported_at: datetime,
+        history: bool = False,
+        replace: Replace | None = None,
+        valid_from: Mapping[Entity, str] | None = None,
     ) -> ImportReport:
         """Add what is new in these tables, or nothing at all.
 
+        A delivery of profiles counts as known when the interactions beside it are complete: at the midnight
+        after the last day that is new and on time, but never later than the import; alone, at the midnight
+        that the import's day began with. So the night that scores after it knows both.
+
         Args:
-            interactions: what :func:`mmlora.data.reader.read_tables` or ``read_movielens`` returned, or an
-                own table with the same columns.
-            profiles: profile tables by entity.
+            interactions: what :func:`mmlora.data.reader.read_delivery` or ``read_movielens`` returned, or an
+                own table with the same columns; None for profiles alone.
+            profiles: profile tables by entity; null in ``event_timestamp`` is undated.
             imported_at: when late rows and corrections became known (with a time zone).
+            history: whether all interactions count as known when they happened, late or not.
+            replace: whether the delivery is the whole truth of its days (or of its domains' days): rows that
+                it lacks are withdrawn, as a correction known now.
+            valid_from: since when an entity's undated profiles count in its first delivery:
+                ``first-interaction`` of the id (default), ``import`` or an ISO date.
 
         Raises:
             DataError: a table has faults; all of them are named.
@@ -174,15 +176,28 @@ class OfflineStore:
         if imported_at.tzinfo is None:
             raise UsageError(f"imported_at {imported_at} has no time zone; give one, e.g. UTC")
         imported_at = imported_at.astimezone(UTC)
-        table = canonical_interactions(interactions, source="interactions", now=imported_at)
+        table = None
+        if interactions is not None:
+            table = canonical_interactions(interactions, source="interactions", now=imported_at)
         checked = {
-            entity: canonical_profile(entity, profile, source=f"{entity} profiles", now=imported_at)
+            entity: canonical_profile(entity, profile, source=f"{entity} profiles")
             for entity, profile in profiles.items()
         }
         with locked(self.root):
             finish(self.root)
             with Commit(self.root) as commit:
-                report = self._stage(commit, table, checked, imported_at)
+                ids = self._agree_on_ids(table, checked)
+                if self._ids_or_none() is None:
+                    commit.add_bytes("ids.json", (json.dumps(ids.to_dict(), indent=2) + "\n").encode())
+                last_days = self._last_days()
+                report, delivered = ImportReport(), datetime.combine(imported_at.date(), time(), UTC)
+                if table is not None:
+                    new = self._stage(commit, table, ids, last_days, imported_at, history, replace)
+                    report = _report(table, new, imported_at)
+                    if new.on_time_through is not None:
+                        last = max([new.on_time_through.date(), *last_days.values()])
+                        delivered = min(imported_at, midnight(last + timedelta(days=1)))
+                report = self._stage_profiles(commit, report, table, checked, delivered, valid_from or {})
                 commit.apply()
         return report
 
@@ -190,67 +205,126 @@ class OfflineStore:
         self,
         commit: Commit,
         table: pa.Table,
-        profiles: Mapping[Entity, pa.Table],
+        ids: IdTypes,
+        last_days: Mapping[Id, date],
         imported_at: datetime,
-    ) -> ImportReport:
-        ids = self._agree_on_ids(table, profiles)
-        if self._ids_or_none() is None:
-            commit.add_bytes("ids.json", (json.dumps(ids.to_dict(), indent=2) + "\n").encode())
-        ignored = [name for name in table.column_names if name not in (*REQUIRED, KNOWN_AT)]
-        table = table.drop_columns(ignored)
-        came, stored = day_numbers(table), self._days()
-        self._add_domains(commit, table)
-        files = self._files(came)
+        history: bool,
+        replace: Replace | None,
+    ) -> NewInteractions:
+        table = table.select([name for name in (*REQUIRED, KNOWN_AT) if name in table.column_names])
+        self._stage_last_days(commit, table, last_days)
         new = new_interactions(
             table,
-            files,
+            self._files(day_numbers(table)),
             ids=ids,
-            last_day=stored[-1] if stored else None,
+            last_days=last_days,
             imported_at=imported_at,
             source="interactions",
+            history=history,
+            replace=replace,
         )
         _stage_days(commit, new.versions)
-        written: dict[Entity, int] = {}
-        for entity, profile in profiles.items():
-            written[entity], empty = add_profile(
-                commit, self.profile_folder(entity), profile, entity=entity, imported_at=imported_at
-            )
-            ignored += [f"{entity}.{name}" for name in empty]
         rows = new.versions.num_rows
         logger.info(
             "storing %d interactions of %d, %d of them corrections", rows, table.num_rows, new.corrections
         )
-        return ImportReport(
-            interactions=rows - new.corrections,
-            unchanged=table.num_rows - rows,
-            corrections=new.corrections,
-            late=new.late,
-            users=_distinct(table, USER_ID),
-            items=_distinct(table, ITEM_ID),
-            domains=_distinct(table, DOMAIN_ID),
-            first_day=_day(came.min()),
-            last_day=_day(came.max()),
-            profiles=written,
-            ignored_columns=tuple(ignored),
+        return new
+
+    def _stage_profiles(
+        self,
+        commit: Commit,
+        report: ImportReport,
+        table: pa.Table | None,
+        profiles: Mapping[Entity, pa.Table],
+        delivered: datetime,
+        valid_from: Mapping[Entity, str],
+    ) -> ImportReport:
+        notes, added = list(report.notes), {}
+        for entity, profile in profiles.items():
+            chosen = valid_from.get(entity, FIRST)
+            since = None
+            if stored_schema(self.profile_folder(entity)) is None:
+                since = self._since(entity, profile, table, chosen)
+            added[entity] = add_profile(
+                commit, self.profile_folder(entity), profile, entity=entity, delivered=delivered, since=since
+            )
+            notes += profile_notes(
+                f"{entity}s",
+                profile,
+                added[entity],
+                valid_from=chosen,
+                delivered=delivered,
+                known=since.num_rows if since is not None else 0,
+            )
+        return replace_fields(
+            report,
+            profiles={entity: part.versions.num_rows for entity, part in added.items()},
+            ignored_columns=ignored(report.ignored_columns, added),
+            notes=tuple(notes),
         )
 
-    def _add_domains(self, commit: Commit, table: pa.Table) -> None:
-        """Keep the list of domains: a scan for it opens every day's file."""
-        before = self.domains()
-        after = sorted({*before, *pc.unique(table.column(DOMAIN_ID)).to_pylist()})
-        if after != before or not (self.root / _DOMAINS).exists():
-            commit.add_bytes(_DOMAINS, (json.dumps(after, indent=2) + "\n").encode())
+    def _since(
+        self, entity: Entity, profile: pa.Table, table: pa.Table | None, chosen: str
+    ) -> pa.Table | None:
+        """Return since when undated profiles of a first delivery count; ids that it lacks: from then."""
+        key = ENTITY_KEYS[entity]
+        if EVENT_TIMESTAMP in profile.column_names:
+            profile = profile.filter(pc.is_null(profile.column(EVENT_TIMESTAMP)))
+        if chosen == IMPORT:
+            return None
+        if is_date(chosen):
+            moment = midnight(date.fromisoformat(chosen))
+            since = pa.repeat(pa.scalar(moment, TIMESTAMP), profile.num_rows)
+            return pa.table({key: profile.column(key), "since": since})
+        parts = [f"SELECT {key}, {EVENT_TIMESTAMP} FROM came"] if table is not None else []
+        if self._days():
+            scan = "read_parquet($glob, hive_partitioning = false)"
+            parts.append(f"SELECT {key}, {EVENT_TIMESTAMP} FROM {scan}")
+        if not parts:
+            return None
+        with connect() as con:
+            con.register("profile", profile.select([key]))
+            if table is not None:
+                con.register("came", table.select([key, EVENT_TIMESTAMP]))
+            query = (
+                f"SELECT {key}, min({EVENT_TIMESTAMP}) AS since FROM ({' UNION ALL '.join(parts)}) "
+                f"SEMI JOIN profile USING ({key}) GROUP BY {key}"
+            )
+            params = {"glob": self.interactions_glob} if len(parts) > 1 or table is None else {}
+            return con.sql(query, params=params).to_arrow_table()
+
+    def _stage_last_days(self, commit: Commit, table: pa.Table, before: Mapping[Id, date]) -> None:
+        """Keep the domains and their latest days: a scan for them opens every day's file."""
+        groups = table.group_by(DOMAIN_ID).aggregate([(EVENT_TIMESTAMP, "max")]).to_pylist()
+        came = {group[DOMAIN_ID]: group[f"{EVENT_TIMESTAMP}_max"].date() for group in groups}
+        after = {
+            name: max(days[name] for days in (before, came) if name in days) for name in {*before, *came}
+        }
+        pairs = [[name, after[name].isoformat()] for name in sorted(after)]
+        text = json.dumps(pairs, indent=2) + "\n"
+        path = self.root / _DOMAINS
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            commit.add_bytes(_DOMAINS, text.encode())
 
     def _files(self, days: np.ndarray) -> list[Path]:
         """Return the stored files of some days."""
         folders = [self.root / "interactions" / f"day={_day(day)}" for day in np.unique(days)]
         return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
 
-    def _agree_on_ids(self, table: pa.Table, profiles: Mapping[Entity, pa.Table]) -> IdTypes:
+    def _agree_on_ids(self, table: pa.Table | None, profiles: Mapping[Entity, pa.Table]) -> IdTypes:
         """Return the store's id types, or at the first import this table's, if all tables have them."""
-        came = IdTypes(**{entity: str(table.schema.field(key).type) for entity, key in ENTITY_KEYS.items()})  # type: ignore[arg-type]
-        ids = self._ids_or_none() or came
-        found = {f"interactions' {key}": (entity, came.arrow(entity)) for entity, key in ENTITY_KEYS.items()}
+        found: dict[str, tuple[Entity, pa.DataType]] = {}
+        if table is not None:
+            for entity, key in ENTITY_KEYS.items():
+                found[f"interactions' {key}"] = (entity, table.schema.field(key).type)
+        ids = self._ids_or_none()
+        if ids is None:
+            if not found:
+                raise UsageError(
+                    f"{self.root} holds no interactions yet; import them with the profiles, for they choose "
+                    "the types of the ids"
+                )
+            ids = IdTypes(**{entity: str(kind) for entity, kind in found.values()})  # type: ignore[arg-type]
         for entity, profile in profiles.items():
             key = ENTITY_KEYS[entity]
             found[f"{entity} profiles' {key}"] = (entity, profile.schema.field(key).type)
@@ -265,6 +339,25 @@ class OfflineStore:
                 message, expected=ids, found={name: str(kind) for name, (_, kind) in found.items()}
             )
         return ids
+
+
+def _report(table: pa.Table, new: NewInteractions, imported_at: datetime) -> ImportReport:
+    came, rows = day_numbers(table), new.versions.num_rows - new.withdrawn
+    own = KNOWN_AT in table.column_names
+    return ImportReport(
+        interactions=rows - new.corrections,
+        unchanged=table.num_rows - rows,
+        corrections=new.corrections,
+        late=new.late,
+        withdrawn=new.withdrawn,
+        users=_distinct(table, USER_ID),
+        items=_distinct(table, ITEM_ID),
+        domains=_distinct(table, DOMAIN_ID),
+        first_day=_day(came.min()),
+        last_day=_day(came.max()),
+        ignored_columns=tuple(name for name in table.column_names if name not in (*REQUIRED, KNOWN_AT)),
+        notes=tuple(interaction_notes(new, imported_at, own_known_at=own)),
+    )
 
 
 def day_numbers(table: pa.Table) -> np.ndarray:

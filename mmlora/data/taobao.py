@@ -37,11 +37,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmlora.data.columns import is_integer_text, to_id, to_times
+from mmlora.data.columns import is_integer_text, to_id
 from mmlora.data.faults import FaultList
 from mmlora.data.files import read_raw
 from mmlora.data.merge import connect
 from mmlora.data.negatives import Negatives, draw_negatives
+from mmlora.data.options import ReadOptions
+from mmlora.data.times import to_times
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, Entity
 
@@ -115,7 +117,7 @@ def read_taobao(path: Path, *, themes: int, seed: int = 0, now: datetime | None 
 
 def _read_log(path: Path, now: datetime) -> pa.Table:
     """Return the log with our column names, ids as texts, checked."""
-    table = read_raw(path, as_text=lambda name: True)
+    table = read_raw([path], ReadOptions()).table
     faults = FaultList(table, list(COLUMNS))
     if not table.num_rows:
         faults.add("no rows")
@@ -124,7 +126,7 @@ def _read_log(path: Path, now: datetime) -> pa.Table:
         if table.column_names.count(theirs) != 1:
             faults.add(f"expected once; the file has {', '.join(table.column_names)}", theirs)
         elif ours == EVENT_TIMESTAMP:
-            columns[ours] = to_times(table.column(theirs), theirs, faults, now=now)
+            columns[ours] = to_times(table.column(theirs), theirs, faults, latest=now)
         else:
             columns[ours] = to_id(table.column(theirs), theirs, faults)
     faults.raise_if_any(str(path))
@@ -133,7 +135,7 @@ def _read_log(path: Path, now: datetime) -> pa.Table:
 
 def _read_vectors(path: Path) -> pa.Table:
     """Return ids and vectors as texts, ``id`` and ``vector``, checked."""
-    table = read_raw(path, as_text=lambda name: True)
+    table = read_raw([path], ReadOptions()).table
     names = table.column_names
     if len(names) != 2:
         what = f"{len(names)} columns ({', '.join(names[:4])[:60]}); valid are 2: the id and {WIDTH} floats"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from mmlora.data.options import ReadOptions
+    from mmlora.schema import Entity
+
+Files = Path | Sequence[Path] | None
 
 
 def import_movielens(
@@ -34,40 +41,76 @@ def import_movielens(
 
 
 def import_tables(
-    interactions: Path,
+    interactions: Files = (),
     *,
-    users: Path | None = None,
-    items: Path | None = None,
-    domains: Path | None = None,
-    columns: Mapping[str, str] | None = None,
+    users: Files = (),
+    items: Files = (),
+    domains: Files = (),
+    options: ReadOptions | None = None,
+    history: bool = False,
+    replace: Literal["day", "domain-day"] | None = None,
     imported_at: datetime | None = None,
 ) -> dict[str, Any]:
     """Import anybody's Parquet or CSV tables; whatever columns the profiles have become features.
 
     Args:
-        interactions: the interactions.
+        interactions: files, folders or patterns; none where only profiles come.
         users: user profiles; ``items`` and ``domains`` likewise.
         items: see users.
         domains: see users.
-        columns: our column names and the tables' own.
+        options: what is to be known of the tables (:class:`mmlora.data.options.ReadOptions`).
+        history: whether all interactions count as known when they happened.
+        replace: whether stored rows of the delivery's days (or of its domains' days) that it lacks are
+            withdrawn.
         imported_at: when corrections and late rows became known; now when None.
+
+    Returns:
+        The import's report, with ``duplicates`` (rows that equal another one) and ``columns`` (what each is
+        and becomes).
     """
-    from mmlora.data.reader import read_tables
+    from mmlora.data.options import TABLES, ReadOptions
+    from mmlora.data.reader import read_delivery
 
+    options = options or ReadOptions()
     workspace = open_workspace()
-    table, profiles = read_tables(
-        interactions, users, items, domains, columns=columns, ids=workspace.ids_or_none, now=imported_at
+    profiles: dict[Entity, list[Path]] = {
+        "user": _paths(users),
+        "item": _paths(items),
+        "domain": _paths(domains),
+    }
+    if replace and not _paths(interactions):
+        raise UsageError(f"--replace {replace}: give the interactions that replace the stored ones")
+    imported_at = imported_at or datetime.now(UTC)
+    delivery = read_delivery(
+        _paths(interactions),
+        profiles,
+        options=options,
+        ids=workspace.ids_or_none,
+        stored=workspace.store.profile_schemas(),
+        now=imported_at,
     )
-    return _write(workspace, table, profiles, imported_at)
+    report = workspace.store.write(
+        delivery.interactions,
+        delivery.profiles,
+        imported_at=imported_at,
+        history=history,
+        replace=replace,
+        valid_from={TABLES[table]: chosen for table, chosen in options.valid_from.items()},
+    )
+    return {
+        **asdict(report),
+        "duplicates": delivery.duplicates,
+        "notes": [*delivery.notes, *report.notes],
+        "columns": [asdict(column) for column in delivery.columns],
+    }
 
 
-def _write(
-    workspace: Workspace, interactions: Any, profiles: Any, imported_at: datetime | None = None
-) -> dict[str, Any]:
-    from dataclasses import asdict
+def _paths(given: Files) -> list[Path]:
+    return [given] if isinstance(given, Path) else list(given or ())
 
-    report = workspace.store.write(interactions, profiles, imported_at=imported_at or datetime.now(UTC))
-    return asdict(report)
+
+def _write(workspace: Workspace, interactions: Any, profiles: Any) -> dict[str, Any]:
+    return asdict(workspace.store.write(interactions, profiles, imported_at=datetime.now(UTC)))
 
 
 def import_synthetic(
@@ -95,8 +138,6 @@ def import_synthetic(
     Raises:
         UsageError: a dial is out of range, or the workspace holds other data.
     """
-    from dataclasses import asdict
-
     import pyarrow.parquet as pq
 
     from mmlora.data.synthetic import Dials, best_reachable, make_synthetic

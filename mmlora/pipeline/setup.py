@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from mmlora.pipeline.workspace import open_workspace
 from mmlora.settings import Settings
 
 _HEADER = (
-    "# mmlora's settings. Every line shows the default; remove the # to change it. Variables MMLORA_* win.\n"
+    "# mmlora's settings. A line with a # shows the default, or an example where there is none. Remove\n"
+    "# the # to change it, and leave the [sections] as they are. Variables MMLORA_* win.\n"
 )
+_EXAMPLES: dict[type, object] = {bool: True, int: 1, float: 0.5, Path: "FILE", str: ""}
 
 
 def init_workspace() -> dict[str, Any]:
@@ -28,26 +33,42 @@ def _commented(settings: Settings) -> list[str]:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         if hasattr(value, "model_dump"):
-            sections += ["", f"# [{name}]"]
+            sections += ["", f"[{name}]"]
             for key, sub in type(value).model_fields.items():
-                sections.append(_line(key, getattr(value, key), sub.description))
+                sections.append(_line(key, getattr(value, key), sub))
         else:
-            lines.append(_line(name, value, field.description))
+            lines.append(_line(name, value, field))
     return lines + sections
 
 
-def _line(name: str, value: object, description: str | None) -> str:
+def _line(name: str, value: object, field: FieldInfo) -> str:
+    description = field.description
     if value is None:
-        return f"# {name} is unset: {description or 'see docs/settings.md'}"
+        description = f"an example, unset by default: {description or 'see docs/settings.md'}"
+        value = field.examples[0] if field.examples else _example(field.annotation)
+    return f"# {name} = {_toml(value)}" + (f"  # {description}" if description else "")
+
+
+def _example(annotation: Any) -> object:
+    """Return a value of a setting that is unset by default."""
+    for kind in get_args(annotation) or (annotation,):
+        if get_origin(kind) is Annotated:
+            return _example(get_args(kind)[0])
+        if get_origin(kind) is tuple:
+            return tuple(_example(part) for part in get_args(kind) if part is not Ellipsis)
+        if kind in _EXAMPLES:
+            return _EXAMPLES[kind]
+    raise TypeError(f"no example of {annotation}")
+
+
+def _toml(value: object) -> str:
     if isinstance(value, bool):
-        text = str(value).lower()
-    elif isinstance(value, int | float):
-        text = repr(value)
-    elif isinstance(value, tuple):
-        text = "[" + ", ".join(repr(part).replace("'", '"') for part in value) + "]"
-    else:
-        text = f'"{value}"'
-    return f"# {name} = {text}" + (f"  # {description}" if description else "")
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(str(value))
 
 
 def migrate_warehouse() -> dict[str, Any]:

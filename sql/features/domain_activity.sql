@@ -1,20 +1,26 @@
 -- A domain's rows, distinct users and items, density and CTR over 30 days, at each midnight where they change.
--- A user counts from the midnight a day of theirs is known until 31 days after it; overlapping days count once:
--- each adds only what reaches past the days before it.
+-- A user counts from the midnight a day of theirs is known until 31 days after it, or until all of that day's rows are
+-- withdrawn; overlapping days count once: each adds only what reaches past the days before it.
 -- Parameters: $prior_ctr, $prior_weight.
 WITH bounds AS (
     SELECT DISTINCT domain_id, restated_at, lo, hi FROM entries
-), present AS (
-    SELECT 'user' AS side, domain_id, user_id::VARCHAR AS id, day, min(known) AS known
-    FROM increments WHERE n > 0 GROUP BY ALL
+), counted AS (
+    SELECT 'user' AS side, domain_id, user_id::VARCHAR AS id, day, known, sum(n) AS n
+    FROM increments WHERE n <> 0 GROUP BY ALL
     UNION ALL
-    SELECT 'item', domain_id, item_id::VARCHAR, day, min(known) FROM increments WHERE n > 0 GROUP BY ALL
+    SELECT 'item', domain_id, item_id::VARCHAR, day, known, sum(n) FROM increments WHERE n <> 0 GROUP BY ALL
+), running AS (
+    SELECT side, domain_id, id, day, known, sum(n) OVER one AS rows, lead(known) OVER one AS until
+    FROM counted WINDOW one AS (PARTITION BY side, domain_id, id, day ORDER BY known)
 ), covers AS (
-    SELECT side, domain_id, restated_at, lo, hi, id, day + 31 AS ends,
+    SELECT side, domain_id, restated_at, lo, hi, id,
+           CASE WHEN restated_at IS NOT NULL THEN day + 31
+                ELSE least(day + 31, until::DATE + (until > until::DATE::TIMESTAMP)::INTEGER) END AS ends,
            CASE WHEN restated_at IS NOT NULL THEN day + 1
                 ELSE known::DATE + (known > known::DATE::TIMESTAMP)::INTEGER END AS starts
-    FROM present JOIN bounds USING (domain_id)
-    WHERE day + 31 >= lo AND day < hi AND (restated_at IS NULL OR known <= restated_at)
+    FROM running JOIN bounds USING (domain_id)
+    WHERE rows > 0 AND day + 31 >= lo AND day < hi
+      AND (restated_at IS NULL OR (known <= restated_at AND coalesce(until > restated_at, true)))
 ), unions AS (
     SELECT *, max(ends) OVER (
         PARTITION BY side, domain_id, restated_at, id ORDER BY starts, ends

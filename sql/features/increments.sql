@@ -1,5 +1,6 @@
 -- What each version of an interaction adds to its day, and from when on that is known.
--- The first version of a key adds a row and its label; a correction adds the difference of the labels only.
+-- The first version of a key adds a row and its label; a correction adds the difference of the labels only; a
+-- withdrawal (label -1) takes row and label away.
 -- What is known by the first midnight after its event is on time, and counts as known at that midnight.
 -- Parameters: $interactions (glob), $through (date).
 CREATE OR REPLACE TEMP TABLE increments AS
@@ -14,6 +15,6 @@ WITH versions AS (
 SELECT user_id, item_id, domain_id, day,
        greatest(known_at, (day + 1)::TIMESTAMP) AS known,
        known_at > (day + 1)::TIMESTAMP AS late,
-       (corrected IS NULL)::BIGINT AS n,
-       label::BIGINT - coalesce(corrected, 0)::BIGINT AS clicks
+       (label >= 0)::BIGINT - coalesce(corrected >= 0, false)::BIGINT AS n,
+       greatest(label, 0)::BIGINT - greatest(coalesce(corrected, 0), 0)::BIGINT AS clicks
 FROM versions

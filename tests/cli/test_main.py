@@ -97,8 +97,8 @@ def test_init_writes_settings_that_read_back_as_the_defaults(tmp_path: Path) -> 
     result = _mmlora("init", "--json", folder=tmp_path)
     assert json.loads(result.stdout)["home"] == str(tmp_path / "var")
     text = (tmp_path / "mmlora.toml").read_text(encoding="utf-8")
-    lines = [line.removeprefix("# ") for line in text.splitlines()[1:]]
-    (tmp_path / "mmlora.toml").write_text("\n".join(line for line in lines if " is unset: " not in line))
+    lines = [line.removeprefix("# ") for line in text.splitlines()[2:] if "unset by default" not in line]
+    (tmp_path / "mmlora.toml").write_text("\n".join(lines))
     code = "from mmlora.settings import *; print(load_settings() == Settings.model_construct())"
     again = subprocess.run(
         [sys.executable, "-c", code],

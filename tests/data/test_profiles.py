@@ -7,11 +7,9 @@ import pytest
 from mmlora.data.profiles import canonical_profile
 from mmlora.errors import DataError
 
-NOW = datetime(2024, 1, 1, tzinfo=UTC)
-
 
 def check(**columns: object) -> pa.Table:
-    return canonical_profile("user", pa.table({"user_id": [1, 2], **columns}), source="users", now=NOW)
+    return canonical_profile("user", pa.table({"user_id": [1, 2], **columns}), source="users")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +36,9 @@ def check(**columns: object) -> pa.Table:
             [["a"], None],
         ),
         ([None, None], "null", [None, None]),
+        ([[1, 0], [2, 3]], "list<item: float>", [[1.0, 0.0], [2.0, 3.0]]),
+        ([[1577134800018226901], [2, 3]], "list<item: string>", [["1577134800018226901"], ["2", "3"]]),
+        ([[], []], "list<item: string>", [[], []]),
     ],
 )
 def test_columns_get_feature_types(values: object, kind: str, expected: list[object]) -> None:
@@ -53,7 +54,7 @@ def test_columns_get_feature_types(values: object, kind: str, expected: list[obj
         ([[1.0], [1.0, 2.0]], "not the width", 1),
         ([[1.0, float("nan")], [1.0, 2.0]], "null or infinite element", 1),
         ([["a", None], ["b"]], "a null element", 1),
-        ([[1], [2]], "cast it to a list of text", 0),
+        ([[True], [False]], "cast it to a list of text", 0),
         ([{"a": 1}, {"a": 2}], "can't be a feature", 0),
         ([b"a", b"b"], "can't be a feature", 0),
         (pa.array([2**63, 1], pa.uint64()), "larger than", 0),
@@ -87,10 +88,10 @@ def test_a_table_of_ids_alone_is_refused() -> None:
 
 def test_a_key_may_come_again_with_another_time_only() -> None:
     table = pa.table({"user_id": [1, 1], "event_timestamp": ["2020-01-01", "2021-01-01"], "age": [1, 2]})
-    assert canonical_profile("user", table, source="users", now=NOW).num_rows == 2
+    assert canonical_profile("user", table, source="users").num_rows == 2
     twice = table.set_column(1, "event_timestamp", pa.array(["2020-01-01", "2020-01-01"]))
     with pytest.raises(DataError, match="more than once") as caught:
-        canonical_profile("user", twice, source="users", now=NOW)
+        canonical_profile("user", twice, source="users")
     assert caught.value.faults[0].count == 2
 
 

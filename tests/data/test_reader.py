@@ -8,9 +8,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from mmlora.data.reader import read_tables
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import IdTypes
+from tests.data.reading import read_tables
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 GOOD = {

@@ -42,7 +42,7 @@ def summarise(
         return None
 
     def within(days: float) -> list:
-        return [row for row in own if row[3] >= at - timedelta(days=days)]
+        return [row for row in own if row[3] >= at - timedelta(days=days) and row[5] >= 0]
 
     result: dict = {}
     for window, days in {"1d": 1, "7d": 7, "30d": 30, "ever": 10_000}.items():
@@ -150,6 +150,33 @@ def test_increments_equal_a_full_build(tmp_path, make_rows, write_interactions, 
     write_interactions(full, versions, ids=IDS, name="all")
     build_features(full, end)
     assert rows_of(step) == rows_of(full)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_withdrawn_rows_count_until_their_withdrawal_is_known(
+    tmp_path, make_rows, write_interactions, build_features, seed
+):
+    versions = make_rows(seed)
+    last = {row[:4]: row for row in versions}
+    gone = []
+    for number, row in enumerate(list(last.values())[seed::5]):
+        for place, hours in enumerate((1, 60, 900)[: 1 + number % 3]):
+            gone.append((*row[:4], row[4] + timedelta(hours=hours), (-1, number % 2, -1)[place]))
+    end = START + timedelta(days=120)
+    everything = sorted([*versions, *gone], key=lambda row: row[4])
+    everything = [row for row in everything if row[4] <= midnight(end)]
+    step, full = tmp_path / "step", tmp_path / "full"
+    before = datetime(1999, 1, 1, tzinfo=UTC)
+    for day in (30, 60, 120):
+        through = START + timedelta(days=day)
+        now = [row for row in everything if before < row[4] <= midnight(through)]
+        write_interactions(step, now, ids=IDS, name=f"import{day}")
+        build_features(step, through)
+        before = midnight(through)
+    write_interactions(full, everything, ids=IDS, name="all")
+    build_features(full, end)
+    assert rows_of(step) == rows_of(full)
+    compare(full, everything, end, seed)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,0 +1,78 @@
+"""Types the feature columns of a profile table: a CSV's texts by what they are, Parquet's if lists."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mmlora.data.columns import plain
+from mmlora.data.files import RawTable
+from mmlora.data.lists import find_lists, mapped, split_lists
+from mmlora.data.options import ReadOptions
+from mmlora.data.texts import Reading, read_texts
+from mmlora.errors import DataError, Fault
+from mmlora.schema import ENTITY_KEYS, EVENT_TIMESTAMP, Entity
+
+
+def type_profile(
+    source: RawTable, table: str, entity: Entity, options: ReadOptions, stored: pa.Schema | None
+) -> dict[str, Reading]:
+    """Give the feature columns their types, in place, and return how each text column was read.
+
+    Args:
+        source: the profile table.
+        table: its name in options.
+        entity: whose it is.
+        options: what the user says of the columns.
+        stored: the stored columns; what is stored as text or list stays that.
+
+    Raises:
+        DataError: a column isn't what the user says.
+    """
+    readings: dict[str, Reading] = {}
+    for place, name in enumerate(source.table.column_names):
+        column = plain(source.table.column(place))
+        if name in (ENTITY_KEYS[entity], EVENT_TIMESTAMP) or not pt.is_string(column.type):
+            continue
+        wanted = stored.field(name).type if stored is not None and name in stored.names else None
+        try:
+            typed, reading = _read(column, f"{table}.{name}", name in source.texts, wanted, options)
+        except ValueError as error:
+            raise DataError(source.source, [Fault(str(error), name)]) from None
+        readings[name] = reading
+        source.table = source.table.set_column(place, name, typed)
+    return readings
+
+
+def _read(
+    column: pa.ChunkedArray, full: str, from_csv: bool, wanted: pa.DataType | None, options: ReadOptions
+) -> tuple[pa.ChunkedArray, Reading]:
+    found: list[Reading] = []
+
+    def change(texts: pa.Array) -> pa.Array:
+        separator = options.lists.get(full)
+        keep = full in options.texts
+        if from_csv:
+            reading = read_texts(
+                texts,
+                wanted=wanted,
+                keep=keep,
+                separator=separator,
+                missing=options.missing,
+                decimal=options.decimal,
+            )
+        else:
+            reading = _parquet(texts, wanted, separator, keep)
+        found.append(reading)
+        return reading.values
+
+    return mapped(column, change), found[0]
+
+
+def _parquet(texts: pa.Array, wanted: pa.DataType | None, separator: str | None, keep: bool) -> Reading:
+    """Parquet says that it is text; only lists have no other way to be in a text column."""
+    if separator is not None:
+        return Reading(split_lists(texts, separator, wanted), "list", f"separated by {separator!r}")
+    if not keep and wanted != pa.string() and (lists := find_lists(texts, wanted)) is not None:
+        return Reading(lists[0], "list", lists[1])
+    return Reading(texts, "string")

@@ -1,0 +1,76 @@
+"""How tables are to be read: what the options of an import say."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mmlora.errors import UsageError
+from mmlora.schema import INTERACTION_KEY, KNOWN_AT, LABEL, Entity
+
+RENAMEABLE = (*INTERACTION_KEY, LABEL, KNOWN_AT)
+TABLES: dict[str, Entity] = {"users": "user", "items": "item", "domains": "domain"}
+"""What options call the profile tables."""
+TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
+"""Units of epoch numbers in microseconds (ns: a thousandth)."""
+FIRST, IMPORT = "first-interaction", "import"
+"""What ``valid_from`` takes beside a column or a date."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user says of the tables.
+
+    Attributes:
+        columns: canonical name -> the data's own name, e.g. ``{"label": "clicked"}``. In profile tables it
+            applies to the id and to event_timestamp.
+        lists: separators of list columns, e.g. ``{"users.tags": ","}``; ``json`` for arrays.
+        texts: columns that stay texts whatever they look like, e.g. ``users.zip``.
+        missing: what stands for a missing value in CSV, beside the usual markers.
+        valid_from: by table, since when undated profiles count: a date column of it, an ISO date,
+            ``first-interaction`` or ``import``.
+        encoding: of CSV; UTF-8, or what the byte-order mark says, when None.
+        delimiter: of CSV; what the header shows when None.
+        decimal: the decimal point of CSV.
+        time_unit: of epoch numbers: ``s``, ``ms``, ``us`` or ``ns``.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    valid_from: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    delimiter: str | None = None
+    decimal: str = "."
+    time_unit: str = "s"
+
+    def check(self) -> None:
+        """Refuse what can't be meant.
+
+        Raises:
+            UsageError: with what is valid.
+        """
+        if unknown := [name for name in self.columns if name not in RENAMEABLE]:
+            valid = ", ".join(RENAMEABLE)
+            raise UsageError(f"can't rename a column to {', '.join(unknown)}; valid are {valid}")
+        for option, names in (("--list", self.lists), ("--text", self.texts)):
+            for name in names:
+                table, _, column = name.partition(".")
+                if table not in TABLES or not column:
+                    raise UsageError(f"{option} {name}: write TABLE.COLUMN; tables are {', '.join(TABLES)}")
+        if wrong := [name for name in self.valid_from if name not in TABLES]:
+            raise UsageError(f"--valid-from {wrong[0]}: no such table; valid are {', '.join(TABLES)}")
+        if self.time_unit not in TIME_UNITS:
+            raise UsageError(f"--time-unit {self.time_unit}: valid are {', '.join(TIME_UNITS)}")
+        if self.decimal not in (".", ","):
+            raise UsageError(f"--decimal {self.decimal}: valid are . and ,")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise UsageError(f"--delimiter {self.delimiter!r}: give one character (a tab as $'\\t')")
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise UsageError(
+                f"--encoding {self.encoding}: unknown; valid are utf-8, utf-16, latin-1, cp1252 and so on"
+            ) from None

@@ -1,0 +1,140 @@
+"""What one import did, and what its summary says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmlora.data.merge import NewInteractions
+from mmlora.data.options import FIRST, IMPORT
+from mmlora.data.profile_store import AddedProfile
+from mmlora.schema import EVENT_TIMESTAMP, TIMESTAMP, Entity
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What one import did.
+
+    Attributes:
+        interactions: rows stored whose key is new.
+        unchanged: rows that were stored already.
+        corrections: rows stored as a new version of a stored key.
+        late: those of ``interactions`` that became known only after they happened: now, or when their own
+            ``known_at`` says.
+        withdrawn: stored rows that a replacing delivery no longer has.
+        users, items, domains: distinct ids among the interactions that came.
+        first_day, last_day: of the interactions that came (UTC); None without any.
+        profiles: versions stored, by entity that came.
+        ignored_columns: columns left out: those of the interactions that aren't canonical, and ``user.age``
+            for a profile column without any value.
+        notes: what a person should know of it, a line each.
+    """
+
+    interactions: int = 0
+    unchanged: int = 0
+    corrections: int = 0
+    late: int = 0
+    withdrawn: int = 0
+    users: int = 0
+    items: int = 0
+    domains: int = 0
+    first_day: date | None = None
+    last_day: date | None = None
+    profiles: dict[Entity, int] = field(default_factory=dict)
+    ignored_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def interaction_notes(new: NewInteractions, imported_at: datetime, *, own_known_at: bool) -> list[str]:
+    """Return what is worth saying of the interactions that were stored."""
+    notes = []
+    if new.late and not own_known_at:
+        notes.append(
+            f"{count(new.late, 'interaction')} came late: of days that their domain already had. They count "
+            f"as known since {_moment(imported_at)}, so features, training rows and nights of before don't "
+            "see them. If they were known in time (history that is brought later), import them with --history"
+        )
+    if new.withdrawn:
+        notes.append(
+            f"{count(new.withdrawn, 'stored interaction')} not in this delivery: withdrawn; what was known "
+            f"before {_moment(imported_at)} stays as it was"
+        )
+    return notes
+
+
+def profile_notes(
+    table: str, came: pa.Table, added: AddedProfile, *, valid_from: str, delivered: datetime, known: int
+) -> list[str]:
+    """Return what is worth saying of a profile table that was stored.
+
+    Args:
+        table: ``users``, ``items`` or ``domains``.
+        came: the table as it came, canonical.
+        added: what was staged of it.
+        valid_from: since when undated rows of a first delivery count, as the option says.
+        delivered: when the delivery counts as known.
+        known: undated rows that count from another moment than the delivery.
+    """
+    notes = []
+    dates = came.column(EVENT_TIMESTAMP) if EVENT_TIMESTAMP in came.column_names else None
+    undated = came.num_rows if dates is None else dates.null_count
+    if added.first and undated:
+        notes.append(f"{table}: {_since(table, undated, known, valid_from, delivered)}")
+    if dates is not None and dates.null_count and not added.first:
+        notes.append(
+            f"{table}: {count(dates.null_count, 'row')} without a date: valid from {_moment(delivered)}"
+        )
+    future = 0 if dates is None else pc.sum(pc.greater(dates, pa.scalar(delivered, TIMESTAMP))).as_py() or 0
+    if future:
+        notes.append(
+            f"{table}: {count(future, 'row')} of a later date than this delivery: valid from then on"
+        )
+    for names, what in (
+        (added.empty, "hold no value and are left out"),
+        (added.gained, "are new: models use them after their next training"),
+        (added.lacking, "aren't in this delivery: missing from now on"),
+    ):
+        if names:
+            notes.append(f"{table}: columns {what}: {', '.join(names)}")
+    return notes
+
+
+def _since(table: str, undated: int, known: int, valid_from: str, delivered: datetime) -> str:
+    text = f"{count(undated, 'row')} without a date of its own; "
+    if valid_from == IMPORT:
+        text += f"valid from this delivery ({_moment(delivered)})"
+    elif valid_from == FIRST or not is_date(valid_from):
+        text += (
+            f"{known:,} valid from the first interaction of the id, {undated - known:,} that have none from "
+        )
+        text += f"this delivery ({_moment(delivered)})"
+    else:
+        text += f"valid from {valid_from}"
+    return text + f". --valid-from {table}=COLUMN names a date column instead"
+
+
+def is_date(text: str) -> bool:
+    """Return whether ``valid_from`` names a date, not a column."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def count(number: int, what: str) -> str:
+    """Return ``1 row`` or ``2 rows``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%MZ}"
+
+
+def ignored(columns: Sequence[str], profiles: dict[Entity, AddedProfile]) -> tuple[str, ...]:
+    """Return the columns left out."""
+    return (*columns, *(f"{entity}.{name}" for entity, added in profiles.items() for name in added.empty))

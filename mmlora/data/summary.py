@@ -1,0 +1,103 @@
+"""What the summary of an import says of each column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from mmlora.data.files import RawTable
+from mmlora.data.lists import BAG, VECTOR
+from mmlora.data.texts import Reading
+from mmlora.data.times import count_cut, without_zone
+from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, KNOWN_AT, LABEL, USER_ID
+
+
+@dataclass(frozen=True)
+class ColumnNote:
+    """One column that came.
+
+    Attributes:
+        table: ``interactions``, ``users``, ``items`` or ``domains``.
+        column: its name.
+        type: what it is: Parquet's type, or what the texts of a CSV are.
+        becomes: what is stored.
+        missing: values that are missing.
+        note: how it was read, where that isn't plain; empty mostly.
+    """
+
+    table: str
+    column: str
+    type: str
+    becomes: str
+    missing: int = 0
+    note: str = ""
+
+
+def describe_interactions(raw: RawTable, table: pa.Table) -> list[ColumnNote]:
+    """Describe the columns of the interactions as they came (``raw``) and as they are (``table``)."""
+    found = []
+    for name in raw.table.column_names:
+        column = raw.table.column(name)
+        kind = "text" if name in raw.texts else str(column.type)
+        becomes, note = "not used", ""
+        if name in (USER_ID, ITEM_ID, DOMAIN_ID):
+            becomes = f"id ({_stored(table.column(name).type)})"
+        elif name in (EVENT_TIMESTAMP, KNOWN_AT):
+            becomes, note = "time (UTC)", _time_note(column)
+        elif name == LABEL:
+            becomes = "label (0 or 1)"
+        found.append(ColumnNote("interactions", name, kind, becomes, column.null_count, note))
+    return found
+
+
+def describe_profile(
+    raw: RawTable, table: str, profile: pa.Table, readings: Mapping[str, Reading], schema: pa.Schema | None
+) -> list[ColumnNote]:
+    """Describe a profile table's columns: ``raw`` with types, ``profile`` checked, ``schema`` as stored."""
+    found = []
+    for name in profile.column_names:
+        column, stored = raw.table.column(name), profile.column(name)
+        reading = readings.get(name)
+        kind = reading.kind if reading else "text" if name in raw.texts else str(column.type)
+        note = reading.note if reading else ""
+        if profile.column_names.index(name) == 0:
+            becomes = f"id ({_stored(stored.type)})"
+        elif name == EVENT_TIMESTAMP:
+            becomes, note = "valid from (UTC)", _time_note(column)
+        elif pt.is_timestamp(column.type) or pt.is_date(column.type):
+            becomes, note = "days since 1970", note or _time_note(column)
+        else:
+            becomes = _feature(stored)
+            if schema is not None and name in schema.names and schema.field(name).type != stored.type:
+                becomes = f"{_feature(pa.chunked_array([], schema.field(name).type))}, as it is stored"
+        found.append(ColumnNote(table, name, kind, becomes, stored.null_count, note))
+    return found
+
+
+def _time_note(column: pa.ChunkedArray) -> str:
+    notes = []
+    if cut := count_cut(column):
+        notes.append(f"{cut:,} times cut to microseconds")
+    if without_zone(column):
+        notes.append("times without an offset are read as UTC")
+    return "; ".join(notes)
+
+
+def _stored(kind: pa.DataType) -> str:
+    return "text" if pt.is_string(kind) else "integer"
+
+
+def _feature(column: pa.ChunkedArray) -> str:
+    kind = column.type
+    if pt.is_null(kind):
+        return "not stored: no value"
+    if kind == BAG:
+        return "list of texts"
+    if kind == VECTOR:
+        width = pc.max(pc.list_value_length(column)).as_py()
+        return "vector" if width is None else f"vector of {width} numbers"
+    return "number" if pt.is_floating(kind) else _stored(kind)
