@@ -72,6 +72,8 @@ def _fit(incoming: pa.Table, stored: pa.Table, entity: Entity) -> pa.Table:
             wrong.append(f"{name} is missing")
             continue
         column, kind = incoming.column(name), stored.schema.field(name).type
+        if pt.is_timestamp(column.type) and pt.is_floating(kind):
+            column = _days(column)  # as stores of before timestamps hold dates
         if not _castable(column, stored.column(name)):
             wrong.append(
                 f"{name} is {column.type}{_width(column)}, stored is {kind}{_width(stored.column(name))}"
@@ -82,6 +84,11 @@ def _fit(incoming: pa.Table, stored: pa.Table, entity: Entity) -> pa.Table:
         message = f"{entity} profiles differ from the stored ones: {'; '.join(wrong)}; bring them in line"
         raise ContractError(message, expected=features, found=incoming.column_names)
     return pa.table({**columns, **{n: incoming.column(n) for n in incoming.column_names if n not in columns}})
+
+
+def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the days since 1970."""
+    return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), 86_400e6)
 
 
 def _castable(incoming: pa.ChunkedArray, stored: pa.ChunkedArray) -> bool:

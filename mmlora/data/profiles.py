@@ -1,8 +1,8 @@
 """Checks a profile table from anywhere and gives its columns types that can be features; pure.
 
 Integers become int64 and texts string (both categorical features), booleans the texts ``true`` and
-``false``, floats stay (dense; NaN is null), dates and times become days since 1970 (float64, dense), lists
-of text stay (bags), lists of floats of one width become list<float> (vectors).
+``false``, floats stay (dense; NaN is null), dates and times become UTC timestamps (the model reads the days
+since then), lists of text stay (bags), lists of floats of one width become list<float> (vectors).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mmlora.schema import (
     ITEM_ID,
     KNOWN_AT,
     LABEL,
+    TIMESTAMP,
     USER_ID,
     Entity,
 )
 
 RESERVED = {USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, KNOWN_AT, LABEL, "day"}
-_DAY_MICROSECONDS = 86_400_000_000
 VECTOR = pa.list_(pa.float32())
 BAG = pa.list_(pa.string())
 
@@ -112,7 +112,7 @@ def to_feature(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chun
     if pt.is_floating(kind) or pt.is_decimal(kind):
         return _floats(column, name, faults)
     if pt.is_date(kind) or pt.is_timestamp(kind):
-        return _days(column)
+        return _moments(column)
     if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
         return _lists(column, name, faults)
     faults.add(f"type {kind} can't be a feature; {_VALID}", name)
@@ -138,10 +138,11 @@ def _floats(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chunked
     return column
 
 
-def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Days since 1970: a categorical day number would say nothing of the days between."""
-    micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
-    return pc.divide(micros.cast(pa.float64(), safe=False), float(_DAY_MICROSECONDS))
+def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates and times as UTC microseconds; naive ones are UTC."""
+    zone = getattr(column.type, "tz", None)
+    column = column.cast(pa.timestamp("us", tz=zone), safe=False)
+    return column.cast(TIMESTAMP) if zone else pc.assume_timezone(column, "UTC")
 
 
 def _lists(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:

@@ -21,6 +21,22 @@ def build_features(through: date, *, progress: Progress = silent) -> dict[str, A
     return report
 
 
+def list_features() -> list[dict[str, Any]]:
+    """Return what each column of the imported profiles becomes, as `mmlora features list` prints it."""
+    return [
+        {
+            "column": f"{column.entity}s.{column.name}",
+            "type": str(column.stats.type),
+            "became": column.kind,
+            "why": column.why,
+            "values": column.stats.distinct,
+            "missing": column.stats.missing / max(1, column.stats.rows),
+            "tags": dict(column.tags),
+        }
+        for column in open_workspace().feature_repo.columns()
+    ]
+
+
 def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
     """Build what is missing up to ``through``; the definitions are applied only when all was built anew."""
     report = _build(workspace, through, progress)

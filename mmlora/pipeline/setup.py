@@ -43,6 +43,8 @@ def _line(name: str, value: object, description: str | None) -> str:
         text = str(value).lower()
     elif isinstance(value, int | float):
         text = repr(value)
+    elif isinstance(value, dict):
+        text = "{}"
     elif isinstance(value, tuple):
         text = "[" + ", ".join(repr(part).replace("'", '"') for part in value) + "]"
     else:
