@@ -1,14 +1,15 @@
 """The entities, feature views and feature services that Feast is given.
 
 Profile views hold each imported column; what it is to the model is said by the field's tags, and the services
-take the columns that are not left out (:mod:`mmlora.features.columns` decides). Activity views are those that
-``mmlora features build`` computes. Views of your own stand in a file beside this one: see ``README.md``.
+take the columns that are not left out (:mod:`mmlora.features.columns` decides). Activity and affinity views
+are those that ``mmlora features build`` computes. Views of your own stand in a file beside this one: see
+``README.md``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueT
 from feast.data_format import ParquetFormat
 from feast.types import Array, FeastType, Float32, Float64, Int64, String, UnixTimestamp
 
+from mmlora.features.affinity import MOST, Affinity
 from mmlora.features.columns import Column
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, IdTypes
 
@@ -38,8 +40,10 @@ def entities(offline: Path) -> dict[str, Entity]:
     }
 
 
-def views(offline: Path, entities: dict[str, Entity], columns: Iterable[Column]) -> list[FeatureView]:
-    """Return the profile views (tag ``mmlora=profile``) and the activity views (``mmlora=input``)."""
+def views(
+    offline: Path, entities: dict[str, Entity], columns: Sequence[Column], affinity: Affinity
+) -> list[FeatureView]:
+    """Return the profile views (tag ``mmlora=profile``), activity and affinity views (``mmlora=input``)."""
     fields: dict[str, list[Field]] = {}
     for column in columns:
         if (dtype := _feast_type(column.stats.type)) is not None:
@@ -58,9 +62,43 @@ def views(offline: Path, entities: dict[str, Entity], columns: Iterable[Column])
         "user_domain_activity": ([user, domain], _counts(_WINDOWED)),
         "item_domain_activity": ([item, domain], _counts(_WINDOWED)),
     }
-    return profiles + [
+    activities = [
         _view(name, offline / "features" / name, keys, [_activity_field(f) for f in fields], "input")
         for name, (keys, fields) in activity.items()
+    ]
+    return [*profiles, *activities, *_affinity_views(offline, entities, columns, affinity)]
+
+
+def _affinity_views(
+    offline: Path, entities: dict[str, Entity], columns: Sequence[Column], affinity: Affinity
+) -> list[FeatureView]:
+    kinds = {column.name: column.kind for column in columns if column.entity == "item"}
+    found = []
+    for view in affinity.views:
+        keys = [entities[name] for name, key in ENTITY_KEYS.items() if key in view.keys]
+        fields: list[Field] = []
+        if view.name == "user_taste":
+            for name in affinity.vectors:
+                tags = {"dot": f"item_profile__{name}"} if kinds.get(name) == "vector" else {"kind": DROPPED}
+                fields.append(Field(name=name, dtype=Array(Float32), tags=tags))
+        else:
+            for name, kind in affinity.attributes.items():
+                kept = kinds.get(name) in ("bag", "categorical")
+                fields += _affinity_fields(view.name, name, Int64 if kind == "int64" else String, kept)
+        found.append(_view(view.name, offline / "features" / view.name, keys, fields, "input"))
+    return found
+
+
+def _affinity_fields(view: str, name: str, dtype: FeastType, kept: bool) -> list[Field]:
+    """Return the bag of values met and its elements' weights; unless kept, for older models alone."""
+    item = f"item_profile__{name}"
+    bag = {"match": item, "vocabulary": item, "max_length": str(MOST)}
+    weights = {"kind": "weights", "weights": f"{view}__{name}"}
+    left_out = {"kind": DROPPED}
+    return [
+        Field(name=name, dtype=Array(dtype), tags=bag if kept else left_out),
+        Field(name=f"{name}_lift", dtype=Array(Float32), tags=weights if kept else left_out),
+        Field(name=f"{name}_rows", dtype=Array(Float32), tags=weights if kept else left_out),
     ]
 
 

@@ -38,7 +38,9 @@ class _Section(BaseModel):
 class FeatureSettings(_Section):
     """Activity features."""
 
-    prior_ctr: float = Field(0.2, gt=0, lt=1, description="CTR that an entity without rows is given")
+    prior_ctr: float | None = Field(
+        None, gt=0, lt=1, description="CTR of an entity without rows; the overall one at first when unset"
+    )
     prior_weight: float = Field(20.0, gt=0, description="rows that the prior counts for")
     columns: dict[str, str] = Field({}, description='e.g. { "items.price" = "dense" }')
 

@@ -20,9 +20,11 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.features.affinity import Affinity
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.inputs import source_state
+from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.resources import resource
@@ -100,6 +102,12 @@ class FeatureRepo:
         """
         _id_types(self._offline)
         return analyse(self._offline, self._columns)
+
+    @property
+    def built(self) -> str | None:
+        """Hash of what decides the built features beside the data; None when nothing was built."""
+        state = BuildState.load(self._offline / "features")
+        return state.definition if state else None
 
     @property
     def applied(self) -> bool:
@@ -277,7 +285,9 @@ class FeatureRepo:
         own = resource("feature_repo/definitions.py")
         definitions = _load(own)
         entities = definitions.entities(self._offline)
-        views = list(definitions.views(self._offline, entities, self.columns()))
+        state = BuildState.load(self._offline / "features")
+        affinity = Affinity.from_dict(state.affinity) if state else Affinity()
+        views = list(definitions.views(self._offline, entities, self.columns(), affinity))
         for path in sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")]):
             if path != own:
                 module = _load(path)

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def build_features(through: date, *, progress: Progress = silent) -> dict[str, Any]:
     """Compute the activity rows stamped up to ``through`` 00:00 UTC and apply the feature definitions."""
     workspace = open_workspace()
-    report = _build(workspace, through, progress)
+    report = _build(workspace, through, progress, decide=True)
     workspace.feature_repo.apply()
     return report
 
@@ -45,7 +45,9 @@ def ensure_features(workspace: Workspace, through: date, *, progress: Progress =
     return report
 
 
-def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str, Any]:
+def _build(
+    workspace: Workspace, through: date, progress: Progress, *, decide: bool = False
+) -> dict[str, Any]:
     from mmlora.features.build import build
 
     if through > (last := datetime.now(UTC).date() + timedelta(days=1)):
@@ -57,6 +59,8 @@ def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str,
         through=through,
         prior_ctr=settings.prior_ctr,
         prior_weight=settings.prior_weight,
+        columns=settings.columns,
+        decide=decide,
         progress=progress,
     )
     written = sum(report.rows.values())

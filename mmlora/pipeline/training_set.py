@@ -130,7 +130,7 @@ def _recipe(
         "layout": FORMAT,
         "data": fingerprint_known(workspace.offline, midnight(as_of)),
         "contract": contract.hash,
-        "activity": workspace.settings.features.model_dump(),
+        "activity": workspace.feature_repo.built if settings.features == "all" else None,
         "broken": broken,
         "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
         **({"views": views} if views else {}),

@@ -19,6 +19,7 @@ from mmlora.schema import FeatureField, IdTypes, midnight
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 IDS = ["user_id", "item_id", "domain_id"]
 THROUGH = date(2000, 7, 1)
+AFFINITIES = ("user_affinity", "domain_affinity", "user_domain_affinity")
 
 
 def times(values):
@@ -72,7 +73,14 @@ def test_the_contract_names_every_field(repo, home):
     assert kinds["user_profile__embedding"] == ("FLOAT_LIST", "vector")
     assert kinds["item_profile__genres"] == ("STRING_LIST", "bag")
     built = [f"{view.name}__{name}" for view in ACTIVITY_VIEWS for name in view.features]
+    built += [f"{view}__genres{end}" for view in AFFINITIES for end in ("", "_lift", "_rows")]
     assert [f.name for f in contract.fields[8:]] == built
+    affinity = {f.name: (f.dtype, f.kind, dict(f.tags)) for f in contract.fields if f.view in AFFINITIES}
+    genres = {"match": "item_profile__genres", "vocabulary": "item_profile__genres", "max_length": "32"}
+    assert affinity["user_affinity__genres"] == ("STRING_LIST", "bag", genres)
+    weights = {"kind": "weights", "weights": "user_affinity__genres"}
+    assert affinity["user_affinity__genres_lift"] == ("FLOAT_LIST", "weights", weights)
+    assert affinity["user_affinity__genres_rows"] == ("FLOAT_LIST", "weights", weights)
     keys = {f.view: f.keys for f in contract.fields if f.view}
     assert all(set(keys[view.name]) == set(view.keys) for view in ACTIVITY_VIEWS)
     transforms = {f.name for f in contract.fields if f.tag("transform") == "log1p"}
@@ -142,7 +150,11 @@ def test_only_the_features_whose_keys_are_there(repo, asked):
     users = asked.select(["user_id", "event_timestamp"])
     found = repo.retrieve(users, contract)
     assert found.column_names == [f.name for f in contract.keyed_by(["user_id"]).fields]
-    assert {name.split("__")[0] for name in found.column_names[1:]} == {"user_profile", "user_activity"}
+    assert {name.split("__")[0] for name in found.column_names[1:]} == {
+        "user_profile",
+        "user_activity",
+        "user_affinity",
+    }
     assert repo.retrieve(asked, repo.contract("ids")).to_pylist() == asked.select(IDS).to_pylist()
     with pytest.raises(UsageError, match="event_timestamp"):
         repo.retrieve(asked.select(["user_id"]), contract)
