@@ -1,4 +1,4 @@
-"""``mmlora features``: compute activity features."""
+"""``mmlora features``: compute features, and say what columns become."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from cli.options import parse_date
 from cli.output import JsonFlag, print_json, print_table, progress_bar
 
-app = typer.Typer(help="Compute features from the offline store.", no_args_is_help=True)
+app = typer.Typer(help="Compute features from the offline store, and list them.", no_args_is_help=True)
 
 
 @app.callback()
@@ -34,3 +34,21 @@ def build(
         print_json(report)
         return
     print_table("activity rows written", ("view", "rows"), list(report["rows"].items()))
+
+
+@app.command("list")
+def list_columns(as_json: JsonFlag = False) -> None:
+    """Print what each column of the users' and items' tables becomes, and why.
+
+    `[features.columns]` in mmlora.toml says otherwise, e.g. "items.price" = "dense".
+
+    Example: mmlora features list
+    """
+    from mmlora.pipeline.features import list_features
+
+    found = list_features()
+    if as_json:
+        print_json(found)
+        return
+    names = ("column", "became", "values", "missing", "why")
+    print_table("columns of the profiles", names, [tuple(row[name] for name in names) for row in found])

@@ -1,24 +1,30 @@
 """The entities, feature views and feature services that Feast is given.
 
-Profile views take their fields from the imported tables; activity views are those that
-``mmlora features build`` computes. Views of your own stand in a file beside this one: see ``README.md``.
+Profile views hold each imported column; what it is to the model is said by the field's tags, and the services
+take the columns that are not left out (:mod:`mmlora.features.columns` decides). Activity and affinity views
+are those that ``mmlora features build`` computes. Views of your own stand in a file beside this one: see
+``README.md``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.data_format import ParquetFormat
-from feast.types import Array, FeastType, Float32, Float64, Int64, String
+from feast.types import Array, FeastType, Float32, Float64, Int64, String, UnixTimestamp
 
+from mmlora.features.affinity import MOST, Affinity
+from mmlora.features.columns import Column
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, IdTypes
 
 _WINDOWED = ("7d", "30d", "ever")
 _ALL_WINDOWS = ("1d", *_WINDOWED)
+DROPPED = "drop"
+"""Tag ``kind`` of a field that Feast knows and the services leave out."""
 
 
 def entities(offline: Path) -> dict[str, Entity]:
@@ -34,12 +40,18 @@ def entities(offline: Path) -> dict[str, Entity]:
     }
 
 
-def views(offline: Path, entities: dict[str, Entity]) -> list[FeatureView]:
-    """Return the profile views (tag ``mmlora=profile``) and the activity views (``mmlora=input``)."""
+def views(
+    offline: Path, entities: dict[str, Entity], columns: Sequence[Column], affinity: Affinity
+) -> list[FeatureView]:
+    """Return the profile views (tag ``mmlora=profile``), activity and affinity views (``mmlora=input``)."""
+    fields: dict[str, list[Field]] = {}
+    for column in columns:
+        if (dtype := _feast_type(column.stats.type)) is not None:
+            tags = {"kind": DROPPED} if column.kind == "drop" else dict(column.tags)
+            fields.setdefault(column.entity, []).append(Field(name=column.name, dtype=dtype, tags=tags))
     profiles = [
-        _view(f"{name}_profile", offline / "profiles" / name, [entity], _profile_fields(folder), "profile")
-        for name, entity in entities.items()
-        if any((folder := offline / "profiles" / name).glob("*.parquet"))
+        _view(f"{name}_profile", offline / "profiles" / name, [entities[name]], of_entity, "profile")
+        for name, of_entity in fields.items()
     ]
     user, item, domain = entities["user"], entities["item"], entities["domain"]
     month = ["interactions_30d", "users_30d", "items_30d", "density_30d", "ctr_30d"]
@@ -50,20 +62,63 @@ def views(offline: Path, entities: dict[str, Entity]) -> list[FeatureView]:
         "user_domain_activity": ([user, domain], _counts(_WINDOWED)),
         "item_domain_activity": ([item, domain], _counts(_WINDOWED)),
     }
-    return profiles + [
+    activities = [
         _view(name, offline / "features" / name, keys, [_activity_field(f) for f in fields], "input")
         for name, (keys, fields) in activity.items()
+    ]
+    return [*profiles, *activities, *_affinity_views(offline, entities, columns, affinity)]
+
+
+def _affinity_views(
+    offline: Path, entities: dict[str, Entity], columns: Sequence[Column], affinity: Affinity
+) -> list[FeatureView]:
+    kinds = {column.name: column.kind for column in columns if column.entity == "item"}
+    found = []
+    for view in affinity.views:
+        keys = [entities[name] for name, key in ENTITY_KEYS.items() if key in view.keys]
+        fields: list[Field] = []
+        if view.name == "user_taste":
+            for name in affinity.vectors:
+                tags = {"dot": f"item_profile__{name}"} if kinds.get(name) == "vector" else {"kind": DROPPED}
+                fields.append(Field(name=name, dtype=Array(Float32), tags=tags))
+        else:
+            for name, kind in affinity.attributes.items():
+                kept = kinds.get(name) in ("bag", "categorical")
+                fields += _affinity_fields(view.name, name, Int64 if kind == "int64" else String, kept)
+        found.append(_view(view.name, offline / "features" / view.name, keys, fields, "input"))
+    return found
+
+
+def _affinity_fields(view: str, name: str, dtype: FeastType, kept: bool) -> list[Field]:
+    """Return the bag of values met and its elements' weights; unless kept, for older models alone."""
+    item = f"item_profile__{name}"
+    bag = {"match": item, "vocabulary": item, "max_length": str(MOST)}
+    weights = {"kind": "weights", "weights": f"{view}__{name}"}
+    left_out = {"kind": DROPPED}
+    return [
+        Field(name=name, dtype=Array(dtype), tags=bag if kept else left_out),
+        Field(name=f"{name}_lift", dtype=Array(Float32), tags=weights if kept else left_out),
+        Field(name=f"{name}_rows", dtype=Array(Float32), tags=weights if kept else left_out),
     ]
 
 
 def services(views: list[FeatureView]) -> list[FeatureService]:
     """Return ``mmlora_profiles`` (views tagged ``profile``) and ``mmlora_all`` (``input`` as well)."""
-    profiles = [view for view in views if view.tags.get("mmlora") == "profile"]
-    inputs = [view for view in views if view.tags.get("mmlora") == "input"]
+    profiles = [_kept(view) for view in views if view.tags.get("mmlora") == "profile" and _names(view)]
+    inputs = [_kept(view) for view in views if view.tags.get("mmlora") == "input" and _names(view)]
     return [
         FeatureService(name="mmlora_profiles", features=profiles),
         FeatureService(name="mmlora_all", features=profiles + inputs),
     ]
+
+
+def _names(view: FeatureView) -> list[str]:
+    return [field.name for field in view.features if field.tags.get("kind") != DROPPED]
+
+
+def _kept(view: FeatureView) -> FeatureView:
+    """Return the view, without the fields that are left out."""
+    return view if len(_names(view)) == len(view.features) else view[_names(view)]
 
 
 def _counts(windows: tuple[str, ...]) -> list[str]:
@@ -89,17 +144,6 @@ def _view(name: str, folder: Path, keys: list[Entity], fields: list[Field], tag:
     )
 
 
-def _profile_fields(folder: Path) -> list[Field]:
-    """Return a field for each column of the imported table that can be a feature."""
-    files = sorted(folder.glob("*.parquet"))
-    schema = pa.unify_schemas(
-        [pq.read_schema(path).remove_metadata() for path in files], promote_options="permissive"
-    )
-    reserved = {*ENTITY_KEYS.values(), EVENT_TIMESTAMP, CREATED_TIMESTAMP}
-    types = [(field.name, _feast_type(field.type)) for field in schema if field.name not in reserved]
-    return [Field(name=name, dtype=dtype) for name, dtype in types if dtype is not None]
-
-
 def _feast_type(kind: pa.DataType) -> FeastType | None:
     if pa.types.is_list(kind):
         if pa.types.is_floating(kind.value_type):
@@ -109,4 +153,6 @@ def _feast_type(kind: pa.DataType) -> FeastType | None:
         return Float64 if pa.types.is_float64(kind) else Float32
     if pa.types.is_integer(kind):
         return Int64
+    if pa.types.is_timestamp(kind):
+        return UnixTimestamp
     return String if pa.types.is_string(kind) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 FeatureGroup = Literal["ids", "profiles", "all"]
-FieldKind = Literal["categorical", "dense", "vector", "bag"]
+FieldKind = Literal["categorical", "dense", "vector", "bag", "weights"]
+ColumnKind = Literal["categorical", "dense", "log", "days_since", "bag", "words", "vector", "drop"]
 BackboneName = Literal[
     "wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet"
 ]

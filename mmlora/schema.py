@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mmlora.names import Adaptation as Adaptation
 from mmlora.names import BackboneName as BackboneName
+from mmlora.names import ColumnKind as ColumnKind
 from mmlora.names import FeatureGroup as FeatureGroup
 from mmlora.names import FieldKind as FieldKind
 from mmlora.names import GateInput as GateInput

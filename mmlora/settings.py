@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,12 +20,14 @@ from mmlora.errors import UsageError
 from mmlora.names import (
     Adaptation,
     BackboneName,
+    ColumnKind,
     Device,
     EngineName,
     FeatureGroup,
     GateInput,
     Precision,
     SplitName,
+    valid_names,
 )
 
 
@@ -36,8 +38,26 @@ class _Section(BaseModel):
 class FeatureSettings(_Section):
     """Activity features."""
 
-    prior_ctr: float = Field(0.2, gt=0, lt=1, description="CTR that an entity without rows is given")
+    prior_ctr: float | None = Field(
+        None, gt=0, lt=1, description="CTR of an entity without rows; the overall one at first when unset"
+    )
     prior_weight: float = Field(20.0, gt=0, description="rows that the prior counts for")
+    columns: dict[str, str] = Field({}, description='e.g. { "items.price" = "dense" }')
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        """Refuse what no column could become; whether this one can is said where its data is."""
+        kinds, tables = valid_names(ColumnKind), ("users", "items", "domains")
+        faults = [
+            f'"{name}" = "{kind}" isn\'t understood: write "TABLE.COLUMN" = "KIND" with a table of '
+            f"{', '.join(tables)} and a kind of {', '.join(kinds)}"
+            for name, kind in columns.items()
+            if kind not in kinds or name.partition(".")[0] not in tables or not name.partition(".")[2]
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return columns
 
 
 class CheckSettings(_Section):

@@ -108,6 +108,8 @@ def _fit(incoming: pa.Table, stored: pa.Table, entity: Entity) -> pa.Table:
             columns[name] = pa.nulls(incoming.num_rows, kind)
             continue
         column = incoming.column(name)
+        if pt.is_timestamp(column.type) and pt.is_floating(kind):
+            column = _days(column)  # as stores of before timestamps hold dates
         if pt.is_floating(column.type) and pt.is_integer(kind):
             columns[name] = _whole(column, name, faults)
         elif _castable(column, stored.column(name)):
@@ -131,6 +133,11 @@ def _whole(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedA
         pc.invert(exact),
     )
     return pc.if_else(exact, column, pa.scalar(None, column.type)).cast(pa.int64())
+
+
+def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the days since 1970."""
+    return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), 86_400e6)
 
 
 def _castable(incoming: pa.ChunkedArray, stored: pa.ChunkedArray) -> bool:

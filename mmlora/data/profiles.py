@@ -1,9 +1,9 @@
 """Checks a profile table from anywhere and gives its columns types that can be features; pure.
 
 Integers become int64 and texts string (both categorical features), booleans the texts ``true`` and
-``false``, floats stay (dense; NaN is null), dates and times become days since 1970 (float64, dense), lists
-of text stay (bags), lists of floats of one width become list<float> (vectors). Lists of integers are vectors
-where all have one width of 2 or more, else bags.
+``false``, floats stay (dense; NaN is null), dates and times become UTC timestamps (the model reads the days
+since then), lists of text stay (bags), lists of floats of one width become list<float> (vectors). Lists of
+integers are vectors where all have one width of 2 or more, else bags.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from mmlora.schema import (
 )
 
 RESERVED = {USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, KNOWN_AT, LABEL, "day"}
-_DAY_MICROSECONDS = 86_400_000_000
 
 
 def canonical_profile(
@@ -129,7 +128,7 @@ def to_feature(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chun
     if pt.is_floating(kind) or pt.is_decimal(kind):
         return _floats(column, name, faults)
     if pt.is_date(kind) or pt.is_timestamp(kind):
-        return _days(column, name, faults)
+        return to_times(column, name, faults, nulls=True)
     if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
         return _lists(column, name, faults)
     faults.add(f"type {kind} can't be a feature; {_VALID}", name)
@@ -153,14 +152,6 @@ def _floats(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chunked
     column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     faults.add_rows("infinite", name, pc.is_inf(column))
     return column
-
-
-def _days(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
-    """Days since 1970: a categorical day number would say nothing of the days between."""
-    times = to_times(column, name, faults, nulls=True)
-    if times is None:
-        return None
-    return pc.divide(times.cast(pa.int64()).cast(pa.float64(), safe=False), float(_DAY_MICROSECONDS))
 
 
 def _lists(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:

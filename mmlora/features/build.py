@@ -19,6 +19,9 @@ restated before; and all T for new instants. Rows that came since, happened befo
 (or by the last instant restated) would change what is written: then all is built anew, as it is with other
 settings or changed queries.
 
+What is decided from the data at the first build (the prior CTR, what the affinity views hold) stays in
+``state.json``, so that increments go on with it; ``decide`` looks again, and keeps what there was.
+
 Files are written aside and renamed under a lock; ``state.json`` is replaced last, and files that it doesn't
 name are removed by the next build. A killed build leaves nothing behind but rows that are true anyway.
 """
@@ -28,7 +31,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -37,8 +40,11 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from mmlora.errors import TransientError
+from mmlora.features.affinity import Affinity, AffinityView, TasteView, choose_affinity, prepare
+from mmlora.features.columns import analyse
 from mmlora.features.database import database
-from mmlora.features.plan import BuildState, Plan, definition_hash, input_files, make_plan
+from mmlora.features.plan import BuildState, Plan, Recipe, input_files, item_files, make_plan
+from mmlora.features.profile_stats import profile_schema
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.resources import sql
 
@@ -48,6 +54,7 @@ Progress = Callable[[str, int, int], None]
 
 LOCK_SECONDS = 300.0
 _BEGINNING = date(1, 1, 2)
+View = ActivityView | AffinityView | TasteView
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,10 @@ def build(
     offline: Path,
     *,
     through: date,
-    prior_ctr: float,
-    prior_weight: float,
+    prior_ctr: float | None = None,
+    prior_weight: float = 20.0,
+    columns: Mapping[str, str] | None = None,
+    decide: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Compute the activity features for scoring dates up to ``through``.
@@ -82,9 +91,11 @@ def build(
     Args:
         offline: the offline store's folder.
         through: rows stamped T <= ``through`` 00:00 UTC are built; what was built beyond stays.
-        prior_ctr: CTR of an entity without rows, in (0, 1).
+        prior_ctr: CTR of an entity without rows, in (0, 1); the overall one at the first build when None.
         prior_weight: rows that the prior counts for:
             ctr = (clicks + prior_ctr * prior_weight) / (rows + prior_weight).
+        columns: what profile columns are to become (:func:`mmlora.features.columns.analyse`).
+        decide: add attributes that item profiles have gained to the affinity views.
         progress: called with ``("features", views done, views)``.
 
     Raises:
@@ -98,19 +109,28 @@ def build(
         with FileLock(folder / ".lock", timeout=LOCK_SECONDS), database(offline / ".spill") as connection:
             _sweep(folder)
             inputs = input_files(offline)
-            definition = definition_hash(prior_ctr, prior_weight)
-            plan = make_plan(connection, offline, inputs, definition, through)
+            recipe = _recipe(connection, offline, through, prior_ctr, prior_weight, columns, decide)
+            plan = make_plan(connection, offline, inputs, recipe, through)
             if (
                 plan.kept
                 and not plan.reason
                 and plan.kept.inputs == inputs
                 and plan.kept.through >= str(plan.through)
             ):
-                return BuildReport(
-                    plan.through, plan.through, "", dict.fromkeys(_names(), 0), time.monotonic() - started
-                )
-            rows, restated = _compute(connection, offline, plan, prior_ctr, prior_weight, progress)
-            _publish(folder, plan, rows, BuildState(definition, str(plan.through), restated, 0, inputs, {}))
+                rows = dict.fromkeys((view.name for view in _views(recipe)), 0)
+                return BuildReport(plan.through, plan.through, "", rows, time.monotonic() - started)
+            rows, restated = _compute(connection, offline, plan, recipe, progress)
+            state = BuildState(
+                definition=recipe.hash,
+                through=str(plan.through),
+                restated=restated,
+                builds=0,
+                inputs=inputs,
+                files={},
+                prior_ctr=recipe.prior_ctr,
+                affinity=recipe.affinity.to_dict(),
+            )
+            _publish(folder, plan, rows, state)
     except Timeout:
         raise TransientError(
             f"another features build has held {folder / '.lock'} for {LOCK_SECONDS:.0f} s: "
@@ -122,27 +142,56 @@ def build(
     return report
 
 
-def _names() -> list[str]:
-    return [view.name for view in ACTIVITY_VIEWS]
+def _views(recipe: Recipe) -> tuple[View, ...]:
+    return (*ACTIVITY_VIEWS, *recipe.affinity.views)
+
+
+def _recipe(
+    connection: duckdb.DuckDBPyConnection,
+    offline: Path,
+    through: date,
+    prior_ctr: float | None,
+    prior_weight: float,
+    columns: Mapping[str, str] | None,
+    decide: bool,
+) -> Recipe:
+    """Return what decides the rows: the settings, and what the data said when it was first looked at."""
+    state = BuildState.load(offline / "features")
+    affinity = Affinity.from_dict(state.affinity) if state else Affinity()
+    interactions = str(offline / "interactions" / "**" / "*.parquet")
+    if decide or state is None or state.prior_ctr is None:
+        found = choose_affinity(connection, interactions, analyse(offline, columns))
+        affinity = affinity.with_those_of(found)
+    affinity = affinity.within(profile_schema(offline / "profiles" / "item").names)
+    prior = prior_ctr or (state and state.prior_ctr) or _overall_ctr(connection, interactions, through)
+    return Recipe(prior, prior_weight, affinity)
+
+
+def _overall_ctr(connection: duckdb.DuckDBPyConnection, interactions: str, through: date) -> float:
+    """Return the share of clicks of the versions stored, kept away from 0 and 1."""
+    query = """
+        SELECT (count(*) FILTER (label = 1) + 1) / (count(*) + 2)
+        FROM read_parquet($interactions, hive_partitioning = false)
+        WHERE event_timestamp < $through::TIMESTAMPTZ
+    """
+    row = connection.execute(query, {"interactions": interactions, "through": through}).fetchone()
+    return float(f"{row[0]:.4g}") if row else 0.5
 
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed build left: its staging folder, and files that the state doesn't name."""
     shutil.rmtree(folder / ".staging", ignore_errors=True)
     state = BuildState.load(folder)
-    for name in _names():
-        named = set(state.files.get(name, ())) if state else set()
-        for path in (folder / name).glob("*.parquet"):
-            if path.name not in named:
-                path.unlink()
+    for path in folder.glob("[!.]*/*.parquet"):
+        if not state or path.name not in state.files.get(path.parent.name, ()):
+            path.unlink()
 
 
 def _compute(
     connection: duckdb.DuckDBPyConnection,
     offline: Path,
     plan: Plan,
-    prior_ctr: float,
-    prior_weight: float,
+    recipe: Recipe,
     progress: Progress | None,
 ) -> tuple[dict[str, int], str | None]:
     """Write each view's new rows aside; return their number by view, and the last late instant."""
@@ -155,29 +204,32 @@ def _compute(
         "through": plan.through,
         "restated": plan.kept.restated if plan.kept else None,
     }
-    prior = {"prior_ctr": prior_ctr, "prior_weight": prior_weight}
+    if recipe.affinity.views:
+        prepare(connection, item_files(offline), recipe.affinity)
     staging = offline / "features" / ".staging"
     staging.mkdir()
-    rows: dict[str, int] = {}
-    for done, view in enumerate(ACTIVITY_VIEWS):
+    views, rows = _views(recipe), {}
+    for done, view in enumerate(views):
         if progress:
-            progress("features", done, len(ACTIVITY_VIEWS))
-        rows[view.name] = _write(connection, view, staging / f"{view.name}.parquet", limits, prior)
+            progress("features", done, len(views))
+        rows[view.name] = _write(connection, view, staging / f"{view.name}.parquet", limits, recipe)
     if progress:
-        progress("features", len(ACTIVITY_VIEWS), len(ACTIVITY_VIEWS))
+        progress("features", len(views), len(views))
     return rows, restated.isoformat() if restated else None
 
 
 def _write(
     connection: duckdb.DuckDBPyConnection,
-    view: ActivityView,
+    view: View,
     path: Path,
     limits: dict[str, date | str | None],
-    prior: dict[str, float],
+    recipe: Recipe,
 ) -> int:
     connection.execute(view.entries_sql(), limits)
-    target = str(path).replace("'", "''")
-    written = connection.execute(f"COPY ({view.rows_sql()}) TO '{target}' (FORMAT parquet)", prior).fetchone()
+    target, query = str(path).replace("'", "''"), view.rows_sql()
+    prior = {"prior_ctr": recipe.prior_ctr, "prior_weight": recipe.prior_weight}
+    parameters = {name: value for name, value in prior.items() if f"${name}" in query}
+    written = connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)", parameters).fetchone()
     return int(written[0]) if written else 0
 
 
@@ -201,5 +253,5 @@ def _publish(folder: Path, plan: Plan, rows: dict[str, int], state: BuildState) 
 
 
 def _sweep_files(folder: Path) -> None:
-    for name in _names():
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for view in folder.glob("[!.]*/"):
+        shutil.rmtree(view, ignore_errors=True)

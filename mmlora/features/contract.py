@@ -16,6 +16,8 @@ KINDS: dict[str, FieldKind] = {
     "FLOAT_LIST": "vector",
     "DOUBLE_LIST": "vector",
     "STRING_LIST": "bag",
+    "INT64_LIST": "bag",
+    "UNIX_TIMESTAMP": "dense",
 }
 """How a field is encoded, by Feast's value type, unless its tag ``kind`` says otherwise."""
 
@@ -52,4 +54,5 @@ def contract_field(view: str, keys: tuple[str, ...], field: Any) -> FeatureField
             f"feature {view}:{field.name} of type {dtype} has kind {kind}; types with an encoding are "
             f"{', '.join(KINDS)}, and a tag `kind` can be {', '.join(valid_names(FieldKind))}"
         )
-    return FeatureField(f"{view}__{field.name}", view, keys, dtype, kind, tuple(sorted(field.tags.items())))
+    tags = {"transform": "days_since", **field.tags} if dtype == "UNIX_TIMESTAMP" else field.tags
+    return FeatureField(f"{view}__{field.name}", view, keys, dtype, kind, tuple(sorted(tags.items())))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from mmlora.errors import UsageError
+from mmlora.features.affinity import Affinity
+from mmlora.features.asof_source import literal
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.resources import sql
 from mmlora.schema import fingerprint
@@ -24,8 +27,10 @@ class BuildState:
         through: the last date built, ISO.
         restated: the last late instant restated, ISO in UTC, or None.
         builds: builds since everything was built anew; numbers the files.
-        inputs: size of each interactions file that was read, by path.
+        inputs: size of each interactions and item profile file that was read, by path.
         files: Parquet files of each view.
+        prior_ctr: CTR of an entity without rows.
+        affinity: what the affinity views hold (:class:`mmlora.features.affinity.Affinity`).
     """
 
     definition: str
@@ -34,6 +39,8 @@ class BuildState:
     builds: int
     inputs: dict[str, int]
     files: dict[str, list[str]]
+    prior_ctr: float | None = None
+    affinity: dict[str, Any] = field(default_factory=lambda: Affinity().to_dict())
 
     @classmethod
     def load(cls, folder: Path) -> BuildState | None:
@@ -63,33 +70,53 @@ class Plan:
     through: date
 
 
-def definition_hash(prior_ctr: float, prior_weight: float) -> str:
-    """Hash what decides the rows beside the data: settings and queries."""
-    texts = [sql("features/increments.sql")]
-    for view in ACTIVITY_VIEWS:
-        texts += [view.name, view.entries_sql(), view.rows_sql()]
-    return fingerprint([prior_ctr, prior_weight, *texts])
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the rows beside the data.
+
+    Attributes:
+        prior_ctr: CTR of an entity without rows.
+        prior_weight: rows that it counts for.
+        affinity: what the affinity views hold.
+    """
+
+    prior_ctr: float
+    prior_weight: float
+    affinity: Affinity
+
+    @property
+    def hash(self) -> str:
+        """Hash of it and of the queries."""
+        texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
+        for view in (*ACTIVITY_VIEWS, *self.affinity.views):
+            texts += [view.name, view.entries_sql(), view.rows_sql()]
+        return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_dict(), *texts])
 
 
 def input_files(offline: Path) -> dict[str, int]:
-    """Return the size of each interactions file.
+    """Return the size of each interactions and item profile file.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are no interactions.
     """
     files = sorted((offline / "interactions").glob("**/*.parquet"))
     if not files:
         raise UsageError(
             f"no interactions under {offline}: import some first, e.g. `mmlora data import --help`"
         )
-    return {str(path.relative_to(offline)): path.stat().st_size for path in files}
+    return {str(path.relative_to(offline)): path.stat().st_size for path in [*files, *item_files(offline)]}
+
+
+def item_files(offline: Path) -> list[Path]:
+    """Return the files of the item profiles."""
+    return sorted((offline / "profiles" / "item").glob("*.parquet"))
 
 
 def make_plan(
     connection: duckdb.DuckDBPyConnection,
     offline: Path,
     inputs: dict[str, int],
-    definition: str,
+    recipe: Recipe,
     through: date,
 ) -> Plan:
     """Decide between an increment and building anew."""
@@ -97,13 +124,17 @@ def make_plan(
     if state is None:
         return Plan(None, "first build", through)
     through = max(through, date.fromisoformat(state.through))
-    if state.definition != definition:
+    if state.definition != recipe.hash:
         return Plan(None, "other settings or queries", through)
     if any(inputs.get(path) != size for path, size in state.inputs.items()):
-        return Plan(None, "interactions that were read before are gone or changed", through)
-    new = [str(offline / path) for path in inputs if path not in state.inputs]
-    if new and _contradicts(connection, new, state):
+        return Plan(None, "data that was read before is gone or changed", through)
+    new = [path for path in inputs if path not in state.inputs]
+    interactions = [str(offline / path) for path in new if path.startswith("interactions")]
+    if interactions and _contradicts(connection, interactions, state):
         return Plan(None, "interactions came that belong to what was already built", through)
+    profiles = [str(offline / path) for path in new if not path.startswith("interactions")]
+    if profiles and recipe.affinity.views and _alters(connection, offline, profiles, state):
+        return Plan(None, "item profiles came that belong to what was already built", through)
     return Plan(state, "", through)
 
 
@@ -115,4 +146,22 @@ def _contradicts(connection: duckdb.DuckDBPyConnection, files: list[str], state:
     """
     values = {"files": files, "through": state.through, "restated": state.restated}
     row = connection.execute(query, values).fetchone()
+    return bool(row and row[0])
+
+
+def _alters(
+    connection: duckdb.DuckDBPyConnection, offline: Path, files: list[str], state: BuildState
+) -> bool:
+    """Whether an item that had interactions on a day that is built gets other attributes for it."""
+    pattern = literal(str(offline / "interactions" / "**" / "*.parquet"))
+    query = f"""
+        SELECT count(*) > 0 FROM read_parquet($files, union_by_name = true) AS profiles
+        SEMI JOIN (
+            SELECT item_id, max(event_timestamp::DATE) + 1 AS over
+            FROM read_parquet({pattern}, hive_partitioning = false)
+            WHERE event_timestamp < $through::TIMESTAMPTZ GROUP BY item_id
+        ) AS shown ON profiles.item_id = shown.item_id AND shown.over::TIMESTAMPTZ
+            > greatest(profiles.event_timestamp, profiles.created_timestamp)
+    """
+    row = connection.execute(query, {"files": files, "through": state.through}).fetchone()
     return bool(row and row[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,8 +20,12 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.features.affinity import Affinity
+from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.inputs import source_state
+from mmlora.features.plan import BuildState
+from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.resources import resource
 from mmlora.schema import (
@@ -52,12 +56,17 @@ class FeatureRepo:
     Args:
         home: the workspace's folder.
         registry_url: SQLAlchemy URL of the Feast registry; SQLite under ``home`` when empty.
+        columns: what profile columns are to become, by ``users.column`` and the like, where not what their
+            data says (:mod:`mmlora.features.columns`).
     """
 
-    def __init__(self, *, home: Path, registry_url: str = "") -> None:
+    def __init__(
+        self, *, home: Path, registry_url: str = "", columns: Mapping[str, str] | None = None
+    ) -> None:
         self.home = home.resolve()
         self._offline = self.home / "offline"
         self._folder = self.home / "feast"
+        self._columns = columns
         self._registry_url = registry_url or f"sqlite:///{self._folder / 'registry.db'}"
 
     def apply(self) -> None:
@@ -84,6 +93,21 @@ class FeatureRepo:
                 f"another process is applying feature definitions ({self._folder / '.lock'})"
             ) from None
         logger.info("applied %d feature definitions, ids %s", len(objects), ids.to_dict())
+
+    def columns(self) -> list[Column]:
+        """Return what each column of the imported profiles becomes.
+
+        Raises:
+            UsageError: nothing was imported, or a setting names no column or a kind that it can't become.
+        """
+        _id_types(self._offline)
+        return analyse(self._offline, self._columns)
+
+    @property
+    def built(self) -> str | None:
+        """Hash of what decides the built features beside the data; None when nothing was built."""
+        state = BuildState.load(self._offline / "features")
+        return state.definition if state else None
 
     @property
     def applied(self) -> bool:
@@ -124,6 +148,17 @@ class FeatureRepo:
             fields += [contract_field(view.name, keys, field) for field in projection.features]
         return FeatureContract(service.name, tuple(fields))
 
+    def types(self, contract: FeatureContract) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return the value type and keys that a contract's fields have now, without those that are gone."""
+        fields = {f.name: (f.dtype, f.keys) for f in self.contract("ids").fields}
+        names = {field.view for field in contract.fields if field.view}
+        for view in self._applied_store().list_feature_views() if names else ():
+            if view.name in names:
+                keys = tuple(column.name for column in view.entity_columns)
+                for field in view.features:
+                    fields[f"{view.name}__{field.name}"] = (field.dtype.to_value_type().name, keys)
+        return fields
+
     def retrieve(
         self, entities: pa.Table, contract: FeatureContract, *, known_as_of: datetime | None = None
     ) -> pa.Table:
@@ -150,7 +185,7 @@ class FeatureRepo:
         if features:
             with _contract_errors(features):
                 found = self._historical(entities, features, known_as_of).to_arrow()
-            columns |= {field.name: found.column(field.name) for field in features}
+            columns |= {field.name: _input(field, found) for field in features}
         return pa.table({field.name: columns[field.name] for field in fields})
 
     def stream(self, entities: pa.Table, contract: FeatureContract, *, rows: int) -> Iterator[pa.Table]:
@@ -178,7 +213,7 @@ class FeatureRepo:
             job = self._historical(entities, features, None, kept=names)
             batches = job.to_batches(memory_budget=None, batch_rows=rows, chunk_rows=rows)
             for table in _of_rows(batches, rows):
-                yield table.select(names)
+                yield pa.table({field.name: _input(field, table) for field in fields})
 
     def inputs(self, contract: FeatureContract) -> dict[str, Any]:
         """Return what decides the values of views that aren't the workspace's own, JSON-ready, by view.
@@ -250,7 +285,9 @@ class FeatureRepo:
         own = resource("feature_repo/definitions.py")
         definitions = _load(own)
         entities = definitions.entities(self._offline)
-        views = list(definitions.views(self._offline, entities))
+        state = BuildState.load(self._offline / "features")
+        affinity = Affinity.from_dict(state.affinity) if state else Affinity()
+        views = list(definitions.views(self._offline, entities, self.columns(), affinity))
         for path in sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")]):
             if path != own:
                 module = _load(path)
@@ -269,6 +306,10 @@ def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField
         found = ", ".join(entities.column_names)
         raise UsageError(f"entity rows need {EVENT_TIMESTAMP} beside their ids; they have {found}")
     return contract.keyed_by(entities.column_names).fields
+
+
+def _input(field: FeatureField, found: pa.Table) -> pa.ChunkedArray:
+    return to_input(field, found.column(field.name), found.column(EVENT_TIMESTAMP))
 
 
 def _references(features: list[FeatureField]) -> list[str]:

@@ -40,12 +40,7 @@ class ActivityView:
     def entries_sql(self) -> str:
         """Return the statement that makes the temporary table ``entries`` for this view."""
         finite = "ever" not in self.windows
-        return (
-            sql("features/entries.sql")
-            .replace("{keys}", ", ".join(self.keys))
-            .replace("{daily_keys}", ", ".join(f"daily.{key}" for key in self.keys))
-            .replace("{reach}", str(max(_WINDOWS[w] for w in self.windows)) if finite else "NULL")
-        )
+        return entries_sql(self.keys, reach=max(_WINDOWS[w] for w in self.windows) if finite else None)
 
     def rows_sql(self) -> str:
         """Return the query for this view's rows, over the temporary tables."""
@@ -54,6 +49,31 @@ class ActivityView:
         inner = sql(f"features/{self.query}").replace("{keys}", ", ".join(self.keys))
         columns = ", ".join((*self.keys, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *self.features))
         return f"SELECT {columns} FROM ({inner.replace('{offsets}', str(offsets))})"
+
+
+def entries_sql(
+    keys: tuple[str, ...], *, detail: str = "", which: str = "true", reach: int | None = None
+) -> str:
+    """Return the statement that makes the temporary table ``entries``.
+
+    Args:
+        keys: the id columns of the entity.
+        detail: a column of the increments by which counts are kept apart as well.
+        which: the increments that count.
+        reach: days after which a day has left the last window; None keeps all.
+    """
+    filled = {
+        "keys": ", ".join(keys),
+        "daily_keys": ", ".join(f"daily.{key}" for key in keys),
+        "detail": f", {detail}" if detail else "",
+        "no_detail": ", NULL" if detail else "",
+        "which": which,
+        "reach": "NULL" if reach is None else str(reach),
+    }
+    statement = sql("features/entries.sql")
+    for name, text in filled.items():
+        statement = statement.replace(f"{{{name}}}", text)
+    return statement
 
 
 _EVERY = ("1d", "7d", "30d", "ever")

@@ -1,4 +1,4 @@
-"""Whether a bundle's features are still what the feature store gives."""
+"""Whether the feature store still gives what a bundle was trained on."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ def feature_group(bundle: Bundle) -> FeatureGroup:
 
 
 def check_contract(workspace: Workspace, bundle: Bundle) -> None:
-    """Refuse a model whose features are no longer what it was trained on.
+    """Refuse a model whose features can no longer be read as they were when it was trained.
+
+    How they are encoded stands in the bundle, and what was added since waits for the next training.
 
     Raises:
-        ContractError: they differ; the first of them are named.
+        ContractError: features are gone, or are of another type or keyed otherwise; the first are named.
     """
-    found = workspace.feature_repo.contract(feature_group(bundle))
-    if found.hash == bundle.contract.hash:
+    known = workspace.feature_repo.types(bundle.contract)
+    changed = [f.name for f in bundle.contract.fields if known.get(f.name) != (f.dtype, f.keys)]
+    if not changed:
         return
-    ours, theirs = {f.name: f for f in bundle.contract.fields}, {f.name: f for f in found.fields}
-    changed = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     raise ContractError(
-        f"model {bundle.manifest.model_version} was trained on other features than there are now "
-        f"(changed: {', '.join(changed[:8]) or 'their order'}): train again, or restore the definitions",
+        f"model {bundle.manifest.model_version} was trained on features that are gone or of another type "
+        f"({', '.join(changed[:8])}): train again, or restore the definitions",
         expected=bundle.contract.hash,
-        found=found.hash,
+        found=", ".join(changed),
     )

@@ -16,9 +16,25 @@ logger = logging.getLogger(__name__)
 def build_features(through: date, *, progress: Progress = silent) -> dict[str, Any]:
     """Compute the activity rows stamped up to ``through`` 00:00 UTC and apply the feature definitions."""
     workspace = open_workspace()
-    report = _build(workspace, through, progress)
+    report = _build(workspace, through, progress, decide=True)
     workspace.feature_repo.apply()
     return report
+
+
+def list_features() -> list[dict[str, Any]]:
+    """Return what each column of the imported profiles becomes, as `mmlora features list` prints it."""
+    return [
+        {
+            "column": f"{column.entity}s.{column.name}",
+            "type": str(column.stats.type),
+            "became": column.kind,
+            "why": column.why,
+            "values": column.stats.distinct,
+            "missing": column.stats.missing / max(1, column.stats.rows),
+            "tags": dict(column.tags),
+        }
+        for column in open_workspace().feature_repo.columns()
+    ]
 
 
 def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
@@ -29,7 +45,9 @@ def ensure_features(workspace: Workspace, through: date, *, progress: Progress =
     return report
 
 
-def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str, Any]:
+def _build(
+    workspace: Workspace, through: date, progress: Progress, *, decide: bool = False
+) -> dict[str, Any]:
     from mmlora.features.build import build
 
     if through > (last := datetime.now(UTC).date() + timedelta(days=1)):
@@ -41,6 +59,8 @@ def _build(workspace: Workspace, through: date, progress: Progress) -> dict[str,
         through=through,
         prior_ctr=settings.prior_ctr,
         prior_weight=settings.prior_weight,
+        columns=settings.columns,
+        decide=decide,
         progress=progress,
     )
     written = sum(report.rows.values())

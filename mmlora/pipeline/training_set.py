@@ -74,7 +74,7 @@ def build_training_set(
 
     Raises:
         DataError: nothing is left to train on.
-        ContractError: the base was trained on other features than there are now.
+        ContractError: features that the base was trained on are gone.
     """
     from mmlora.training.dataset import TrainingSet
 
@@ -82,11 +82,14 @@ def build_training_set(
         ensure_features(workspace, as_of, progress=progress)
     elif settings.features == "profiles" and not workspace.feature_repo.applied:
         workspace.feature_repo.apply()  # no activity is read; the ids alone don't even need this
-    contract = workspace.feature_repo.contract(settings.features)
+    if base is None:
+        contract = workspace.feature_repo.contract(settings.features)
+    else:
+        check_contract(workspace, base)
+        contract = base.contract
     broken = _broken(workspace, as_of) if left_out is None else sorted(left_out)
     recipe = _recipe(workspace, as_of, settings, contract, broken)
     if base is not None:
-        check_contract(workspace, base)
         known = {str(domain) for domain in base.manifest.training_domains}
         strangers = {str(domain) for domain in workspace.expected_domains()} - known
         broken = sorted(strangers.union(broken))
@@ -127,7 +130,7 @@ def _recipe(
         "layout": FORMAT,
         "data": fingerprint_known(workspace.offline, midnight(as_of)),
         "contract": contract.hash,
-        "activity": workspace.settings.features.model_dump(),
+        "activity": workspace.feature_repo.built if settings.features == "all" else None,
         "broken": broken,
         "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
         **({"views": views} if views else {}),
@@ -199,7 +202,9 @@ def _retrieve(
     if not any(field.view for field in contract.fields):
         return read
     name = fingerprint({key: recipe.get(key) for key in (*_OF_FEATURES, *_OF_ROWS)})[:16]
-    strings = [field.name for field in contract.fields if field.dtype == "STRING"]
+    strings = [
+        field.name for field in contract.fields if field.dtype == "STRING" and field.kind == "categorical"
+    ]
     file = open_retrieved(workspace.home / "training_sets" / ".features", name, read, strings)
     return lambda: (file.read_row_group(group) for group in range(file.num_row_groups))
 

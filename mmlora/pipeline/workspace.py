@@ -78,7 +78,11 @@ class Workspace:
         """Feast."""
         from mmlora.features.repo import FeatureRepo
 
-        return FeatureRepo(home=self.home, registry_url=self.settings.feast_registry_url)
+        return FeatureRepo(
+            home=self.home,
+            registry_url=self.settings.feast_registry_url,
+            columns=self.settings.features.columns,
+        )
 
     @cached_property
     def parts(self) -> PartStore:

@@ -21,8 +21,12 @@ def check(**columns: object) -> pa.Table:
         ([0.5, float("nan")], "double", [0.5, None]),
         (pa.array([0.5, None], pa.float32()), "float", [0.5, None]),
         ([Decimal("1.5"), None], "double", [1.5, None]),
-        ([date(1970, 1, 3), None], "double", [2.0, None]),
-        ([datetime(1970, 1, 1, 12, tzinfo=UTC), None], "double", [0.5, None]),
+        ([date(1970, 1, 3), None], "timestamp[us, tz=UTC]", [datetime(1970, 1, 3, tzinfo=UTC), None]),
+        (
+            [datetime(1970, 1, 1, 12), None],
+            "timestamp[us, tz=UTC]",
+            [datetime(1970, 1, 1, 12, tzinfo=UTC), None],
+        ),
         ([["a", "b"], []], "list<item: string>", [["a", "b"], []]),
         ([[1.0, 2.0], None], "list<item: float>", [[1.0, 2.0], None]),
         (

@@ -14,11 +14,12 @@ from mmlora.errors import ContractError, UsageError
 from mmlora.features.build import build
 from mmlora.features.repo import FeatureRepo
 from mmlora.features.views import ACTIVITY_VIEWS
-from mmlora.schema import IdTypes, midnight
+from mmlora.schema import FeatureField, IdTypes, midnight
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 IDS = ["user_id", "item_id", "domain_id"]
 THROUGH = date(2000, 7, 1)
+AFFINITIES = ("user_affinity", "domain_affinity", "user_domain_affinity")
 
 
 def times(values):
@@ -72,7 +73,14 @@ def test_the_contract_names_every_field(repo, home):
     assert kinds["user_profile__embedding"] == ("FLOAT_LIST", "vector")
     assert kinds["item_profile__genres"] == ("STRING_LIST", "bag")
     built = [f"{view.name}__{name}" for view in ACTIVITY_VIEWS for name in view.features]
+    built += [f"{view}__genres{end}" for view in AFFINITIES for end in ("", "_lift", "_rows")]
     assert [f.name for f in contract.fields[8:]] == built
+    affinity = {f.name: (f.dtype, f.kind, dict(f.tags)) for f in contract.fields if f.view in AFFINITIES}
+    genres = {"match": "item_profile__genres", "vocabulary": "item_profile__genres", "max_length": "32"}
+    assert affinity["user_affinity__genres"] == ("STRING_LIST", "bag", genres)
+    weights = {"kind": "weights", "weights": "user_affinity__genres"}
+    assert affinity["user_affinity__genres_lift"] == ("FLOAT_LIST", "weights", weights)
+    assert affinity["user_affinity__genres_rows"] == ("FLOAT_LIST", "weights", weights)
     keys = {f.view: f.keys for f in contract.fields if f.view}
     assert all(set(keys[view.name]) == set(view.keys) for view in ACTIVITY_VIEWS)
     transforms = {f.name for f in contract.fields if f.tag("transform") == "log1p"}
@@ -142,7 +150,11 @@ def test_only_the_features_whose_keys_are_there(repo, asked):
     users = asked.select(["user_id", "event_timestamp"])
     found = repo.retrieve(users, contract)
     assert found.column_names == [f.name for f in contract.keyed_by(["user_id"]).fields]
-    assert {name.split("__")[0] for name in found.column_names[1:]} == {"user_profile", "user_activity"}
+    assert {name.split("__")[0] for name in found.column_names[1:]} == {
+        "user_profile",
+        "user_activity",
+        "user_affinity",
+    }
     assert repo.retrieve(asked, repo.contract("ids")).to_pylist() == asked.select(IDS).to_pylist()
     with pytest.raises(UsageError, match="event_timestamp"):
         repo.retrieve(asked.select(["user_id"]), contract)
@@ -291,3 +303,49 @@ def test_feast_is_imported_only_when_it_is_needed(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_dates_and_texts_come_as_the_model_reads_them_and_what_is_left_out_stays_readable(
+    workspace, make_rows
+):
+    users = list(range(25))
+    stamps = {name: times([EPOCH] * 25) for name in ("event_timestamp", "created_timestamp")}
+    table = {
+        "joined": times([datetime(2000, 5, 1 + n // 20, tzinfo=UTC) for n in users]),
+        "born": [f"1990-01-{1 + n % 20:02d}" for n in users],
+        "motto": [f"to be the number {n}" for n in users],
+        "note": [f"n{n}" for n in users],
+    }
+    profiles = {"user": pa.table({"user_id": users, **stamps, **table})}
+    home = workspace(make_rows(13), ids=IdTypes(), through=THROUGH, profiles=profiles)
+    repo = FeatureRepo(home=home)
+    contract = repo.contract("profiles")
+    assert [field.name for field in contract.fields[3:]] == [
+        "user_profile__joined",
+        "user_profile__born",
+        "user_profile__motto",
+    ]
+    assert [field.kind for field in contract.fields[3:]] == ["dense", "dense", "bag"]
+    moments = [datetime(2000, 5, 2, 12, tzinfo=UTC), datetime(2000, 4, 1, tzinfo=UTC)]
+    rows = pa.table({"user_id": [3, 4], "event_timestamp": times(moments)})
+    rows = rows.append_column("item_id", pa.array([1, 1])).append_column("domain_id", pa.array(["a", "a"]))
+    whole = repo.retrieve(rows, contract)
+    assert whole["user_profile__joined"].to_pylist() == [1.5, None]
+    assert whole["user_profile__born"].to_pylist() == [3771.5, 3739.0]
+    assert [len(words) for words in whole["user_profile__motto"].to_pylist()] == [5, 5]
+    assert pa.concat_tables(repo.stream(rows, contract, rows=1)).to_pylist() == whole.to_pylist()
+
+    note = FeatureField("user_profile__note", "user_profile", ("user_id",), "STRING", "categorical")
+    older = replace(contract, fields=(*contract.fields, note))
+    assert repo.retrieve(rows, older)["user_profile__note"].to_pylist() == ["n3", "n4"]
+    known = repo.types(older)
+    assert all(known[field.name] == (field.dtype, field.keys) for field in older.fields)
+
+    again = FeatureRepo(home=home, columns={"users.note": "categorical", "users.motto": "drop"})
+    again.apply()
+    assert [field.name for field in again.contract("profiles").fields[3:]] == [
+        "user_profile__joined",
+        "user_profile__born",
+        "user_profile__note",
+    ]
+    assert again.retrieve(rows, contract).to_pylist() == whole.to_pylist()

@@ -109,23 +109,32 @@ def test_a_broken_domain_is_left_out_and_the_others_go_on(made_up_workspace: Pat
     assert [row["domain_id"] for row in result["skipped"]] == ["sport"]
 
 
-def test_changed_features_are_refused(made_up_workspace: Path) -> None:
-    train(BEFORE, features="profiles", adaptation="none")
+def test_a_model_goes_on_with_the_features_it_was_trained_on(made_up_workspace: Path) -> None:
     own = made_up_workspace / "feature_repo"
     own.mkdir()
-    (own / "more.py").write_text(
+    text = (
         "from feast import FeatureView, Field, FileSource\n"
         "from feast.types import Int64\n"
         "def views(offline, entities):\n"
-        "    source = FileSource(name='again', path=str(offline / 'profiles' / 'user'),\n"
+        "    source = FileSource(name='NAME', path=str(offline / 'profiles' / 'user'),\n"
         "        timestamp_field='event_timestamp', created_timestamp_column='created_timestamp')\n"
-        "    return [FeatureView(name='again', entities=[entities['user']], source=source, online=False,\n"
+        "    return [FeatureView(name='NAME', entities=[entities['user']], source=source, online=False,\n"
         "        schema=[Field(name='age', dtype=Int64)], tags={'mmlora': 'profile'})]\n"
     )
+    (own / "first.py").write_text(text.replace("NAME", "first"))
+    train(BEFORE, features="profiles", adaptation="none")
+    (own / "more.py").write_text(text.replace("NAME", "more"))
     open_workspace().feature_repo.apply()
-    with pytest.raises(ContractError, match="again__age"):
+    score(ON, "news")  # what was added waits for the next training
+    (own / "first.py").write_text(text.replace("NAME", "first").replace("Int64", "Float64"))
+    open_workspace().feature_repo.apply()
+    with pytest.raises(ContractError, match=r"gone or of another type \(first__age\)"):
         score(ON, "news")
-    assert open_workspace().open_warehouse().loads() == [], "nothing was begun"
+    (own / "first.py").unlink()
+    open_workspace().feature_repo.apply()
+    with pytest.raises(ContractError, match="first__age"):
+        score(ON, "news")
+    assert len(open_workspace().open_warehouse().loads()) == 1, "nothing was begun"
 
 
 def test_backfill_goes_on_where_it_was(made_up_workspace: Path) -> None:

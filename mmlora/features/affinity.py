@@ -1,0 +1,238 @@
+"""Affinity views: what users, domains, and users in a domain met and clicked by the attributes of items.
+
+``user_affinity``, ``domain_affinity`` and ``user_domain_affinity`` hold, for each attribute of the item
+profile (a category or a bag of a few hundred values), a bag ``<attribute>`` of the values met, and of each
+of its elements ``<attribute>_lift``, the logarithm of its smoothed CTR over the entity's own, and
+``<attribute>_rows``, the logarithm of 1 + its rows. ``user_taste`` holds the mean vector of the items that
+a user clicked.
+
+They are written as the activity views are (:mod:`mmlora.features.build`): rows stamped T say what happened
+before T, late news restates, an increment equals a full build. An item's attributes are those known by the
+end of the interaction's day (``sql/features/item_versions.sql``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow.types as pt
+
+from mmlora.features.asof_source import literal, quote
+from mmlora.features.columns import Column
+from mmlora.features.views import entries_sql
+from mmlora.resources import sql
+from mmlora.schema import DOMAIN_ID, USER_ID
+
+MOST = 32
+"""Values kept of an attribute."""
+FEWEST_VALUES, MOST_VALUES = 2, 500
+CROSSING = 0.1
+"""Share of rows outside their user's main domain from which there is a view by user and domain: with fewer it
+says what the user's own does."""
+_SCALE = 2**24
+_LARGEST = 1e11
+"""Beyond it an element of a vector doesn't count in full: times the scale, it is to fit into 64 bits."""
+Attribute = Literal["string", "int64", "bag"]
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """What the affinity views hold; kept in the build's state, so that increments go on with it.
+
+    Attributes:
+        attributes: the item profile's columns, and what their values are.
+        vectors: its vector columns.
+        by_domain: whether there is a view by user and domain.
+    """
+
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    vectors: tuple[str, ...] = ()
+    by_domain: bool = False
+
+    def with_those_of(self, other: Affinity) -> Affinity:
+        """Return the union, this one's first: what a model may read stays, in its order."""
+        vectors = tuple(dict.fromkeys((*self.vectors, *other.vectors)))
+        return Affinity({**self.attributes, **other.attributes}, vectors, self.by_domain or other.by_domain)
+
+    def within(self, columns: Collection[str]) -> Affinity:
+        """Return what of it is read from these columns of the item profile."""
+        attributes = {name: kind for name, kind in self.attributes.items() if name in columns}
+        return replace(
+            self, attributes=attributes, vectors=tuple(name for name in self.vectors if name in columns)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return {**asdict(self), "vectors": list(self.vectors)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Affinity:
+        """Read back what :meth:`to_dict` wrote."""
+        return cls(raw["attributes"], tuple(raw["vectors"]), raw["by_domain"])
+
+    @property
+    def views(self) -> tuple[AffinityView | TasteView, ...]:
+        """The views to build."""
+        names = tuple(self.attributes)
+        keys: dict[str, tuple[str, ...]] = {"user_affinity": (USER_ID,), "domain_affinity": (DOMAIN_ID,)}
+        if self.by_domain:
+            keys["user_domain_affinity"] = (USER_ID, DOMAIN_ID)
+        found: list[AffinityView | TasteView] = []
+        if names:
+            found += [AffinityView(name, key, names) for name, key in keys.items()]
+        if self.vectors:
+            found.append(TasteView("user_taste", (USER_ID,), self.vectors))
+        return tuple(found)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The item profile's columns that are read."""
+        return (*self.attributes, *self.vectors)
+
+
+@dataclass(frozen=True)
+class AffinityView:
+    """A view of affinities; see :class:`mmlora.features.views.ActivityView`."""
+
+    name: str
+    keys: tuple[str, ...]
+    attributes: tuple[str, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The feature columns."""
+        return tuple(f"{name}{part}" for name in self.attributes for part in ("", "_lift", "_rows"))
+
+    def entries_sql(self) -> str:
+        """Return the statement that makes the temporary table ``entries`` for this view."""
+        return entries_sql(self.keys, detail="place")
+
+    def rows_sql(self) -> str:
+        """Return the query for this view's rows, over the temporary tables."""
+        parts, columns = [], []
+        for number, name in enumerate(self.attributes):
+            part = sql("features/affinity_attribute.sql")
+            parts.append(part.replace("{a}", _alias(number)).replace("{most}", str(MOST)))
+            columns += [
+                f"coalesce(list_transform({_alias(number)}.met, lambda x: x.{of}), []) AS {quote(name + end)}"
+                for of, end in (("value", ""), ("lift", "_lift"), ("rows", "_rows"))
+            ]
+        return _filled("features/affinity.sql", self.keys, {"attributes": parts}, columns)
+
+
+@dataclass(frozen=True)
+class TasteView:
+    """A view of the mean vectors of clicked items."""
+
+    name: str
+    keys: tuple[str, ...]
+    features: tuple[str, ...]
+
+    def entries_sql(self) -> str:
+        """Return the statement that makes the temporary table ``entries``: of clicks alone."""
+        return entries_sql(self.keys, detail="place", which="clicks <> 0 AND place IS NOT NULL")
+
+    def rows_sql(self) -> str:
+        """Return the query for this view's rows, over the temporary tables."""
+        parts = [
+            sql("features/taste_vector.sql").replace("{a}", f"vector{number}")
+            for number in range(len(self.features))
+        ]
+        columns = [f"vector{number}.mean AS {quote(name)}" for number, name in enumerate(self.features)]
+        query = _filled("features/taste.sql", self.keys, {"vectors": parts}, columns, "vector")
+        return query.replace("{scale}", str(_SCALE))
+
+
+def _alias(number: int, kind: str = "attribute") -> str:
+    return f"{kind}{number}"
+
+
+def _filled(
+    name: str, keys: tuple[str, ...], parts: dict[str, list[str]], columns: list[str], kind: str = "attribute"
+) -> str:
+    ((place, queries),) = parts.items()
+    joins = [f"LEFT JOIN {_alias(number, kind)} USING (series, t)" for number in range(len(queries))]
+    filled = {
+        place: ", ".join(queries),
+        "keys": ", ".join(keys),
+        "same_keys": " AND ".join(f"entries.{key} = series.{key}" for key in keys),
+        "joins": " ".join(joins),
+        "columns": ", ".join(columns),
+    }
+    # A comment may not hold what is put in: it has many lines.
+    query = "\n".join(line for line in sql(name).splitlines() if not line.startswith("--"))
+    for key, text in filled.items():
+        query = query.replace(f"{{{key}}}", text)
+    return query
+
+
+def choose_affinity(
+    connection: duckdb.DuckDBPyConnection, interactions: str, columns: Sequence[Column]
+) -> Affinity:
+    """Decide from the data what the affinity views hold.
+
+    Args:
+        connection: a database.
+        interactions: glob of the stored interactions.
+        columns: what the profile columns become.
+    """
+    items = [column for column in columns if column.entity == "item"]
+    names = {column.name for column in items}
+    attributes: dict[str, Attribute] = {}
+    for column in items:
+        # Two features of one name can't be in one view.
+        clash = {column.name + "_lift", column.name + "_rows"} & names
+        if (kind := _attribute(column)) and not clash:
+            attributes[column.name] = kind
+    vectors = tuple(column.name for column in items if column.kind == "vector")
+    elsewhere = """
+        SELECT 1 - sum(most) / sum(rows) FROM (
+            SELECT max(rows) AS most, sum(rows) AS rows FROM (
+                SELECT user_id, domain_id, count(*) AS rows
+                FROM read_parquet($interactions, hive_partitioning = false) GROUP BY ALL
+            ) GROUP BY user_id
+        )
+    """
+    row = connection.execute(elsewhere, {"interactions": interactions}).fetchone()
+    return Affinity(attributes, vectors, bool(row and row[0] >= CROSSING))
+
+
+def _attribute(column: Column) -> Attribute | None:
+    few = FEWEST_VALUES <= column.stats.distinct <= MOST_VALUES
+    if not few or column.kind not in ("bag", "categorical"):
+        return None
+    if column.kind == "bag":
+        return "bag"
+    if pt.is_integer(column.stats.type):
+        return "int64"
+    return "string" if pt.is_string(column.stats.type) else None
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, items: Sequence[Path], affinity: Affinity) -> None:
+    """Add to the increments the version of their item's profile, and make the tables of its attributes."""
+    columns = ", ".join(quote(name) for name in affinity.columns)
+    script = sql("features/item_versions.sql").replace("{columns}", columns)
+    files = ", ".join(literal(str(path)) for path in items)
+    connection.execute(script.replace("$items", f"[{files}]"))
+    for number, (name, kind) in enumerate(affinity.attributes.items()):
+        value = f"unnest({quote(name)})" if kind == "bag" else quote(name)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_alias(number)}_all AS "
+            f"SELECT DISTINCT place, {value} AS value FROM item_versions; "
+            f"CREATE OR REPLACE TEMP TABLE {_alias(number)}_codes AS "
+            "SELECT row_number() OVER (ORDER BY value) AS code, value "
+            f"FROM (SELECT DISTINCT value FROM {_alias(number)}_all WHERE value IS NOT NULL); "
+            f"CREATE OR REPLACE TEMP TABLE {_alias(number)}_values AS "
+            f"SELECT place, code FROM {_alias(number)}_all JOIN {_alias(number)}_codes USING (value); "
+        )
+    for number, name in enumerate(affinity.vectors):
+        bounded = f"greatest(-{_LARGEST}, least({_LARGEST}, x::DOUBLE))"
+        whole = f"list_transform({quote(name)}, lambda x: round({bounded} * {_SCALE})::BIGINT)"
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE vector{number}_values AS SELECT place, {whole} AS vector "
+            f"FROM item_versions WHERE len({quote(name)}) > 0"
+        )

@@ -1,0 +1,297 @@
+"""What each column of the imported profiles becomes, and why: decided from the data, unless settings say so.
+
+``feature_repo/definitions.py`` makes the profile views' fields and tags of it, and ``mmlora features list``
+prints it. A column that is left out stays known to Feast, so that a model that was trained with it still
+reads it; the feature services leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from mmlora.errors import UsageError
+from mmlora.features.profile_stats import ColumnStats, read_stats
+from mmlora.features.transforms import BUCKETS, WORDS
+from mmlora.schema import ENTITY_KEYS, ColumnKind, Entity
+
+TABLES: dict[str, Entity] = {f"{entity}s": entity for entity in ENTITY_KEYS}
+"""What settings and tables call an entity's profiles: ``users``, ``items``, ``domains``."""
+FEW_ENTITIES = 20
+"""With fewer entities than these nothing is judged constant, unique or a quantity."""
+FEW_VALUES = 100
+"""An integer column of no more values is a category."""
+LONGEST_BAG = 256
+DATES = 0.99
+"""Share of a column's values that must be dates."""
+UNIQUE = 0.95
+MOSTLY_UNIQUE = 0.5
+SHARED = 0.5
+"""Share of a user's distinct values that an item's column must have to be matched with it."""
+_LONG_TAIL = 4.0
+_CODES = frozenset(
+    [
+        "id",
+        "code",
+        "zip",
+        "key",
+        "category",
+        "type",
+        "class",
+        "group",
+        "segment",
+        "brand",
+        "city",
+        "region",
+        "country",
+        "store",
+        "shop",
+        "seller",
+        "author",
+        "occupation",
+    ]
+)
+_TIMES = frozenset(
+    ["date", "time", "at", "ts", "created", "updated", "since", "birth", "signup", "launch", "joined"]
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, and what it became.
+
+    Attributes:
+        entity: whose profile.
+        stats: what it holds.
+        kind: what it became.
+        why: in a clause.
+        tags: of its Feast field.
+    """
+
+    entity: Entity
+    stats: ColumnStats
+    kind: ColumnKind
+    why: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The column's own name."""
+        return self.stats.name
+
+    @property
+    def full_name(self) -> str:
+        """The feature's name in the contract."""
+        return f"{self.entity}_profile__{self.name}"
+
+
+def analyse(offline: Path, overrides: Mapping[str, str] | None = None) -> list[Column]:
+    """Decide what each profile column becomes.
+
+    Args:
+        offline: the offline store's folder.
+        overrides: kind by ``users.column``, ``items.column`` or ``domains.column``.
+
+    Raises:
+        UsageError: an override names no column, or a kind that the column's type can't become.
+    """
+    stats = {entity: read_stats(offline, entity) for entity in ENTITY_KEYS}
+    return decide(stats, overrides)
+
+
+def decide(
+    stats: Mapping[Entity, Iterable[ColumnStats]], overrides: Mapping[str, str] | None = None
+) -> list[Column]:
+    """Decide from the columns' statistics; see :func:`analyse`."""
+    wanted = dict(overrides or {})
+    columns = []
+    for table, entity in TABLES.items():
+        for of in stats.get(entity, ()):
+            asked = wanted.pop(f"{table}.{of.name}", None)
+            columns.append(_overridden(entity, of, asked) if asked else _decided(entity, of))
+    if wanted:
+        known = ", ".join(f"{column.entity}s.{column.name}" for column in columns) or "none"
+        raise UsageError(
+            f"settings: features.columns names {', '.join(wanted)}, but the imported columns are {known}"
+        )
+    return _related(columns)
+
+
+def _decided(entity: Entity, of: ColumnStats) -> Column:
+    kind, why = _kind(of)
+    return Column(entity, of, kind, why, _tags(of, kind))
+
+
+def _kind(of: ColumnStats) -> tuple[ColumnKind, str]:
+    if not of.valid:
+        return "drop", "no values"
+    if pt.is_list(of.type):
+        return _list_kind(of)
+    if of.distinct <= 1 and not of.missing and of.rows >= FEW_ENTITIES:
+        return "drop", "a constant"
+    if pt.is_timestamp(of.type) or pt.is_date(of.type):
+        return "days_since", "a date"
+    if _written(of):
+        return "days_since", f"{_written(of).replace('iso', 'ISO')} dates"
+    if pt.is_string(of.type):
+        return _text_kind(of)
+    return _integer_kind(of) if pt.is_integer(of.type) else _number_kind(of)
+
+
+def _list_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
+    if pt.is_floating(of.type.value_type):
+        if len(of.widths) != 1:
+            return "drop", f"lists of numbers of {len(of.widths)} lengths; a vector has one"
+        return "vector", f"vectors of {of.widths[0]}"
+    if not of.distinct:
+        return "drop", "empty lists only"
+    if of.longest > LONGEST_BAG:
+        return "bag", f"lists of up to {of.longest:,}, of which the first {LONGEST_BAG} are kept"
+    return "bag", f"lists of up to {of.longest:,}"
+
+
+def _text_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
+    many = of.rows >= FEW_ENTITIES
+    if many and of.words >= 2 and of.distinct > MOSTLY_UNIQUE * of.valid:
+        return "words", f"free text of {of.words:.0f} words: {WORDS} at most, hashed to {BUCKETS} buckets"
+    if many and of.distinct > UNIQUE * of.valid:
+        return "drop", "nearly a value for each entity, which says nothing of others"
+    return "categorical", "texts that come again"
+
+
+def _integer_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
+    if of.distinct <= FEW_VALUES:
+        return "categorical", "few whole numbers"
+    if _named(of.name, _CODES):
+        if of.distinct > UNIQUE * of.valid:
+            return "drop", "nearly a code for each entity"
+        return "categorical", "a code, by its name"
+    kind, why = _number_kind(of)
+    return kind, f"{of.distinct:,} whole numbers, {why}"
+
+
+def _number_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
+    middle = of.median if of.median > 0 else 1.0
+    if of.low >= 0 and of.high > _LONG_TAIL * middle:
+        return "log", f"positive with a long tail (median {of.median:,.4g}, 99% below {of.high:,.4g})"
+    return "dense", "a number"
+
+
+def _written(of: ColumnStats) -> str:
+    """Return how a text or integer column writes its dates; empty when it holds none."""
+    fitting = [written for written, share in of.dates if share >= DATES]
+    if pt.is_integer(of.type) and not _named(of.name, _TIMES):
+        fitting = []  # an amount may look like seconds since 1970
+    # Where day and month can't be told apart, a guess would be wrong half of the time.
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def _named(name: str, words: frozenset[str]) -> bool:
+    """Whether one of the words is a part of a name: ``at`` of ``created_at``, not of ``category``."""
+    parts = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).split("_")
+    return any(part in words or part.removesuffix("s") in words for part in parts)
+
+
+def _tags(of: ColumnStats, kind: ColumnKind) -> dict[str, str]:
+    """Return the tags of the column's field; ``kind`` only where the type doesn't say it."""
+    if kind == "days_since":
+        return {"transform": kind, **_format(of)}
+    if kind == "log":
+        whole = {"kind": "dense"} if pt.is_integer(of.type) else {}
+        return {"transform": "log" if of.low > 0 else "log1p", **whole}
+    if kind == "words":
+        return {"kind": "bag", "transform": kind, "max_length": str(WORDS)}
+    if kind == "bag":
+        return {"max_length": str(max(1, min(of.longest, LONGEST_BAG)))}
+    unlike = (kind == "categorical" and pt.is_floating(of.type)) or (
+        kind == "dense" and pt.is_integer(of.type)
+    )
+    return {"kind": kind} if unlike else {}
+
+
+def _format(of: ColumnStats) -> dict[str, str]:
+    if pt.is_timestamp(of.type) or pt.is_date(of.type):
+        return {}
+    return {"kind": "dense", "format": _written(of) or of.dates[0][0]}
+
+
+_OF_TYPE: tuple[tuple[str, tuple[ColumnKind, ...]], ...] = (
+    ("a text", ("categorical", "words", "days_since", "drop")),
+    ("an integer", ("categorical", "dense", "log", "days_since", "drop")),
+    ("a number", ("dense", "log", "categorical", "drop")),
+    ("a list of texts", ("bag", "drop")),
+    ("a vector", ("vector", "drop")),
+    ("a date", ("days_since", "drop")),
+)
+
+
+def _possible(kind: pa.DataType) -> tuple[str, tuple[ColumnKind, ...]]:
+    if pt.is_list(kind):
+        return _OF_TYPE[4 if pt.is_floating(kind.value_type) else 3]
+    if pt.is_string(kind) or pt.is_integer(kind):
+        return _OF_TYPE[0 if pt.is_string(kind) else 1]
+    return _OF_TYPE[2 if pt.is_floating(kind) else 5]
+
+
+def _overridden(entity: Entity, of: ColumnStats, asked: str) -> Column:
+    what, possible = _possible(of.type)
+    chosen = next((kind for kind in possible if kind == asked), None)
+    if chosen is None:
+        raise UsageError(
+            f"settings: features.columns: {entity}s.{of.name} holds {what}, which can't be {asked}; "
+            f"it can be {', '.join(possible)}"
+        )
+    if chosen == "days_since" and not (of.dates or pt.is_timestamp(of.type) or pt.is_date(of.type)):
+        raise UsageError(
+            f"settings: features.columns: no value of {entity}s.{of.name} is read as a date; write ISO dates"
+        )
+    return Column(entity, of, chosen, "by the settings", _tags(of, chosen))
+
+
+def _related(columns: list[Column]) -> list[Column]:
+    """Tag the columns of users and domains that speak of an item's."""
+    items = [column for column in columns if column.entity == "item"]
+    found = []
+    for column in columns:
+        if column.entity != "item":
+            if column.kind in ("bag", "categorical") and (other := _same_values(column, items)):
+                tags = {"match": other.full_name, "vocabulary": other.full_name}
+                column = _told(column, tags, f"matched with {other.entity}s.{other.name}")
+            elif column.kind == "vector" and (other := _same_width(column, items)):
+                column = _told(column, {"dot": other.full_name}, f"dot product with items.{other.name}")
+        found.append(column)
+    return found
+
+
+def _told(column: Column, tags: Mapping[str, str], why: str) -> Column:
+    return replace(column, tags={**column.tags, **tags}, why=f"{column.why}; {why}")
+
+
+def _same_values(column: Column, items: list[Column]) -> Column | None:
+    """Return the item's column that has most of this one's values, if it has half of them.
+
+    Two shared values are an accident (``true``, ``false``); whole numbers are shared by columns of any
+    meaning, so those need the same name as well.
+    """
+    own = column.stats.values
+    best, most = None, 0.0
+    for item in items:
+        shared = own & item.stats.values
+        if item.kind not in ("bag", "categorical") or len(shared) < 3:
+            continue
+        if any(isinstance(value, int) for value in shared) and item.name != column.name:
+            continue
+        # Of two that have all of them, the one with fewer others.
+        share = len(shared) / len(own)
+        closeness = share + len(shared) / len(own | item.stats.values)
+        if share >= SHARED and closeness > most:
+            best, most = item, closeness
+    return best
+
+
+def _same_width(column: Column, items: list[Column]) -> Column | None:
+    return next((i for i in items if i.kind == "vector" and i.stats.widths == column.stats.widths), None)
