@@ -78,12 +78,21 @@ def synthetic(
     families: Annotated[
         int | None, typer.Option(help="How many own parts there are, shared among the domains; one each.")
     ] = None,
+    vectors: Annotated[
+        int | None,
+        typer.Option(
+            help="Width of vectors that profiles show, which each domain matches in its own way; none shown."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Import made-up domains whose best reachable auc is known: every row's true probability is kept.
 
     Example: mmlora data synthetic --domains 20 --diversity 0.8 --sparsity 0.7
+
+    Themes that differ in how they match vectors of users and items, as Taobao's log has them:
+    mmlora data synthetic --vectors 32 --users 20000 --items 5000 --rows 450000 --days 30
     """
     from mmlora.pipeline.importing import import_synthetic
 
@@ -97,6 +106,7 @@ def synthetic(
         sparsity=sparsity,
         families=families,
         seed=seed,
+        vectors=vectors,
     )
     _print_import(report, as_json)
     if not as_json:

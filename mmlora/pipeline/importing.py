@@ -81,6 +81,7 @@ def import_synthetic(
     sparsity: float = 0.5,
     families: int | None = None,
     seed: int = 0,
+    vectors: int | None = None,
     workspace: Workspace | None = None,
 ) -> dict[str, Any]:
     """Import made-up domains, and keep the true probability of every row beside the store.
@@ -101,10 +102,13 @@ def import_synthetic(
 
     from mmlora.data.synthetic import Dials, best_reachable, make_synthetic
 
-    dials = Dials(domains, users, items, rows, days, diversity, sparsity, families, seed)
+    dials = Dials(domains, users, items, rows, days, diversity, sparsity, families, seed, vectors)
     dials.check()
     workspace = workspace or open_workspace()
-    folder = _claim(workspace, "synthetic", asdict(dials))
+    made_with = asdict(dials)
+    if vectors is None:  # as it was recorded before there were vectors
+        del made_with["vectors"]
+    folder = _claim(workspace, "synthetic", made_with)
     data = make_synthetic(dials)
     best = best_reachable(data)
     truth = folder / "truth.parquet"
