@@ -114,6 +114,27 @@ def synthetic(
 
 
 @app.command()
+def shop(
+    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 1,
+    scale: Annotated[
+        float, typer.Option(help="1: 400,000 impressions, 20,000 users and 5,000 items; 0.1: a tenth.")
+    ] = 1.0,
+    days: Annotated[int, typer.Option(help="Days that are imported, from 2026-01-01 on.")] = 60,
+    as_json: JsonFlag = False,
+) -> None:
+    """Import a made-up shop of 12 markets with few clicks, long tails, cold products and rich profiles.
+
+    The next day's interactions and the true click probabilities are kept aside in the workspace's folder
+    shop.
+
+    Example: mmlora data shop --scale 0.1
+    """
+    from mmlora.pipeline.importing import import_shop
+
+    _print_import(import_shop(seed=seed, scale=scale, days=days), as_json)
+
+
+@app.command()
 def taobao(
     path: Annotated[
         Path,
