@@ -1,7 +1,7 @@
 """What a user would pick instead of mmlora, trained on the shop's exported columns.
 
-Every contender is a function of the rows before the day after, which returns a scorer of any rows. Columns come
-from ``users.csv`` and ``items.parquet``, as a user has them.
+Every contender is a function of the rows before the day after, which returns a scorer of any rows. Columns
+come from ``users.csv`` and ``items.parquet``, as a user has them.
 """
 
 from __future__ import annotations

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from mmlora.data.synthetic import Dials, best_reachable, make_synthetic
+from mmlora.data.synthetic import Dials, make_synthetic
 from mmlora.errors import UsageError
 from mmlora.metrics import auc, domain_metrics
 from mmlora.pipeline.importing import import_synthetic
-from tests.benchmarks.bilinear import bilinear_scores
+from tests.benchmarks.quality_themes import ThemeRows
 
 SMALL = Dials(domains=4, users=300, items=200, rows=20_000, days=10, vectors=6)
 THEMES = Dials(domains=20, users=20_000, items=5_000, rows=450_000, days=30, vectors=32, seed=1)
@@ -60,52 +58,22 @@ def test_the_import_tells_the_two_worlds_apart(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_a_form_for_each_theme_is_worth_far_more_than_one_for_all() -> None:
-    data = make_synthetic(THEMES)
-    rows = data.interactions.to_pandas()
-    domain = rows["domain_id"].astype("category").cat.codes.to_numpy(np.int64)
-    label = rows["label"].to_numpy()
-    late = np.arange(len(rows)) >= len(rows) * 29 // 30
-    item_ctr = _item_ctr(rows["item_id"].to_numpy(), domain, label, ~late)
-    user, item = (
-        np.stack(data.profiles[entity]["vector"].to_numpy())[rows[f"{entity}_id"].to_numpy() - 1]
-        for entity in ("user", "item")
-    )
-    own = bilinear_scores(user, item, domain, label, late)
-    shared = bilinear_scores(user, item, 0 * domain, label, late)
-
-    def wauc(score: npt.NDArray[np.float64]) -> float | None:
-        return domain_metrics(label[late], score, domain[late]).wauc
-
-    found = {
-        "ctr": label.mean(),
-        "truth": wauc(data.truth["probability"].to_numpy()[late]),
-        "a form a theme": wauc(own),
-        "one form": wauc(shared),
-        "item CTR by theme": wauc(item_ctr[late]),
+    rows = ThemeRows.make(THEMES)
+    label, domain = rows.label[rows.late], rows.domain[rows.late]
+    scores = {
+        "truth": rows.probability[rows.late],
+        "a form a theme": rows.bilinear(by_theme=True),
+        "one form": rows.bilinear(by_theme=False),
+        "item CTR by theme": rows.item_ctr(),
     }
-    assert found == {
-        "ctr": pytest.approx(0.36, abs=0.03),
+    assert rows.label.mean() == pytest.approx(0.36, abs=0.03)
+    assert {name: domain_metrics(label, score, domain).wauc for name, score in scores.items()} == {
         "truth": pytest.approx(0.90, abs=0.01),
         "a form a theme": pytest.approx(0.85, abs=0.01),
         "one form": pytest.approx(0.76, abs=0.015),
         "item CTR by theme": pytest.approx(0.555, abs=0.02),
     }
-    assert found["truth"] == pytest.approx(best_reachable(data)["wauc"], abs=0.01)
-    for theme in range(20):
-        these = domain[late] == theme
-        if (domain == theme).sum() >= 5_000:
-            here = label[late][these]
-            assert auc(here, own[these]) > auc(here, shared[these])
-
-
-def _item_ctr(
-    item: npt.NDArray[np.int64],
-    domain: npt.NDArray[np.int64],
-    label: npt.NDArray[np.int8],
-    early: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.float64]:
-    """Return each row's item's click rate in its domain, from the early rows, drawn to the domain's own."""
-    key = domain * (item.max() + 1) + item
-    shown, clicks = (np.bincount(key[early], weights, key.max() + 1) for weights in (None, label[early]))
-    base = np.bincount(domain[early], label[early]) / np.bincount(domain[early])
-    return np.asarray((clicks[key] + 20 * base[domain]) / (shown[key] + 20))
+    for theme in range(THEMES.domains):
+        if (rows.domain == theme).sum() >= 5_000:
+            own, shared = (scores[name][domain == theme] for name in ("a form a theme", "one form"))
+            assert auc(label[domain == theme], own) > auc(label[domain == theme], shared)
