@@ -138,12 +138,21 @@ def synthetic(
     families: Annotated[
         int | None, typer.Option(help="How many own parts there are, shared among the domains; one each.")
     ] = None,
+    vectors: Annotated[
+        int | None,
+        typer.Option(
+            help="Width of vectors that profiles show, which each domain matches in its own way; none shown."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Import made-up domains whose best reachable auc is known: every row's true probability is kept.
 
     Example: mmlora data synthetic --domains 20 --diversity 0.8 --sparsity 0.7
+
+    Themes that differ in how they match vectors of users and items, as Taobao's log has them:
+    mmlora data synthetic --vectors 32 --users 20000 --items 5000 --rows 450000 --days 30
     """
     from mmlora.pipeline.importing import import_synthetic
 
@@ -157,10 +166,32 @@ def synthetic(
         sparsity=sparsity,
         families=families,
         seed=seed,
+        vectors=vectors,
     )
     _print_import(report, as_json)
     if not as_json:
         _print_best(report["best"])
+
+
+@app.command()
+def shop(
+    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 1,
+    scale: Annotated[
+        float, typer.Option(help="1: 400,000 impressions, 20,000 users and 5,000 items; 0.1: a tenth.")
+    ] = 1.0,
+    days: Annotated[int, typer.Option(help="Days that are imported, from 2026-01-01 on.")] = 60,
+    as_json: JsonFlag = False,
+) -> None:
+    """Import a made-up shop of 12 markets with few clicks, long tails, cold products and rich profiles.
+
+    The next day's interactions and the true click probabilities are kept aside in the workspace's folder
+    shop.
+
+    Example: mmlora data shop --scale 0.1
+    """
+    from mmlora.pipeline.importing import import_shop
+
+    _print_import(import_shop(seed=seed, scale=scale, days=days), as_json)
 
 
 @app.command()

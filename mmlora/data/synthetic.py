@@ -2,16 +2,13 @@
 
 A row is user u, item i and domain d; its label is drawn with probability
 
-    p = sigmoid(base + shared(u, i) + own(d, u, i))
-    shared = SCALE * sqrt(1 - diversity) * (sqrt(.5) x_u'y_i / sqrt(8) + sqrt(.3) T[s_u, k_i] + sqrt(.2) z_i)
-    own = SCALE * sqrt(diversity) * (sqrt(.5) x_u'W_d y_i + sqrt(.3) T_d[s_u, k_i] + sqrt(.2) z_di)
-        + diversity * c_d
+    p = sigmoid(shared(u, i) + own(d, u, i))
 
-with segment s of the user, category k of the item, standard normal tastes x (8 of them), qualities y and z,
-and tables T; W_d has rank 2 and norm 1, so both brackets
-have unit variance: ``diversity`` is the share of the variance that is a domain's own, whatever its value
-the task is about equally hard. Profiles show the segment and the category, and, with noise, one direction
-of x (age) and z (price). Another diversity, sparsity, rows or days leaves the users and items as they are.
+``diversity`` is the share of the variance that is a domain's own; whatever its value, the task is about
+equally hard. There are two worlds (:mod:`mmlora.data.synthetic_worlds`): in one, what users like is hidden
+and their profiles show traces of it; in the other (``vectors``), profiles show vectors of users and items,
+and each domain matches them in its own way. Another diversity, sparsity, rows or days leaves the users and
+items as they are.
 """
 
 from __future__ import annotations
@@ -23,26 +20,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mmlora.data.synthetic_worlds import GivenVectors, HiddenTastes, Ints, World
 from mmlora.errors import UsageError
 from mmlora.metrics import domain_metrics
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, TIMESTAMP, USER_ID, Entity
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-TASTES = 8
-OWN_RANK = 2
-SEGMENTS, CATEGORIES = 6, 10
-SCALE = 1.5
-BASE = -1.2
 UNEQUAL = 1000.0
 """At sparsity 1 the largest domain has this many times the rows of the smallest."""
 MAX_DAYS = 1000
+MAX_VECTORS = 512
 
-_WEIGHTS = np.sqrt(np.array([0.5, 0.3, 0.2], np.float32))
 _START = 1_577_836_800_000_000  # 2020-01-01 UTC, in microseconds
 _DAY = 86_400_000_000
-_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -59,6 +48,8 @@ class Dials:
             domain's expert can serve another. None: as many as domains, none akin.
         sparsity: 0 to 1. The largest domain has ``1000 ** sparsity`` times the rows of the smallest.
         seed: the same seed and dials give the same rows.
+        vectors: None: tastes are hidden, and profiles show traces of them. Otherwise the width of the vectors
+            that user and item profiles show; each domain matches them by a low-rank bilinear form.
     """
 
     domains: int = 20
@@ -70,6 +61,7 @@ class Dials:
     sparsity: float = 0.5
     families: int | None = None
     seed: int = 0
+    vectors: int | None = None
 
     def check(self) -> None:
         """Refuse dials out of range.
@@ -93,6 +85,8 @@ class Dials:
             faults.append(f"days {self.days}: valid are 1 to {MAX_DAYS}")
         if self.rows < max(self.domains, 1):
             faults.append(f"rows {self.rows}: give one a domain or more")
+        if self.vectors is not None and not 1 <= self.vectors <= MAX_VECTORS:
+            faults.append(f"vectors {self.vectors}: give a width of 1 to {MAX_VECTORS}")
         if self.seed < 0:
             faults.append(f"seed {self.seed}: give 0 or more")
         if faults:
@@ -105,7 +99,7 @@ class SyntheticData:
 
     Attributes:
         interactions: in the order of time.
-        profiles: of user (segment, age) and item (category, price).
+        profiles: of users (segment, age; or vector) and items (category, price; or vector).
         truth: a row an interaction in the same order: its key, ``probability``, and the parts of the logit,
             ``shared`` and ``own`` (base included in ``shared``).
     """
@@ -122,7 +116,7 @@ def make_synthetic(dials: Dials) -> SyntheticData:
         UsageError: a dial is out of range.
     """
     dials.check()
-    world = _World.draw(dials)
+    world: World = (GivenVectors if dials.vectors else HiddenTastes).draw(dials)
     rng = np.random.default_rng([dials.seed, 1])
     domain = rng.permutation(np.repeat(np.arange(dials.domains), domain_rows(dials)))
     user = _popular(rng, dials.users, dials.rows)
@@ -130,7 +124,7 @@ def make_synthetic(dials: Dials) -> SyntheticData:
     # A cell of time for each row: no two rows have the same moment, so no two have the same key.
     cell = dials.days * _DAY // dials.rows
     time = _START + np.arange(dials.rows) * cell + rng.integers(0, cell, dials.rows)
-    shared, own = _logits(world, dials.diversity, domain, user, item)
+    shared, own = world.logits(domain, user, item)
     probability = _sigmoid(shared.astype(np.float64) + own)
     label = rng.random(dials.rows) < probability
     width = len(str(dials.domains - 1))
@@ -184,95 +178,8 @@ def best_reachable(data: SyntheticData) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _World:
-    """Users, items and domains; U users, I items, D domains, K tastes, R ranks.
-
-    Attributes:
-        taste: x ``[U, K]``.
-        quality: y ``[I, K]``.
-        segment: ``[U]``.
-        category: ``[I]``.
-        table: T, that of the shared part first: ``[1 + D, segments, categories]``.
-        bias: z, likewise: ``[1 + D, I]``.
-        left, right: W_d = left right': ``[D, K, R]``.
-        level: c_d ``[D]``.
-        age, price: noisy views of taste 0 and of the items' shared z.
-    """
-
-    taste: Floats
-    quality: Floats
-    segment: Ints
-    category: Ints
-    table: Floats
-    bias: Floats
-    left: Floats
-    right: Floats
-    level: Floats
-    age: Floats
-    price: Floats
-
-    @classmethod
-    def draw(cls, dials: Dials) -> _World:
-        # Users and items come from a stream of their own, so that they stay when the domains change.
-        common = np.random.default_rng([dials.seed, 0])
-        taste, quality = _normal(common, dials.users, TASTES), _normal(common, dials.items, TASTES)
-        segment = common.integers(0, SEGMENTS, dials.users)
-        category = common.integers(0, CATEGORIES, dials.items)
-        table, bias = _normal(common, 1, SEGMENTS, CATEGORIES), _normal(common, 1, dials.items)
-        age = 40 + 12 * (0.8 * taste[:, 0] + 0.6 * _normal(common, dials.users))
-        price = np.exp(3 + 0.8 * bias[0] + 0.6 * _normal(common, dials.items))
-        own = np.random.default_rng([dials.seed, 2])
-        families = dials.families or dials.domains
-        left, right = (_normal(own, families, TASTES, OWN_RANK) for _ in range(2))
-        norm = np.linalg.norm(np.einsum("dkr,dlr->dkl", left, right), axis=(1, 2))
-        own_table, own_bias = (
-            _normal(own, families, SEGMENTS, CATEGORIES),
-            _normal(own, families, dials.items),
-        )
-        family = np.arange(dials.domains) % families
-        return cls(
-            taste=taste,
-            quality=quality,
-            segment=segment,
-            category=category,
-            table=np.concatenate([table, own_table[family]]),
-            bias=np.concatenate([bias, own_bias[family]]),
-            left=(left / norm[:, None, None])[family],
-            right=right[family],
-            level=0.5 * _normal(own, dials.domains),
-            age=age,
-            price=price,
-        )
-
-    def profiles(self) -> dict[Entity, pa.Table]:
-        segments = pa.array([f"segment-{number}" for number in range(SEGMENTS)])
-        categories = pa.array([f"category-{number}" for number in range(CATEGORIES)])
-        users, items = len(self.segment), len(self.category)
-        return {
-            "user": pa.table(
-                {
-                    USER_ID: np.arange(1, users + 1),
-                    "segment": segments.take(pa.array(self.segment)),
-                    "age": self.age,
-                }
-            ),
-            "item": pa.table(
-                {
-                    ITEM_ID: np.arange(1, items + 1),
-                    "category": categories.take(pa.array(self.category)),
-                    "price": self.price,
-                }
-            ),
-        }
-
-
 def _sigmoid(logit: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return 1 / (1 + np.exp(-logit.astype(np.float64)))
-
-
-def _normal(rng: np.random.Generator, *shape: int) -> Floats:
-    return rng.standard_normal(shape, np.float32)
 
 
 def _popular(rng: np.random.Generator, count: int, rows: int) -> Ints:
@@ -281,24 +188,3 @@ def _popular(rng: np.random.Generator, count: int, rows: int) -> Ints:
     bounds = np.cumsum(weight)
     drawn = np.searchsorted(bounds, rng.random(rows) * bounds[-1], side="right")
     return np.asarray(np.minimum(drawn, count - 1), np.int64)
-
-
-def _logits(world: _World, diversity: float, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:
-    """Return the shared and the own part, ``[N]`` each, in blocks: the tastes of all rows would be large."""
-    shared, own = np.empty(len(user), np.float32), np.empty(len(user), np.float32)
-    for start in range(0, len(user), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        d, u, i = domain[rows], user[rows], item[rows]
-        taste, quality = world.taste[u], world.quality[i]  # [n, K]
-        segment, category = world.segment[u], world.category[i]
-        alike = np.einsum("nk,nk->n", taste, quality) / np.sqrt(TASTES)
-        parts = np.stack([alike, world.table[0, segment, category], world.bias[0, i]], 1)
-        shared[rows] = BASE + SCALE * np.sqrt(1 - diversity) * (parts @ _WEIGHTS)
-        low, high = (
-            np.einsum("nk,nkr->nr", side, factor[d])
-            for side, factor in ((taste, world.left), (quality, world.right))
-        )
-        turned = np.einsum("nr,nr->n", low, high)
-        parts = np.stack([turned, world.table[1 + d, segment, category], world.bias[1 + d, i]], 1)
-        own[rows] = SCALE * np.sqrt(diversity) * (parts @ _WEIGHTS) + diversity * world.level[d]
-    return shared, own

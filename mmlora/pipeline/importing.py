@@ -124,6 +124,7 @@ def import_synthetic(
     sparsity: float = 0.5,
     families: int | None = None,
     seed: int = 0,
+    vectors: int | None = None,
     workspace: Workspace | None = None,
 ) -> dict[str, Any]:
     """Import made-up domains, and keep the true probability of every row beside the store.
@@ -142,10 +143,13 @@ def import_synthetic(
 
     from mmlora.data.synthetic import Dials, best_reachable, make_synthetic
 
-    dials = Dials(domains, users, items, rows, days, diversity, sparsity, families, seed)
+    dials = Dials(domains, users, items, rows, days, diversity, sparsity, families, seed, vectors)
     dials.check()
     workspace = workspace or open_workspace()
-    folder = _claim(workspace, "synthetic", asdict(dials))
+    made_with = asdict(dials)
+    if vectors is None:  # as it was recorded before there were vectors
+        del made_with["vectors"]
+    folder = _claim(workspace, "synthetic", made_with)
     data = make_synthetic(dials)
     best = best_reachable(data)
     truth = folder / "truth.parquet"
@@ -153,6 +157,38 @@ def import_synthetic(
     _replace(folder / "best.json", lambda path: path.write_text(json.dumps(best, indent=2) + "\n"))
     report = _write(workspace, data.interactions, data.profiles)
     return {**report, "truth": str(truth), "best": best}
+
+
+def import_shop(
+    *, seed: int = 1, scale: float = 1.0, days: int = 60, workspace: Workspace | None = None
+) -> dict[str, Any]:
+    """Write the files of a made-up shop to ``<home>/shop``, and import them as anybody's files are.
+
+    The next day's interactions and the truth stay in that folder for judging; nothing that trains or scores
+    reads them.
+
+    Returns:
+        The import's report with ``as_of`` (the day after), ``next_day`` and ``truth`` (Parquet files).
+
+    Raises:
+        UsageError: a dial is out of range, or the workspace holds other data.
+    """
+    from dataclasses import asdict
+
+    from mmlora.data.reader import read_tables
+    from mmlora.data.shop import ShopDials
+    from mmlora.data.shop_files import write_shop
+
+    dials = ShopDials(seed, scale, days)
+    dials.check()
+    workspace = workspace or open_workspace()
+    files = write_shop(_claim(workspace, "shop", asdict(dials)), dials)
+    interactions, profiles = read_tables(
+        files.interactions, files.users, files.items, ids=workspace.ids_or_none
+    )
+    report = _write(workspace, interactions, profiles)
+    kept_aside = {"next_day": str(files.next_day), "truth": str(files.truth)}
+    return {**report, "as_of": files.as_of.isoformat(), **kept_aside}
 
 
 def import_taobao(
