@@ -13,14 +13,12 @@ _MODEL = "model"
 
 def print_judgement(judgement: dict[str, Any]) -> None:
     """Print every table of a judgement, and the sentence last."""
-    compared = [row for row in judgement["contenders"] if "wauc" in row]
-    _print_contenders(judgement)
-    _print_domains(judgement, compared)
-    _print_shown(judgement["shown"])
-    _print_lists(judgement["lists"])
-    _print_cold(judgement)
-    if judgement["rows"] < judgement["test_rows"]:
-        typer.echo(f"compared on a sample of {judgement['rows']:,} of {judgement['test_rows']:,} test rows")
+    if compared := [row for row in judgement["contenders"] if "wauc" in row]:
+        _print_contenders(judgement)
+        _print_domains(judgement, compared)
+        _print_shown(judgement["shown"])
+        _print_lists(judgement["lists"])
+        _print_cold(judgement)
     typer.echo(judgement["sentence"])
 
 
@@ -30,7 +28,7 @@ def _print_contenders(judgement: dict[str, Any]) -> None:
         difference = row.get("difference", {}).get("wauc", {})
         figures = [row.get(name) for name in ("auc", "logloss", "calibration")]
         gap = [difference.get("value"), _interval(difference)]
-        rows.append([row["name"], row.get("wauc"), *gap, *figures, row["seconds"], row["note"]])
+        rows.append([row["name"], row.get("wauc"), *gap, *figures, round(row["seconds"]), row["note"]])
     columns = (
         "contender",
         "wauc",
@@ -42,7 +40,8 @@ def _print_contenders(judgement: dict[str, Any]) -> None:
         "seconds",
         "note",
     )
-    title = f"the {judgement['model']} beside its baselines, on the same {judgement['rows']:,} test rows"
+    of = "" if judgement["rows"] == judgement["test_rows"] else f" (a sample of {judgement['test_rows']:,})"
+    title = f"the model beside its baselines, on the same {judgement['rows']:,} test rows{of}"
     print_table(title, columns, rows)
 
 

@@ -20,6 +20,14 @@ _EPOCH = date(1970, 1, 1)
 _COUNTED_ROWS = 1 << 20
 
 
+def nothing_judged(why: str) -> dict[str, Any]:
+    """Return the judgement of a model that could not be compared."""
+    said = {"verdict": "unknown", "sentence": f"the model was not compared: {why}", "best_baseline": None}
+    shown = {"day": None, "rows": 0, "lists": 0, "contenders": []}
+    cold = {"user": [], "item": []}
+    return {**said, "test_rows": 0, "rows": 0, "contenders": [], "shown": shown, "lists": [], "cold": cold}
+
+
 def judged_rows(rows: Rows, day_rows: RowNumbers) -> RowNumbers:
     """Return every row that contenders have to score, sorted: the test rows and those of the held-out day."""
     return np.union1d(rows.test, day_rows)

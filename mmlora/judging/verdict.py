@@ -26,12 +26,12 @@ def sentence(model: Mapping[str, Any], best: Mapping[str, Any] | None, rows: int
         rows: test rows that were compared.
     """
     if best is None:
-        return "the model could not be compared: no domain's test rows have both labels"
+        return "the model was not compared: no domain's test rows have both labels"
     name, difference = best["name"], best["difference"]["wauc"]
     how = {
         "above": f"the model is better than its best baseline, {name}",
         "below": f"the model is below its best baseline, {name}, which would score better",
-        "level": f"the model is no better than its best baseline, {name}, beyond noise",
+        "level": f"the model is as good as its best baseline, {name}, within noise",
         "unknown": f"the model has no interval of its difference to its best baseline, {name}",
     }[verdict_of(difference)]
     if verdict_of(difference) == "level" and difference["value"] < 0:

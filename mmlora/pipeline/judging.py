@@ -64,10 +64,12 @@ def judge(run_id: str, *, progress: Progress = silent) -> dict[str, Any]:
 
 def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]:
     from mmlora.judging.contest import train_baselines
-    from mmlora.judging.judgement import judge, judged_rows
+    from mmlora.judging.judgement import judge, judged_rows, nothing_judged
     from mmlora.judging.shown import held_out
 
     data = data_of(workspace, run)
+    if not len(data.rows("test")):
+        return nothing_judged("the split leaves no test rows")
     table = rows_of(workspace, data)
     rows, ids = _rows(data, table, int(run.config["seed"]))
     matured = midnight(date.fromisoformat(run.config["as_of"]))
@@ -159,7 +161,9 @@ def _champion(
         return
     scores = _scores_of(workspace, bundle, data, table, numbers)
     seen = _has_seen(bundle, data, table)
-    note = f"{version}, which was trained on some of these rows: its figures flatter it" if seen else version
+    note = (
+        f"{version}; it may have been trained on some of these rows, which flatters it" if seen else version
+    )
     yield Contender(NAME, scores, note, time.monotonic() - begun, decides=not seen)
 
 
