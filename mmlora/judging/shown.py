@@ -52,8 +52,8 @@ def shown_figures(
         numbers: rows whose lists are whole.
 
     Returns:
-        Rows of ``name``, ``ctr@1``, ``ctr@5`` (clicks over items in the first places of all lists),
-        ``ndcg@5`` (the mean over lists with a click) and ``calibration`` (sum of scores over clicks of all
+        Rows of ``name``, ``ctr_at_1``, ``ctr_at_5`` (clicks over items in the first places of all lists),
+        ``ndcg_at_5`` (the mean over lists with a click) and ``calibration`` (sum of scores over clicks of all
         rows).
     """
     listed = _lists(rows, numbers)
@@ -81,7 +81,7 @@ def _ranked(
     figures: dict[str, float | None] = {}
     for k in FIRST:
         first = position < k
-        figures[f"ctr@{k}"] = float(clicked[first].mean()) if first.any() else None
+        figures[f"ctr_at_{k}"] = float(clicked[first].mean()) if first.any() else None
     most = max(FIRST)
     gain = np.where(position < most, 1 / np.log2(position + 2.0), 0.0)
     # The ideal puts a list's clicks first.
@@ -89,7 +89,7 @@ def _ranked(
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(most) + 2.0))])[np.minimum(clicks, most)]
     order = np.sort(place, kind="stable")
     found = np.bincount(order, gain * clicked, minlength=int(place.max(initial=-1)) + 1)[lists]
-    figures[f"ndcg@{most}"] = float((found / ideal).mean()) if len(lists) else None
+    figures[f"ndcg_at_{most}"] = float((found / ideal).mean()) if len(lists) else None
     return figures
 
 

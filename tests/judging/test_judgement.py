@@ -165,22 +165,22 @@ class TestShown:
         same = same[np.asarray(data.domain)[same] == data.domain[same[0]]]
         label = np.asarray(data.label)[same]
         perfect, worst = label + 0.0, 1.0 - label
-        assert 1 < len(same) and 0 < label.sum() < len(same)
+        assert len(same) > 1 and 0 < label.sum() < len(same)
         for scores, expected in ((perfect, 1.0), (worst, None)):
             lists, (row,) = shown_figures([Contender(MODEL, scores)], made, same)
             assert lists == 1
             position = np.argsort(-scores, kind="stable")
             gain = (label[position][:5] / np.log2(np.arange(min(5, len(same))) + 2)).sum()
             ideal = (1 / np.log2(np.arange(min(5, int(label.sum()))) + 2)).sum()
-            assert row["ndcg@5"] == pytest.approx(expected or gain / ideal)
-            assert row["ctr@1"] == label[position][0]
-            assert row["ctr@5"] == pytest.approx(label[position][:5].mean())
+            assert row["ndcg_at_5"] == pytest.approx(expected or gain / ideal)
+            assert row["ctr_at_1"] == label[position][0]
+            assert row["ctr_at_5"] == pytest.approx(label[position][:5].mean())
             assert row["calibration"] == pytest.approx(scores.sum() / label.sum())
 
     def test_ties_are_broken_by_chance_and_not_by_the_order_of_rows(self, rows):
         equal = Contender(MODEL, np.full(len(rows.test), 0.5))
         _, (row,) = shown_figures([equal], rows, rows.test)
-        assert row["ctr@1"] == pytest.approx(rows.label(rows.test).mean(), abs=0.06)
+        assert row["ctr_at_1"] == pytest.approx(rows.label(rows.test).mean(), abs=0.06)
 
 
 class TestLists:
