@@ -36,6 +36,10 @@ DateText = Annotated[str, typer.Option("--date", help="The date to score, YYYY-M
 AsOfText = Annotated[
     str, typer.Option("--as-of", help="What was known on this day at 00:00 UTC, YYYY-MM-DD.")
 ]
+AcceptBelowBaseline = Annotated[
+    bool,
+    typer.Option("--accept-below-baseline", help="Accept a model that is below its best baseline."),
+]
 KnownAsOfText = Annotated[
     str | None,
     typer.Option("--known-as-of", help="Use features known by this time instead of the date's 00:00 UTC."),

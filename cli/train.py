@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.options import AsOfText, DomainOption, parse_date
+from cli.judgement import print_judgement
+from cli.options import AcceptBelowBaseline, AsOfText, DomainOption, parse_date
 from cli.output import JsonFlag, print_json, print_table, progress_bar
 from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
 
@@ -54,13 +55,15 @@ def train(
         str | None,
         typer.Option(help="With `experts` and --domain: train them on this version, or on `champion`."),
     ] = None,
+    accept_below_baseline: AcceptBelowBaseline = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train backbone, experts and gate on what was known at a day, and register the model.
+    """Train backbone, experts and gate on what was known at a day, judge and register the model.
 
-    The first model becomes the champion; a later one is the challenger until `mmlora promote`. With --base
-    one domain's experts are trained anew on a model whose every other part stays as it is. What is no option
-    here is a setting: see docs/settings.md.
+    The first model becomes the champion; a later one is the challenger until `mmlora promote`, unless it is
+    below its best baseline on the test rows: then it is neither (docs/judging.md). With --base one domain's
+    experts are trained anew on a model whose every other part stays as it is. What is no option here is a
+    setting: see docs/settings.md.
 
     Example: mmlora train all --as-of 2000-12-30 --backbone wdl --adaptation moe_mlora
 
@@ -86,7 +89,15 @@ def train(
         "precision": precision,
     }
     with progress_bar(quiet=as_json) as progress:
-        result = run(parse_date(as_of), phase=phase, domain=domain, base=base, progress=progress, **choices)
+        result = run(
+            parse_date(as_of),
+            phase=phase,
+            domain=domain,
+            base=base,
+            accept_below_baseline=accept_below_baseline,
+            progress=progress,
+            **choices,
+        )
     if as_json:
         print_json(result)
     else:
@@ -108,10 +119,22 @@ def print_training(result: dict[str, Any]) -> None:
         )
     if metrics := result.get("metrics"):
         _print_overall(metrics)
+    if judgement := result.get("judgement"):
+        print_judgement(judgement)
     if result.get("model_version"):
-        typer.echo(f"model version {result['model_version']} is the {result['alias']}")
+        _print_version(result["model_version"], result["alias"])
     if "exchange" in result:
         _print_exchange(result["exchange"])
+
+
+def _print_version(version: str, alias: str | None) -> None:
+    if alias is not None:
+        typer.echo(f"model version {version} is the {alias}")
+        return
+    typer.echo(
+        f"model version {version} is neither champion nor challenger, because it is below its best baseline; "
+        f"to use it all the same: mmlora promote {version} --accept-below-baseline"
+    )
 
 
 def _print_overall(metrics: dict[str, Any]) -> None:
@@ -151,15 +174,19 @@ def promote(
     version: Annotated[str, typer.Argument(help="The model version, see `mmlora status`.")],
     domain: DomainOption = None,
     why: Annotated[str, typer.Option(help="The reason, kept with the promotion.")] = "promoted by hand",
+    accept_below_baseline: AcceptBelowBaseline = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a model version the champion, for all domains or one.
+
+    A version that is below its best baseline is refused without --accept-below-baseline.
 
     Example: mmlora promote 20001230-3fa9c1d2 --why "wauc +0.004 on the last week"
     """
     from mmlora.pipeline.promotion import promote as run
 
-    _print_promotion(run(version, domain=domain, why=why), as_json)
+    result = run(version, domain=domain, why=why, accept_below_baseline=accept_below_baseline)
+    _print_promotion(result, as_json)
 
 
 def rollback(

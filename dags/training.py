@@ -18,7 +18,7 @@ def training():
     @task
     def prepare():
         """Join each interaction with its features as of its own time; encode the training set."""
-        return pipeline("training").prepare(run_date(), **options(*forms.TRAINING.keys() - {"date"}))
+        return pipeline("training").prepare(run_date(), **options(*forms.CHOICES))
 
     @task
     def train_backbone(run):
@@ -45,13 +45,18 @@ def training():
         return pipeline("training").evaluate(run)
 
     @task
+    def judge(run):
+        """Compare with item CTR, logistic regression, LightGBM and the champion on the same test rows."""
+        return pipeline("judging").judge(run)["sentence"]
+
+    @task
     def register(run):
-        """Store the bundle: the first becomes champion, a later one challenger for `mmlora promote`."""
-        return pipeline("registering").register(run)
+        """Store the bundle: the first becomes champion, a later one challenger unless below its baselines."""
+        return pipeline("registering").register(run, **options("accept_below_baseline"))
 
     chain(validate(), run := prepare())
     experts = train_expert.partial(run=run).expand(domain=expert_domains(train_backbone(run)))
-    chain(experts, train_gate(run), evaluate(run), register(run))
+    chain(experts, train_gate(run), evaluate(run), judge(run), register(run))
 
 
 training()

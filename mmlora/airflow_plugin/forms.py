@@ -93,8 +93,17 @@ TRAINING = {
         "With a domain: the model version, or champion, that its experts are trained on and that stays as it "
         "is but for them. Left empty: a whole model.",
     ),
+    "accept_below_baseline": Param(
+        None,
+        type=["null", "boolean"],
+        title="Accept below baseline",
+        description="Make the model the challenger even where it is below its best baseline. Left alone: no.",
+    ),
 }
-"""The form of ``training``; every name but ``date`` is an option of ``prepare``."""
+"""The form of ``training``."""
+
+CHOICES = tuple(TRAINING.keys() - {"date", "accept_below_baseline"})
+"""The names of ``TRAINING`` that are options of ``prepare``."""
 
 NIGHTLY_SCORING = {
     "date": _date("Score for this day, from what was known at its 00:00 UTC."),

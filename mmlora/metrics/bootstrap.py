@@ -8,7 +8,7 @@ where a user's rows go together, the true uncertainty is larger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,7 +84,8 @@ def bootstrap(
         DataError: labels or probabilities are not what they should be.
         UsageError: ``draws`` or ``level`` is out of its range.
     """
-    return _intervals(label, [probability], domain, draws=draws, level=level, seed=seed)
+    (found,) = _intervals(label, [probability], domain, list, draws=draws, level=level, seed=seed)
+    return found
 
 
 def compare(
@@ -112,12 +113,42 @@ def compare(
         DataError: labels or probabilities are not what they should be.
         UsageError: ``draws`` or ``level`` is out of its range.
     """
-    return _intervals(label, [candidate, baseline], domain, draws=draws, level=level, seed=seed)
+    return compare_all(label, candidate, {"": baseline}, domain, draws=draws, level=level, seed=seed)[""]
+
+
+def compare_all(
+    label: Array,
+    candidate: Array,
+    baselines: Mapping[str, Array],
+    domain: Array,
+    *,
+    draws: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Intervals]:
+    """Return what :func:`compare` does for several baselines by name, all on the same draws."""
+
+    def differences(values: list[Array]) -> list[Array]:
+        return [values[0] - value for value in values[1:]]
+
+    if not baselines:
+        return {}
+    models = [candidate, *baselines.values()]
+    found = _intervals(label, models, domain, differences, draws=draws, level=level, seed=seed)
+    return dict(zip(baselines, found, strict=True))
 
 
 def _intervals(
-    label: Array, models: list[Array], domain: Array, *, draws: int, level: float, seed: int
-) -> Intervals:
+    label: Array,
+    models: list[Array],
+    domain: Array,
+    of: Callable[[list[Array]], list[Array]],
+    *,
+    draws: int,
+    level: float,
+    seed: int,
+) -> list[Intervals]:
+    """Return the intervals of each of the figures that ``of`` makes of the models' measures."""
     if draws < 2 or not 0 < level < 1:
         raise UsageError(f"draws={draws}, level={level}: draws must be 2 or more, level between 0 and 1")
     for probability in models:
@@ -128,12 +159,16 @@ def _intervals(
     sides = [_Model(group, size, positive, np.asarray(p, np.float64)[order]) for p in models]
 
     def measure(weight: Array) -> Array:
-        values = [side.measure(weight) for side in sides]
-        return values[0] if len(values) == 1 else values[0] - values[1]
+        return np.stack(of([side.measure(weight) for side in sides]))
 
     observed = measure(np.ones(len(group), np.int64))
     random = np.random.default_rng(seed)
     drawn = np.stack([measure(_draw(random, group, size)) for _ in range(draws)])
+    return [_gathered(values, drawn[:, n], names, level) for n, values in enumerate(observed)]
+
+
+def _gathered(observed: Array, drawn: Array, names: Array, level: float) -> Intervals:
+    """Put together the intervals of one figure: ``observed`` ``[4 + D]``, ``drawn`` ``[draws, 4 + D]``."""
     found = [_interval(value, drawn[:, i], level) for i, value in enumerate(observed)]
     by_domain = {int(name): each for name, each in zip(names, found[len(_POOLED) :], strict=True)}
     wauc, macro_auc, auc, logloss = found[: len(_POOLED)]

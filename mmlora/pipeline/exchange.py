@@ -83,7 +83,7 @@ def champion_bundle(workspace: Workspace, domain: Id) -> Bundle:
 def exchanged(base: Manifest, experts: Sequence[ExpertPart], **changes: Any) -> Manifest:
     """Return a base's manifest with these experts in the place of its own, and other facts as given.
 
-    Metrics are the caller's to give: the base's were measured on another model.
+    Metrics and judgement are the caller's to give: the base's are of another model.
 
     Raises:
         ContractError: the base has no such expert.
@@ -91,7 +91,7 @@ def exchanged(base: Manifest, experts: Sequence[ExpertPart], **changes: Any) -> 
     manifest = base
     for expert in experts:
         manifest = manifest.with_expert(*expert)
-    return replace(manifest, base=base.model_version, **{"metrics": {}, **changes})
+    return replace(manifest, base=base.model_version, **{"metrics": {}, "judgement": None, **changes})
 
 
 def refuse_without_experts(base: Bundle, domain: Id) -> None:

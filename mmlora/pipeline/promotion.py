@@ -7,7 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mmlora.errors import UsageError
+from mmlora.errors import CheckError, UsageError
+from mmlora.judging.verdict import below_baseline
 from mmlora.pipeline.workspace import Workspace, open_workspace
 from mmlora.schema import Id
 
@@ -16,18 +17,40 @@ logger = logging.getLogger(__name__)
 Alias = Literal["champion", "challenger"]
 CHAMPION: Alias = "champion"
 CHALLENGER: Alias = "challenger"
+ACCEPTED = "accepted below its best baseline"
 
 
 def promote(
-    model_version: str, *, domain: str | None = None, why: str = "promoted by hand"
+    model_version: str,
+    *,
+    domain: str | None = None,
+    why: str = "promoted by hand",
+    accept_below_baseline: bool = False,
 ) -> dict[str, Any]:
     """Make a model version the champion of all domains, or of one.
 
+    Args:
+        model_version: the version.
+        domain: of this domain only.
+        why: the reason, kept with the decision.
+        accept_below_baseline: also a version that is below its best baseline.
+
     Raises:
         UsageError: no such version or domain.
+        CheckError: the version is below its best baseline over all domains.
     """
     workspace = open_workspace()
     target = None if domain is None else workspace.domain(domain)
+    below = below_baseline(workspace.bundles.load(model_version).manifest.judgement)
+    if below is not None and not accept_below_baseline:
+        raise CheckError(
+            f"the comparison of {model_version} with its baselines",
+            [below, "train a better one, or promote it all the same with --accept-below-baseline"],
+        )
+    return _promote(workspace, model_version, target, f"{why} ({ACCEPTED})" if below else why)
+
+
+def _promote(workspace: Workspace, model_version: str, target: Id | None, why: str) -> dict[str, Any]:
     bundle = workspace.bundles.load(model_version)
     with workspace.open_warehouse() as warehouse:
         before = warehouse.current(CHAMPION, target)
@@ -35,7 +58,11 @@ def promote(
     decide(workspace, model_version, domain=target, alias=CHAMPION, why=why, metrics=metrics)
     if target is None:
         mirror(workspace, model_version, CHAMPION)
-    return {"model_version": model_version, "domain": domain, "before": before}
+    return {
+        "model_version": model_version,
+        "domain": None if target is None else str(target),
+        "before": before,
+    }
 
 
 def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> dict[str, Any]:
@@ -52,7 +79,7 @@ def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> 
     earlier = next((version for version in versions if version != versions[0]), None)
     if earlier is None:
         raise UsageError(f"there is no earlier champion of {domain or 'all domains'} to go back to")
-    return promote(earlier, domain=domain, why=why)
+    return _promote(workspace, earlier, target, why)
 
 
 def decide(

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import mmlora
 from mmlora.errors import UsageError
-from mmlora.pipeline.promotion import CHALLENGER, CHAMPION, Alias, mirror
+from mmlora.judging.verdict import below_baseline
+from mmlora.pipeline.judged_points import judgement_points
+from mmlora.pipeline.promotion import ACCEPTED, CHALLENGER, CHAMPION, Alias, mirror
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import base_of, composed, data_of, expert_records, open_run, spec_of
 from mmlora.pipeline.workspace import Workspace
@@ -24,29 +26,56 @@ logger = logging.getLogger(__name__)
 _MEASURES = ("wauc", "macro_auc", "auc", "gauc", "logloss", "ne", "calibration", "ece")
 
 
-def register(run_id: str) -> str:
+def register(run_id: str, *, accept_below_baseline: bool = False) -> str:
     """Store a run's bundle; the first becomes champion, a later one challenger.
+
+    A model below its best baseline becomes champion where there is none, and otherwise neither of the two.
+
+    Args:
+        run_id: the run, which is judged.
+        accept_below_baseline: make it the challenger all the same.
 
     Returns:
         The model version; the same run gives the same.
 
     Raises:
-        UsageError: the run isn't evaluated yet.
+        UsageError: the run isn't evaluated or judged yet.
     """
     workspace, run = open_run(run_id)
-    if (done := run.result("registered")) is not None:
+    done = run.result("registered")
+    if done is not None and (done["alias"] or not accept_below_baseline):
         return str(done["model_version"])
     version = workspace.bundles.save(_manifest(workspace, run))
-    metrics = {phase: values["wauc"] for phase, values in _evaluation(run)["metrics"].items()}
-    with workspace.open_warehouse() as warehouse:
-        decision = warehouse.register(version, who=getpass.getuser(), metrics=metrics)
-    alias: Alias = CHAMPION if decision.alias == CHAMPION else CHALLENGER
-    mirror(workspace, version, alias)
+    alias = _decide(workspace, run, version, accept_below_baseline)
+    if alias is not None:
+        mirror(workspace, version, alias)
     if run.result("tracked") is None:
         run.record("tracked", {"mlflow_run_id": _track(workspace, run, version)})
     run.record("registered", {"model_version": version, "alias": alias})
-    logger.info("registered %s as the %s", version, alias)
     return version
+
+
+def _decide(workspace: Workspace, run: Run, version: str, accept_below_baseline: bool) -> Alias | None:
+    """Make a version champion or challenger; None where it is below its best baseline and not accepted."""
+    metrics = {phase: values["wauc"] for phase, values in _evaluation(run)["metrics"].items()}
+    below = below_baseline(_judgement(run))
+    with workspace.open_warehouse() as warehouse:
+        decision = warehouse.register(
+            version,
+            who=getpass.getuser(),
+            metrics=metrics,
+            only_first=below is not None and not accept_below_baseline,
+            note=ACCEPTED if below and accept_below_baseline else "",
+        )
+    if decision is None:
+        logger.warning(
+            "registered %s as neither champion nor challenger, because %s; --accept-below-baseline makes it "
+            "the challenger",
+            *(version, below),
+        )
+        return None
+    logger.info("registered %s as the %s", version, decision.alias)
+    return CHAMPION if decision.alias == CHAMPION else CHALLENGER
 
 
 def _evaluation(run: Run) -> dict[str, Any]:
@@ -54,6 +83,13 @@ def _evaluation(run: Run) -> dict[str, Any]:
     if evaluation is None:
         raise UsageError(f"run {run.run_id} isn't evaluated yet: evaluate it before registering")
     return evaluation
+
+
+def _judgement(run: Run) -> dict[str, Any]:
+    judgement = run.result("judgement")
+    if judgement is None:
+        raise UsageError(f"run {run.run_id} isn't judged yet: judge it before registering")
+    return judgement
 
 
 def _manifest(workspace: Workspace, run: Run) -> Any:
@@ -64,6 +100,7 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
         "as_of": date.fromisoformat(run.config["as_of"]),
         "data_fingerprint": data.manifest.fingerprint,
         "metrics": evaluation["metrics"],
+        "judgement": _judgement(run),
         "code_version": mmlora.__version__,
     }
     base = base_of(workspace, run)
@@ -91,11 +128,14 @@ def _track(workspace: Workspace, run: Run, version: str) -> str:
     """Copy the run into MLflow: what was asked, the curves of each phase and domain, the test metrics."""
     names = data_of(workspace, run).domains
     tracking = workspace.tracking
-    mlflow_run = tracking.start_run(run.run_id, params=run.config, tags={"model_version": version})
+    judgement = _judgement(run)
+    told = {"model_version": version, "verdict": judgement["verdict"], "judgement": judgement["sentence"]}
+    mlflow_run = tracking.start_run(run.run_id, params=run.config, tags=told)
     for step in ("backbone", "expert-", "gate"):
         for record in run.steps(step):
             tracking.log_points(mlflow_run, _curves(record["report"], names))
     tracking.log_points(mlflow_run, _test_points(_evaluation(run)["metrics"]))
+    tracking.log_points(mlflow_run, judgement_points(judgement))
     tracking.end_run(mlflow_run)
     return mlflow_run
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmlora.errors import CheckError, MmloraError, UsageError
+from mmlora.judging.verdict import below_baseline
 from mmlora.names import Device, EngineName
 from mmlora.pipeline.contract import check_contract
 from mmlora.pipeline.features import ensure_features
@@ -105,6 +107,8 @@ def score(
     with workspace.open_warehouse() as warehouse:
         bundle = workspace.bundles.load(_version(warehouse, target, model_version))
         check_contract(workspace, bundle)
+        if below := below_baseline(bundle.manifest.judgement):
+            _warn(str(workspace.home), on, bundle.manifest.model_version, below)
         load = warehouse.begin_load(
             target,
             on,
@@ -158,6 +162,12 @@ def choose_engine(
     return chosen
 
 
+@lru_cache(maxsize=1024)
+def _warn(home: str, on: date, version: str, sentence: str) -> None:
+    """Say that a model is below its best baseline: once a night, and not once a domain."""
+    logger.warning("%s is scored by %s, though %s", on, version, sentence)
+
+
 class _Job:
     """One load from candidates to audit."""
 
@@ -207,6 +217,8 @@ class _Job:
         report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
         sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
         checks = {**sizes, "seconds": staged.seconds, "audit": [asdict(check) for check in report.checks]}
+        if below := below_baseline(self.bundle.manifest.judgement):
+            checks["below_baseline"] = below
         if not report.passed:
             self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
             raise CheckError(f"audit of load {self.load.load_id}", report.failures)

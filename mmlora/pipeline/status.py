@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmlora.pipeline.promotion import CHALLENGER, CHAMPION
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.workspace import Workspace, open_workspace
 
 _TROUBLES = 20
 
@@ -44,5 +44,18 @@ def status() -> dict[str, Any]:
         "home": str(workspace.home),
         "domains": domains,
         "troubles": troubles,
-        "models": [{"model_version": v, "alias": aliases.get(v)} for v in reversed(versions)],
+        "models": [
+            {
+                "model_version": version,
+                "alias": aliases.get(version),
+                "beside_baselines": _verdict(workspace, version),
+            }
+            for version in reversed(versions)
+        ],
     }
+
+
+def _verdict(workspace: Workspace, version: str) -> str | None:
+    """Return how a model stands to its best baseline (``above``, ``level``, ``below``); None if unknown."""
+    judgement = workspace.bundles.load(version).manifest.judgement
+    return None if judgement is None else str(judgement["verdict"])

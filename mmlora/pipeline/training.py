@@ -1,4 +1,5 @@
-"""``mmlora train``: training set -> backbone -> experts -> gate -> evaluation -> a registered bundle.
+"""``mmlora train``: training set -> backbone -> experts -> gate -> evaluation -> judgement -> a
+registered bundle.
 
 A run's id follows from what was asked and from the data, and each step leaves its parts in the registry and a
 record in the run's folder; so the same request finds its finished steps, whoever runs them.
@@ -255,6 +256,7 @@ def train(
     phase: str = "all",
     domain: str | None = None,
     base: str | None = None,
+    accept_below_baseline: bool = False,
     progress: Progress = silent,
     **choices: Any,
 ) -> dict[str, Any]:
@@ -262,13 +264,15 @@ def train(
 
     Args:
         as_of: see :func:`prepare`.
-        phase: the last phase; ``all`` also evaluates and registers.
+        phase: the last phase; ``all`` also evaluates, judges and registers.
         domain: train only this domain's experts.
         base: train them on this model version (or ``champion``); goes with the phase ``experts``, and also
-            evaluates and registers, as nothing else is to be trained.
+            evaluates, judges and registers, as nothing else is to be trained.
+        accept_below_baseline: see :func:`~mmlora.pipeline.registering.register`.
         progress: told how far each step is.
         choices: see :func:`prepare`.
     """
+    from mmlora.pipeline.judging import judge
     from mmlora.pipeline.registering import register
 
     if base is not None and phase != "experts":
@@ -282,12 +286,13 @@ def train(
         train_gate(run_id, progress=progress)
     if phase == "all" or base is not None:
         evaluate(run_id)
-        register(run_id)
+        judge(run_id, progress=progress)
+        register(run_id, accept_below_baseline=accept_below_baseline)
     return summary(run_id)
 
 
 def summary(run_id: str) -> dict[str, Any]:
-    """Return what a run's steps came to: phases, test metrics by phase and domain, the registered version."""
+    """Return what a run's steps came to: phases, test metrics by phase and domain, judgement, version."""
     workspace, run = open_run(run_id)
     names = data_of(workspace, run).domains
     phases = []
@@ -313,6 +318,7 @@ def summary(run_id: str) -> dict[str, Any]:
         "phases": phases,
         "test": _test_table(metrics),
         "metrics": metrics,
+        "judgement": run.result("judgement"),
         **(registered or {}),
     }
     base = base_of(workspace, run)

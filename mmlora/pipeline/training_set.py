@@ -19,7 +19,7 @@ from mmlora.errors import DataError
 from mmlora.pipeline.contract import check_contract
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.validation import verdicts_as_of
-from mmlora.pipeline.workspace import Progress, Workspace
+from mmlora.pipeline.workspace import Progress, Workspace, silent
 from mmlora.schema import (
     DOMAIN_ID,
     EVENT_TIMESTAMP,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from mmlora.encoding import Encoder
     from mmlora.registry.bundle import Bundle
-    from mmlora.training.dataset import Chunk
+    from mmlora.training.dataset import Chunk, TrainingSet
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,25 @@ def read_rows(
             f"(broken domains: {', '.join(broken) or 'none'}): import data, or train as of a later day",
         )
     return rows
+
+
+def rows_of(workspace: Workspace, data: TrainingSet) -> pa.Table:
+    """Return the interactions that a training set was made of, in its order, as they are known now."""
+    info = data.manifest.info
+    settings = TrainingSettings(**{name: info[name] for name in _OF_ROWS})
+    return read_rows(workspace, date.fromisoformat(info["as_of"]), settings, info["broken"])
+
+
+def features_of(workspace: Workspace, data: TrainingSet, rows: pa.Table) -> Iterator[pa.Table]:
+    """Yield the features of a training set's rows before they were encoded, chunk by chunk, in its order.
+
+    Args:
+        workspace: whose features.
+        data: the training set.
+        rows: what :func:`rows_of` returned.
+    """
+    recipe, contract = data.manifest.info, data.manifest.contract
+    return _retrieve(workspace, rows, contract, recipe, silent)()
 
 
 def _split(rows: pa.Table, settings: TrainingSettings) -> np.ndarray[Any, np.dtype[np.int8]]:

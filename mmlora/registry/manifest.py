@@ -57,6 +57,8 @@ class Manifest:
         data_fingerprint: of the data that it was trained on.
         metrics: by phase, then by domain or what else the caller has; JSON-ready, None for what isn't known.
         code_version: of mmlora.
+        judgement: what the model was compared with and how it did, JSON-ready; None when it wasn't. It is no
+            part of the version, which follows from what the model is.
         base: the version that it shares all parts with but one domain's experts; None when trained whole.
         format: version of this layout.
         created_at: when it was put together; not part of the version.
@@ -76,6 +78,7 @@ class Manifest:
     data_fingerprint: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     code_version: str
+    judgement: Mapping[str, Any] | None = field(default=None, compare=False)
     base: str | None = None
     format: int = FORMAT
     created_at: datetime = field(default_factory=_now, compare=False)
@@ -87,7 +90,7 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over all but the time of creation."""
+        """SHA-256 over all but the judgement and the time of creation."""
         return fingerprint(self._content())
 
     @property
@@ -144,6 +147,7 @@ class Manifest:
             "model_version": self.model_version,
             "contract_hash": self.contract_hash,
             **self._content(),
+            "judgement": self.judgement,
             "created_at": self.created_at.isoformat(),
         }
         return json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False)
@@ -180,7 +184,7 @@ class Manifest:
 
     def _content(self) -> dict[str, Any]:
         raw = asdict(self)
-        del raw["created_at"]
+        del raw["created_at"], raw["judgement"]
         if self.base is None:  # not named, so that a version doesn't depend on whether its code knew of bases
             del raw["base"]
         raw["as_of"] = self.as_of.isoformat()

@@ -65,9 +65,12 @@ def register(
     model_version: str,
     who: str,
     metrics: Mapping[str, Any],
-) -> Promotion:
+    only_first: bool = False,
+    note: str = "",
+) -> Promotion | None:
     """Decide what a new model is for all domains: the first is ``champion``, a later one ``challenger``.
 
+    With ``only_first`` a later one is neither, and None is returned. ``note`` is added to the reason.
     Two first models at the same moment wait for each other, so one of them is the champion. A model that is
     either already keeps the decision that made it so.
     """
@@ -79,6 +82,9 @@ def register(
     for newest in (*champion, *challenger):
         if newest.model_version == model_version:
             return newest
+    if champion and only_first:
+        return None
+    why = "newly trained" if champion else "the first model"
     return promote(
         connection,
         tables,
@@ -86,7 +92,7 @@ def register(
         model_version=model_version,
         alias="challenger" if champion else "champion",
         who=who,
-        why="newly trained" if champion else "the first model",
+        why=f"{why}, {note}" if note else why,
         metrics=metrics,
     )
 

@@ -246,15 +246,28 @@ class Warehouse:
             )
 
     def register(
-        self, model_version: str, *, who: str, metrics: Mapping[str, Any] | None = None
-    ) -> Promotion:
+        self,
+        model_version: str,
+        *,
+        who: str,
+        metrics: Mapping[str, Any] | None = None,
+        only_first: bool = False,
+        note: str = "",
+    ) -> Promotion | None:
         """Make a new model the champion of all domains when there is none, else the challenger.
 
         In one transaction, so of two first models one is the champion; the same model again changes nothing.
+        With ``only_first`` it becomes no challenger, and None is returned; ``note`` is added to the reason.
         """
         with self.database.writing() as connection:
             return decisions.register(
-                connection, self._tables, model_version=model_version, who=who, metrics=metrics or {}
+                connection,
+                self._tables,
+                model_version=model_version,
+                who=who,
+                metrics=metrics or {},
+                only_first=only_first,
+                note=note,
             )
 
     def promotions(

@@ -15,9 +15,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from cli.judgement import print_judgement
 from cli.main import app
 from cli.operate import write_rows
 from cli.train import print_training
+from mmlora.judging.judgement import nothing_judged
 from mmlora.pipeline.workspace import open_workspace
 
 
@@ -32,6 +34,8 @@ def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
     assert "rich" in _run("validate", "--as-of", "2001-04-08").output
     trained = _run("train", "--as-of", "2001-04-08", "--features", "ids", "--backbone", "deepfm")
     assert "is the champion" in trained.output
+    assert "the model beside its baselines, on the same" in trained.output
+    assert "logistic regression" in trained.output and "95% interval" in trained.output
     scored = json.loads(_run("score", "--date", "2001-04-09", "--top-k", "3", "--json").stdout)
     assert [load["state"] for load in scored["loads"]] == ["published"] * 3
     assert "2001-04-09" in _run("status").output
@@ -57,7 +61,8 @@ def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
     first = json.loads(output)["model_version"]
     spec = open_workspace().bundles.load(first).manifest.spec
     assert (spec["rank"], spec["gate_per_layer"], spec["balance"]) == (0.25, True, 0.01)
-    alone = _run("train", "experts", "--as-of", "2001-04-08", "--domain", "news", "--base", "champion").output
+    experts = ("train", "experts", "--as-of", "2001-04-08", "--domain", "news", "--base", "champion")
+    alone = _run(*experts, "--accept-below-baseline").output
     assert "is the challenger" in alone
     assert "before" in alone and "macro_auc" in alone
     assert "parts exchanged: expert:news:0; the other 5 are the same by hash" in alone
@@ -65,6 +70,18 @@ def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
     second = json.loads(_run("status", "--json").stdout)["models"][0]["model_version"]
     swapped = _run("swap", "--domain", "news", "--from", second).output
     assert f"is the champion of all domains (was {first})" in swapped
+
+
+def test_a_model_that_is_neither_says_how_to_use_it_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    print_training({"phases": [], "run_id": "r", "model_version": "20010408-0a", "alias": None})
+    printed = capsys.readouterr().out
+    assert "neither champion nor challenger, because it is below its best baseline" in printed
+    assert "mmlora promote 20010408-0a --accept-below-baseline" in printed
+
+
+def test_what_could_not_be_compared_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    print_judgement(nothing_judged("the split leaves no test rows"))
+    assert capsys.readouterr().out == "the model was not compared: the split leaves no test rows\n"
 
 
 def test_domains_without_an_auc_are_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def test_dags_import_without_errors(dag_bag):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_dag_files_are_short(file):
-    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 65
 
 
 def test_dag_files_import_nothing_heavy():
@@ -84,7 +84,8 @@ def test_training_phases_follow_each_other(dag_bag):
     assert "train_backbone" in upstream(dag, "expert_domains")
     assert "train_expert" in upstream(dag, "train_gate")
     assert "train_gate" in upstream(dag, "evaluate")
-    assert "evaluate" in upstream(dag, "register")
+    assert "evaluate" in upstream(dag, "judge")
+    assert "judge" in upstream(dag, "register")
     assert dag.get_task("train_expert").is_mapped
 
 
@@ -129,7 +130,7 @@ def test_the_form_offers_the_splits_that_need_no_file(dag_bag):
 def test_the_training_form_asks_for_what_the_command_line_does(dag_bag):
     asked, options = set(dag_bag.dags["training"].params), set(signature(train).parameters)
     assert asked - {"date"} == options - {"as_of", "phase", "split_file", "as_json"}
-    assert asked - {"date", "domain", "base"} <= set(TrainingSettings.model_fields)
+    assert asked - {"date", "domain", "base", "accept_below_baseline"} <= set(TrainingSettings.model_fields)
 
 
 @pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])

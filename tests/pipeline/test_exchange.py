@@ -56,7 +56,7 @@ def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             train(LATE, phase="experts", domain="news", base="champion")
         whole = {"features": "ids", "adaptation": "mlora"}
         first = train(EARLY, **whole)["model_version"]
-        result = train(LATE, phase="experts", domain="news", base="champion")
+        result = train(LATE, phase="experts", domain="news", base="champion", accept_below_baseline=True)
         other = train(LATE, **whole)["model_version"]
         plain = train(LATE, features="ids", adaptation="none")["model_version"]
         yield Versions(first, result, result["model_version"], other, plain)

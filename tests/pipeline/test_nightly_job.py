@@ -77,9 +77,10 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
 
 def test_challenger_promotion_and_rollback(made_up_workspace: Path) -> None:
     first = train(BEFORE, adaptation="none", features="ids")["model_version"]
-    second = train(BEFORE, adaptation="mlora", features="profiles")
+    second = train(BEFORE, adaptation="mlora", features="profiles", accept_below_baseline=True)
     assert second["alias"] == "challenger"
-    assert promote(second["model_version"], domain="news")["before"] == first
+    accepted = promote(second["model_version"], domain="news", accept_below_baseline=True)
+    assert accepted["before"] == first
     loads = score_and_publish(ON)["loads"]
     assert {row["domain_id"]: row["model_version"] for row in loads} == {
         "news": second["model_version"],

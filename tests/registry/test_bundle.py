@@ -39,6 +39,15 @@ def test_a_manifest_comes_back_whole(trained):
     assert stored["contract_hash"] == manifest.contract.hash
 
 
+def test_a_judgement_is_kept_and_is_no_part_of_the_version(trained):
+    judged = replace(trained.manifest, judgement={"verdict": "level", "contenders": [{"wauc": 0.8}]})
+    assert judged.model_version == trained.manifest.model_version
+    assert Manifest.from_json(judged.to_json()).judgement == judged.judgement
+    before = json.loads(trained.manifest.to_json())
+    del before["judgement"]  # as it was written before there were judgements
+    assert Manifest.from_json(json.dumps(before)).judgement is None
+
+
 def test_storing_the_same_encoder_again_gives_the_same_part(trained):
     assert put_encoder(trained.store.parts, trained.encoder) == trained.manifest.encoder
 

@@ -50,11 +50,19 @@ def test_a_verdict_is_stored_once_a_domain_and_day(warehouse):
     assert warehouse.verdicts(date(2000, 1, 1)) == []
 
 
+def test_the_first_model_is_the_champion_whatever_it_is(warehouse):
+    first = warehouse.register("v1", who="me", only_first=True, note="a poor one")
+    assert (first.alias, first.why) == ("champion", "the first model, a poor one")
+
+
 def test_the_first_model_is_the_champion_and_a_later_one_the_challenger(warehouse):
     first = warehouse.register("v1", who="me", metrics={"gate": 0.8})
     assert (first.alias, first.why, first.domain_id) == ("champion", "the first model", None)
     second = warehouse.register("v2", who="me")
     assert (second.alias, second.why) == ("challenger", "newly trained")
+    assert warehouse.register("v0", who="me", only_first=True) is None
+    assert warehouse.current("challenger") == "v2", "nothing was decided"
+    assert warehouse.register("v2", who="me", only_first=True).id == second.id
     assert warehouse.register("v1", who="me").id == first.id, "a retry finds the decision that it made"
     assert warehouse.register("v2", who="me").id == second.id
     warehouse.promote(None, "v2", alias="champion", who="me", why="better")

@@ -1,0 +1,180 @@
+"""The design matrix of a logistic regression: one-hot values, their crosses, and numbers.
+
+Each value of a categorical field or bag is a column, and so is each pair of values of two crossed fields:
+domain x any other, and user side x item side. Columns are numbered by hashing ("the hashing trick",
+Weinberger et al. 2009, https://arxiv.org/abs/0902.2206); those that few training rows have are dropped, and
+the rest renumbered without gaps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mmlora.batch import Batch
+from mmlora.judging.rows import Fields, is_domain, is_id
+from mmlora.schema import ITEM_ID, USER_ID, FeatureField
+from mmlora.training.dataset import TrainingSet
+from mmlora.training.epoch import RowNumbers
+from mmlora.training.rows import blocks
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_BITS = 22
+_LEAST_ROWS = 4
+"""Rows that a column must have in training: what fewer have can't be told from chance."""
+_BAG_VALUES, _CROSSED_BAG_VALUES = 32, 8
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_STIR = np.uint64(0xBF58476D1CE4E5B9)
+Hashes: TypeAlias = npt.NDArray[np.uint64]
+Tokens: TypeAlias = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a field's values are in a batch."""
+
+    field: FeatureField
+    column: int  # of ``categorical``; -1 for a bag
+
+    def values(self, batch: Batch) -> tuple[Hashes, npt.NDArray[np.bool_]]:
+        """Return ``[B, L]`` hashes of the field's values, and which of them are there."""
+        if self.column >= 0:
+            index = batch.categorical[:, self.column : self.column + 1].numpy()
+            there = np.ones(index.shape, bool)
+        else:
+            index = batch.bags[self.field.name][:, :_BAG_VALUES].numpy()
+            there = index > 0
+        salt = int.from_bytes(hashlib.sha256(self.field.name.encode()).digest()[:8])
+        return _stir(index.astype(np.uint64) * _MIX + np.uint64(salt)), there
+
+
+class Crosses:
+    """Which columns there are, and the matrix of any rows.
+
+    Args:
+        data: the training set.
+        rows: training rows, by which columns are kept and vectors standardised.
+    """
+
+    def __init__(self, data: TrainingSet, rows: RowNumbers) -> None:
+        self._data = data
+        fields = Fields.of(data)
+        self._places = [
+            *(_Place(field, column) for column, field in enumerate(fields.categorical)),
+            *(_Place(field, -1) for field in fields.bag),
+        ]
+        self._pairs = list(_pairs([place.field for place in self._places]))
+        self._vectors = [field.name for field in fields.vector]
+        self._column = self._kept(rows)
+        self._mean, self._scale = self._moments(rows)
+
+    @property
+    def width(self) -> int:
+        """Columns of a matrix."""
+        return int(self._column.max(initial=-1)) + 1 + len(self._mean)
+
+    def entries(self, rows: RowNumbers) -> float:
+        """Return the entries of a row of the matrix, the mean over a block of the rows."""
+        matrix = self.matrix(rows[: 1 << 14])
+        return float(matrix.nnz / max(matrix.shape[0], 1))
+
+    def matrix(self, rows: RowNumbers) -> csr_matrix:
+        """Return the rows' matrix, ``[N, width]`` float64."""
+        from scipy import sparse
+
+        parts = [self._block(block) for _, block in blocks(rows)]
+        return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, self.width))
+
+    def _block(self, rows: RowNumbers) -> Any:
+        from scipy import sparse
+
+        batch = self._data.batch(rows)
+        column = self._columns(batch)
+        numbers = self._numbers(batch)
+        first = self.width - numbers.shape[1]
+        wide = np.broadcast_to(np.arange(first, self.width, dtype=np.int32), numbers.shape)
+        indices = np.concatenate([column, wide], 1)
+        values = np.concatenate([np.ones(column.shape), numbers], 1)
+        there = (indices >= 0) & (values != 0)
+        starts = np.concatenate([[0], np.cumsum(there.sum(1))])
+        shape = (len(rows), self.width)
+        return sparse.csr_matrix((values[there], indices[there], starts.astype(np.int32)), shape)
+
+    def _columns(self, batch: Batch) -> Tokens:
+        tokens = self._tokens(batch)
+        return np.where(tokens < 0, -1, self._column[tokens])
+
+    def _tokens(self, batch: Batch) -> Tokens:
+        """Return the hashed columns of each row before any is dropped, ``[B, T]``; -1 for none."""
+        values = [place.values(batch) for place in self._places]
+        tokens = [_token(hashes, there) for hashes, there in values]
+        for one, other in self._pairs:
+            (a, has_a), (b, has_b) = (
+                (h[:, :_CROSSED_BAG_VALUES, None], t[:, :_CROSSED_BAG_VALUES, None])
+                for h, t in (values[one], values[other])
+            )
+            hashes = _stir(a * _STIR + b.transpose(0, 2, 1))
+            there = has_a & has_b.transpose(0, 2, 1)
+            tokens.append(_token(hashes.reshape(len(batch), -1), there.reshape(len(batch), -1)))
+        return np.concatenate(tokens, 1)
+
+    def _kept(self, rows: RowNumbers) -> Tokens:
+        """Return the number of each hashed column among those kept; -1 for those dropped."""
+        count = np.zeros(1 << _BITS, np.int32)
+        for _, block in blocks(rows):
+            tokens = self._tokens(self._data.batch(block))
+            count += np.bincount(tokens[tokens >= 0], minlength=len(count)).astype(np.int32)
+        kept = count >= _LEAST_ROWS
+        return np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
+
+    def _numbers(self, batch: Batch) -> npt.NDArray[np.float64]:
+        found = self._raw_numbers(batch)
+        found -= self._mean
+        found /= self._scale
+        return found
+
+    def _raw_numbers(self, batch: Batch) -> npt.NDArray[np.float64]:
+        vectors = [batch.vectors[name].numpy() for name in self._vectors]
+        return np.concatenate([batch.dense.numpy(), *vectors], 1).astype(np.float64)
+
+    def _moments(self, rows: RowNumbers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return mean and deviation of the numbers in some training rows: enough for one scale."""
+        found = self._raw_numbers(self._data.batch(rows[:: max(len(rows) >> 16, 1)]))
+        scale = found.std(0)
+        return found.mean(0), np.where(scale > 1e-6, scale, 1.0)
+
+
+def _pairs(fields: list[FeatureField]) -> Any:
+    """Yield the places of fields that are crossed: domain x others, and user side x item side."""
+    for (a, one), (b, other) in product(enumerate(fields), repeat=2):
+        if is_id(one) and is_id(other):
+            continue  # a pair that is seen again tells nothing of others
+        by_domain = is_domain(one) and not one.view and not is_domain(other)
+        if by_domain or (_of_user(one) and _of_item(other)):
+            yield a, b
+
+
+def _of_user(field: FeatureField) -> bool:
+    return USER_ID in field.keys and ITEM_ID not in field.keys
+
+
+def _of_item(field: FeatureField) -> bool:
+    return ITEM_ID in field.keys and USER_ID not in field.keys
+
+
+def _stir(hashes: Hashes) -> Hashes:
+    """Spread every bit over all others (splitmix64's finish)."""
+    hashes = (hashes ^ (hashes >> np.uint64(30))) * _STIR
+    return hashes ^ (hashes >> np.uint64(27))
+
+
+def _token(hashes: Hashes, there: npt.NDArray[np.bool_]) -> Tokens:
+    columns = (hashes * _MIX >> np.uint64(64 - _BITS)).astype(np.int32)
+    return np.where(there, columns, np.int32(-1))

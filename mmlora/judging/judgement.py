@@ -1,0 +1,108 @@
+"""What a judge says of a model: JSON-ready figures, a verdict, and one plain sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+
+from mmlora.judging.comparison import best_baseline, cold, compared
+from mmlora.judging.contest import MODEL, Contender
+from mmlora.judging.rows import Rows
+from mmlora.judging.shown import shown_figures
+from mmlora.judging.verdict import sentence, verdict_of
+from mmlora.training.epoch import RowNumbers
+from mmlora.training.rows import blocks
+
+_EPOCH = date(1970, 1, 1)
+_COUNTED_ROWS = 1 << 20
+
+
+def nothing_judged(why: str) -> dict[str, Any]:
+    """Return the judgement of a model that could not be compared."""
+    said = {"verdict": "unknown", "sentence": f"the model was not compared: {why}", "best_baseline": None}
+    shown = {"day": None, "rows": 0, "lists": 0, "contenders": []}
+    cold = {"user": [], "item": []}
+    return {**said, "test_rows": 0, "rows": 0, "contenders": [], "shown": shown, "lists": [], "cold": cold}
+
+
+def judged_rows(rows: Rows, day_rows: RowNumbers) -> RowNumbers:
+    """Return every row that contenders have to score, sorted: the test rows and those of the held-out day."""
+    return np.union1d(rows.test, day_rows)
+
+
+def judge(
+    rows: Rows,
+    contenders: Sequence[Contender],
+    numbers: RowNumbers,
+    day_rows: RowNumbers,
+    day: int | None,
+    lists: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Compare the model with what a user would pick instead.
+
+    Args:
+        rows: the training set.
+        contenders: the model first; their scores are of ``numbers``.
+        numbers: see :func:`judged_rows`.
+        day_rows: rows of the held-out day, see :func:`~mmlora.judging.shown.held_out`.
+        day: the day, as days since 1970-01-01; None when they are of all test rows.
+        lists: a row a domain and ranking, see :mod:`mmlora.judging.lists`.
+
+    Returns:
+        ``verdict``, ``sentence``, ``best_baseline``, ``test_rows`` and ``rows`` (of them compared),
+        ``contenders``, ``shown`` (with ``day``, ``rows``, ``lists``), ``lists`` and ``cold`` (by ``user`` and
+        ``item``); everything JSON-ready.
+    """
+    names = [str(name) for name in rows.data.domains]
+    on_test = _of(contenders, numbers, rows.test)
+    label, domain = rows.label(rows.test), rows.domain(rows.test)
+    table = compared(on_test, label, domain, names, rows.seed)
+    best = best_baseline(table)
+    shown, figures = shown_figures(_of(contenders, numbers, day_rows), rows, day_rows)
+    told = {MODEL} if best is None else {MODEL, best["name"]}
+    some = [each for each in on_test if each.name in told]
+    return {
+        "verdict": "unknown" if best is None else verdict_of(best["difference"]["wauc"]),
+        "sentence": sentence(table[0], best, len(rows.test)),
+        "best_baseline": None if best is None else best["name"],
+        "test_rows": len(rows.data.rows("test")),
+        "rows": len(rows.test),
+        "contenders": table,
+        "shown": {
+            "day": None if day is None else (_EPOCH + timedelta(days=day)).isoformat(),
+            "rows": len(day_rows),
+            "lists": shown,
+            "contenders": figures,
+        },
+        "lists": [dict(row) for row in lists],
+        "cold": {
+            "user": cold(some, label, _seen(rows, np.asarray(rows.data.user))),
+            "item": cold(some, label, _seen(rows, rows.item)),
+        },
+    }
+
+
+def _of(contenders: Sequence[Contender], numbers: RowNumbers, chosen: RowNumbers) -> list[Contender]:
+    """Return the contenders with the scores of some of the rows, sorted or not."""
+    place = np.searchsorted(numbers, chosen)
+    return [
+        Contender(
+            each.name,
+            None if each.scores is None else each.scores[place],
+            each.note,
+            each.seconds,
+            each.decides,
+        )
+        for each in contenders
+    ]
+
+
+def _seen(rows: Rows, code: Any) -> Any:
+    """Return the training rows of the entity of each test row, ``[N]``."""
+    count = np.zeros(int(code.max(initial=-1)) + 1, np.int64)
+    for _, block in blocks(rows.data.rows("train"), _COUNTED_ROWS):
+        count += np.bincount(code[block], minlength=len(count))
+    return count[code[rows.test]]

@@ -1,0 +1,133 @@
+"""What was shown on a held-out day, as each contender would have ranked it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmlora.judging.contest import Contender
+from mmlora.judging.rows import MOST_JUDGED_ROWS, Rows
+from mmlora.training.epoch import RowNumbers
+from mmlora.training.rows import blocks
+
+FIRST = (1, 5)
+"""The k of CTR at k; NDCG is at the larger."""
+_LEAST_LISTS = 30
+
+
+def held_out(rows: Rows, last_day: int) -> tuple[RowNumbers, int | None]:
+    """Return the test rows of the newest whole day, and the day; all test rows and None where there is none.
+
+    A day is whole when all of its rows are test rows and it had ended when rows were read. It must hold
+    30 lists that can be ranked well or badly.
+
+    Args:
+        rows: the training set.
+        last_day: the last day that had ended, as days since 1970-01-01 UTC.
+    """
+    test = rows.data.rows("test")
+    others = [_days(rows, rows.data.rows(part)) for part in ("train", "validation")]
+    days = np.setdiff1d(_days(rows, test), np.concatenate(others))
+    days = days[days <= last_day]
+    if len(days):
+        chosen = _whole_lists(rows, test[rows.day[test] == days[-1]])
+        if _rankable(rows, chosen) >= _LEAST_LISTS:
+            return chosen, int(days[-1])
+    return _whole_lists(rows, test), None
+
+
+def shown_figures(
+    contenders: Sequence[Contender], rows: Rows, numbers: RowNumbers
+) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many lists there are, and a row a contender that has scores.
+
+    A list is what a user was shown in a domain on a day, two items or more.
+
+    Args:
+        contenders: with scores of the rows ``numbers``.
+        rows: the training set.
+        numbers: rows whose lists are whole.
+
+    Returns:
+        Rows of ``name``, ``ctr_at_1``, ``ctr_at_5`` (clicks over items in the first places of all lists),
+        ``ndcg_at_5`` (the mean over lists with a click) and ``calibration`` (sum of scores over clicks of all
+        rows).
+    """
+    listed = _lists(rows, numbers)
+    place, count = np.unique(listed, return_inverse=True, return_counts=True)[1:]
+    kept = count[place] > 1
+    label = rows.label(numbers)
+    table = []
+    for each in contenders:
+        if each.scores is None:
+            continue
+        table.append(
+            {
+                "name": each.name,
+                **_ranked(place[kept], label[kept], each.scores[kept], rows.seed),
+                "calibration": float(each.scores.sum() / label.sum()) if label.any() else None,
+            }
+        )
+    return int((count > 1).sum()), table
+
+
+def _ranked(
+    place: npt.NDArray[Any], label: npt.NDArray[Any], scores: npt.NDArray[Any], seed: int
+) -> dict[str, float | None]:
+    position, clicked = _positions(place, label, scores, seed)
+    figures: dict[str, float | None] = {}
+    for k in FIRST:
+        first = position < k
+        figures[f"ctr_at_{k}"] = float(clicked[first].mean()) if first.any() else None
+    most = max(FIRST)
+    gain = np.where(position < most, 1 / np.log2(position + 2.0), 0.0)
+    # The ideal puts a list's clicks first.
+    lists, clicks = np.unique(place[label > 0], return_counts=True)
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(most) + 2.0))])[np.minimum(clicks, most)]
+    order = np.sort(place, kind="stable")
+    found = np.bincount(order, gain * clicked, minlength=int(place.max(initial=-1)) + 1)[lists]
+    figures[f"ndcg_at_{most}"] = float((found / ideal).mean()) if len(lists) else None
+    return figures
+
+
+def _positions(
+    place: npt.NDArray[Any], label: npt.NDArray[Any], scores: npt.NDArray[Any], seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Return each row's position in its list, from 0, and its label, in the lists' order; ties by chance."""
+    chance = np.random.default_rng(seed).random(len(place))
+    order = np.lexsort((chance, -scores, place))
+    ordered = place[order]
+    first = np.searchsorted(ordered, ordered)
+    return np.arange(len(order)) - first, label[order]
+
+
+def _days(rows: Rows, numbers: RowNumbers) -> npt.NDArray[np.int32]:
+    """Return the days that the rows are of, sorted."""
+    found = [np.unique(rows.day[block]) for _, block in blocks(numbers, 1 << 20)]
+    return np.unique(np.concatenate([*found, np.zeros(0, np.int32)]))
+
+
+def _rankable(rows: Rows, numbers: RowNumbers) -> int:
+    """Count the lists that hold a click and a row without one."""
+    place, count = np.unique(_lists(rows, numbers), return_inverse=True, return_counts=True)[1:]
+    clicks = np.bincount(place, rows.label(numbers), len(count))
+    return int(((clicks > 0) & (clicks < count)).sum())
+
+
+def _lists(rows: Rows, numbers: RowNumbers) -> npt.NDArray[np.int64]:
+    """Return the list of each row, as a number: user, domain and day."""
+    user = np.asarray(rows.data.user[numbers]).astype(np.int64)
+    day = rows.day[numbers] - rows.day[numbers].min(initial=0)
+    days = int(day.max(initial=0)) + 1
+    return np.asarray((user * rows.data.num_domains + rows.domain(numbers)) * days + day)
+
+
+def _whole_lists(rows: Rows, numbers: RowNumbers) -> RowNumbers:
+    """Return the rows of so many users that they are few enough to score."""
+    if len(numbers) <= MOST_JUDGED_ROWS:
+        return numbers
+    chance = np.random.default_rng(rows.seed).random(int(rows.data.user.max()) + 1)
+    return np.asarray(numbers[chance[rows.data.user[numbers]] < MOST_JUDGED_ROWS / len(numbers)])
