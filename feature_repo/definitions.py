@@ -93,7 +93,7 @@ def _affinity_fields(view: str, name: str, dtype: FeastType, kept: bool) -> list
     """Return the bag of values met and its elements' weights; unless kept, for older models alone."""
     item = f"item_profile__{name}"
     bag = {"match": item, "vocabulary": item, "max_length": str(MOST)}
-    weights = {"kind": "weights", "weights": f"{view}__{name}"}
+    weights = {"kind": "weights", "weights": f"{view}__{name}", "max_length": str(MOST)}
     left_out = {"kind": DROPPED}
     return [
         Field(name=name, dtype=Array(dtype), tags=bag if kept else left_out),

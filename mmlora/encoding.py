@@ -11,6 +11,7 @@ categorical  string, int, bool    index, ``[N]`` int32
 bag          list of those        indices, ``[N, L]`` int32, padded with 0
 dense        number               standardised, ``[N]`` float32; missing is 0, the mean
 vector       list of numbers      ``[N, W]`` float32; missing is 0
+weights      list of numbers      ``[N, L]`` float32, of a bag's elements; missing is 0
 ========== ====================== ==================================================
 
 NaN counts as missing. A side table (users, items or domains alone) is encoded with the fields it
@@ -30,7 +31,20 @@ from numpy.typing import NDArray
 
 from mmlora.batch import Batch
 from mmlora.errors import ContractError
-from mmlora.field_encoders import FIRST_KNOWN, Bag, FieldEncoder, Standard, Vector, Vocabulary, fitter, plain
+from mmlora.field_encoders import (
+    FIRST_KNOWN,
+    Bag,
+    FieldEncoder,
+    FieldFit,
+    Standard,
+    Vector,
+    Vocabulary,
+    VocabularyFit,
+    Weights,
+    fitter,
+    plain,
+    share_vocabulary,
+)
 from mmlora.schema import DOMAIN_ID, Entity, FeatureContract, FeatureField, FieldKind, Id
 
 
@@ -40,12 +54,15 @@ class Shape(NamedTuple):
     Attributes:
         size: vocabulary size with the two reserved indices (categorical, bag), width (vector), 1 (dense).
         side: what decides the field.
+        partner: of a user's field, the item's field that it is matched or multiplied with; of weights, their
+            bag.
     """
 
     name: str
     kind: FieldKind
     size: int
     side: Entity
+    partner: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class EncodedColumns:
         rows: N.
         categorical: ``[N, Fc]`` int32, a column for each of ``categorical_names``.
         dense: ``[N, Fd]`` float32, a column for each of ``dense_names``.
-        vectors: ``[N, W]`` float32 by field name.
+        vectors: ``[N, W]`` float32 by field name, those of the kind ``weights`` among them.
         bags: ``[N, L]`` int32 by field name.
         domain: the domain's index, ``[N]`` int32, -1 when unknown; None without a domain column.
     """
@@ -117,11 +134,17 @@ class Encoder:
             _require(table, contract.fields)
             for name, fit in fitters.items():
                 fit.add(table[name])
+        _share_vocabularies(contract, fitters)
         return cls(contract, tuple(sorted(set(domains))), {name: fit.done() for name, fit in fitters.items()})
 
     def field_shapes(self) -> list[Shape]:
         """Return each field's name, kind, size and side, in the contract's order."""
-        return [Shape(f.name, f.kind, self.fields[f.name].size, f.side) for f in self.contract.fields]
+        names = {f.name for f in self.contract.fields}
+        partners = {f.name: f.partner if f.partner in names else "" for f in self.contract.fields}
+        return [
+            Shape(f.name, f.kind, self.fields[f.name].size, f.side, partners[f.name])
+            for f in self.contract.fields
+        ]
 
     def names(self, kind: FieldKind) -> tuple[str, ...]:
         """Return the names of a kind's fields: the order of a batch's columns."""
@@ -158,7 +181,7 @@ class Encoder:
             categorical=_matrix([encoded[name] for name in of_kind["categorical"]], table.num_rows, np.int32),
             dense_names=tuple(of_kind["dense"]),
             dense=_matrix([encoded[name] for name in of_kind["dense"]], table.num_rows, np.float32),
-            vectors={f.name: encoded[f.name] for f in wanted if f.kind == "vector"},
+            vectors={f.name: encoded[f.name] for f in wanted if f.kind in ("vector", "weights")},
             bags={f.name: encoded[f.name] for f in wanted if f.kind == "bag"},
             domain=self.domain_index(table[DOMAIN_ID]) if DOMAIN_ID in table.column_names else None,
         )
@@ -195,7 +218,9 @@ class Encoder:
                 _gather([(s.dense_names, s.dense, r) for s, r in sides], self.names("dense"), np.float32)
             ),
             domain=torch.from_numpy(domains[0].astype(np.int64)),
-            vectors={n: torch.from_numpy(vectors[n]) for n in self.names("vector")},
+            vectors={
+                n: torch.from_numpy(vectors[n]) for n in (*self.names("vector"), *self.names("weights"))
+            },
             bags={n: torch.from_numpy(bags[n]) for n in self.names("bag")},
             label=None if label is None else torch.from_numpy(np.asarray(label).astype(np.float32)),
         )
@@ -225,10 +250,23 @@ class Encoder:
                 fields[f.name] = Standard(**fitted)
             elif f.kind == "vector":
                 fields[f.name] = Vector(**fitted)
+            elif f.kind == "weights":
+                fields[f.name] = Weights(**fitted)
             else:
                 vocabulary = Vocabulary(plain(tables[f.name]["value"]))
                 fields[f.name] = Bag(vocabulary, **fitted) if f.kind == "bag" else vocabulary
         return cls(contract, tuple(spec["domains"]), fields)
+
+
+def _share_vocabularies(contract: FeatureContract, fitters: Mapping[str, FieldFit]) -> None:
+    """Let the fields that name one by the tag ``vocabulary`` have its vocabulary, and it theirs."""
+    groups: dict[str, list[VocabularyFit]] = {}
+    for f in contract.fields:
+        mine, named = fitters[f.name], fitters.get(f.tag("vocabulary"))
+        if isinstance(mine, VocabularyFit) and isinstance(named, VocabularyFit):
+            groups.setdefault(f.tag("vocabulary"), [named]).append(mine)
+    for fits in groups.values():
+        share_vocabulary(fits)
 
 
 def _require(table: pa.Table, fields: Iterable[FeatureField]) -> None:

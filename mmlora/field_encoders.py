@@ -6,6 +6,7 @@ the model needs to know of it) and a ``spec`` (what it stores beside its vocabul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -292,7 +293,35 @@ class Vector:
         return out
 
 
-FieldEncoder = Vocabulary | Bag | Standard | Vector
+@dataclass(frozen=True)
+class Weights:
+    """Numbers that belong one by one to the elements of a bag; the first L are kept, as of the bag."""
+
+    length: int
+
+    @property
+    def size(self) -> int:
+        """L."""
+        return self.length
+
+    def spec(self) -> dict[str, Any]:
+        """Return L."""
+        return {"length": self.length}
+
+    def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+        """Return ``[N, L]``; 0 where the list is shorter, and where a number is missing."""
+        elements, counts = _elements(name, column)
+        values = Standard.numbers(name, elements, log1p=False).astype(np.float32)
+        values[np.isnan(values)] = 0.0
+        if counts.max(initial=0) > self.length:
+            place = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+            values = values[place < self.length]
+        out = np.zeros((len(column), self.length), np.float32)
+        out[np.arange(self.length) < counts[:, None]] = values
+        return out
+
+
+FieldEncoder = Vocabulary | Bag | Standard | Vector | Weights
 
 
 class VocabularyFit:
@@ -343,6 +372,25 @@ class VocabularyFit:
         return Bag(Vocabulary(values), min(self.longest, longest_kept))
 
 
+def share_vocabulary(fits: Sequence[VocabularyFit]) -> None:
+    """Give several fields one vocabulary: a value counts as often as it occurs in any of them.
+
+    Raises:
+        ContractError: the values of one are texts, those of another numbers.
+    """
+    tables = [fit.counts for fit in fits if fit.counts is not None]
+    if len(kinds := {str(table.schema.field("value").type) for table in tables}) > 1:
+        names = ", ".join(fit.field.name for fit in fits)
+        raise ContractError(
+            f"fields {names} cannot share a vocabulary: their values are {' and '.join(sorted(kinds))}; bring"
+            " them to one type, or remove the tag `vocabulary`"
+        )
+    if tables:
+        merged = pa.concat_tables(tables).group_by("value").aggregate([("count", "sum")])
+        for fit in fits:
+            fit.counts = pa.table({"value": merged["value"], "count": merged["count_sum"]})
+
+
 class StandardFit:
     """Merges mean and squared deviations over tables (Chan et al. 1979)."""
 
@@ -389,8 +437,30 @@ class VectorFit:
         return Vector(self.width)
 
 
-def fitter(field: FeatureField, min_count: int) -> VocabularyFit | StandardFit | VectorFit:
+class WeightsFit:
+    """Finds the longest list, up to the field's ``max_length``."""
+
+    def __init__(self, field: FeatureField) -> None:
+        self.name, self.most = field.name, int(field.tag("max_length", str(DEFAULT_BAG_LENGTH)))
+        self.longest = 1
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take in another table's column."""
+        _, counts = _elements(self.name, column)
+        self.longest = max(self.longest, int(counts.max(initial=0)))
+
+    def done(self) -> Weights:
+        """Return the fitted encoder."""
+        return Weights(min(self.longest, self.most))
+
+
+FieldFit = VocabularyFit | StandardFit | VectorFit | WeightsFit
+
+
+def fitter(field: FeatureField, min_count: int) -> FieldFit:
     """Return what fits a field of its kind."""
     if field.kind == "dense":
         return StandardFit(field)
+    if field.kind == "weights":
+        return WeightsFit(field)
     return VectorFit(field) if field.kind == "vector" else VocabularyFit(field, min_count)

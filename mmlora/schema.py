@@ -129,6 +129,11 @@ class FeatureField:
             return "item"
         return "user" if USER_ID in self.keys else "domain"
 
+    @property
+    def partner(self) -> str:
+        """The field it is paired with: an item's that it matches or multiplies, or the bag that it weighs."""
+        return self.tag("weights") or self.tag("match") or self.tag("dot")
+
     def tag(self, key: str, default: str = "") -> str:
         """Return a tag's value."""
         return dict(self.tags).get(key, default)

@@ -23,8 +23,8 @@ _COUNTED_ROWS = 1 << 20
 def nothing_judged(why: str) -> dict[str, Any]:
     """Return the judgement of a model that could not be compared."""
     said = {"verdict": "unknown", "sentence": f"the model was not compared: {why}", "best_baseline": None}
-    shown = {"day": None, "rows": 0, "lists": 0, "contenders": []}
-    cold = {"user": [], "item": []}
+    shown: dict[str, Any] = {"day": None, "rows": 0, "lists": 0, "contenders": []}
+    cold: dict[str, Any] = {"user": [], "item": []}
     return {**said, "test_rows": 0, "rows": 0, "contenders": [], "shown": shown, "lists": [], "cold": cold}
 
 

@@ -49,7 +49,8 @@ class ItemRates:
         else:
             numbers = rows.part("train", MOST_TRAINING_ROWS)
             keys, place = np.unique(_key(rows, numbers, items), return_inverse=True)
-            shown, clicks = np.bincount(place) * 1.0, np.bincount(place, rows.label(numbers))
+            shown = np.bincount(place).astype(np.float64)
+            clicks = np.bincount(place, rows.label(numbers)).astype(np.float64)
         domain = keys // items
         everywhere = clicks.sum() / max(shown.sum(), 1.0)
         shown_there, clicks_there = np.bincount(domain, shown, domains), np.bincount(domain, clicks, domains)

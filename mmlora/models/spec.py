@@ -20,12 +20,17 @@ class FieldShape:
         size: vocabulary size (indices 0 = missing and 1 = unknown included) of a categorical field or bag,
             the width of a vector, 1 for a dense field.
         side: what decides its value: the user (with or without the domain), the item, or the domain alone.
+        partner: of a user's field, the item's field that it is matched with (categorical fields and bags of
+            one
+            vocabulary) or multiplied with (vectors of one width); of ``weights``, the bag that they belong
+            to.
     """
 
     name: str
     kind: FieldKind
     size: int
     side: Entity = "user"
+    partner: str = ""
 
 
 @dataclass(frozen=True)

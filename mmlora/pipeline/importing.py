@@ -159,9 +159,7 @@ def import_synthetic(
     return {**report, "truth": str(truth), "best": best}
 
 
-def import_shop(
-    *, seed: int = 1, scale: float = 1.0, days: int = 60, workspace: Workspace | None = None
-) -> dict[str, Any]:
+def import_shop(*, seed: int = 1, scale: float = 1.0, days: int = 60) -> dict[str, Any]:
     """Write the files of a made-up shop to ``<home>/shop``, and import them as anybody's files are.
 
     The next day's interactions and the truth stay in that folder for judging; nothing that trains or scores
@@ -175,18 +173,13 @@ def import_shop(
     """
     from dataclasses import asdict
 
-    from mmlora.data.reader import read_tables
     from mmlora.data.shop import ShopDials
     from mmlora.data.shop_files import write_shop
 
     dials = ShopDials(seed, scale, days)
     dials.check()
-    workspace = workspace or open_workspace()
-    files = write_shop(_claim(workspace, "shop", asdict(dials)), dials)
-    interactions, profiles = read_tables(
-        files.interactions, files.users, files.items, ids=workspace.ids_or_none
-    )
-    report = _write(workspace, interactions, profiles)
+    files = write_shop(_claim(open_workspace(), "shop", asdict(dials)), dials)
+    report = import_tables(files.interactions, users=files.users, items=files.items)
     kept_aside = {"next_day": str(files.next_day), "truth": str(files.truth)}
     return {**report, "as_of": files.as_of.isoformat(), **kept_aside}
 

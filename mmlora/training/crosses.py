@@ -33,7 +33,7 @@ _LARGEST_BATCH, _SMALLEST_BATCH, _LEAST_STEPS = 4096, 256, 80
 _FIRST_PRECISION, _PRECISIONS = 30.0, (1.0, 1e5)
 _CURVATURE_EVERY = 4  # batches: it is a mean over the rows, for which a part of them will do
 _KNOT_ROWS = 100_000
-_PARAMETERS = ("weight", "domain_user", "domain_item", "basis", "table")
+_PARAMETERS = ("weight", "domain_user", "domain_item", "basis", "pair", "table")
 
 
 def passes_over(rows: int) -> int:
@@ -133,16 +133,19 @@ class _Fit:
 
     def _sums(self, inputs: CrossInputs, rows: Tensor, *, squared: bool) -> dict[str, Tensor]:
         """Sum ``rows [B]`` times each weight's input, or its square, over the batch."""
-        user, item, shares = inputs.user, inputs.item, inputs.shares
+        user, item, shares, pairs = inputs.user, inputs.item, inputs.shares, inputs.pairs
         rest = 1 - shares
         if squared:
             user, item, shares, rest = user * user, item * item, shares * shares, rest * rest
+            pairs = pairs * pairs
         by_row = rows[:, None]
         of_user, of_item = user * by_row, item * by_row
         zeros = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         zeros["weight"] = of_user.t() @ item
         zeros["domain_user"].index_add_(0, inputs.domain, of_user)[0] = 0
         zeros["domain_item"].index_add_(0, inputs.domain, of_item)[0] = 0
+        zeros["pair"].index_add_(0, inputs.domain, pairs * by_row)
+        zeros["pair"][0] = zeros["pair"].sum(0)
         self._add_effects(zeros["basis"], inputs, rest * by_row, shares * by_row)
         spread = by_row.expand(-1, inputs.places.shape[1]).reshape(-1)
         zeros["table"].index_add_(0, inputs.places.reshape(-1), spread)[self.held] = 0

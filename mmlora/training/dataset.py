@@ -121,7 +121,9 @@ class TrainingSet:
         self._rows = self._column("rows")
         fields = manifest.contract.fields
         self._vectors = {
-            f.name: self._column(_file_name("vector", f.name)) for f in fields if f.kind == "vector"
+            f.name: self._column(_file_name("vector", f.name))
+            for f in fields
+            if f.kind in ("vector", "weights")
         }
         self._bags = {f.name: self._column(_file_name("bag", f.name)) for f in fields if f.kind == "bag"}
 

@@ -40,7 +40,10 @@ class SideColumns:
         mine = [f for f in fields if role_of(f) == role and f.name != DOMAIN_ID]
         self.place = {field.name: number for number, field in enumerate(categorical)}
         self.small = [f for f in mine if f.kind in ("categorical", "bag") and f.size <= SMALL]
-        self.large = [f for f in mine if f.kind in ("categorical", "bag") and f.size > SMALL]
+        weighed = {field.partner for field in fields if field.kind == "weights"}
+        # A long list that has weights is a history, whose values count where the item has them: see pairs.
+        large = [f for f in mine if f.kind in ("categorical", "bag") and f.size > SMALL]
+        self.large = [field for field in large if field.name not in weighed]
         self.dense = [number for number, field in enumerate(dense) if field in mine]
         self.vectors = [field for field in mine if field.kind == "vector"]
         self.dense_names = [dense[number].name for number in self.dense]
@@ -54,6 +57,10 @@ class SideColumns:
     def width(self) -> int:
         """K."""
         return len(self.names)
+
+    def start(self, field: FieldShape) -> int | None:
+        """Return the first of a field's columns; None where it has none."""
+        return self.names.index(field.name) if field.name in self.names else None
 
     def __call__(self, batch: Batch) -> Tensor:
         """B rows -> ``[B, K]``."""

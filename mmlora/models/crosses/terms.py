@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmlora.batch import Batch
 from mmlora.models.crosses.columns import Role, SideColumns
+from mmlora.models.crosses.pairs import pair_fields
 from mmlora.models.crosses.sparse import SparseTerm, side_places, sparse_terms
 from mmlora.models.spec import FieldShape
 
@@ -30,6 +31,7 @@ class CrossInputs(NamedTuple):
         knots: the knot below each number, as a place in a row of ``basis``, ``[B, Fd]``.
         shares: how far each number is on its way to the next knot, ``[B, Fd]`` in [0, 1].
         places: of the sparse weights, ``[B, P]``.
+        pairs: numbers of user and item together, ``[B, Z]``.
     """
 
     user: Tensor
@@ -38,10 +40,11 @@ class CrossInputs(NamedTuple):
     knots: Tensor
     shares: Tensor
     places: Tensor
+    pairs: Tensor
 
 
 class CrossTerms(nn.Module):
-    """``u W i + P_d . u + Q_d . i + f(numbers) + sparse weights + sum_e g_e (u A_e) . (i B_e)``.
+    """``u W i + P_d . u + Q_d . i + f(numbers) + pairs + sparse weights + sum_e g_e (u A_e) . (i B_e)``.
 
     Everything starts at 0 but ``A_e``, so that a fresh module, and a fresh expert, change nothing.
 
@@ -61,6 +64,8 @@ class CrossTerms(nn.Module):
         self.user, self.item = SideColumns(fields, "user"), SideColumns(fields, "item")
         self.num_domains = num_domains
         self.terms = sparse_terms(self.user, self.item, num_domains)
+        self.pairs = pair_fields(self.fields)
+        num_pairs = sum(len(pair.names) for pair in self.pairs)
         width, num_dense = min(self.user.width, self.item.width), len(self.user.dense) + len(self.item.dense)
         full_rank = max(1, round(rank * width)) if rank < 1 else int(rank)
         self.scale, rank = alpha / full_rank, min(full_rank, width)
@@ -70,6 +75,7 @@ class CrossTerms(nn.Module):
         self.domain_item = nn.Parameter(torch.zeros(num_domains + 1, self.item.width))
         # Row 0 is what all domains have in common; an absent domain has nothing more.
         self.basis = nn.Parameter(torch.zeros(num_domains + 1, num_dense * KNOTS))
+        self.pair = nn.Parameter(torch.zeros(num_domains + 1, num_pairs))  # row 0 as of the basis
         self.table = nn.Parameter(torch.zeros(sum(term.size for term in self.terms)))
         self.knots: Tensor
         self.register_buffer("knots", torch.zeros(num_dense, KNOTS))
@@ -105,7 +111,13 @@ class CrossTerms(nn.Module):
         terms = terms + (F.embedding(inputs.domain, self.domain_user) * inputs.user).sum(1)
         if len(self.knots):
             terms = terms + self.effects(inputs.knots, inputs.shares, inputs.domain)
+        if self.pairs:
+            terms = terms + ((self.pair[0] + self.own_pair(inputs.domain)) * inputs.pairs).sum(1)
         return terms + self.table[inputs.places].sum(1) if len(self.table) else terms
+
+    def own_pair(self, domain: Tensor) -> Tensor:
+        """Return what the weights of pairs' numbers are beyond the common ones, ``[B, Z]``."""
+        return F.embedding(domain, self.pair) * (domain > 0)[:, None]
 
     def inputs(self, batch: Batch) -> CrossInputs:
         """Return what the terms read of a batch."""
@@ -114,7 +126,12 @@ class CrossTerms(nn.Module):
         knots, shares = self.between(numbers, 0)
         places = [self._own_places(batch, side, role) for side, role in self._sides]
         places += [self._across(batch, term) for term in self.terms if term.small is not None]
-        return CrossInputs(self.user(batch), self.item(batch), domain, knots, shares, torch.cat(places, 1))
+        pairs = torch.cat(
+            [pair.numbers(batch, self.user, self.item) for pair in self.pairs] or [numbers[:, :0]], 1
+        )
+        return CrossInputs(
+            self.user(batch), self.item(batch), domain, knots, shares, torch.cat(places, 1), pairs
+        )
 
     def effects(self, knots: Tensor, shares: Tensor, domain: Tensor) -> Tensor:
         """Return the sum of numbers' own effects, in all domains and in the row's, ``[B]``."""
@@ -149,7 +166,7 @@ class CrossTerms(nn.Module):
     def num_groups(self) -> int:
         """How many :meth:`groups` there are."""
         users, items = len(set(self.user.names)), len(set(self.item.names))
-        return users * items + users + items + 2 * len(self.knots) + len(self.terms)
+        return users * items + users + items + 2 * len(self.knots) + 2 * self.pair.shape[1] + len(self.terms)
 
     def groups(self) -> tuple[dict[str, Tensor], list[str]]:
         """Return the group of every weight, by parameter, and the groups' names: one for a pair of fields.
@@ -171,6 +188,10 @@ class CrossTerms(nn.Module):
         groups["basis"] = torch.cat([of_number[None], by_domain])
         names += [f"{name}, by quantiles" for name in numbers]
         names += [f"domain x {name}, by quantiles" for name in numbers]
+        numbers = [name for pair in self.pairs for name in pair.names]
+        own = len(names) + torch.arange(len(numbers))
+        groups["pair"] = torch.cat([own[None], (own + len(numbers)).expand(self.num_domains, -1)])
+        names += [*numbers, *(f"domain x {name}" for name in numbers)]
         sizes = torch.tensor([term.size for term in self.terms], dtype=torch.int64)
         groups["table"] = len(names) + torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         names += [term.name for term in self.terms]

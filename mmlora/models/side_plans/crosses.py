@@ -31,6 +31,8 @@ class CrossPlan:
     def __init__(self, crosses: CrossTerms, fields: tuple[FieldShape, ...], *, domain: int) -> None:
         self._crosses, self._domain = crosses, domain
         self._experts = len(crosses.lora_a) > 0
+        self._first = 3 if self._experts else 2
+        self._looked_up = [pair for pair in crosses.pairs if crosses.item.start(pair.item) is None]
         # A side's batch holds its own fields only, so its columns are found in other places.
         of_item = {role: [f for f in fields if (f.side == "item") == (role == "item")] for role in _ROLES}
         self._columns = {role: SideColumns(of_item[role], role) for role in _ROLES}
@@ -38,7 +40,7 @@ class CrossPlan:
     @property
     def tensors(self) -> int:
         """How many tensors :meth:`side` gives."""
-        return 3 if self._experts else 2
+        return self._first + len(self._looked_up)
 
     def side(self, batch: Batch, role: Role) -> SideTensors:
         """-> terms ``[n]``, factors of the dot product ``[n, K]``, and those of the experts ``[n, E, R]``."""
@@ -51,20 +53,47 @@ class CrossPlan:
             known = int(self._domain + 1 if crosses.num_domains else 0)
             terms = terms + columns @ crosses.domain_user[known]
             factors = [columns @ crosses.weight + crosses.domain_item[known]]
+            looked_up = self._add_worths(batch, factors[0], known)
         else:
             factors = [columns]
+            looked_up = [side.index(batch, pair.item) for pair in self._looked_up]
         factors += [self._across(batch, role, term, index) for term in crosses.terms if term.small]
         experts = (crosses.expert_side(columns, role),) if self._experts else ()
-        return terms, torch.cat(factors, 1), *experts
+        return terms, torch.cat(factors, 1), *experts, *looked_up
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
         """B pairs -> the terms without the experts, ``[B]``."""
         terms = pairs.combine(torch.mul, user[1], item[1]).sum(1)
+        for worth, index in zip(
+            user[self._first : self.tensors], item[self._first : self.tensors], strict=True
+        ):
+            starts = torch.arange(len(worth), device=worth.device) * worth.shape[1]
+            places = pairs.users(starts)[:, None] + pairs.items(index)
+            terms += worth.flatten()[places].sum(1)
         return terms.add_(pairs.combine(torch.add, user[0], item[0]))
 
     def adaptation(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor | None:
         """B pairs -> what each expert adds, before the gate, ``[B, E]``; None where experts are folded."""
         return pairs.combine(torch.mul, user[2], item[2]).sum(2) if self._experts else None
+
+    def _add_worths(self, batch: Batch, of_item: Tensor, known: int) -> list[Tensor]:
+        """Add what the item's values are worth to a user to the factors of its columns.
+
+        Returns:
+            The worths of values that have no columns, which a pair looks up, each ``[n, size]``.
+        """
+        crosses, looked_up, first = self._crosses, [], 0
+        weights = crosses.pair[0] + (crosses.pair[known] if known else 0.0)
+        for pair in crosses.pairs:
+            own = weights[first : first + len(pair.names)]
+            first += len(pair.names)
+            worth = pair.by_value(batch, self._columns["user"], own)
+            start = crosses.item.start(pair.item)
+            if start is None:
+                looked_up.append(worth)
+            else:
+                of_item[:, start : start + pair.item.size] += worth
+        return looked_up
 
     def _own(self, batch: Batch, role: Role, index: dict[str, Tensor], domain: Tensor) -> Tensor:
         """First-order terms of numbers, and the sparse weights that the side decides."""
