@@ -115,9 +115,9 @@ class CrossPlan:
             columns[:, 0] = 0
             return columns
         values = torch.arange(term.small.size, device=batch.domain.device).expand(len(batch), -1)
-        places = term.places(index[term.field.name], values)
-        weights = self._crosses.table[places].clone()
-        return weights.view(len(batch), -1, term.small.size).sum(1)
+        mine = index[term.field.name]
+        weights = self._crosses.table[term.places(mine, values)]
+        return weights.view(len(batch), mine.shape[1], term.small.size).sum(1)
 
 
 _ROLES: tuple[Role, ...] = ("user", "item")
