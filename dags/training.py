@@ -50,13 +50,18 @@ def training():
         return pipeline("judging").judge(run)["sentence"]
 
     @task
+    def refit(run):
+        """Train the judged model's phases again on all rows, for as many epochs: that is what will score."""
+        return pipeline("refitting").refit(run)
+
+    @task
     def register(run):
         """Store the bundle: the first becomes champion, a later one challenger unless below its baselines."""
         return pipeline("registering").register(run, **options("accept_below_baseline"))
 
     chain(validate(), run := prepare())
     experts = train_expert.partial(run=run).expand(domain=expert_domains(train_backbone(run)))
-    chain(experts, train_gate(run), evaluate(run), judge(run), register(run))
+    chain(experts, train_gate(run), evaluate(run), judge(run), refit(run), register(run))
 
 
 training()

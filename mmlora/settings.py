@@ -108,10 +108,16 @@ class TrainingSettings(_Section):
     learning_rate: float = Field(1e-3, gt=0)
     expert_learning_rate: float = Field(3e-3, gt=0)
     gate_learning_rate: float = Field(1e-2, gt=0)
+    expert_confidence: float = Field(
+        0.95, ge=0, lt=1, description="of an expert's gain before it is kept; 0 keeps whatever looks better"
+    )
     weight_decay: float = Field(1e-5, ge=0, description="L2 of all that a phase trains")
     max_epochs: int = Field(20, ge=1)
     patience: int = Field(3, ge=1, description="epochs without a better metric before stopping")
     min_count: int = Field(1, ge=1, description="training rows below which a value is out of vocabulary")
+    refit: bool = Field(
+        True, description="train on all rows in the end, for as many epochs as the judged model"
+    )
     label_maturity_hours: float = Field(0.0, ge=0, description="age a label needs before it is trained on")
     window_days: int | None = Field(None, ge=1, description="train on the last days only; all when unset")
     seed: int = 0

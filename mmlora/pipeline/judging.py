@@ -19,7 +19,7 @@ from mmlora.judging.verdict import below_baseline
 from mmlora.pipeline.panels import Ranker
 from mmlora.pipeline.promotion import CHAMPION
 from mmlora.pipeline.runs import Run
-from mmlora.pipeline.training_run import data_of, models_of, open_run, rounded
+from mmlora.pipeline.training_run import data_of, models_of, open_run, refitted, rounded
 from mmlora.pipeline.training_set import features_of, rows_of
 from mmlora.pipeline.workspace import Progress, Workspace, silent
 from mmlora.schema import EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, midnight
@@ -88,7 +88,11 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]
     ranker = Ranker(workspace, date.fromisoformat(run.config["as_of"]), data, ids, model, calibration)
     judgement = judge(rows, contenders, numbers, day_rows, day, list(_lists(ranker, rows)))
     progress("judge", 4, 4)
-    return {"model": phase, "trained_until": _trained_until(data, table), **judgement}
+    return {
+        "model": phase,
+        "trained_until": _trained_until(data, table, refit=refitted(run) is not run),
+        **judgement,
+    }
 
 
 def _rows(data: TrainingSet, table: pa.Table, seed: int) -> tuple[Rows, dict[str, pa.Array]]:
@@ -121,12 +125,13 @@ def _calibration(workspace: Workspace, run: Run) -> Calibration:
     return Calibration.from_dict(workspace.parts.json(evaluation["calibration"]))
 
 
-def _trained_until(data: TrainingSet, table: pa.Table) -> str:
-    """Return the last moment of the training rows."""
+def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:
+    """Return the last moment of the rows that the registered model is trained on."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    newest: datetime = pc.max(table[EVENT_TIMESTAMP].filter(pa.array(np.asarray(data.split) == 0))).as_py()
+    chosen = np.asarray(data.split) == 0
+    newest: datetime = pc.max(table[EVENT_TIMESTAMP].filter(pa.array(chosen | refit))).as_py()
     return newest.isoformat()
 
 

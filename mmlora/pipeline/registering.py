@@ -14,7 +14,15 @@ from mmlora.judging.verdict import below_baseline
 from mmlora.pipeline.judged_points import judgement_points
 from mmlora.pipeline.promotion import ACCEPTED, CHALLENGER, CHAMPION, Alias, mirror
 from mmlora.pipeline.runs import Run
-from mmlora.pipeline.training_run import base_of, composed, data_of, expert_records, open_run, spec_of
+from mmlora.pipeline.training_run import (
+    base_of,
+    composed,
+    data_of,
+    expert_records,
+    open_run,
+    refitted,
+    spec_of,
+)
 from mmlora.pipeline.workspace import Workspace
 from mmlora.schema import Id
 
@@ -95,7 +103,8 @@ def _judgement(run: Run) -> dict[str, Any]:
 def _manifest(workspace: Workspace, run: Run) -> Any:
     from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
 
-    data, evaluation = data_of(workspace, run), _evaluation(run)
+    final = refitted(run)
+    data, evaluation = data_of(workspace, final), _evaluation(run)
     facts = {
         "as_of": date.fromisoformat(run.config["as_of"]),
         "data_fingerprint": data.manifest.fingerprint,
@@ -106,17 +115,18 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
     base = base_of(workspace, run)
     if base is not None:
         return composed(workspace, run, base, **facts)
-    gate = run.result("gate")
-    backbone = run.result("backbone")
-    assert backbone is not None  # it was evaluated
+    gate = final.result("gate")
+    backbone = final.result("backbone")
+    if backbone is None:
+        raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
     return Manifest(
         **facts,
-        spec=spec_of(workspace, run).to_dict(),
+        spec=spec_of(workspace, final).to_dict(),
         contract=data.manifest.contract,
         encoder=put_encoder(workspace.parts, data.encoder),
         backbone=backbone["part"],
         calibration=evaluation["calibration"],
-        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(run)),
+        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(final)),
         gate=gate["part"] if gate else None,
         training_domains=tuple(data.domains),
         ids=workspace.ids,

@@ -53,7 +53,7 @@ _GATE_ONLY = (
 )
 _MACHINES_OWN = {"threads", "device"}  # where it is trained decides no more than last bits
 _CROSSES_ALSO = {"features", "crosses", "seed"}  # besides the training set, all that cross terms depend on
-_EXPERTS_ONLY = ("rank", "alpha", "expert_learning_rate")
+_EXPERTS_ONLY = ("rank", "alpha", "expert_learning_rate", "expert_confidence")
 
 
 def prepare(
@@ -264,7 +264,7 @@ def train(
 
     Args:
         as_of: see :func:`prepare`.
-        phase: the last phase; ``all`` also evaluates, judges and registers.
+        phase: the last phase; ``all`` also evaluates, judges, trains on all rows and registers.
         domain: train only this domain's experts.
         base: train them on this model version (or ``champion``); goes with the phase ``experts``, and also
             evaluates, judges and registers, as nothing else is to be trained.
@@ -273,6 +273,7 @@ def train(
         choices: see :func:`prepare`.
     """
     from mmlora.pipeline.judging import judge
+    from mmlora.pipeline.refitting import refit
     from mmlora.pipeline.registering import register
 
     if base is not None and phase != "experts":
@@ -287,6 +288,7 @@ def train(
     if phase == "all" or base is not None:
         evaluate(run_id)
         judge(run_id, progress=progress)
+        refit(run_id, progress=progress)
         register(run_id, accept_below_baseline=accept_below_baseline)
     return summary(run_id)
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _OPTIMISATION = (
     *("batch_size", "learning_rate", "expert_learning_rate", "gate_learning_rate", "weight_decay"),
-    *("max_epochs", "patience", "seed", "threads", "device", "precision"),
+    *("expert_confidence", "max_epochs", "patience", "seed", "threads", "device", "precision"),
 )
 _SHAPE = (
     *("crosses", "embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
@@ -166,6 +166,12 @@ def _log(label: str, report: PhaseReport) -> None:
 def rounded(value: float | None) -> str:
     """Return a metric as a line of a log has it."""
     return "-" if value is None else f"{value:.4f}"
+
+
+def refitted(run: Run) -> Run:
+    """Return the run of the model that is registered: trained on all rows, or the judged one itself."""
+    final = Run(run.folder / "final")
+    return final if run.config.get("refit") and "base" not in run.config else run
 
 
 def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def build_training_set(
     *,
     left_out: Sequence[str] | None = None,
     base: Bundle | None = None,
+    held_out: bool = True,
 ) -> str:
     """Build the training set of a date, unless it is there, and return its id.
 
@@ -71,6 +72,7 @@ def build_training_set(
         progress: told how far it is.
         left_out: domains to leave out; those whose verdict is ``broken`` when None.
         base: encode as this bundle does, and leave out domains that it wasn't trained on.
+        held_out: whether some rows are for validation and test; else all are for training.
 
     Raises:
         DataError: nothing is left to train on.
@@ -94,12 +96,14 @@ def build_training_set(
         strangers = {str(domain) for domain in workspace.expected_domains()} - known
         broken = sorted(strangers.union(broken))
         recipe |= {"encoder": base.manifest.encoder, "broken": broken}
+    if not held_out:
+        recipe["held_out"] = False
     training_set_id = fingerprint(recipe)[:16]
     folder = workspace.training_set_folder(training_set_id)
     if folder.exists():
         return training_set_id
     rows = read_rows(workspace, as_of, settings, broken)
-    split = _split(rows, settings)
+    split = _split(rows, settings) if held_out else np.zeros(rows.num_rows, np.int8)
     features = _retrieve(workspace, rows, contract, recipe, progress)
     encoder = base.encoder() if base else _fit(features(), contract, rows, split, settings)
     chunks = _encode(features(), encoder, rows, split, progress)

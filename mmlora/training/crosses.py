@@ -46,7 +46,7 @@ def fit_crosses(
     data: TrainingData,
     rows: RowNumbers,
     *,
-    measure: Callable[[], float],
+    measure: Callable[[], float] | None,
     higher_is_better: bool,
     generator: np.random.Generator,
     on_epoch: Callable[[EpochRecord], None],
@@ -58,7 +58,7 @@ def fit_crosses(
         crosses: on the device to train on.
         data: the rows.
         rows: row numbers to fit on.
-        measure: the metric of the terms as they are, for the report.
+        measure: the metric of the terms as they are, for the report; None without.
         higher_is_better: its direction.
         generator: decides the order of rows.
         on_epoch: told of every pass.
@@ -69,13 +69,13 @@ def fit_crosses(
     progress = Progress(parameters, fit.optimizer, generator)
     if not progress.restore(checkpoint.load()):
         _start(crosses, data, rows)
-        progress.start(measure())
+        progress.start(measure() if measure else None)
     passes = passes_over(len(rows))
     while progress.epoch < passes:
         began = time.perf_counter()
         loss = fit.go_over(data, ShuffledRows(rows, generator), progress.epoch / passes, 1 / passes)
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)
-        record = EpochRecord(progress.epoch + 1, loss, measure(), speed)
+        record = EpochRecord(progress.epoch + 1, loss, measure() if measure else None, speed)
         progress.add(record, higher_is_better=higher_is_better)
         checkpoint.save(progress.state())
         on_epoch(record)

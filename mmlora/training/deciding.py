@@ -32,17 +32,25 @@ class Validation:
     note: str
 
     @classmethod
-    def choose(cls, data: TrainingData, metric: MetricName, *, domain: int | None) -> Validation:
+    def choose(
+        cls,
+        data: TrainingData,
+        metric: MetricName,
+        *,
+        domain: int | None,
+        rows: RowNumbers | None = None,
+    ) -> Validation:
         """Take the metric asked for, or logloss where the labels are all of one class.
 
         Args:
             data: all rows.
             metric: ``wauc`` or ``auc``.
             domain: the domain that decides; all of them when None.
+            rows: which of its rows decide; all of its validation rows when None.
         """
-        rows = data.rows("validation")
-        if domain is not None:
-            rows = of_domain(data, rows, domain)
+        if rows is None:
+            rows = data.rows("validation")
+            rows = rows if domain is None else of_domain(data, rows, domain)
         if not len(rows) or _decidable(data, rows, by_domain=metric == "wauc"):
             return cls(data, rows, metric, "")
         note = f"validation rows hold one class of label, so logloss decided instead of {metric}"

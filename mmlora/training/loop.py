@@ -40,6 +40,7 @@ class TrainingOptions:
     learning_rate: float = 1e-3
     expert_learning_rate: float = 3e-3
     gate_learning_rate: float = 1e-2
+    expert_confidence: float = 0.95
     weight_decay: float = 1e-5
     max_epochs: int = 20
     patience: int = 3
@@ -59,6 +60,8 @@ class TrainingOptions:
         ]
         if self.weight_decay < 0:
             faults.append(f"weight_decay is {self.weight_decay}: it must be 0 or more")
+        if not 0 <= self.expert_confidence < 1:
+            faults.append(f"expert_confidence is {self.expert_confidence}: it must be in [0, 1)")
         if self.threads is not None and self.threads < 1:
             faults.append(f"threads is {self.threads}: it must be 1 or more")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -82,8 +85,8 @@ class TrainingOptions:
 class Fit:
     """What a run of the loop did; the model holds the best weights."""
 
-    start_metric: float
-    best_metric: float
+    start_metric: float | None
+    best_metric: float | None
     best_epoch: int
     history: tuple[EpochRecord, ...]
     seconds: float
@@ -137,7 +140,7 @@ def fit(
     data: TrainingData,
     rows: RowNumbers,
     *,
-    measure: Callable[[CTRModel], float],
+    measure: Callable[[CTRModel], float] | None,
     higher_is_better: bool,
     learning_rate: float,
     dropout: bool,
@@ -156,7 +159,7 @@ def fit(
         parameters: what may change; the rest is frozen, bit for bit.
         data: the rows.
         rows: row numbers to train on.
-        measure: the metric, on validation rows.
+        measure: the metric, on validation rows; None: all ``max_epochs`` are run, and the last is kept.
         higher_is_better: its direction.
         learning_rate: Adam's.
         dropout: whether hidden units are dropped in training.
@@ -177,7 +180,7 @@ def fit(
     checkpoint = checkpoint or NoCheckpoint()
     progress = Progress([*parameters, *also_moved], optimizer, generator)
     if not progress.restore(checkpoint.load()):
-        progress.start(measure(model))
+        progress.start(measure(model) if measure else None)
         if leave_start is not None:
             leave_start()
     while progress.epoch < options.max_epochs and progress.epochs_without_gain < options.patience:
@@ -190,7 +193,7 @@ def fit(
             precision=options.precision,
         )
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)
-        record = EpochRecord(progress.epoch + 1, loss, measure(model), speed)
+        record = EpochRecord(progress.epoch + 1, loss, measure(model) if measure else None, speed)
         progress.add(record, higher_is_better=higher_is_better)
         checkpoint.save(progress.state())
         on_epoch(record)

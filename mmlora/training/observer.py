@@ -17,13 +17,13 @@ class EpochRecord:
     Attributes:
         epoch: from 1.
         train_loss: mean logloss over the epoch's training rows, dropout and the gate's penalty included.
-        metric: the phase's metric on validation afterwards.
+        metric: the phase's metric on validation afterwards; None where nothing was chosen by it.
         rows_per_second: training rows a second, validation not counted.
     """
 
     epoch: int
     train_loss: float
-    metric: float
+    metric: float | None
     rows_per_second: float
 
 
@@ -45,6 +45,10 @@ class PhaseReport:
         seconds: wall-clock time.
         rows: training rows an epoch.
         note: what a reader must know, e.g. why another metric decided; empty as a rule.
+        gain: of an expert, its auc over the backbone's on rows that did not choose its epochs, and the bounds
+            of
+            its interval; None where that was not asked for or could not be measured.
+        step: of an expert, the share of its trained step that was taken; 0 where it is not kept.
     """
 
     phase: PhaseName
@@ -60,6 +64,8 @@ class PhaseReport:
     seconds: float
     rows: int
     note: str = ""
+    gain: tuple[float, float, float] | None = None
+    step: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -69,7 +75,9 @@ class PhaseReport:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> PhaseReport:
         """Read back what :meth:`to_dict` gave."""
-        return cls(**{**raw, "history": tuple(EpochRecord(**record) for record in raw["history"])})
+        history = tuple(EpochRecord(**record) for record in raw["history"])
+        gain = tuple(raw["gain"]) if raw.get("gain") else None
+        return cls(**{**raw, "history": history, "gain": gain})
 
 
 class Observer(Protocol):

@@ -24,6 +24,7 @@ from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
 from mmlora.training.crosses import fit_crosses, passes_over
 from mmlora.training.deciding import Validation
 from mmlora.training.epoch import RowNumbers, TrainingData
+from mmlora.training.evidence import Gain, halves, scaled, weigh_expert
 from mmlora.training.loop import Fit, TrainingOptions, fit, reproducible
 from mmlora.training.observer import Observer, PhaseName, PhaseReport
 from mmlora.training.rows import domains_of, of_domain
@@ -61,6 +62,8 @@ def train_crosses(
     options: TrainingOptions,
     observer: Observer,
     checkpoint: Checkpoint | None = None,
+    *,
+    refit: bool = False,
 ) -> PhaseResult:
     """Phase 0: fit the cross terms on all domains, alone; nothing is chosen by validation rows.
 
@@ -70,11 +73,12 @@ def train_crosses(
         options: seed, threads and device.
         observer: told of every pass.
         checkpoint: keeps every pass, to go on from after a stop; the caller clears it in the end.
+        refit: whether all rows are for training, so that nothing can be measured.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
     """
-    rows, validation = _all_domains(data)
+    rows, validation = _all_domains(data, refit=refit)
     run = _Run("crosses", None, 0, rows, validation, options, observer, checkpoint)
     with reproducible(options, _CROSSES) as generator:
         model = build_model(spec).to(options.torch_device)
@@ -84,7 +88,7 @@ def train_crosses(
             model.crosses,
             data,
             rows,
-            measure=lambda: validation.measure(model),
+            measure=None if refit else lambda: validation.measure(model),
             higher_is_better=validation.metric != "logloss",
             generator=generator,
             on_epoch=lambda record: observer.epoch("crosses", None, record),
@@ -104,6 +108,8 @@ def train_backbone(
     observer: Observer,
     checkpoint: Checkpoint | None = None,
     crosses: State | None = None,
+    *,
+    epochs: int | None = None,
 ) -> PhaseResult:
     """Phase 1: train all but cross terms, experts and gate on all domains; ``wauc`` decides.
 
@@ -114,17 +120,18 @@ def train_backbone(
         observer: told of every epoch.
         checkpoint: keeps every epoch, to go on from after a stop; the caller clears it in the end.
         crosses: the state of phase 0, which stays as it is; None where the model has no cross terms.
+        epochs: train for exactly so many, on data whose rows are all for training; stop early when None.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
     """
-    rows, validation = _all_domains(data)
+    rows, validation = _all_domains(data, refit=epochs is not None)
     with reproducible(options, _BACKBONE) as generator:
         model = build_model(spec)
         if crosses is not None:
             model.load_crosses(crosses)
         model.to(options.torch_device)
-        run = _Run("backbone", None, 0, rows, validation, options, observer, checkpoint)
+        run = _Run("backbone", None, 0, rows, validation, options, observer, checkpoint, epochs)
         report = run.train(
             model, list(model.backbone_parameters()), options.learning_rate, generator, dropout=True
         )
@@ -142,8 +149,13 @@ def train_expert(
     observer: Observer,
     start: State | None = None,
     checkpoint: Checkpoint | None = None,
+    epochs: int | None = None,
+    step: float = 1.0,
 ) -> PhaseResult:
     """Phase 2, for one expert: train it alone on its domain's rows; that domain's ``auc`` decides.
+
+    With ``expert_confidence`` above 0, half of the domain's validation rows choose the epoch, and the other
+    half decides whether the gain is more than noise: see :mod:`mmlora.training.evidence`.
 
     Args:
         spec: the model's.
@@ -155,12 +167,16 @@ def train_expert(
         observer: told of every epoch.
         start: an expert to train further; a fresh one when None.
         checkpoint: as of the backbone.
+        epochs: as of the backbone; 0 leaves the expert at zero.
+        step: share of the trained step to take, as it was decided before; goes with ``epochs``.
 
     Raises:
         UsageError: the adaptation has no experts, or the domain isn't there.
     """
     rows = of_domain(data, data.rows("train"), domain)
-    validation = Validation.choose(data, "auc", domain=domain)
+    weighs = options.expert_confidence > 0 and epochs is None and start is None
+    choosing, deciding = halves(of_domain(data, data.rows("validation"), domain))
+    validation = Validation.choose(data, "auc", domain=domain, rows=choosing if weighs else None)
     # Alone, an expert counts in full for its domain, as in mlora; the gate's phase comes later.
     alone = replace(spec, adaptation="mlora") if spec.adaptation == "moe_mlora" else spec
     options = replace(options, batch_size=batch_size_for(options.batch_size, len(rows)))
@@ -170,7 +186,7 @@ def train_expert(
         if start is not None:
             model.load_expert(0, start)
         model.to(options.torch_device)
-        run = _Run("expert", domain, slot, rows, validation, options, observer, checkpoint)
+        run = _Run("expert", domain, slot, rows, validation, options, observer, checkpoint, epochs)
         report = run.train(
             model,
             list(model.expert_parameters()),
@@ -178,7 +194,30 @@ def train_expert(
             generator,
             dropout=True,
         )
+        if step != 1:
+            model.load_expert(0, scaled(model.expert_state(0), step))
+        if weighs and report.helped:
+            gain = weigh_expert(
+                model, data, deciding, confidence=options.expert_confidence, seed=options.seed
+            )
+            report = _weighed(report, gain)
     return PhaseResult(model.expert_state(0), report)
+
+
+def _weighed(report: PhaseReport, gain: Gain) -> PhaseReport:
+    """Say in an expert's report what rows that did not choose its epochs say of it."""
+    bounds = gain.auc, gain.low, gain.high
+    note = "; ".join(filter(None, (report.note, str(gain))))
+    kept = gain.step > 0
+    return replace(
+        report,
+        helped=kept,
+        best_epoch=report.best_epoch if kept else 0,
+        best_metric=report.best_metric if kept else report.start_metric,
+        note=note,
+        gain=None if None in bounds else bounds,  # type: ignore[arg-type]
+        step=gain.step,
+    )
 
 
 def batch_size_for(batch_size: int, rows: int) -> int:
@@ -202,6 +241,8 @@ def train_gate(
     options: TrainingOptions,
     observer: Observer,
     checkpoint: Checkpoint | None = None,
+    *,
+    epochs: int | None = None,
 ) -> PhaseResult:
     """Phase 3: train the gate on all domains, backbone and experts frozen; ``wauc`` decides.
 
@@ -219,7 +260,7 @@ def train_gate(
             f"adaptation {spec.adaptation} with {len(experts)} experts has no gate to train: "
             "use moe_mlora and train an expert first"
         )
-    rows, validation = _all_domains(data)
+    rows, validation = _all_domains(data, refit=epochs is not None)
     with reproducible(options, _GATE) as generator:
         model = assemble_model(
             spec, backbone=backbone, experts=[(expert.domain, expert.state) for expert in experts]
@@ -235,7 +276,7 @@ def train_gate(
 
         model.to(options.torch_device)
         validation = replace(validation, note="; ".join(filter(None, (validation.note, _other_start(spec)))))
-        run = _Run("gate", None, 0, rows, validation, options, observer, checkpoint)
+        run = _Run("gate", None, 0, rows, validation, options, observer, checkpoint, epochs)
         report = run.train(
             model,
             list(model.gate_parameters()),
@@ -318,6 +359,7 @@ class _Run:
     options: TrainingOptions
     observer: Observer
     checkpoint: Checkpoint | None = None
+    epochs: int | None = None
 
     def train(
         self,
@@ -332,24 +374,25 @@ class _Run:
         also_moved: Sequence[torch.Tensor] = (),
     ) -> PhaseReport:
         """Train and report; without rows to train or decide on, leave the model as it is."""
-        self.observer.phase_start(
-            self.phase, self.domain, rows=len(self.rows), max_epochs=self.options.max_epochs
-        )
+        options, refit = self.options, self.epochs is not None
+        if self.epochs is not None:
+            options = replace(options, max_epochs=self.epochs or 1, patience=self.epochs + 1)
+        self.observer.phase_start(self.phase, self.domain, rows=len(self.rows), max_epochs=options.max_epochs)
         result: Fit | None = None
-        if len(self.rows) and len(self.validation.rows):
+        if len(self.rows) and (len(self.validation.rows) or refit) and self.epochs != 0:
             result = fit(
                 model,
                 parameters,
                 self.data,
                 self.rows,
-                measure=self.validation.measure,
+                measure=None if refit else self.validation.measure,
                 higher_is_better=self.validation.metric != "logloss",
                 learning_rate=learning_rate,
                 dropout=dropout,
                 balance=balance,
                 leave_start=leave_start,
                 also_moved=also_moved,
-                options=self.options,
+                options=options,
                 generator=generator,
                 on_epoch=lambda record: self.observer.epoch(self.phase, self.domain, record),
                 checkpoint=self.checkpoint,
@@ -365,7 +408,9 @@ class _Run:
     def report(self, result: Fit | None) -> PhaseReport:
         """Sum up what came of it; None where there was nothing to train or decide on."""
         note = self.validation.note
-        if result is None:
+        if result is None and self.epochs == 0:
+            note = "it did not help, so it was not trained on all rows either"
+        elif result is None:
             lacking = "training" if not len(self.rows) else "validation"
             note = f"no {lacking} rows: it was not trained"
         return PhaseReport(
@@ -385,10 +430,10 @@ class _Run:
         )
 
 
-def _all_domains(data: TrainingData) -> tuple[RowNumbers, Validation]:
+def _all_domains(data: TrainingData, *, refit: bool = False) -> tuple[RowNumbers, Validation]:
     """Return the rows that a phase over all domains is trained on, and those that decide it by ``wauc``."""
     rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
     for name, found in (("training", rows), ("validation", validation.rows)):
-        if not len(found):
+        if not len(found) and not (refit and found is validation.rows):
             raise DataError("training set", f"no {name} rows: choose other days, or another split")
     return rows, validation

@@ -32,7 +32,8 @@ class Progress:
     ) -> None:
         self._parameters, self._optimizer, self._generator = list(parameters), optimizer, generator
         self._device = self._parameters[0].device if self._parameters else torch.device("cpu")
-        self.start_metric = self.best_metric = 0.0
+        self.start_metric: float | None = None
+        self.best_metric: float | None = None
         self.best_epoch = 0
         self.history: list[EpochRecord] = []
         self._best: list[Tensor] = []
@@ -53,16 +54,20 @@ class Progress:
         """Epochs since the best one."""
         return self.epoch - self.best_epoch
 
-    def start(self, metric: float) -> None:
-        """Begin with what the parameters are, whose metric this is."""
+    def start(self, metric: float | None) -> None:
+        """Begin with what the parameters are, whose metric this is; None where nothing is chosen by it."""
         self.start_metric = self.best_metric = metric
         self._best = self._values()
 
     def add(self, record: EpochRecord, *, higher_is_better: bool) -> None:
         """Take note of an epoch, and of the parameters where they are the best yet."""
         self.history.append(record)
-        gain = record.metric - self.best_metric
-        if (gain if higher_is_better else -gain) > 0:
+        if record.metric is None or self.best_metric is None:
+            better = True  # nothing is chosen: the last epoch is kept
+        else:
+            gain = record.metric - self.best_metric
+            better = (gain if higher_is_better else -gain) > 0
+        if better:
             self.best_metric, self.best_epoch = record.metric, record.epoch
             self._best = self._values()
 

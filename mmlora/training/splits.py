@@ -21,6 +21,7 @@ from mmlora.schema import EVENT_TIMESTAMP, ITEM_ID, TIMESTAMP, USER_ID, SplitNam
 
 logger = logging.getLogger(__name__)
 
+_LEAST_ROWS = 10
 SPLIT_PARTS = ("train", "validation", "test")
 Column: TypeAlias = pa.Array | pa.ChunkedArray | npt.NDArray[Any]
 Codes = npt.NDArray[np.int64]
@@ -44,7 +45,8 @@ def split_rows(
 
     Args:
         name: ``random``: seeded, stratified by label inside each domain. ``user``: each user's rows in the
-            order of time. ``time``: all rows in the order of time, rows of one moment in one part.
+            order of time. ``time``: all rows in the order of time, rows of one moment in one part; a domain
+            of 10 rows or more that a part would lack is cut by its own time.
             ``file``: as a file says.
         user: ``[N]`` ids; ``item`` and ``domain`` likewise.
         item: see user.
@@ -71,6 +73,7 @@ def split_rows(
         used = np.asarray(fractions)
         if name == "time":
             parts = _by_time(time, order, used)
+            _cut_absent_domains(parts, time, order, _codes(domain), used)
         elif name == "user":
             parts = _within(_codes(user), order, used)
         else:
@@ -146,6 +149,29 @@ def _by_time(time: Codes, order: Codes, fractions: npt.NDArray[np.float64]) -> n
         after = np.searchsorted(times, times[cut], "right")
         parts[order[first if cut - first <= after - cut else after :]] += 1
     return parts
+
+
+def _cut_absent_domains(
+    parts: npt.NDArray[np.int8],
+    time: Codes,
+    order: Codes,
+    domain: Codes,
+    fractions: npt.NDArray[np.float64],
+) -> None:
+    """Cut a domain by its own time where the common cuts leave a part without its rows.
+
+    A market that opened last week would else have nothing to train on, and one that closed nothing to test.
+    """
+    counts = np.zeros((domain.max() + 1, 3), np.int64)
+    np.add.at(counts, (domain, parts), 1)
+    lacking = ((counts == 0) & (fractions > 0)).any(1) & (counts.sum(1) >= _LEAST_ROWS)
+    for number in np.flatnonzero(lacking):
+        own = order[domain[order] == number]
+        parts[own] = _by_time(time[own], np.arange(len(own)), fractions)
+    if lacking.any():
+        logger.info(
+            "%d domains lack rows in a part of the split: they are cut by their own time", lacking.sum()
+        )
 
 
 def _from_file(file: Path, user: Column, item: Column, event_timestamp: Column) -> npt.NDArray[np.int8]:

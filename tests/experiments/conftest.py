@@ -41,6 +41,7 @@ gate = ["domain", "sample"]
 
 [settings]
 crosses = false
+expert_confidence = 0.0
 embedding_dim = 4
 hidden_units = [16, 8]
 rank = 2
