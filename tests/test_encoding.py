@@ -36,7 +36,7 @@ def indices(encoder: Encoder, values: pa.Array | list[object]) -> list[int]:
 def test_missing_is_0_unseen_is_1_and_known_values_follow_sorted():
     encoder = fit_one("categorical", ["b", None, "a", "b", ""])
     assert indices(encoder, ["a", "b", "", "never seen", None]) == [3, 4, 2, 1, 0]
-    assert encoder.field_shapes() == [("x", "categorical", 5, "user")]
+    assert encoder.field_shapes() == [("x", "categorical", 5, "user", "")]
 
 
 def test_rare_values_are_out_of_vocabulary():

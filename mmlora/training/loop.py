@@ -40,7 +40,7 @@ class TrainingOptions:
     learning_rate: float = 1e-3
     expert_learning_rate: float = 3e-3
     gate_learning_rate: float = 1e-2
-    expert_confidence: float = 0.95
+    expert_confidence: float = 0.0
     weight_decay: float = 1e-5
     max_epochs: int = 20
     patience: int = 3
