@@ -33,6 +33,7 @@ _FLOAT = (
 )
 _ZEROS = r"^[+-]?0[0-9]"
 _DIGITS = r"^-?[0-9]+$"
+_LOSES = rf"{_ZEROS}|^\+[0-9]+$|^-?[0-9]{{16,}}$"
 _DATES = r"^[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{4}|^[0-9]{4}[./][0-9]{1,2}[./][0-9]{1,2}"
 _DECIMALS = r"^-?[0-9.]*,[0-9]+$"
 
@@ -88,6 +89,15 @@ def read_texts(
     if keep or wanted == pa.string():
         return _text(texts, "stays text as it was asked for" if keep else "")
     return _infer(texts, decimal)
+
+
+def is_number(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return where a text is a number that loses nothing, or a marker of a missing one."""
+    trimmed = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
+    number = pc.and_(
+        pc.match_substring_regex(trimmed, _FLOAT), pc.invert(pc.match_substring_regex(trimmed, _LOSES))
+    )
+    return pc.or_(number, pc.is_in(trimmed, pa.array(MARKERS)))
 
 
 def _split(texts: pa.Array, separator: str, wanted: pa.DataType | None) -> pa.Array:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mmlora.errors import DataError, MmloraError, UsageError
+from mmlora.schema import Entity
 from tests.data.reading import LONG, ReadUsers, read_users, write_and_read_users
 
 
@@ -180,6 +181,18 @@ def test_broken_texts_are_refused(users: ReadUsers, content: str, what: str) -> 
 def test_a_cut_off_archive_is_refused(users: ReadUsers) -> None:
     with pytest.raises(DataError, match="not a CSV file"):
         users(gzip.compress(b"user_id,age\n1,5\n" * 100)[:-20], "u.csv.gz")
+
+
+@pytest.mark.parametrize("text", ["01234", "+5", "x", "1234567890123456789012"])
+def test_texts_where_numbers_are_stored_are_refused_with_the_row(
+    users: ReadUsers, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "u.csv").write_text(f"user_id,zip\n1,5\n2,{text}\n")
+    stored: dict[Entity, pa.Schema] = {"user": pa.schema([("user_id", pa.int64()), ("zip", pa.int64())])}
+    with pytest.raises(DataError, match=r"no number as the stored ones.*--text users\.zip.*row 2: user_id=2"):
+        read_users([tmp_path / "u.csv"], stored=stored)
+    found = read_users([tmp_path / "u.csv"], stored=stored, texts=("users.zip",)).profiles["user"]
+    assert found.column("zip").to_pylist() == ["5", text]
 
 
 def test_profiles_are_dated_by_a_column(users: ReadUsers) -> None:
