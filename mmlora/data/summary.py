@@ -45,7 +45,7 @@ def describe_interactions(raw: RawTable, table: pa.Table) -> list[ColumnNote]:
         kind = "text" if name in raw.texts else str(column.type)
         becomes, note = "not used", ""
         if name in (USER_ID, ITEM_ID, DOMAIN_ID):
-            becomes = f"id ({_stored(table.column(name).type)})"
+            becomes, note = f"id ({_stored(table.column(name).type)})", _padding_note(table.column(name))
         elif name in (EVENT_TIMESTAMP, KNOWN_AT):
             becomes, note = "time (UTC)", _time_note(column)
         elif name == LABEL:
@@ -65,7 +65,7 @@ def describe_profile(
         kind = reading.kind if reading else "text" if name in raw.texts else str(column.type)
         note = reading.note if reading else ""
         if profile.column_names.index(name) == 0:
-            becomes = f"id ({_stored(stored.type)})"
+            becomes, note = f"id ({_stored(stored.type)})", _padding_note(stored)
         elif name == EVENT_TIMESTAMP:
             becomes, note = "valid from (UTC)", _time_note(column)
         elif pt.is_timestamp(column.type) or pt.is_date(column.type):
@@ -85,6 +85,11 @@ def _time_note(column: pa.ChunkedArray) -> str:
     if without_zone(column):
         notes.append("times without an offset are read as UTC")
     return "; ".join(notes)
+
+
+def _padding_note(ids: pa.ChunkedArray) -> str:
+    padded = pt.is_string(ids.type) and pc.any(pc.match_substring_regex(ids, r"^\s|\s$")).as_py()
+    return "some begin or end with a space, which is kept" if padded else ""
 
 
 def _stored(kind: pa.DataType) -> str:
