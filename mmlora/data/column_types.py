@@ -11,7 +11,8 @@ from mmlora.data.faults import FaultList
 from mmlora.data.files import RawTable
 from mmlora.data.lists import find_lists, mapped, split_lists
 from mmlora.data.options import ReadOptions
-from mmlora.data.texts import Reading, is_number, read_texts
+from mmlora.data.texts import Reading, is_marker, is_number, read_texts
+from mmlora.data.times import parse_times
 from mmlora.errors import DataError, Fault
 from mmlora.schema import ENTITY_KEYS, EVENT_TIMESTAMP, Entity
 
@@ -41,23 +42,35 @@ def type_profile(
             typed, reading = _read(column, f"{table}.{name}", name in source.texts, wanted, options)
         except ValueError as error:
             raise DataError(source.source, [Fault(str(error), name)]) from None
-        number = wanted is not None and (pt.is_integer(wanted) or pt.is_floating(wanted))
-        if number and name in source.texts and f"{table}.{name}" not in options.texts:
-            _refuse_texts(source, f"{table}.{name}", ENTITY_KEYS[entity], typed)
+        if (
+            wanted is not None
+            and not pt.is_string(wanted)
+            and name in source.texts
+            and f"{table}.{name}" not in options.texts
+        ):
+            _refuse_texts(source, f"{table}.{name}", ENTITY_KEYS[entity], typed, wanted)
         readings[name] = reading
         source.table = source.table.set_column(place, name, typed)
     return readings
 
 
-def _refuse_texts(source: RawTable, full: str, key: str, typed: pa.ChunkedArray) -> None:
-    """Refuse texts in a column that is stored as numbers, with the first that is none."""
+def _refuse_texts(source: RawTable, full: str, key: str, typed: pa.ChunkedArray, wanted: pa.DataType) -> None:
+    """Refuse texts in a column that is stored as numbers or times, with the first that is none."""
     if not pt.is_string(typed.type):
         return
     name = full.partition(".")[2]
     faults = FaultList(source.table, (key,), source.row)
-    kept = f"give --text {full} to have texts, the stored ones too"
-    what = f"no number as the stored ones are (leading zeros and plus signs count); mend it, or {kept}"
-    faults.add_rows(what, name, pc.and_(pc.is_valid(typed), pc.invert(is_number(typed))))
+    if pt.is_timestamp(wanted):
+        fits = pc.or_(pc.is_valid(parse_times(typed)), is_marker(typed))
+        faults.add_rows(
+            "no time as the stored ones are; mend it", name, pc.and_(pc.is_valid(typed), pc.invert(fits))
+        )
+    else:
+        what = (
+            "no number as the stored ones are (leading zeros and plus signs count); mend it, or give "
+            f"--text {full} to have texts, the stored ones too"
+        )
+        faults.add_rows(what, name, pc.and_(pc.is_valid(typed), pc.invert(is_number(typed))))
     faults.raise_if_any(source.source)
 
 

@@ -12,7 +12,7 @@ import pyarrow.types as pt
 from mmlora.data.files import RawTable
 from mmlora.data.lists import BAG, VECTOR
 from mmlora.data.texts import Reading
-from mmlora.data.times import count_cut, without_zone
+from mmlora.data.times import time_note
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, KNOWN_AT, LABEL, USER_ID
 
 
@@ -47,7 +47,7 @@ def describe_interactions(raw: RawTable, table: pa.Table) -> list[ColumnNote]:
         if name in (USER_ID, ITEM_ID, DOMAIN_ID):
             becomes, note = f"id ({_stored(table.column(name).type)})", _padding_note(table.column(name))
         elif name in (EVENT_TIMESTAMP, KNOWN_AT):
-            becomes, note = "time (UTC)", _time_note(column)
+            becomes, note = "time (UTC)", time_note(column)
         elif name == LABEL:
             becomes = "label (0 or 1)"
         found.append(ColumnNote("interactions", name, kind, becomes, column.null_count, note))
@@ -67,24 +67,15 @@ def describe_profile(
         if profile.column_names.index(name) == 0:
             becomes, note = f"id ({_stored(stored.type)})", _padding_note(stored)
         elif name == EVENT_TIMESTAMP:
-            becomes, note = "valid from (UTC)", _time_note(column)
+            becomes, note = "valid from (UTC)", time_note(column)
         elif pt.is_timestamp(column.type) or pt.is_date(column.type):
-            becomes, note = "days since 1970", note or _time_note(column)
+            becomes, note = "date or time (UTC)", note or time_note(column)
         else:
             becomes = _feature(stored)
             if schema is not None and name in schema.names and schema.field(name).type != stored.type:
                 becomes = f"{_feature(pa.chunked_array([], schema.field(name).type))}, as it is stored"
         found.append(ColumnNote(table, name, kind, becomes, stored.null_count, note))
     return found
-
-
-def _time_note(column: pa.ChunkedArray) -> str:
-    notes = []
-    if cut := count_cut(column):
-        notes.append(f"{cut:,} times cut to microseconds")
-    if without_zone(column):
-        notes.append("times without an offset are read as UTC")
-    return "; ".join(notes)
 
 
 def _padding_note(ids: pa.ChunkedArray) -> str:
