@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from mmlora.data.columns import plain
+from mmlora.data.faults import FaultList
 from mmlora.data.files import RawTable
 from mmlora.data.lists import find_lists, mapped, split_lists
 from mmlora.data.options import ReadOptions
-from mmlora.data.texts import Reading, read_texts
+from mmlora.data.texts import Reading, is_marker, is_number, read_texts
+from mmlora.data.times import parse_times
 from mmlora.errors import DataError, Fault
 from mmlora.schema import ENTITY_KEYS, EVENT_TIMESTAMP, Entity
 
@@ -27,7 +30,7 @@ def type_profile(
         stored: the stored columns; what is stored as text or list stays that.
 
     Raises:
-        DataError: a column isn't what the user says.
+        DataError: a column isn't what the user says, or isn't numbers as it is stored.
     """
     readings: dict[str, Reading] = {}
     for place, name in enumerate(source.table.column_names):
@@ -39,9 +42,36 @@ def type_profile(
             typed, reading = _read(column, f"{table}.{name}", name in source.texts, wanted, options)
         except ValueError as error:
             raise DataError(source.source, [Fault(str(error), name)]) from None
+        if (
+            wanted is not None
+            and not pt.is_string(wanted)
+            and name in source.texts
+            and f"{table}.{name}" not in options.texts
+        ):
+            _refuse_texts(source, f"{table}.{name}", ENTITY_KEYS[entity], typed, wanted)
         readings[name] = reading
         source.table = source.table.set_column(place, name, typed)
     return readings
+
+
+def _refuse_texts(source: RawTable, full: str, key: str, typed: pa.ChunkedArray, wanted: pa.DataType) -> None:
+    """Refuse texts in a column that is stored as numbers or times, with the first that is none."""
+    if not pt.is_string(typed.type):
+        return
+    name = full.partition(".")[2]
+    faults = FaultList(source.table, (key,), source.row)
+    if pt.is_timestamp(wanted):
+        fits = pc.or_(pc.is_valid(parse_times(typed)), is_marker(typed))
+        faults.add_rows(
+            "no time as the stored ones are; mend it", name, pc.and_(pc.is_valid(typed), pc.invert(fits))
+        )
+    else:
+        what = (
+            "no number as the stored ones are (leading zeros and plus signs count); mend it, or give "
+            f"--text {full} to have texts, the stored ones too"
+        )
+        faults.add_rows(what, name, pc.and_(pc.is_valid(typed), pc.invert(is_number(typed))))
+    faults.raise_if_any(source.source)
 
 
 def _read(

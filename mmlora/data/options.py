@@ -46,6 +46,14 @@ class ReadOptions:
     decimal: str = "."
     time_unit: str = "s"
 
+    def texts_of(self) -> dict[Entity, list[str]]:
+        """Return the columns that stay texts by entity."""
+        found: dict[Entity, list[str]] = {entity: [] for entity in TABLES.values()}
+        for full in self.texts:
+            table, _, column = full.partition(".")
+            found[TABLES[table]].append(column)
+        return found
+
     def check(self) -> None:
         """Refuse what can't be meant.
 

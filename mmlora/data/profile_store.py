@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ class AddedProfile:
         empty: columns left out because they hold no value.
         gained: features that the store didn't have.
         lacking: stored features that the delivery doesn't have.
+        retyped: stored integers that became texts.
     """
 
     versions: pa.Table
@@ -36,6 +38,7 @@ class AddedProfile:
     empty: tuple[str, ...] = ()
     gained: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    retyped: tuple[str, ...] = ()
 
 
 def stored_schema(folder: Path) -> pa.Schema | None:
@@ -52,11 +55,12 @@ def add_profile(
     entity: Entity,
     delivered: datetime,
     since: pa.Table | None,
+    texts: Collection[str] = (),
 ) -> AddedProfile:
     """Stage an entity's new profile versions.
 
     A feature that the store lacks is added: its earlier versions get null. One that the delivery lacks is
-    null in the new versions.
+    null in the new versions. Stored integers become texts where ``texts`` names their column.
 
     Raises:
         DataError: no feature holds any value, or values don't fit the stored type.
@@ -74,19 +78,24 @@ def add_profile(
         versions = new_profiles(incoming, None, key=key, delivered=delivered, since=since)
         commit.add_table(f"profiles/{entity}", versions)
         return AddedProfile(versions, True, tuple(empty))
+    retyped = [name for name in texts if name in known and pt.is_integer(stored.schema.field(name).type)]
+    for name in retyped:
+        place = stored.column_names.index(name)
+        stored = stored.set_column(place, name, stored.column(name).cast(pa.string()))
     lacking = [name for name in _features(stored, key) if name not in incoming.column_names]
     incoming = _fit(incoming, stored, entity)
     gained = [f for f in incoming.schema if f.name not in known and f.name != EVENT_TIMESTAMP]
     for f in gained:
         stored = stored.append_column(f, pa.nulls(stored.num_rows, f.type))
     versions = new_profiles(incoming, stored, key=key, delivered=delivered, since=None)
-    if gained:
+    if gained or retyped:
         commit.add_table(f"profiles/{entity}", stored)
         for file in files:
             commit.remove(file)
     if versions.num_rows:
         commit.add_table(f"profiles/{entity}", versions)
-    return AddedProfile(versions, False, tuple(empty), tuple(f.name for f in gained), tuple(lacking))
+    names = tuple(f.name for f in gained)
+    return AddedProfile(versions, False, tuple(empty), names, tuple(lacking), tuple(retyped))
 
 
 def _features(table: pa.Table, key: str) -> list[str]:

@@ -169,6 +169,9 @@ def _refuse_unknown(sources: _Sources, options: ReadOptions) -> None:
     Raises:
         UsageError: with the table's columns.
     """
+    for table in options.valid_from:
+        if TABLES[table] not in sources.profiles:
+            raise UsageError(f"--valid-from {table}: give the {table} that it is about")
     for option, names in (("--list", options.lists), ("--text", options.texts)):
         for full in names:
             table, _, column = full.partition(".")
@@ -191,6 +194,7 @@ def _date(source: RawTable, table: str, entity: Entity, options: ReadOptions) ->
         if EVENT_TIMESTAMP in source.table.column_names:
             raise UsageError(f"--valid-from {table}={named}: {table} have {EVENT_TIMESTAMP} already")
         source.table = source.table.append_column(EVENT_TIMESTAMP, plain(source.table.column(named)))
+        source.texts |= {EVENT_TIMESTAMP} if named in source.texts else set()
         return
     try:
         date.fromisoformat(named)

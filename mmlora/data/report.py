@@ -96,6 +96,7 @@ def profile_notes(
     for names, what in (
         (added.empty, "hold no value and are left out"),
         (added.gained, "are new: models use them after their next training"),
+        (added.retyped, "were stored as integers and are texts now: train anew"),
         (added.lacking, "aren't in this delivery: missing from now on"),
     ):
         if names:
@@ -108,10 +109,10 @@ def _since(table: str, undated: int, known: int, valid_from: str, delivered: dat
     if valid_from == IMPORT:
         text += f"valid from this delivery ({_moment(delivered)})"
     elif valid_from == FIRST or not is_date(valid_from):
-        text += (
-            f"{known:,} valid from the first interaction of the id, {undated - known:,} that have none from "
-        )
-        text += f"this delivery ({_moment(delivered)})"
+        first = f"{known:,} valid from the first interaction of the id" if known else ""
+        rest = undated - known
+        later = f"{rest:,} without any valid from this delivery ({_moment(delivered)})" if rest else ""
+        text += ", ".join(part for part in (first, later) if part)
     else:
         text += f"valid from {valid_from}"
     return text + f". --valid-from {table}=COLUMN names a date column instead"

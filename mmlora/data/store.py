@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace as replace_fields
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
@@ -150,6 +150,7 @@ class OfflineStore:
         history: bool = False,
         replace: Replace | None = None,
         valid_from: Mapping[Entity, str] | None = None,
+        texts: Mapping[Entity, Collection[str]] | None = None,
     ) -> ImportReport:
         """Add what is new in these tables, or nothing at all.
 
@@ -167,6 +168,7 @@ class OfflineStore:
                 it lacks are withdrawn, as a correction known now.
             valid_from: since when an entity's undated profiles count in its first delivery:
                 ``first-interaction`` of the id (default), ``import`` or an ISO date.
+            texts: columns that are texts, also where they were stored as integers.
 
         Raises:
             DataError: a table has faults; all of them are named.
@@ -197,7 +199,9 @@ class OfflineStore:
                     if new.on_time_through is not None:
                         last = max([new.on_time_through.date(), *last_days.values()])
                         delivered = min(imported_at, midnight(last + timedelta(days=1)))
-                report = self._stage_profiles(commit, report, table, checked, delivered, valid_from or {})
+                report = self._stage_profiles(
+                    commit, report, table, checked, delivered, valid_from or {}, texts or {}
+                )
                 commit.apply()
         return report
 
@@ -238,6 +242,7 @@ class OfflineStore:
         profiles: Mapping[Entity, pa.Table],
         delivered: datetime,
         valid_from: Mapping[Entity, str],
+        texts: Mapping[Entity, Collection[str]],
     ) -> ImportReport:
         notes, added = list(report.notes), {}
         for entity, profile in profiles.items():
@@ -246,7 +251,13 @@ class OfflineStore:
             if stored_schema(self.profile_folder(entity)) is None:
                 since = self._since(entity, profile, table, chosen)
             added[entity] = add_profile(
-                commit, self.profile_folder(entity), profile, entity=entity, delivered=delivered, since=since
+                commit,
+                self.profile_folder(entity),
+                profile,
+                entity=entity,
+                delivered=delivered,
+                since=since,
+                texts=texts.get(entity, ()),
             )
             notes += profile_notes(
                 f"{entity}s",

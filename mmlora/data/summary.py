@@ -12,7 +12,7 @@ import pyarrow.types as pt
 from mmlora.data.files import RawTable
 from mmlora.data.lists import BAG, VECTOR
 from mmlora.data.texts import Reading
-from mmlora.data.times import count_cut, without_zone
+from mmlora.data.times import time_note
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, KNOWN_AT, LABEL, USER_ID
 
 
@@ -45,9 +45,9 @@ def describe_interactions(raw: RawTable, table: pa.Table) -> list[ColumnNote]:
         kind = "text" if name in raw.texts else str(column.type)
         becomes, note = "not used", ""
         if name in (USER_ID, ITEM_ID, DOMAIN_ID):
-            becomes = f"id ({_stored(table.column(name).type)})"
+            becomes, note = f"id ({_stored(table.column(name).type)})", _padding_note(table.column(name))
         elif name in (EVENT_TIMESTAMP, KNOWN_AT):
-            becomes, note = "time (UTC)", _time_note(column)
+            becomes, note = "time (UTC)", time_note(column)
         elif name == LABEL:
             becomes = "label (0 or 1)"
         found.append(ColumnNote("interactions", name, kind, becomes, column.null_count, note))
@@ -65,11 +65,11 @@ def describe_profile(
         kind = reading.kind if reading else "text" if name in raw.texts else str(column.type)
         note = reading.note if reading else ""
         if profile.column_names.index(name) == 0:
-            becomes = f"id ({_stored(stored.type)})"
+            becomes, note = f"id ({_stored(stored.type)})", _padding_note(stored)
         elif name == EVENT_TIMESTAMP:
-            becomes, note = "valid from (UTC)", _time_note(column)
+            becomes, note = "valid from (UTC)", time_note(column)
         elif pt.is_timestamp(column.type) or pt.is_date(column.type):
-            becomes, note = "days since 1970", note or _time_note(column)
+            becomes, note = "date or time (UTC)", note or time_note(column)
         else:
             becomes = _feature(stored)
             if schema is not None and name in schema.names and schema.field(name).type != stored.type:
@@ -78,13 +78,9 @@ def describe_profile(
     return found
 
 
-def _time_note(column: pa.ChunkedArray) -> str:
-    notes = []
-    if cut := count_cut(column):
-        notes.append(f"{cut:,} times cut to microseconds")
-    if without_zone(column):
-        notes.append("times without an offset are read as UTC")
-    return "; ".join(notes)
+def _padding_note(ids: pa.ChunkedArray) -> str:
+    padded = pt.is_string(ids.type) and pc.any(pc.match_substring_regex(ids, r"^\s|\s$")).as_py()
+    return "some begin or end with a space, which is kept" if padded else ""
 
 
 def _stored(kind: pa.DataType) -> str:

@@ -17,7 +17,7 @@ import pyarrow.types as pt
 
 from mmlora.data.columns import is_integer_text
 from mmlora.data.lists import BAG, VECTOR, find_lists, split_lists
-from mmlora.data.times import ISO_TIME, parse_times
+from mmlora.data.times import ISO_TIME, parse_times, time_note
 
 MARKERS = (
     *("na", "n/a", "#n/a", "<na>", "nan", "null", "none", "nil", "nat", "\\n"),
@@ -33,6 +33,7 @@ _FLOAT = (
 )
 _ZEROS = r"^[+-]?0[0-9]"
 _DIGITS = r"^-?[0-9]+$"
+_LOSES = rf"{_ZEROS}|^\+[0-9]+$|^-?[0-9]{{16,}}$"
 _DATES = r"^[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{4}|^[0-9]{4}[./][0-9]{1,2}[./][0-9]{1,2}"
 _DECIMALS = r"^-?[0-9.]*,[0-9]+$"
 
@@ -90,6 +91,20 @@ def read_texts(
     return _infer(texts, decimal)
 
 
+def is_number(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return where a text is a number that loses nothing, or a marker of a missing one."""
+    trimmed = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
+    number = pc.and_(
+        pc.match_substring_regex(trimmed, _FLOAT), pc.invert(pc.match_substring_regex(trimmed, _LOSES))
+    )
+    return pc.or_(number, is_marker(texts))
+
+
+def is_marker(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return where a text stands for a missing value in a column that isn't text."""
+    return pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(MARKERS))
+
+
 def _split(texts: pa.Array, separator: str, wanted: pa.DataType | None) -> pa.Array:
     try:
         return split_lists(texts, separator, wanted)
@@ -99,7 +114,7 @@ def _split(texts: pa.Array, separator: str, wanted: pa.DataType | None) -> pa.Ar
 
 def _infer(texts: pa.Array, decimal: str) -> Reading:
     trimmed = pc.utf8_trim_whitespace(texts)
-    marked = pc.fill_null(pc.is_in(pc.utf8_lower(trimmed), pa.array(MARKERS)), False)
+    marked = pc.fill_null(is_marker(trimmed), False)
     plain = _without(trimmed, marked)
     rest = plain.drop_null()
     if not rest:
@@ -115,7 +130,8 @@ def _infer(texts: pa.Array, decimal: str) -> Reading:
     if _all(pc.match_substring_regex(rest, ISO_TIME)):
         times = parse_times(pa.chunked_array([plain])).combine_chunks()
         if times.null_count == plain.null_count:
-            return Reading(times, "date or time", note)
+            said = "; ".join(part for part in (note, time_note(pa.chunked_array([rest]))) if part)
+            return Reading(times, "date or time", said)
     found = find_lists(texts)
     if found is not None:
         return Reading(found[0], "list", found[1])

@@ -127,7 +127,7 @@ def parse_times(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return parsed
 
 
-def count_cut(column: pa.ChunkedArray) -> int:
+def _count_cut(column: pa.ChunkedArray) -> int:
     """Return how many times have more digits than microseconds, which are cut."""
     column = plain(column)
     if pt.is_timestamp(column.type) and column.type.unit == "ns":
@@ -137,13 +137,23 @@ def count_cut(column: pa.ChunkedArray) -> int:
     return 0
 
 
-def without_zone(column: pa.ChunkedArray) -> bool:
+def _without_zone(column: pa.ChunkedArray) -> bool:
     """Return whether there are times that don't say their offset from UTC, and that are more than dates."""
     column = plain(column)
     if pt.is_timestamp(column.type):
         return column.type.tz is None
     naive = r"[0-9][ T][0-9]{1,2}:[0-9:.]+$"
     return pt.is_string(column.type) and bool(pc.any(pc.match_substring_regex(column, naive)).as_py())
+
+
+def time_note(column: pa.ChunkedArray) -> str:
+    """Return what is worth saying of how times were read; empty where nothing is."""
+    notes = []
+    if cut := _count_cut(column):
+        notes.append(f"{cut:,} times cut to microseconds")
+    if _without_zone(column):
+        notes.append("times without an offset are read as UTC")
+    return "; ".join(notes)
 
 
 def _integers(texts: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:

@@ -96,6 +96,7 @@ def import_tables(
         history=history,
         replace=replace,
         valid_from={TABLES[table]: chosen for table, chosen in options.valid_from.items()},
+        texts=options.texts_of(),
     )
     return {
         **asdict(report),

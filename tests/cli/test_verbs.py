@@ -55,6 +55,29 @@ def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
     assert "keep" in plan.output, "the date that is published already"
 
 
+def test_an_import_says_what_came_and_may_replace_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "home"))
+    head = "customer,item_id,domain_id,event_timestamp,label\n"
+    rows = ["1,10,a,2026-01-01,1\n", "2,10,a,2026-01-01,0\n"]
+    (tmp_path / "clicks.csv").write_text(head + "".join(rows))
+    (tmp_path / "users.csv").write_text('user_id,zip,tags\n1,01234,"x,y"\n2,1234,x\n')
+    names = ("--column", "user_id=customer")
+    lists = ("--users", tmp_path / "users.csv", "--list", "users.tags=,")
+    printed = _run("data", "import", tmp_path / "clicks.csv", *names, *lists).output
+    for text in ("users", "list of texts", "leading zeros", "note: users: 2 rows without a date of its own"):
+        assert text in printed
+    (tmp_path / "clicks.csv").write_text(head + rows[0] * 2)
+    report = json.loads(
+        _run("data", "import", tmp_path / "clicks.csv", *names, "--replace", "day", "--json").stdout
+    )
+    assert (report["withdrawn"], report["duplicates"], report["unchanged"]) == (1, 1, 1)
+    assert report["columns"][0]["becomes"] == "id (integer)"
+    alone = json.loads(_run("data", "import", *lists, "--json").stdout)
+    assert (alone["profiles"], alone["first_day"]) == ({"user": 0}, None)
+
+
 def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
     training = ("train", "--as-of", "2001-04-03", "--features", "ids", "--rank", "0.25", "--device", "cpu")
     output = _run(*training, "--gate-per-layer", "--balance", "0.01", "--json").stdout

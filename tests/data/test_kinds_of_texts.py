@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mmlora.errors import DataError, MmloraError, UsageError
+from mmlora.schema import TIMESTAMP, Entity
 from tests.data.reading import LONG, ReadUsers, read_users, write_and_read_users
 
 
@@ -73,7 +74,7 @@ def test_csv_values_equal_those_of_parquet(
         (["1,5", "2"], "text", "--decimal ,"),
         (["31/12/2026", "01/02/2026"], "text", "write dates as 2000-12-31"),
         (["a|b", "c|d"], "text", "--list TABLE.COLUMN='|'"),
-        (["2026-01-01 10:00", "2026-01-02"], "days since 1970", ""),
+        (["2026-01-01 10:00", "2026-01-02"], "date or time (UTC)", "read as UTC"),
         (["", ""], "not stored: no value", ""),
         (['["a"]', "[]"], "list of texts", "JSON arrays"),
         (["[0.5, 1]", "[1, 2]"], "vector of 2 numbers", "JSON arrays"),
@@ -182,11 +183,30 @@ def test_a_cut_off_archive_is_refused(users: ReadUsers) -> None:
         users(gzip.compress(b"user_id,age\n1,5\n" * 100)[:-20], "u.csv.gz")
 
 
+@pytest.mark.parametrize("text", ["01234", "+5", "x", "1234567890123456789012"])
+def test_texts_where_numbers_are_stored_are_refused_with_the_row(
+    users: ReadUsers, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "u.csv").write_text(f"user_id,zip\n1,5\n2,{text}\n")
+    stored: dict[Entity, pa.Schema] = {"user": pa.schema([("user_id", pa.int64()), ("zip", pa.int64())])}
+    with pytest.raises(DataError, match=r"no number as the stored ones.*--text users\.zip.*row 2: user_id=2"):
+        read_users([tmp_path / "u.csv"], stored=stored)
+    found = read_users([tmp_path / "u.csv"], stored=stored, texts=("users.zip",)).profiles["user"]
+    assert found.column("zip").to_pylist() == ["5", text]
+
+
+def test_a_text_where_times_are_stored_is_refused_with_the_row(tmp_path: Path) -> None:
+    (tmp_path / "u.csv").write_text("user_id,seen\n1,2026-01-01\n2,2026-02-30\n3,NA\n")
+    stored: dict[Entity, pa.Schema] = {"user": pa.schema([("user_id", pa.int64()), ("seen", TIMESTAMP)])}
+    with pytest.raises(DataError, match=r"no time as the stored ones are.*\(1 rows; first: row 2: user_id=2"):
+        read_users([tmp_path / "u.csv"], stored=stored)
+
+
 def test_profiles_are_dated_by_a_column(users: ReadUsers) -> None:
     text = "user_id,signup,ts\n1,2024-05-01,1\n2,,2\n"
     found = users(text, valid_from={"users": "signup"}).profiles["user"].to_pylist()
     assert [row["event_timestamp"] for row in found] == [datetime(2024, 5, 1, tzinfo=UTC), None]
-    assert [row["signup"] for row in found] == [19844.0, None]
+    assert [row["signup"] for row in found] == [datetime(2024, 5, 1, tzinfo=UTC), None]
     with pytest.raises(UsageError, match="one of the columns signup, ts"):
         users(text, valid_from={"users": "joined"})
     with pytest.raises(MmloraError, match=r"no timestamp|is no time"):

@@ -304,6 +304,19 @@ class TestProfiles:
             with pytest.raises(DataError, match=r"no whole number .*row 2: user_id=2"):
                 self.write(pa.table({"user_id": [1, 2], "age": [25.0, wrong]}), at=LATER)
 
+    def test_stored_integers_become_texts_where_that_is_said(self) -> None:
+        self.write(pa.table({"user_id": [1, 2], "zip": [1234, 56]}))
+        users = {"user": pa.table({"user_id": [1, 2], "zip": ["01234", "56"]})}
+        with pytest.raises(ContractError, match="zip is string, stored is int64"):
+            self.store.write(self.rows, users, imported_at=LATER)
+        report = self.store.write(self.rows, users, imported_at=LATER, texts={"user": ["zip"]})
+        assert [(row["user_id"], row["zip"]) for row in self.stored()] == [
+            (1, "1234"),
+            (1, "01234"),
+            (2, "56"),
+        ]
+        assert "were stored as integers and are texts now" in report.notes[0]
+
     def test_a_column_that_is_gone_is_missing_from_then_on(self) -> None:
         self.write(pa.table({"user_id": [1, 2], "age": [25, 30], "segment": ["s", None]}))
         users = {"user": pa.table({"user_id": [1, 2], "age": [25, 30]})}
