@@ -130,6 +130,7 @@ def status(as_json: JsonFlag = False) -> None:
     if result["troubles"]:
         _print_rows("loads not published", result["troubles"])
     _print_rows("models", result["models"])
+    typer.echo(f"this machine: {', '.join(result['numerics'].values())}")
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:

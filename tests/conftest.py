@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import mmlora  # noqa: F401  # before any test module has torch compute: it sets MKL's mode
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:

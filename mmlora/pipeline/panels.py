@@ -93,7 +93,7 @@ class Ranker:
         engine = LocalEngine(
             settings.training.threads, settings.scoring.device, settings.scoring.memory_mb << 20
         )
-        tables = list(engine.tables(work, Candidates(*ids, had), users, lambda pairs: None))
+        tables = list(engine.tables(work, Candidates(*ids, had), users, lambda pairs: None, lambda by: None))
         if not tables:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         best = pa.concat_tables(tables).sort_by([(USER_ID, "ascending"), ("position", "ascending")])

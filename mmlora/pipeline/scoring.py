@@ -223,7 +223,11 @@ class _Job:
             self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
             raise CheckError(f"audit of load {self.load.load_id}", report.failures)
         self.warehouse.mark_staged(
-            self.load, rows=staged.rows, content_hash=staged.content_hash, checks=checks
+            self.load,
+            rows=staged.rows,
+            content_hash=staged.content_hash,
+            numerics=staged.numerics,
+            checks=checks,
         )
         rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} a second"
         logger.info("scored %s, %s: %s", self.domain, self.on, rate)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from mmlora.numerics import here
 from mmlora.pipeline.promotion import CHALLENGER, CHAMPION
 from mmlora.pipeline.workspace import Workspace, open_workspace
 
@@ -11,7 +13,10 @@ _TROUBLES = 20
 
 
 def status() -> dict[str, Any]:
-    """Return each domain's newest publication and champion, open and broken loads, and the models."""
+    """Return each domain's newest publication and champion, open and broken loads, and the models.
+
+    ``numerics`` is what this machine computes with on its CPU; a load's row keeps what it was computed with.
+    """
     workspace = open_workspace()
     versions = workspace.bundles.versions()
     with workspace.open_warehouse() as warehouse:
@@ -42,6 +47,7 @@ def status() -> dict[str, Any]:
         ]
     return {
         "home": str(workspace.home),
+        "numerics": asdict(here()),
         "domains": domains,
         "troubles": troubles,
         "models": [

@@ -6,6 +6,7 @@ import torch
 
 from mmlora.errors import UsageError
 from mmlora.names import Device, Precision
+from mmlora.numerics import Numerics, here
 
 # Of ``torch.cpu.get_capabilities()``, on x86-64 and ARM: what multiplies bfloat16 without widening it first.
 _CPU_BFLOAT16 = ("avx512_bf16", "avx10_2", "amx_bf16", "bf16", "sve_bf16")
@@ -24,6 +25,13 @@ def torch_device(device: Device) -> str:
     if device == "cuda":
         raise UsageError("device cuda: torch finds no GPU; use auto or cpu")
     return "cpu"
+
+
+def numerics_of(device: str) -> Numerics:
+    """Return what a device of :func:`torch_device` computes with."""
+    if device == "cpu":
+        return here()
+    return Numerics(torch.cuda.get_device_name(), f"CUDA {torch.version.cuda}", torch.__version__)
 
 
 def require_precision(precision: Precision, device: str) -> None:

@@ -29,7 +29,7 @@ from mmlora.errors import ContractError, MmloraError, TransientError, UsageError
 from mmlora.scoring.blocks import CHUNK_MEMORY, ChunkLimits
 from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.shards import ShardScorer, cut, pairs_of_shards, put_together
-from mmlora.scoring.work import Count, Work
+from mmlora.scoring.work import ComputedBy, Count, Work
 from mmlora.scoring.workers import workers
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class RayEngine:
         require_ray()
 
     def tables(
-        self, work: Work, candidates: Candidates, users: pa.Table, count: Count
+        self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
     ) -> Generator[pa.Table, None, None]:
         """Score every candidate pair: see :class:`~mmlora.scoring.work.Engine`.
 
@@ -82,7 +82,7 @@ class RayEngine:
         with _ray_errors(), redirect_stdout(sys.stderr):
             join_cluster(self.address)
             scored = self._scored(work, candidates, users, limits, len(pairs))
-            yield from put_together(work, scored, pairs, count)
+            yield from put_together(work, scored, pairs, count, computed_by)
 
     def _scored(
         self, work: Work, candidates: Candidates, users: pa.Table, limits: ChunkLimits, shards: int

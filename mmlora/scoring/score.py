@@ -15,12 +15,13 @@ from mmlora.encoding import Encoder
 from mmlora.errors import ContractError
 from mmlora.models.ctr import CTRModel
 from mmlora.names import Device, Precision
+from mmlora.numerics import Numerics, here, together
 from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
 from mmlora.scoring.blocks import CHUNK_MEMORY, stream_pairs
 from mmlora.scoring.candidates import Candidates
-from mmlora.scoring.devices import torch_device
+from mmlora.scoring.devices import numerics_of, torch_device
 from mmlora.scoring.staging import StagedWriter
-from mmlora.scoring.work import Count, Engine, Work
+from mmlora.scoring.work import ComputedBy, Count, Engine, Work
 from mmlora.scoring.workers import ParallelMap, workers
 from mmlora.training.calibration import Calibration
 
@@ -54,6 +55,7 @@ class Staged:
         users: users with a row.
         items: candidate items.
         content_hash: SHA-256 of the rows in order (64 hex digits).
+        numerics: what computed the rows, and so what the hash can be compared with.
         seconds: time from encoding the sides to the last row written.
     """
 
@@ -64,6 +66,7 @@ class Staged:
     users: int
     items: int
     content_hash: str
+    numerics: Numerics
     seconds: float
 
 
@@ -89,7 +92,7 @@ class LocalEngine:
         torch_device(self.device)
 
     def tables(
-        self, work: Work, candidates: Candidates, users: pa.Table, count: Count
+        self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
     ) -> Generator[pa.Table, None, None]:
         """Score every candidate pair: see :class:`~mmlora.scoring.work.Engine`.
 
@@ -97,6 +100,7 @@ class LocalEngine:
             UsageError: the device doesn't compute the precision.
         """
         where = torch_device(self.device)
+        computed_by(numerics_of(where))
         by_thread: AbstractContextManager[ParallelMap] = (
             workers(self.threads) if where == "cpu" else nullcontext(map)
         )
@@ -125,7 +129,7 @@ def score_candidates(
     """Score every candidate pair, keep each user's best, and stage them.
 
     On CPU the staged rows are the same to the last bit whatever the engine, its
-    threads and its memory; in bfloat16 on one kind of processor.
+    threads and its memory, wherever :class:`~mmlora.numerics.Numerics` are the same.
 
     Args:
         candidates: the pairs.
@@ -162,11 +166,11 @@ def score_candidates(
         block_rows=block_rows,
         precision=precision,
     )
-    engine = engine or LocalEngine()
+    engine, seen = engine or LocalEngine(), set[Numerics]()
     count = _counter(stream_pairs(candidates), progress)
     with (
         StagedWriter(folder, ids=ids) as writer,
-        closing(engine.tables(work, candidates, features.users, count)) as tables,
+        closing(engine.tables(work, candidates, features.users, count, seen.add)) as tables,
     ):
         for table in tables:
             writer.write(table)
@@ -178,6 +182,7 @@ def score_candidates(
         users=candidates.num_users,
         items=len(candidates.items),
         content_hash=writer.content_hash,
+        numerics=together(seen or {here()}),
         seconds=time.monotonic() - begun,
     )
 

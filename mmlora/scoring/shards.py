@@ -7,21 +7,23 @@ the items.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from mmlora.errors import MmloraError
+from mmlora.numerics import Numerics, here
 from mmlora.schema import ITEM_ID, USER_ID, scores_schema
 from mmlora.scoring.blocks import Chunk, ChunkLimits
 from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.pair_scorer import PairScorer
-from mmlora.scoring.work import Count, Work
+from mmlora.scoring.work import ComputedBy, Count, Work
 from mmlora.scoring.workers import ParallelMap
 
-SHARD, PAIRS = "__shard", "__pairs"
+SHARD, PAIRS, NUMERICS = "__shard", "__pairs", "__numerics"
 
 
 def cut(candidates: Candidates, users: pa.Table, limits: ChunkLimits) -> Iterator[pa.Table]:
@@ -77,7 +79,7 @@ class ShardScorer:
         return cls(work, listed, work.scorer(user_schema.empty_table(), run=run), run)
 
     def __call__(self, shard: pa.Table) -> pa.Table:
-        """Score a shard -> its users' best, in the schema of the scores and with the shard's number."""
+        """Score a shard -> its users' best: the columns of the scores, the shard's number and numerics."""
         pairs = shard.column(PAIRS).combine_chunks()
         # Copies, for what comes from shared memory may not be written to.
         index = PairIndex(
@@ -94,19 +96,23 @@ class ShardScorer:
         chunk = Chunk(candidates, 0, shard.num_rows)
         found = self.work.table(chunk, scorer, count=lambda _: None, run=self.run)
         number = pa.scalar(shard.column(SHARD)[0].as_py(), pa.int32())
-        return found.append_column(SHARD, pa.repeat(number, found.num_rows))
+        by = pa.DictionaryArray.from_arrays(
+            pa.repeat(pa.scalar(0, pa.int8()), found.num_rows), pa.array([json.dumps(asdict(here()))])
+        )
+        return found.append_column(SHARD, pa.repeat(number, found.num_rows)).append_column(NUMERICS, by)
 
 
 def put_together(
-    work: Work, scored: Iterable[pa.Table], pairs: list[int], count: Count
+    work: Work, scored: Iterable[pa.Table], pairs: list[int], count: Count, computed_by: ComputedBy
 ) -> Iterator[pa.Table]:
-    """Take the shards' numbers off tables that must come in the shards' order.
+    """Take the shards' numbers and numerics off tables that must come in the shards' order.
 
     Args:
         work: what they were scored with.
         scored: what :class:`ShardScorer` returned; a shard's rows may come in several tables.
         pairs: pairs of each shard.
         count: told the pairs of every shard when its rows are there.
+        computed_by: told what computed them.
 
     Raises:
         MmloraError: a shard came out of its order, so that rows may be lost or doubled.
@@ -122,5 +128,7 @@ def put_together(
             )
         count(sum(pairs[reached + 1 : number + 1]))
         reached = number
+        for text in table.column(NUMERICS).unique().to_pylist():
+            computed_by(Numerics(**json.loads(text)))
         yield table.select(schema.names).cast(schema)
     count(sum(pairs[reached + 1 :]))

@@ -18,6 +18,7 @@ import pyarrow as pa
 from mmlora.encoding import Encoder
 from mmlora.models.ctr import CTRModel
 from mmlora.names import Precision
+from mmlora.numerics import Numerics
 from mmlora.schema import Id, IdTypes, scores_schema
 from mmlora.scoring.blocks import Chunk, ChunkLimits, Scorer
 from mmlora.scoring.candidates import Candidates
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 CPU_BLOCK_ROWS: dict[Precision, int] = {"float32": 1024, "bfloat16": 2048}
 # Told the pairs that were computed since it was told last.
 Count = Callable[[int], None]
+# Told what computed some of the rows; the same as often as need be.
+ComputedBy = Callable[[Numerics], None]
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Engine(Protocol):
     """Whatever scores a load's users, on one machine or on many."""
 
     def tables(
-        self, work: Work, candidates: Candidates, users: pa.Table, count: Count
+        self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
     ) -> Generator[pa.Table, None, None]:
         """Score every candidate pair.
 
@@ -159,6 +162,7 @@ class Engine(Protocol):
             candidates: the pairs.
             users: a row a candidate user, in the candidates' order, with the fields keyed by the user.
             count: told the pairs that were computed since it was told last, in the caller's thread.
+            computed_by: told what computes the rows, of each kind of machine.
 
         Returns:
             Each user's best in the schema of the scores, in the users' order, cut anyhow.

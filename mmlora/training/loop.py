@@ -20,6 +20,7 @@ from torch import nn
 from mmlora.errors import UsageError
 from mmlora.models.ctr import CTRModel
 from mmlora.names import Precision
+from mmlora.numerics import warn_of_own_setting
 from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
 from mmlora.training.epoch import RowNumbers, TrainingData, label_of, train_epoch
 from mmlora.training.observer import EpochRecord
@@ -99,6 +100,7 @@ def reproducible(options: TrainingOptions, *key: int) -> Iterator[np.random.Gene
     Yields:
         A numpy generator of the same seed, for the order of rows.
     """
+    warn_of_own_setting()
     threads = torch.get_num_threads()
     sequence = np.random.SeedSequence([options.seed, *key])
     with torch.random.fork_rng():

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from mmlora.errors import TransientError, UsageError
+from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.numerics import Numerics
 from mmlora.schema import Id, LoadState
 from mmlora.warehouse.database import clock, hold
 from mmlora.warehouse.tables import Tables
@@ -36,6 +37,10 @@ class Load:
         attempt: 1 for the first try at its domain and date; a later one wins.
         rows: scores that it holds; None until it is staged.
         content_hash: of its rows; None until it is staged.
+        processor: what computed them, as of :class:`~mmlora.numerics.Numerics`, like the next two; None until
+            it is staged, and in loads of before this was kept.
+        kernels: how its kernels were chosen.
+        torch_version: that of torch.
         checks: what the audit found.
         reason: why it failed or was rejected.
         heartbeat_at: when its process was last known to live.
@@ -58,6 +63,35 @@ class Load:
     heartbeat_at: datetime
     staged_at: datetime | None
     finished_at: datetime | None
+    processor: str | None
+    kernels: str | None
+    torch_version: str | None
+
+    @property
+    def numerics(self) -> Numerics | None:
+        """What computed its rows; None where that isn't known."""
+        if self.processor is None or self.kernels is None or self.torch_version is None:
+            return None
+        return Numerics(self.processor, self.kernels, self.torch_version)
+
+    def same_rows_as(self, other: Load) -> bool:
+        """Compare two loads by content hash.
+
+        Raises:
+            ContractError: other bits needn't mean other scores, since different processors, kernels or
+                versions of torch computed them, or that isn't known.
+        """
+        mine, others = self.numerics, other.numerics
+        if mine is None or mine != others or not mine.repeats:
+            unknown = "a machine that was not recorded"
+            raise ContractError(
+                f"load {self.load_id} was computed by {mine or unknown}, and {other.load_id} by "
+                f"{others or unknown}: their content hashes can't be compared; read both and compare the "
+                "scores by tolerance (1e-5)",
+                expected=mine,
+                found=others,
+            )
+        return self.content_hash == other.content_hash
 
 
 def find(connection: sa.Connection, tables: Tables, load_key: int, *, lock: bool = False) -> Load:
@@ -168,6 +202,7 @@ def stage(
     rows: int,
     content_hash: str,
     checks: Mapping[str, Any],
+    numerics: Numerics | None,
 ) -> None:
     """Say that all rows lie in staged files and passed the audit."""
     now = clock(connection)
@@ -182,6 +217,7 @@ def stage(
         checks=dict(checks),
         staged_at=now,
         heartbeat_at=now,
+        **(asdict(numerics) if numerics else {}),
     )
 
 

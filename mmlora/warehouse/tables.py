@@ -172,6 +172,9 @@ def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("heartbeat_at", UtcTimestamp, nullable=False),
         sa.Column("staged_at", UtcTimestamp),
         sa.Column("finished_at", UtcTimestamp),
+        sa.Column("processor", sa.Text),
+        sa.Column("kernels", sa.Text),
+        sa.Column("torch_version", sa.Text),
         sa.UniqueConstraint("domain_id", "score_date", "attempt"),
         _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
         sqlite_autoincrement=True,  # a key of a load deleted long ago is never given out again

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from mmlora.errors import ContractError, UsageError
+from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
 from mmlora.warehouse import decisions, loads, migrate, publish, reading
 from mmlora.warehouse.database import Database, sqlite_file
@@ -117,10 +118,26 @@ class Warehouse:
         with self.database.writing() as connection:
             loads.beat(connection, self._tables, load)
 
-    def mark_staged(self, load: Load, *, rows: int, content_hash: str, checks: Mapping[str, Any]) -> None:
-        """Say that a running load's rows are staged and passed the audit."""
+    def mark_staged(
+        self,
+        load: Load,
+        *,
+        rows: int,
+        content_hash: str,
+        checks: Mapping[str, Any],
+        numerics: Numerics | None = None,
+    ) -> None:
+        """Say that a running load's rows are staged and passed the audit, and what computed them."""
         with self.database.writing() as connection:
-            loads.stage(connection, self._tables, load, rows=rows, content_hash=content_hash, checks=checks)
+            loads.stage(
+                connection,
+                self._tables,
+                load,
+                rows=rows,
+                content_hash=content_hash,
+                checks=checks,
+                numerics=numerics,
+            )
 
     def fail(self, load: Load, reason: str) -> None:
         """End an open load that broke."""

@@ -51,9 +51,13 @@ def test_every_verb_has_help_with_an_example_and_is_in_the_readme(command: tuple
 @pytest.mark.parametrize("module", ["mmlora", "cli.main"])
 def test_importing_pulls_in_nothing_heavy(module: str) -> None:
     heavy = "torch feast great_expectations mlflow pandas pyarrow sqlalchemy airflow pydantic duckdb rich"
-    code = f"import sys, {module}; print([m for m in {heavy.split()} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    code = (
+        f"import os, sys, {module}\n"
+        f"print([m for m in {heavy.split()} if m in sys.modules], os.environ['MKL_CBWR'])"
+    )
+    fresh = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=fresh)
+    assert done.stdout.strip() == "[] AUTO,STRICT", "MKL's mode is set, and torch isn't there yet"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from inspect import signature
@@ -37,13 +38,17 @@ def test_dag_files_are_short(file):
 def test_dag_files_import_nothing_heavy():
     # In an interpreter of its own: this one has loaded everything already.
     code = (
-        "import json, runpy, sys, airflow.sdk\n"
+        "import json, os, runpy, sys, airflow.sdk\n"
         "before = set(sys.modules)\n"
         f"for file in {[str(file) for file in FILES]!r}: runpy.run_path(file)\n"
-        "print(json.dumps(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
+        "print(json.dumps(sorted({name.split('.')[0] for name in set(sys.modules) - before})))\n"
+        "print(os.environ['MKL_CBWR'], 'torch' in before)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+    fresh = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=fresh)
+    *_, modules, mode = done.stdout.splitlines()
+    assert not HEAVY & set(json.loads(modules))
+    assert mode == "AUTO,STRICT False", "a task has MKL's mode before torch is there"
 
 
 @pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])

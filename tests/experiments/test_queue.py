@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,13 @@ def test_at_the_end_idle_workers_help_with_what_is_left() -> None:
     assert queue.take() and queue.take()
     assert queue  # two are running
     assert len(queue.give_up()) == 2 and not queue
+
+
+def test_a_worker_has_mkls_mode_before_torch_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MKL_CBWR")  # as in a process that didn't inherit it
+    context = get_context("spawn")
+    start = (1, os.getpid(), context.Event())
+    with ProcessPoolExecutor(1, context, pool._start_worker, start) as worker:
+        before = worker.submit(eval, "'torch' in __import__('sys').modules").result()
+        mode = worker.submit(eval, "__import__('os').environ['MKL_CBWR']").result()
+    assert (before, mode) == (False, "AUTO,STRICT")

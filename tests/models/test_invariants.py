@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmlora.models.builder import BACKBONES, assemble_model, build_model
+from tests.offsets import assert_same_bits
 
 BOTH = pytest.mark.parametrize("backbone", sorted(BACKBONES))
 ADAPTATIONS = pytest.mark.parametrize("adaptation", ["none", "mlora", "moe_mlora"])
@@ -50,7 +51,7 @@ def test_fresh_experts_give_the_backbone_exactly(make_spec, make_batch, make_mod
             layer.lora_b.zero_()
             layer.lora_c.zero_()
     alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
-    assert torch.equal(model(batch), alone(batch))
+    assert_same_bits(model, batch, alone(batch))
 
 
 @BOTH
@@ -75,7 +76,7 @@ def test_an_unknown_domain_gets_the_backbone_exactly(
     model = make_model(spec)
     alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
     unknown = batch.domain == -1
-    assert torch.equal(model(batch)[unknown], alone(batch)[unknown])
+    assert_same_bits(model, batch, alone(batch)[unknown], unknown)
 
 
 @BOTH
@@ -87,7 +88,7 @@ def test_a_domain_without_rows_at_the_gates_training_gets_the_backbone(
     model.gate.present[3] = 0.0
     alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
     absent = batch.domain == 3
-    assert torch.equal(model(batch)[absent], alone(batch)[absent])
+    assert_same_bits(model, batch, alone(batch)[absent], absent)
 
 
 @BOTH
@@ -118,7 +119,7 @@ def test_parts_saved_and_assembled_again_give_the_same_scores(
     model = make_model(spec)
     experts = [(domain, model.expert_state(i)) for i, domain in enumerate(model.expert_domains)]
     again = assemble_model(spec, backbone=model.backbone_state(), experts=experts, gate=model.gate_state())
-    assert torch.equal(again(batch), model(batch))
+    assert_same_bits(again, batch, model(batch))
 
 
 @SOME
@@ -130,7 +131,7 @@ def test_every_kind_of_gate_keeps_the_invariants(make_spec, make_batch, make_mod
         gate.present[3] = 0.0
     alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
     logits, adapted = model(batch), (batch.domain >= 0) & (batch.domain < 3)
-    assert torch.equal(logits[~adapted], alone(batch)[~adapted])
+    assert_same_bits(alone, batch, logits[~adapted], ~adapted)
     assert (logits != alone(batch))[adapted].all()
 
     order = torch.randperm(len(batch))
@@ -141,13 +142,13 @@ def test_every_kind_of_gate_keeps_the_invariants(make_spec, make_batch, make_mod
 
     experts = [(domain, model.expert_state(i)) for i, domain in enumerate(model.expert_domains)]
     again = assemble_model(spec, backbone=model.backbone_state(), experts=experts, gate=model.gate_state())
-    assert torch.equal(again(batch), logits)
+    assert_same_bits(again, batch, logits)
 
     with torch.no_grad():
         for layer in model.tower.layers:
             layer.lora_b.zero_()
             layer.lora_c.zero_()
-    assert torch.equal(model(batch), alone(batch))
+    assert_same_bits(model, batch, alone(batch))
 
 
 @GATES

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmlora.models.lora import MoELoRALinear
+from tests.offsets import OFFSETS, at_offset
 
 
 def layer(experts: int = 3, rank: float = 2, out: int = 5, alpha: float = 4.0) -> MoELoRALinear:
@@ -44,7 +45,9 @@ def test_a_share_of_the_width_gives_every_layer_its_own_rank_and_scale(share, ou
 
 def test_without_experts_it_is_a_linear_layer():
     made, x = layer(experts=0), torch.randn(3, 7)
-    assert torch.equal(made(x, torch.zeros(3, 0)), torch.nn.functional.linear(x, made.weight, made.bias))
+    expected = torch.nn.functional.linear(x, made.weight, made.bias)
+    for offset in OFFSETS:
+        assert torch.equal(at_offset(made, offset)(at_offset(x, offset), torch.zeros(3, 0)), expected)
 
 
 @pytest.mark.parametrize("fresh", ["lora_b", "lora_c"])
@@ -52,5 +55,6 @@ def test_starts_as_the_backbone(fresh):
     made = MoELoRALinear(7, 5, num_experts=2, rank=2, alpha=4.0)
     assert (getattr(made, fresh) == 0).all()
     x = torch.randn(6, 7)
-    assert torch.equal(made(x, torch.rand(6, 2)), made(x, None))
+    for offset in OFFSETS:
+        assert torch.equal(at_offset(made, offset)(at_offset(x, offset), torch.rand(6, 2)), made(x, None))
     assert (made.lora_a != 0).all()

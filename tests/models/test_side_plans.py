@@ -11,6 +11,8 @@ from mmlora.models.side_plans.pair_model import PairModel
 from mmlora.models.side_plans.pairs import GridPairs, ListedPairs
 from mmlora.models.side_plans.parts import Part
 from mmlora.models.spec import FieldShape
+from mmlora.scoring import devices
+from tests.offsets import OFFSETS, at_offset
 
 USERS, ITEMS = 9, 7
 # Sides are mixed among the fields, as a contract mixes them; the domain's go with the user's.
@@ -31,6 +33,7 @@ FIELDS = (
 # Embedded fields stand as categorical, bags, vectors.
 EMBEDDED = [field.name for kind in ("categorical", "bag", "vector") for field in FIELDS if field.kind == kind]
 DENSE = [field.name for field in FIELDS if field.kind == "dense"]
+NEEDS_BFLOAT16 = pytest.mark.skipif(not devices._has_bfloat16("cpu"), reason="the processor has no bfloat16")
 ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
 
 
@@ -143,6 +146,30 @@ def test_bits_of_a_pair_do_not_depend_on_its_place_in_a_block(make_wide, backbon
     order = torch.randperm(total)[:rows]
     listed = ListedPairs(torch.div(order, ITEMS, rounding_mode="floor"), order % ITEMS)
     assert torch.equal(pair_model.logits(listed, *tensors), first[order])
+
+
+@ALL_BACKBONES
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=NEEDS_BFLOAT16)])
+@torch.inference_mode()
+def test_bits_do_not_depend_on_where_weights_inputs_and_sides_lie(make_wide, backbone, precision):
+    model, given = make_wide(backbone=backbone, hidden_units=(64, 32)), sides()
+    parts = {"user": part("user", "domain"), "item": part("item")}
+
+    def scored(offset):
+        moved = at_offset(model, offset)
+        pair_model = PairModel(moved, domain=1, **parts, precision=precision)
+        found = [
+            tuple(at_offset(tensor, offset) for tensor in pair_model.side(at_offset(batch, offset), role))
+            for batch, role in zip(given, ("user", "item"), strict=True)
+        ]
+        return pair_model.logits(GRID, *found), found
+
+    expected, tensors = scored(0)
+    for offset in OFFSETS:
+        logits, found = scored(offset)
+        assert torch.equal(logits, expected), f"other bits at offset {offset}"
+        for before, after in zip(tensors, found, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("items", [1, 4, 7, 100])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
     assert all(scores == sorted(scores, reverse=True) for scores in by_user.values())
 
     again = score_and_publish(ON, domain="news")["loads"][0]
+    with open_workspace().open_warehouse() as warehouse:
+        last, *_, first = warehouse.loads(domain="news")
+    assert last.same_rows_as(first)
+    assert status()["numerics"] == asdict(first.numerics)
     assert _published() == [
         {**row, "load_id": again["load_id"], "published_at": new["published_at"]}
         for row, new in zip(rows, _published(), strict=True)

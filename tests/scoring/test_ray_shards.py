@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import MmloraError, TransientError, UsageError
+from mmlora.numerics import Numerics, here
 from mmlora.pipeline.scoring import choose_engine
 from mmlora.scoring.blocks import ChunkLimits
 from mmlora.scoring.candidates import Candidates, PairIndex
@@ -48,8 +49,11 @@ def in_shards(world: Any, candidates: Candidates, top_k: int, pairs: int) -> tup
     assert len(shards) == len(pairs_of_shards(candidates, limits))
     scored = [pool[number % 2](shard) for number, shard in enumerate(shards)]
     pieces = [piece for table in scored for piece in (table.slice(0, 3), table.slice(3))]
-    rows = put_together(work, pieces, pairs_of_shards(candidates, limits), told.append)
-    return pa.concat_tables(rows), told
+    seen = set[Numerics]()
+    rows = put_together(work, pieces, pairs_of_shards(candidates, limits), told.append, seen.add)
+    whole = pa.concat_tables(rows)
+    assert seen == {here()}
+    return whole, told
 
 
 def some_listed(users: int, items: int) -> Candidates:
@@ -95,7 +99,7 @@ def test_a_shard_out_of_order_is_refused(world: Any, grid: Candidates) -> None:
     score = ShardScorer.of(work, listed=False, user_schema=users.schema)
     first, second, *_ = [score(shard) for shard in cut(grid, users, ChunkLimits(pairs=630))]
     with pytest.raises(MmloraError, match="shard 0 was scored after shard 1"):
-        list(put_together(work, [first, second, first], [630] * 4, lambda _: None))
+        list(put_together(work, [first, second, first], [630] * 4, lambda _: None, lambda _: None))
 
 
 def test_without_ray_the_engine_is_refused_with_what_to_install(

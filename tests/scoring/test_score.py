@@ -24,6 +24,7 @@ from mmlora.scoring.score import LocalEngine, SideFeatures, score_candidates
 from mmlora.scoring.staging import part_files
 from mmlora.scoring.work import Work
 from mmlora.training.calibration import Calibration
+from tests.offsets import OFFSETS, at_offset
 
 
 def read(folder: Path) -> pa.Table:
@@ -123,6 +124,19 @@ def test_bfloat16_keeps_the_best_in_their_order_however_the_work_is_cut(
     ]
     assert hashes[0] == hashes[1]
     assert hashes[0] != world.score(grid, tmp_path / "float32").content_hash
+
+
+@PRECISIONS
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_bits_do_not_depend_on_where_the_weights_lie(
+    world_maker: Any, grid: Candidates, tmp_path: Path, backbone: str, precision: str
+) -> None:
+    world = world_maker(grid.users, grid.items, IdTypes(), backbone)
+    hashes = set()
+    for offset in OFFSETS:
+        moved = replace(world, model=at_offset(world.model, offset))
+        hashes.add(moved.score(grid, tmp_path / str(offset), precision=precision, threads=1).content_hash)
+    assert len(hashes) == 1
 
 
 @PRECISIONS
@@ -264,6 +278,7 @@ def test_a_permutation_of_feature_columns_changes_nothing(
     again = score_candidates(
         grid, model=world.model, encoder=world.encoder, calibration=world.calibration, features=turned,
         ids=world.ids, domain="west", on=world.on, folder=tmp_path / "b", top_k=5, block_rows=256,
+        engine=LocalEngine(device="cpu"),
     )  # fmt: skip
     assert again.content_hash == first.content_hash
 
@@ -281,7 +296,7 @@ def test_sides_may_come_with_the_domain_and_more_beside_them(
     again = score_candidates(
         grid, model=world.model, encoder=world.encoder, calibration=world.calibration,
         features=SideFeatures(users, items, plain.domain), ids=world.ids, domain="west", on=world.on,
-        folder=tmp_path / "b", top_k=5, block_rows=256,
+        folder=tmp_path / "b", top_k=5, block_rows=256, engine=LocalEngine(device="cpu"),
     )  # fmt: skip
     assert again.content_hash == first.content_hash
 

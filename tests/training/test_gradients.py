@@ -1,17 +1,20 @@
 """Gradients by slices and threads are those of the whole batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from mmlora import metrics
-from mmlora.models.builder import build_model
+from mmlora.models.builder import BACKBONES, build_model
 from mmlora.models.gate import load_balance
 from mmlora.models.spec import FieldShape
 from mmlora.training.epoch import train_epoch
 from mmlora.training.gradients import gradients_of
 from mmlora.training.loop import predict
+from tests.offsets import OFFSETS, at_offset
 
 
 @pytest.fixture
@@ -92,6 +95,25 @@ def test_threads_and_order_of_execution_change_no_bit(model, data):
     one, three = drawn(1), drawn(3)
     assert one[0] == three[0]
     assert all(torch.equal(one[1][name], three[1][name]) for name in one[1])
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_where_weights_and_batch_lie_changes_no_bit(make_training_spec, data, backbone):
+    torch.manual_seed(0)
+    fields = (*make_training_spec().fields, FieldShape("user__embedding", "vector", 5))
+    spec = make_training_spec(backbone=backbone, fields=fields)
+    model = build_model(spec, expert_domains=[0, 1, 2]).train()
+    batch = replace(data.batch(np.arange(1100)), vectors={"user__embedding": torch.randn(1100, 5)})
+
+    def drawn(offset):
+        torch.manual_seed(3)
+        return _ours(at_offset(model, offset), at_offset(batch, offset))
+
+    expected = drawn(0)
+    for offset in OFFSETS[1:]:
+        found = drawn(offset)
+        assert found[0] == expected[0] and found[1].keys() == expected[1].keys()
+        assert all(torch.equal(found[1][name], value) for name, value in expected[1].items()), offset
 
 
 def test_torchs_threads_are_put_back_and_gradients_let_go(model, data):

@@ -9,6 +9,21 @@ import torch
 from mmlora.training.checkpoint import FileCheckpoint, State
 from mmlora.training.observer import SilentObserver
 from mmlora.training.phases import Expert, PhaseResult, train_backbone, train_expert, train_gate
+from tests.offsets import OFFSETS, at_offset
+
+
+class Elsewhere:
+    """The same data, each batch at the next offset in memory."""
+
+    def __init__(self, data) -> None:
+        self._data, self._read = data, 0
+
+    def __getattr__(self, name):
+        return getattr(self._data, name)
+
+    def batch(self, rows):
+        self._read += 1
+        return at_offset(self._data.batch(rows), self._read % len(OFFSETS))
 
 
 class Stop(Exception):
@@ -71,8 +86,8 @@ def phases_of():
 
 @pytest.mark.parametrize("phase", ["backbone", "expert", "gate"])
 def test_stopped_after_each_epoch(data, make_training_spec, options, phases_of, tmp_path, phase):
-    train = phases_of(make_training_spec(), data, options)[phase]
-    whole = train(SilentObserver(), None)
+    whole = phases_of(make_training_spec(), data, options)[phase](SilentObserver(), None)
+    train = phases_of(make_training_spec(), Elsewhere(data), options)[phase]
     for epoch in range(1, whole.report.epochs + 1):
         checkpoint = FileCheckpoint(tmp_path / str(epoch))
         with pytest.raises(Stop):

@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 
 from mmlora import resources
 from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.numerics import here
 from mmlora.schema import IdTypes
 from mmlora.warehouse import migrate
 from mmlora.warehouse.database import Database
@@ -68,16 +69,16 @@ def test_several_may_make_the_warehouse_at_once(url):
 def newer_mmlora(tmp_path, monkeypatch):
     """An installation with one more migration, which alters a table under the views."""
     shutil.copytree(resources.resource("sql"), tmp_path / "newer" / "sql")
-    (tmp_path / "newer/sql/migrations/versions/0002_more.py").write_text(
+    (tmp_path / "newer/sql/migrations/versions/9999_more.py").write_text(
         textwrap.dedent("""
             import sqlalchemy as sa
             from alembic import context, op
-            revision, down_revision = "0002", "0001"
+            revision, down_revision = "9999", "NEWEST"
             def upgrade():
                 copies = "always" if op.get_context().dialect.name == "sqlite" else "never"
                 with op.batch_alter_table("score_loads", recreate=copies) as table:
                     table.add_column(sa.Column("note", sa.Text))
-        """)
+        """).replace("NEWEST", migrate.newest_revision())
     )
 
     def install(newer: bool) -> None:
@@ -103,6 +104,35 @@ def test_a_warehouse_behind_waits_for_mmlora_migrate(url, desk, newer_mmlora):
     newer_mmlora(False)
     with pytest.raises(UsageError, match="upgrade mmlora"):
         Warehouse.open(url, ids=IDS)
+
+
+def test_loads_of_before_numerics_were_kept_are_kept(url, tmp_path, monkeypatch):
+    """What computed them stays unknown."""
+    shutil.copytree(resources.resource("sql"), tmp_path / "older" / "sql")
+    (tmp_path / "older/sql/migrations/versions/0002_numerics.py").unlink()
+    with monkeypatch.context() as older:
+        older.setattr(resources, "_PACKAGE", tmp_path / "older" / "mmlora")
+        Warehouse.open(url, ids=IDS).close()
+    database = Database.at(url)
+    with database.writing() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO score_loads (load_id, domain_id, score_date, attempt, state, model_version, "
+            "contract_hash, rows, content_hash, started_at, heartbeat_at) VALUES ('old', 'books', "
+            "'2000-12-31', 1, 'staged', 'v1', 'c0', 3, 'h0', '2001-01-01T00:00:00.000000+00:00', "
+            "'2001-01-01T00:00:00.000000+00:00')"
+        )
+    database.close()
+    with Warehouse.migrate(url) as warehouse:
+        old = warehouse.load("old")
+        assert (old.rows, old.content_hash, old.numerics) == (3, "h0", None)
+        warehouse.mark_staged(
+            new := warehouse.begin_load("books", date(2001, 1, 1), model_version="v1", contract_hash="c0"),
+            rows=3,
+            content_hash="h0",
+            checks={},
+            numerics=here(),
+        )
+        assert warehouse.load(new.load_id).numerics == here()
 
 
 def test_migrating_a_current_warehouse_changes_nothing(url, desk):

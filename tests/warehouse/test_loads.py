@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.numerics import Numerics, together
 
 NOW = timedelta(0)
 
@@ -23,6 +25,52 @@ def test_a_load_is_found_again_with_all_that_was_said_of_it(desk):
     assert abs(found.started_at - datetime.now(UTC)) < timedelta(minutes=5)
     with pytest.raises(UsageError, match="no load 'nothing'"):
         desk.warehouse.load("nothing")
+
+
+ZEN = Numerics("AMD EPYC", "MKL_CBWR=AUTO,STRICT", "2.13.0")
+
+
+def test_hashes_of_the_same_numerics_are_compared(desk):
+    def staged(content_hash):
+        load = desk.begin()
+        desk.warehouse.mark_staged(load, rows=1, content_hash=content_hash, checks={}, numerics=ZEN)
+        return desk.warehouse.load(load.load_id)
+
+    one, again, other = staged("a"), staged("a"), staged("b")
+    assert one.numerics == ZEN
+    assert one.same_rows_as(again) and not one.same_rows_as(other)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        replace(ZEN, processor="Intel Xeon"),
+        replace(ZEN, kernels="MKL_CBWR=COMPATIBLE"),
+        replace(ZEN, torch_version="2.14.0"),
+        together([ZEN, replace(ZEN, processor="Intel Xeon")]),
+    ],
+)
+def test_hashes_of_other_numerics_are_not_compared(desk, found):
+    loads = []
+    for numerics in (ZEN, found):
+        loads.append(load := desk.begin())
+        desk.warehouse.mark_staged(load, rows=1, content_hash="a", checks={}, numerics=numerics)
+    one, other = (desk.warehouse.load(load.load_id) for load in loads)
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(ContractError, match="compare the scores by tolerance"):
+            pair[0].same_rows_as(pair[1])
+
+
+@pytest.mark.parametrize(
+    "found", [replace(ZEN, kernels="CUDA 13.0"), together([ZEN, replace(ZEN, processor="b")])]
+)
+def test_what_does_not_repeat_itself_is_not_compared_with_its_own_kind(desk, found):
+    load = desk.begin()
+    desk.warehouse.mark_staged(load, rows=1, content_hash="a", checks={}, numerics=found)
+    again = desk.warehouse.load(load.load_id)
+    with pytest.raises(ContractError, match="can't be compared"):
+        again.same_rows_as(again)
 
 
 def test_every_begin_is_a_new_attempt_even_at_once(desk):
