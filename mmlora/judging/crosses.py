@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _BITS = 22
 _LEAST_ROWS = 4
 """Rows that a column must have in training: what fewer have can't be told from chance."""
+_NUMBER_SPREAD = 0.5
+"""Deviation of a number: many are alike (counts of 1, 7 and 30 days), and smaller ones converge sooner."""
 _BAG_VALUES, _CROSSED_BAG_VALUES = 32, 8
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _STIR = np.uint64(0xBF58476D1CE4E5B9)
@@ -148,7 +150,7 @@ class Crosses:
         """Return mean and deviation of the numbers in some training rows: enough for one scale."""
         found = self._raw_numbers(self._data.batch(rows[:: max(len(rows) >> 16, 1)]))
         scale = found.std(0)
-        return found.mean(0), np.where(scale > 1e-6, scale, 1.0)
+        return found.mean(0), np.where(scale > 1e-6, scale, 1.0) / _NUMBER_SPREAD
 
 
 def _pairs(fields: list[FeatureField]) -> Any:

@@ -12,9 +12,9 @@ from mmlora.metrics.probabilities import losses
 
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3)
 """scikit-learn's C, the inverse of the penalty's weight, from a strong penalty to a weak one."""
-_MOST_ENTRIES = 100_000_000
-"""Of the training rows' matrix: 1.2 GB."""
-_MOST_STEPS, _TOLERANCE = 100, 3e-5
+_MOST_ENTRIES = 60_000_000
+"""Of the training rows' matrix: 0.7 GB, and as much again while it is built."""
+_MOST_STEPS, _TOLERANCE = 60, 3e-5
 
 
 def fit_regression(rows: Rows) -> tuple[Predict, str]:
