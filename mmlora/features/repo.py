@@ -23,6 +23,7 @@ from mmlora.errors import ContractError, TransientError, UsageError
 from mmlora.features.affinity import Affinity
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
+from mmlora.features.derived import Derived, decide, refresh
 from mmlora.features.inputs import source_state
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
@@ -102,6 +103,19 @@ class FeatureRepo:
         """
         _id_types(self._offline)
         return analyse(self._offline, self._columns)
+
+    def affinity(self) -> Affinity:
+        """Return what the built affinity views hold."""
+        state = BuildState.load(self._offline / "features")
+        return Affinity.from_dict(state.affinity) if state else Affinity()
+
+    def derived(self) -> list[Derived]:
+        """Return the features that are computed from the profiles."""
+        return decide(self._offline, self.columns())
+
+    def refresh(self) -> None:
+        """Bring the features that are computed from the profiles up to date; see :mod:`.derived`."""
+        refresh(self._offline)
 
     @property
     def built(self) -> str | None:
@@ -285,9 +299,10 @@ class FeatureRepo:
         own = resource("feature_repo/definitions.py")
         definitions = _load(own)
         entities = definitions.entities(self._offline)
-        state = BuildState.load(self._offline / "features")
-        affinity = Affinity.from_dict(state.affinity) if state else Affinity()
-        views = list(definitions.views(self._offline, entities, self.columns(), affinity))
+        columns, affinity = self.columns(), self.affinity()
+        derived = decide(self._offline, columns)
+        refresh(self._offline, derived)
+        views = list(definitions.views(self._offline, entities, columns, affinity, derived))
         for path in sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")]):
             if path != own:
                 module = _load(path)

@@ -40,9 +40,18 @@ def list_features() -> list[dict[str, Any]]:
 def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
     """Build what is missing up to ``through``; the definitions are applied only when all was built anew."""
     report = _build(workspace, through, progress)
+    workspace.feature_repo.refresh()
     if report["since"] is None or not workspace.feature_repo.applied:
         workspace.feature_repo.apply()
     return report
+
+
+def ensure_profiles(workspace: Workspace) -> None:
+    """Apply the definitions where they never were, and refresh what is computed from the profiles."""
+    if workspace.feature_repo.applied:
+        workspace.feature_repo.refresh()
+    else:
+        workspace.feature_repo.apply()
 
 
 def _build(
