@@ -58,6 +58,13 @@ class Derived:
     within: str = ""
 
     @property
+    def what(self) -> str:
+        """What it says, in a clause."""
+        if self.column:
+            return f"the rank of {self.column} within {self.within}"
+        return f"days since the {self.entity}'s first version"
+
+    @property
     def view(self) -> str:
         """The Feast view that holds it."""
         return f"{self.entity}_derived"
@@ -202,19 +209,27 @@ def _is_price(name: str) -> bool:
 
 
 def _dated(offline: Path, entity: Entity) -> bool:
-    """Whether the first versions of most entities have dates, of their own rather than an import's."""
-    if not _files(offline, entity):
+    """Whether the first versions of most entities have dates of their own.
+
+    Those of an import without dates are valid from 1970, or from the entity's first interaction.
+    """
+    interactions = offline / "interactions"
+    if entity == "domain" or not _files(offline, entity) or not any(interactions.glob("**/*.parquet")):
         return False
+    key = ENTITY_KEYS[entity]
     query = f"""
-        SELECT avg((first > '1970-01-02'::TIMESTAMPTZ)::INTEGER) >= {DATED}
+        SELECT avg((first > '1970-01-02'::TIMESTAMPTZ AND first IS DISTINCT FROM met)::INTEGER) >= {DATED}
             AND count(DISTINCT first) >= {FEWEST}
         FROM (
-            SELECT min({EVENT_TIMESTAMP}) AS first
-            FROM {_scan(offline, entity)} GROUP BY {ENTITY_KEYS[entity]}
-        )
+            SELECT {key}, min({EVENT_TIMESTAMP}) AS first FROM {_scan(offline, entity)} GROUP BY {key}
+        ) LEFT JOIN (
+            SELECT {key}, min({EVENT_TIMESTAMP}) AS met
+            FROM read_parquet($interactions, hive_partitioning = false) GROUP BY {key}
+        ) USING ({key})
     """
     with database(offline / ".spill") as connection:
-        row = connection.execute(query).fetchone()
+        pattern = str(interactions / "**" / "*.parquet")
+        row = connection.execute(query, {"interactions": pattern}).fetchone()
     return bool(row and row[0])
 
 

@@ -59,7 +59,15 @@ def test_a_price_is_ranked_among_those_known_before_its_day_or_with_it():
     np.testing.assert_array_equal(found[~later], again[~later])
 
 
+def interact(offline: Path, moments: dict[int, datetime]) -> None:
+    folder = offline / "interactions" / "day=2025-01-01"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = {"item_id": list(moments), "event_timestamp": pa.array(list(moments.values()), TIMES)}
+    pq.write_table(pa.table(table), folder / "0.parquet")
+
+
 def test_ranks_and_first_dates_follow_the_profiles(tmp_path):
+    interact(tmp_path, {0: START + timedelta(days=50)})
     dated = [
         (n, START + timedelta(days=n // 20), START + timedelta(days=n // 20), 2.0**n, "abc"[n % 3])
         for n in range(400)
@@ -91,7 +99,18 @@ def test_ranks_and_first_dates_follow_the_profiles(tmp_path):
 
 
 def test_undated_profiles_have_no_age_and_tables_without_categories_no_rank(tmp_path):
+    interact(tmp_path, {0: START})
     write(tmp_path, [(n, EPOCH, EPOCH, float(n), "a") for n in range(50)])
     assert decide(tmp_path, analyse(tmp_path)) == []
     refresh(tmp_path, [])
     assert not (tmp_path / "derived").exists()
+
+
+def test_versions_that_begin_with_the_first_interaction_have_no_date_of_their_own(tmp_path):
+    moments = {n: START + timedelta(hours=n) for n in range(60)}
+    interact(tmp_path, moments)
+    write(tmp_path, [(n, moments[n], moments[n], 1.0, "a") for n in range(60)])
+    assert decide(tmp_path, []) == []
+    moments |= dict.fromkeys(range(40), START + timedelta(days=90))
+    interact(tmp_path, moments)
+    assert decide(tmp_path, []) == [Derived("item", "known_since")]
