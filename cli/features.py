@@ -51,4 +51,8 @@ def list_columns(as_json: JsonFlag = False) -> None:
         print_json(found)
         return
     names = ("column", "became", "values", "missing", "why")
-    print_table("columns of the profiles", names, [tuple(row[name] for name in names) for row in found])
+    print_table(
+        "columns of the profiles", names, [tuple(row[name] for name in names) for row in found["columns"]]
+    )
+    views = [(row["view"], ", ".join(row["features"]) or None, row["why"]) for row in found["views"]]
+    print_table("computed of them and the interactions", ("view", "features", "what"), views)

@@ -19,6 +19,7 @@ from feast.types import Array, FeastType, Float32, Float64, Int64, String, UnixT
 
 from mmlora.features.affinity import MOST, Affinity
 from mmlora.features.columns import Column
+from mmlora.features.derived import Derived
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, IdTypes
 
 _WINDOWED = ("7d", "30d", "ever")
@@ -41,7 +42,11 @@ def entities(offline: Path) -> dict[str, Entity]:
 
 
 def views(
-    offline: Path, entities: dict[str, Entity], columns: Sequence[Column], affinity: Affinity
+    offline: Path,
+    entities: dict[str, Entity],
+    columns: Sequence[Column],
+    affinity: Affinity,
+    derived: Sequence[Derived],
 ) -> list[FeatureView]:
     """Return the profile views (tag ``mmlora=profile``), activity and affinity views (``mmlora=input``)."""
     fields: dict[str, list[Field]] = {}
@@ -66,7 +71,24 @@ def views(
         _view(name, offline / "features" / name, keys, [_activity_field(f) for f in fields], "input")
         for name, (keys, fields) in activity.items()
     ]
+    profiles += _derived_views(offline, entities, columns, derived)
     return [*profiles, *activities, *_affinity_views(offline, entities, columns, affinity)]
+
+
+def _derived_views(
+    offline: Path, entities: dict[str, Entity], columns: Sequence[Column], derived: Sequence[Derived]
+) -> list[FeatureView]:
+    kinds = {(column.entity, column.name): column.kind for column in columns}
+    fields: dict[tuple[str, str], list[Field]] = {}
+    for of in derived:
+        dtype = Float32 if of.column else UnixTimestamp
+        left_out = of.column and kinds.get((of.entity, of.column)) not in ("log", "dense")
+        field = Field(name=of.name, dtype=dtype, tags={"kind": DROPPED} if left_out else {})
+        fields.setdefault((of.entity, of.view), []).append(field)
+    return [
+        _view(view, offline / "derived" / entity, [entities[entity]], of_view, "profile")
+        for (entity, view), of_view in fields.items()
+    ]
 
 
 def _affinity_views(
@@ -113,7 +135,7 @@ def services(views: list[FeatureView]) -> list[FeatureService]:
 
 
 def _names(view: FeatureView) -> list[str]:
-    return [field.name for field in view.features if field.tags.get("kind") != DROPPED]
+    return [f.name for f in view.features if f.tags.get("kind") != DROPPED]
 
 
 def _kept(view: FeatureView) -> FeatureView:

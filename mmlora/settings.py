@@ -50,7 +50,7 @@ class FeatureSettings(_Section):
         """Refuse what no column could become; whether this one can is said where its data is."""
         kinds, tables = valid_names(ColumnKind), ("users", "items", "domains")
         faults = [
-            f'"{name}" = "{kind}" isn\'t understood: write "TABLE.COLUMN" = "KIND" with a table of '
+            f'"{name}" = "{kind}" is not understood: write "TABLE.COLUMN" = "KIND" with a table of '
             f"{', '.join(tables)} and a kind of {', '.join(kinds)}"
             for name, kind in columns.items()
             if kind not in kinds or name.partition(".")[0] not in tables or not name.partition(".")[2]

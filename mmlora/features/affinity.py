@@ -101,6 +101,7 @@ class AffinityView:
     name: str
     keys: tuple[str, ...]
     attributes: tuple[str, ...]
+    what = f"the {MOST} values met most, how much more they are clicked, how many rows"
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -131,6 +132,7 @@ class TasteView:
     name: str
     keys: tuple[str, ...]
     features: tuple[str, ...]
+    what = "the mean vector of the items clicked"
 
     def entries_sql(self) -> str:
         """Return the statement that makes the temporary table ``entries``: of clicks alone."""
@@ -189,7 +191,12 @@ def choose_affinity(
         if (kind := _attribute(column)) and not clash:
             attributes[column.name] = kind
     vectors = tuple(column.name for column in items if column.kind == "vector")
-    elsewhere = """
+    return Affinity(attributes, vectors, share_elsewhere(connection, interactions) >= CROSSING)
+
+
+def share_elsewhere(connection: duckdb.DuckDBPyConnection, interactions: str) -> float:
+    """Return the share of interactions outside their user's main domain."""
+    query = """
         SELECT 1 - sum(most) / sum(rows) FROM (
             SELECT max(rows) AS most, sum(rows) AS rows FROM (
                 SELECT user_id, domain_id, count(*) AS rows
@@ -197,8 +204,8 @@ def choose_affinity(
             ) GROUP BY user_id
         )
     """
-    row = connection.execute(elsewhere, {"interactions": interactions}).fetchone()
-    return Affinity(attributes, vectors, bool(row and row[0] >= CROSSING))
+    row = connection.execute(query, {"interactions": interactions}).fetchone()
+    return float(row[0] or 0.0) if row else 0.0
 
 
 def _attribute(column: Column) -> Attribute | None:

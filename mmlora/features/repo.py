@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,9 +20,11 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from mmlora.errors import ContractError, TransientError, UsageError
-from mmlora.features.affinity import Affinity
+from mmlora.features.affinity import Affinity, choose_affinity
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
+from mmlora.features.database import database
+from mmlora.features.derived import Derived, decide, refresh
 from mmlora.features.inputs import source_state
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
@@ -102,6 +104,27 @@ class FeatureRepo:
         """
         _id_types(self._offline)
         return analyse(self._offline, self._columns)
+
+    def built_affinity(self) -> Affinity:
+        """Return what the built affinity views hold."""
+        state = BuildState.load(self._offline / "features")
+        return Affinity.from_dict(state.affinity) if state else Affinity()
+
+    def chosen_affinity(self, columns: Sequence[Column]) -> Affinity:
+        """Return what they will hold after the next `features build`, where profile columns become these."""
+        interactions = str(self._offline / "interactions" / "**" / "*.parquet")
+        if not any((self._offline / "interactions").glob("**/*.parquet")):
+            return self.built_affinity()
+        with database(self._offline / ".spill") as connection:
+            return self.built_affinity().with_those_of(choose_affinity(connection, interactions, columns))
+
+    def derived(self, columns: Sequence[Column]) -> list[Derived]:
+        """Return the features that are computed from the profiles, whose columns become these."""
+        return decide(self._offline, columns)
+
+    def refresh(self) -> None:
+        """Bring the features that are computed from the profiles up to date; see :mod:`.derived`."""
+        refresh(self._offline)
 
     @property
     def built(self) -> str | None:
@@ -285,9 +308,12 @@ class FeatureRepo:
         own = resource("feature_repo/definitions.py")
         definitions = _load(own)
         entities = definitions.entities(self._offline)
-        state = BuildState.load(self._offline / "features")
-        affinity = Affinity.from_dict(state.affinity) if state else Affinity()
-        views = list(definitions.views(self._offline, entities, self.columns(), affinity))
+        columns, affinity = self.columns(), self.built_affinity()
+        if left_out := [f"{c.entity}s.{c.name} ({c.why})" for c in columns if c.kind == "drop"]:
+            logger.warning("columns that the model does not read: %s", ", ".join(left_out))
+        derived = self.derived(columns)
+        refresh(self._offline, derived)
+        views = list(definitions.views(self._offline, entities, columns, affinity, derived))
         for path in sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")]):
             if path != own:
                 module = _load(path)

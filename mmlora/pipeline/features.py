@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+
+if TYPE_CHECKING:
+    from mmlora.features.columns import Column
+    from mmlora.features.repo import FeatureRepo
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +25,16 @@ def build_features(through: date, *, progress: Progress = silent) -> dict[str, A
     return report
 
 
-def list_features() -> list[dict[str, Any]]:
-    """Return what each column of the imported profiles becomes, as `mmlora features list` prints it."""
-    return [
+def list_features() -> dict[str, list[dict[str, Any]]]:
+    """Return what each column of the imported profiles becomes, and which views are computed of them.
+
+    Returns:
+        ``columns``: each with its type, what it became, why, its distinct values, the share missing and the
+        fields' tags; ``views``: each with its features, or why there is none.
+    """
+    repo = open_workspace().feature_repo
+    columns = repo.columns()
+    rows = [
         {
             "column": f"{column.entity}s.{column.name}",
             "type": str(column.stats.type),
@@ -33,16 +44,38 @@ def list_features() -> list[dict[str, Any]]:
             "missing": column.stats.missing / max(1, column.stats.rows),
             "tags": dict(column.tags),
         }
-        for column in open_workspace().feature_repo.columns()
+        for column in columns
     ]
+    return {"columns": rows, "views": _computed_views(repo, columns)}
+
+
+def _computed_views(repo: FeatureRepo, columns: list[Column]) -> list[dict[str, Any]]:
+    affinity = repo.chosen_affinity(columns)
+    views = [
+        {"view": view.name, "features": list(view.features), "why": view.what} for view in affinity.views
+    ]
+    if affinity.attributes and not affinity.by_domain:
+        why = "left out: users keep to one domain, where it would say what user_affinity does"
+        views.append({"view": "user_domain_affinity", "features": [], "why": why})
+    views += [{"view": of.view, "features": [of.name], "why": of.what} for of in repo.derived(columns)]
+    return views
 
 
 def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
     """Build what is missing up to ``through``; the definitions are applied only when all was built anew."""
     report = _build(workspace, through, progress)
+    workspace.feature_repo.refresh()
     if report["since"] is None or not workspace.feature_repo.applied:
         workspace.feature_repo.apply()
     return report
+
+
+def ensure_profiles(workspace: Workspace) -> None:
+    """Apply the definitions where they never were, and refresh what is computed from the profiles."""
+    if workspace.feature_repo.applied:
+        workspace.feature_repo.refresh()
+    else:
+        workspace.feature_repo.apply()
 
 
 def _build(

@@ -17,7 +17,7 @@ import numpy as np
 import mmlora
 from mmlora.errors import DataError
 from mmlora.pipeline.contract import check_contract
-from mmlora.pipeline.features import ensure_features
+from mmlora.pipeline.features import ensure_features, ensure_profiles
 from mmlora.pipeline.validation import verdicts_as_of
 from mmlora.pipeline.workspace import Progress, Workspace, silent
 from mmlora.schema import (
@@ -82,8 +82,8 @@ def build_training_set(
 
     if settings.features == "all":
         ensure_features(workspace, as_of, progress=progress)
-    elif settings.features == "profiles" and not workspace.feature_repo.applied:
-        workspace.feature_repo.apply()  # no activity is read; the ids alone don't even need this
+    elif settings.features == "profiles":
+        ensure_profiles(workspace)  # no activity is read; the ids alone don't even need this
     if base is None:
         contract = workspace.feature_repo.contract(settings.features)
     else:

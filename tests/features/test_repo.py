@@ -78,7 +78,7 @@ def test_the_contract_names_every_field(repo, home):
     affinity = {f.name: (f.dtype, f.kind, dict(f.tags)) for f in contract.fields if f.view in AFFINITIES}
     genres = {"match": "item_profile__genres", "vocabulary": "item_profile__genres", "max_length": "32"}
     assert affinity["user_affinity__genres"] == ("STRING_LIST", "bag", genres)
-    weights = {"kind": "weights", "weights": "user_affinity__genres"}
+    weights = {"kind": "weights", "weights": "user_affinity__genres", "max_length": "32"}
     assert affinity["user_affinity__genres_lift"] == ("FLOAT_LIST", "weights", weights)
     assert affinity["user_affinity__genres_rows"] == ("FLOAT_LIST", "weights", weights)
     keys = {f.view: f.keys for f in contract.fields if f.view}
