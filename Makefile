@@ -13,7 +13,7 @@ export FEAST_USAGE := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-feast bench lint format airflow clean
+.PHONY: help install demo demo-shop test test-all test-feast bench lint format airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ install: $(READY) ## make .venv
 
 demo: $(READY) ## the nightly job, end to end, on MovieLens-1M
 	$(BIN)/python -m cli.demo
+
+demo-shop: $(READY) ## the same on a made-up shop whose truth is known; ARGS are its options
+	$(BIN)/python -m cli.demo_shop $(ARGS)
 
 test: $(READY) ## the tests, under 10 minutes on 2 cores
 	$(PYTEST)
@@ -54,7 +57,7 @@ test-feast: $(FEAST_VENV)/.ready ## Feast's offline-store tests on the ASOF stor
 # make bench BENCH=training runs one of tests/benchmarks/bench_*.py, ARGS are its options.
 BENCH ?= *
 
-bench: $(READY) ## throughput beside other libraries; BENCH=training runs one, ARGS are its options
+bench: $(READY) ## throughput and scores beside other libraries; BENCH=training runs one, ARGS are its options
 	@for script in tests/benchmarks/bench_$(BENCH).py; do $(BIN)/python $$script $(ARGS) || exit; done
 
 lint: $(READY) ## ruff, mypy --strict, import-linter
@@ -70,6 +73,6 @@ format: $(READY) ## format the code
 airflow: $(READY) ## Airflow on the demo's workspace; prints its address and how to log in
 	PATH="$(abspath $(BIN)):$$PATH" docker/standalone.sh
 
-clean: ## remove .venv, the demo's workspace and caches
-	rm -rf $(VENV) $(FEAST_VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, the demos' workspaces and caches
+	rm -rf $(VENV) $(FEAST_VENV) var var-shop dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,11 +8,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
 from typing import Any
 
-from mmlora.errors import MmloraError, UsageError
+from mmlora.errors import DataError, Fault, MmloraError, UsageError
 from mmlora.pipeline.scoring import left_out, score, scoring_domains
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.schema import DOMAIN_ID, Id
 
 PUBLISHERS = 4
 """Loads written to PostgreSQL side by side; each takes two connections."""
@@ -38,7 +40,12 @@ def publish(load_id: str) -> str:
 
 
 def score_and_publish(
-    on: date, *, domain: str | None = None, progress: Progress = silent, **options: Any
+    on: date,
+    *,
+    domain: str | None = None,
+    pairs: Path | None = None,
+    progress: Progress = silent,
+    **options: Any,
 ) -> dict[str, Any]:
     """Score and publish a date's domains, each by itself: one that fails doesn't stop the others.
 
@@ -47,6 +54,7 @@ def score_and_publish(
     Args:
         on: the score date.
         domain: this domain only.
+        pairs: see :func:`score`; a domain that its ``domain_id`` doesn't have is skipped.
         progress: told the pairs done.
         options: see :func:`score`.
 
@@ -56,8 +64,13 @@ def score_and_publish(
     workspace = open_workspace()
     begun = time.monotonic()
     domains = [str(workspace.domain(domain))] if domain else scoring_domains(on)
-    rows = _loads(workspace, on, domains, progress, options)
-    others = {} if domain else left_out(workspace, on)
+    others: dict[Id, str] = {} if domain else left_out(workspace, on)
+    if pairs and not domain:
+        given = _domains_of(pairs, workspace)
+        reason = f"no rows in {pairs}"
+        others |= {name: reason for name in domains if given is not None and name not in given}
+        domains = [name for name in domains if name not in others]
+    rows = _loads(workspace, on, domains, progress, {**options, "pairs": pairs})
     skipped = [{"domain_id": str(name), "reason": reason} for name, reason in others.items()]
     return {
         "loads": rows,
@@ -65,6 +78,23 @@ def score_and_publish(
         "pairs": sum(row["pairs"] or 0 for row in rows if row["state"] == "published"),
         "seconds": time.monotonic() - begun,
     }
+
+
+def _domains_of(pairs: Path, workspace: Workspace) -> set[str] | None:
+    """Return the domains that a pair table names; None when its rows are of every domain."""
+    from mmlora.scoring.pair_table import pair_domains
+
+    found = pair_domains(pairs, ids=workspace.ids)
+    if found is None:
+        return None
+    known = {str(domain) for domain in workspace.expected_domains()}
+    given = {str(domain) for domain in found}
+    if strange := sorted(given - known):
+        names = ", ".join(sorted(known))
+        raise DataError(
+            str(pairs), [Fault(f"{strange[0]!r} is no domain; the domains are {names}", DOMAIN_ID)]
+        )
+    return given
 
 
 def _loads(

@@ -195,6 +195,8 @@ class _Job:
         if not candidates.num_pairs:
             days = self.workspace.settings.scoring.active_days
             reason = f"nobody to score: no user was active in the domain in the {days} days before {self.on}"
+            if pairs is not None:
+                reason = f"nothing to score: {pairs} has no rows of the domain"
             self.warehouse.reject(self.load, reason=reason)
             raise CheckError(f"load {self.load.load_id}", [reason])
         staged = score_candidates(

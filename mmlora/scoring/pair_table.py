@@ -41,6 +41,21 @@ def read_pairs(path: Path, *, ids: IdTypes, domain: Id) -> Candidates:
     return _index(users, items)
 
 
+def pair_domains(path: Path, *, ids: IdTypes) -> set[Id] | None:
+    """Return the domains that a pair table has rows of; None when its rows are of every domain.
+
+    Raises:
+        DataError: see :func:`read_pairs`.
+    """
+    table = _read(path)
+    if DOMAIN_ID not in table.column_names:
+        return None
+    domains = _column(table, "domain", ids)
+    if isinstance(domains, Fault):
+        raise DataError(str(path), [domains])
+    return set(pc.unique(domains).to_pylist())
+
+
 def _read(path: Path) -> pa.Table:
     try:
         names = pq.ParquetDataset(path).schema.names

@@ -22,7 +22,7 @@ LEAST_ROWS = 1_000
 USERS_AT_ONCE = 20
 HEADERS = (
     *("contender", "seed", "wauc", "clicks of lists / best", "same first item", "sum of scores / clicks"),
-    *("/ true", "worst market", "training s", "note"),
+    *("worst market", "sum of scores / true", "worst market, / true", "training s", "note"),
 )
 
 
@@ -37,8 +37,9 @@ class Figures:
         of_best: true CTR of the first 20 items, as a share of the best possible.
         same_first: share of a market's users with its most common first item.
         per_click: sum of scores / clicks.
+        worst: the furthest from 1 of ``per_click`` in domains with 1,000 rows.
         per_true: sum of scores / sum of the true probabilities, which has none of the clicks' noise.
-        worst: the furthest from 1 of ``per_click`` in markets with 1,000 rows.
+        worst_true: the furthest from 1 of ``per_true`` in domains with 1,000 rows.
         seconds: of training.
         note: what else has to be said.
     """
@@ -49,8 +50,9 @@ class Figures:
     of_best: float | None = None
     same_first: float | None = None
     per_click: float | None = None
-    per_true: float | None = None
     worst: float | None = None
+    per_true: float | None = None
+    worst_true: float | None = None
     seconds: float | None = None
     note: str = ""
 
@@ -58,30 +60,34 @@ class Figures:
         """Return the line's cells."""
         formats = {
             "wauc": "{:.4f}",
-            **dict.fromkeys(("of_best", "per_click", "per_true", "worst"), "{:.3f}"),
+            **dict.fromkeys(("of_best", "per_click", "worst", "per_true", "worst_true"), "{:.3f}"),
             "same_first": "{:.0%}",
             "seconds": "{:.0f}",
         }
         values = {name: getattr(self, name) for name in formats}
         texts = {n: "" if v is None else formats[n].format(v) for n, v in values.items()}
-        order = ("wauc", "of_best", "same_first", "per_click", "per_true", "worst", "seconds")
+        order = ("wauc", "of_best", "same_first", "per_click", "worst", "per_true", "worst_true", "seconds")
         return [self.contender, str(self.seed), *(texts[name] for name in order), self.note]
 
 
 def judge_rows(label: Any, score: Any, domain: Any, true: Any = None) -> dict[str, float | None]:
     """Return the figures of rows: wauc, and how far sums are from clicks; ``[N]`` each."""
     domain = np.unique(domain, return_inverse=True)[1]
-    ratios = [
-        score[domain == d].sum() / max(label[domain == d].sum(), 1)
-        for d in np.unique(domain)
-        if (domain == d).sum() >= LEAST_ROWS
-    ]
-    return {
+    large = [domain == d for d in np.flatnonzero(np.bincount(domain) >= LEAST_ROWS)]
+    figures = {
         "wauc": domain_metrics(label, score, domain).wauc,
         "per_click": float(score.sum() / label.sum()),
-        "per_true": None if true is None else float(score.sum() / true.sum()),
-        "worst": max(ratios, key=lambda ratio: abs(np.log(ratio)), default=None),
+        "worst": _furthest([score[rows].sum() / max(label[rows].sum(), 1) for rows in large]),
     }
+    if true is not None:
+        figures["per_true"] = float(score.sum() / true.sum())
+        figures["worst_true"] = _furthest([score[rows].sum() / true[rows].sum() for rows in large])
+    return figures
+
+
+def _furthest(ratios: Sequence[float]) -> float | None:
+    """Return the ratio that is the furthest from 1."""
+    return max(ratios, key=lambda ratio: abs(np.log(ratio)), default=None)
 
 
 def sampled_lists(truth: ShopTruth, score: Scorer, users: int, rng: np.random.Generator) -> ListFigures:
@@ -126,9 +132,11 @@ def means(figures: Sequence[Figures]) -> list[Figures]:
         if len(own) > 1:
             names = ("wauc", "of_best", "same_first", "per_click", "per_true", "seconds")
             averages = {name: _mean([getattr(line, name) for line in own]) for name in names}
-            worst = [line.worst for line in own if line.worst is not None]
-            furthest = max(worst, key=lambda ratio: abs(np.log(ratio)), default=None)
-            lines.append(Figures(contender, "mean", worst=furthest, **averages))
+            worst = {
+                name: _furthest([getattr(line, name) for line in own if getattr(line, name) is not None])
+                for name in ("worst", "worst_true")
+            }
+            lines.append(Figures(contender, "mean", **averages, **worst))
     return lines
 
 

@@ -1,0 +1,147 @@
+"""What the demos share: the nightly job on a data set, through both Airflow DAGs, and what it published.
+
+Everything lies in the demo's workspace (``MMLORA_HOME``, a folder here by default), so running a demo again
+reuses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import typer
+
+from cli.output import note, print_table
+from mmlora.errors import MmloraError
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo.
+
+    Attributes:
+        home: the workspace unless ``MMLORA_HOME`` names one.
+        as_of: what the model is trained for.
+        night: the date that is scored.
+        load: imports the data.
+        show: prints what came of it, given the summary of the training run.
+        next_steps: commands to try afterwards, without the workspace.
+    """
+
+    home: str
+    as_of: date
+    night: date
+    load: Callable[[], None]
+    show: Callable[[dict[str, Any]], None]
+    next_steps: tuple[str, ...]
+
+
+def run_demo(demo: Demo) -> None:
+    """Import, train as of a day, score a night, and show what came of it."""
+    begun = time.monotonic()
+    os.environ.setdefault("MMLORA_HOME", demo.home)
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    home = os.environ["MMLORA_HOME"]
+    try:
+        demo.load()
+        trained = _finished_run(demo)
+        if trained and _published(demo):
+            note(f"{demo.night} is published already; `rm -rf {home}` for a fresh start")
+        else:
+            _run_dags(demo)
+            trained = _finished_run(demo)
+        assert trained is not None  # the training DAG has ended
+        demo.show(trained)
+    except MmloraError as error:
+        note(f"demo: {error}")
+        sys.exit(error.exit_code)
+    prefix = "" if home == "var" else f"MMLORA_HOME={home} "
+    note(f"\nThe demo took {time.monotonic() - begun:.0f} s. Try next:")
+    for command in demo.next_steps:
+        note(f"  {prefix}{command}")
+
+
+def _run_dags(demo: Demo) -> None:
+    from mmlora.airflow_plugin.local import run_dag, use_airflow_home
+    from mmlora.pipeline.workspace import open_workspace
+
+    use_airflow_home(open_workspace().home / "airflow-demo")
+    _show_steps()
+    for dag_id, day in (("training", demo.as_of), ("nightly_scoring", demo.night)):
+        note(f"Airflow: {dag_id} for {day}")
+        begun = time.monotonic()
+        outcome = run_dag(dag_id, date=day.isoformat())
+        failed = [f"{task.task_id} {task.label}" for task in outcome.tasks if task.state == "failed"]
+        note(f"  {dag_id}: {outcome.state}, {len(outcome.tasks)} tasks, {time.monotonic() - begun:.0f} s")
+        if outcome.state != "success":
+            note(f"demo: tasks failed: {', '.join(failed)}")
+            sys.exit(1)
+
+
+def _show_steps() -> None:
+    """Print what each step logs, and nothing of the libraries below."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("  %(message)s"))
+    logger = logging.getLogger("mmlora.pipeline")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
+
+
+def _finished_run(demo: Demo) -> dict[str, Any] | None:
+    """Return the summary of the run registered as of the demo's day, if there is one."""
+    from mmlora.pipeline.runs import Run
+    from mmlora.pipeline.training import summary
+    from mmlora.pipeline.workspace import open_workspace
+
+    for folder in sorted((open_workspace().home / "runs").glob("*")):
+        run = Run(folder)
+        if run.result("registered") and run.config["as_of"] == demo.as_of.isoformat():
+            return summary(run.run_id)
+    return None
+
+
+def _published(demo: Demo) -> bool:
+    from mmlora.pipeline.workspace import open_workspace
+
+    workspace = open_workspace()
+    with workspace.open_warehouse() as warehouse:
+        published = warehouse.publications(start=demo.night, end=demo.night)
+    return len(published) == len(workspace.expected_domains())
+
+
+def show_training(trained: dict[str, Any], night: date) -> None:
+    """Print the night's verdicts, what each phase did, the test metrics and the judgement."""
+    from cli.train import print_training
+    from cli.validate import print_verdicts
+    from mmlora.pipeline.validation import stored_verdicts
+
+    print_verdicts(stored_verdicts(night))
+    print_training(trained)
+
+
+def show_scores(domain: str, night: date) -> None:
+    """Print a domain's first rows, and how much was scored and published for all."""
+    from mmlora.pipeline.reading import read_scores
+    from mmlora.pipeline.workspace import open_workspace
+
+    with open_workspace().open_warehouse() as warehouse:
+        loads = [load for load in warehouse.loads(states=("published",)) if load.score_date == night]
+    sizes = [load.checks or {} for load in loads]
+    pairs, seconds = sum(s["pairs"] for s in sizes), sum(s["seconds"] for s in sizes)
+    rows = sum(load.rows or 0 for load in loads)
+    with read_scores(domain, limit=10) as reader:
+        columns = ("domain_id", "score_date", "user_id", "position", "item_id", "score", "model_version")
+        first = [
+            [str(r[c]) if c == "user_id" else r[c] for c in columns] for r in reader.read_all().to_pylist()
+        ]
+    print_table("scores_latest, ten rows", columns, first)
+    typer.echo(
+        f"{pairs:,} pairs of {len(loads)} domains scored, {pairs / max(seconds, 1e-9):,.0f} a second; "
+        f"{rows:,} rows published for {night}"
+    )

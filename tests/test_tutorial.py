@@ -1,0 +1,42 @@
+"""The tutorial, run as it is written but for a smaller shop."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+    assert [language for language, _ in blocks].count("bash") >= 6
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment.pop("MMLORA_HOME", None)
+    printed = {"bash": "", "python": "", "sql": ""}
+    for language, block in blocks:
+        if language == "sql":
+            with sqlite3.connect(tmp_path / "var" / "warehouse.db") as connection:
+                printed["sql"] += str(connection.execute(block).fetchall())
+            continue
+        block = block.replace("mmlora data shop", "mmlora data shop --scale 0.05")
+        command = ["bash", "-e", "-c", block] if language == "bash" else [sys.executable, "-c", block]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+        printed[language] += done.stdout
+    assert "is the champion" in printed["bash"]
+    assert printed["sql"].count("SKU-") == 9
+    assert re.search(r"score 0\.\d+ sum / clicks", printed["python"])
+    assert re.search(r"\d+% of the best", printed["python"])
