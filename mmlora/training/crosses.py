@@ -27,8 +27,8 @@ from mmlora.training.observer import EpochRecord
 from mmlora.training.order import ShuffledRows
 from mmlora.training.progress import Progress
 
-_ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 6_000_000, 8, 2
-_LEARNING_RATE, _LAST_RATE = 1e-2, 2e-2
+_ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 8_000_000, 12, 2
+_LEARNING_RATE, _LAST_RATE = 5e-3, 2e-2
 _LARGEST_BATCH, _SMALLEST_BATCH, _LEAST_STEPS = 4096, 256, 80
 _FIRST_PRECISION, _PRECISIONS = 30.0, (1.0, 1e5)
 _CURVATURE_EVERY = 4  # batches: it is a mean over the rows, for which a part of them will do
@@ -37,7 +37,7 @@ _PARAMETERS = ("weight", "domain_user", "domain_item", "basis", "pair", "table")
 
 
 def passes_over(rows: int) -> int:
-    """Return how many passes are made over so many rows: 8 over a few, down to 2 over millions."""
+    """Return how many passes are made over so many rows: 12 over a few, down to 2 over millions."""
     return min(_MOST_PASSES, max(_FEWEST_PASSES, -(-_ROW_VISITS // max(rows, 1))))
 
 

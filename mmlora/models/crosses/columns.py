@@ -37,13 +37,12 @@ class SideColumns:
     def __init__(self, fields: Sequence[FieldShape], role: Role) -> None:
         categorical = [field for field in fields if field.kind == "categorical"]
         dense = [field for field in fields if field.kind == "dense"]
-        mine = [f for f in fields if role_of(f) == role and f.name != DOMAIN_ID]
+        # A list that has weights is a history, whose values count where the item has them: see pairs.
+        passed_over = {DOMAIN_ID, *(field.partner for field in fields if field.kind == "weights")}
+        mine = [f for f in fields if role_of(f) == role and f.name not in passed_over]
         self.place = {field.name: number for number, field in enumerate(categorical)}
         self.small = [f for f in mine if f.kind in ("categorical", "bag") and f.size <= SMALL]
-        weighed = {field.partner for field in fields if field.kind == "weights"}
-        # A long list that has weights is a history, whose values count where the item has them: see pairs.
-        large = [f for f in mine if f.kind in ("categorical", "bag") and f.size > SMALL]
-        self.large = [field for field in large if field.name not in weighed]
+        self.large = [f for f in mine if f.kind in ("categorical", "bag") and f.size > SMALL]
         self.dense = [number for number, field in enumerate(dense) if field in mine]
         self.vectors = [field for field in mine if field.kind == "vector"]
         self.dense_names = [dense[number].name for number in self.dense]
