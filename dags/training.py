@@ -3,11 +3,11 @@
 from airflow.sdk import TriggerRule, chain, dag, task
 
 from mmlora.airflow_plugin import forms
-from mmlora.airflow_plugin.tasks import daily, options, pipeline, run_date
+from mmlora.airflow_plugin.tasks import daily, options, pipeline, run_date, step
 
 
 @dag(**daily(hour=6), params=forms.TRAINING)
-def training():  # noqa: C901  (a task is a branch to the linter)
+def training():
     """Train the backbone on all domains, then the experts of each rich one, then the gate that mixes them."""
 
     @task
@@ -39,20 +39,16 @@ def training():  # noqa: C901  (a task is a branch to the linter)
         """Phase 3: how each domain mixes the experts; all else is frozen. Runs without experts, too."""
         return pipeline("training").train_gate(run)
 
-    @task
-    def evaluate(run):
-        """Calibrate on the validation rows, then measure once on the test rows, by domain and pooled."""
-        return pipeline("training").evaluate(run)
+    evaluate = step(
+        "training", "evaluate", "Calibrate on the validation rows, then measure once on the test rows."
+    )
 
     @task
     def judge(run):
         """Compare with item CTR, logistic regression, LightGBM and the champion on the same test rows."""
         return pipeline("judging").judge(run)["sentence"]
 
-    @task
-    def refit(run):
-        """Train the judged model's phases again on all rows, for as many epochs: that is what will score."""
-        return pipeline("refitting").refit(run)
+    refit = step("refitting", "refit", "Train the judged model again on all rows, for as many epochs.")
 
     @task
     def register(run):

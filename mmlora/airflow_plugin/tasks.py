@@ -18,6 +18,7 @@ from airflow.sdk import (
     RetryAction,
     RetryRule,
     get_current_context,
+    task,
 )
 
 SCORES_PUBLISHED = Asset("mmlora_scores_published")
@@ -53,6 +54,15 @@ def daily(hour: int) -> dict[str, Any]:
 def pipeline(name: str) -> ModuleType:
     """Import ``mmlora.pipeline.<name>``, whose verbs are heavy, when a task runs."""
     return import_module(f"mmlora.pipeline.{name}")
+
+
+def step(module: str, verb: str, doc: str) -> Any:
+    """Return a task named like a verb of ``mmlora.pipeline.<module>`` that takes a run's id alone."""
+
+    def of_run(run: str) -> Any:
+        return getattr(pipeline(module), verb)(run)
+
+    return task(task_id=verb, doc_md=doc)(of_run)
 
 
 def run_date() -> date:

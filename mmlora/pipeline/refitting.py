@@ -9,13 +9,15 @@ calibration is kept.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import (
+    IGNORED,
     data_of,
     do_step,
     experts_of,
@@ -33,6 +35,8 @@ from mmlora.settings import TrainingSettings
 if TYPE_CHECKING:
     from mmlora.training.checkpoint import Checkpoint
     from mmlora.training.phases import PhaseResult
+
+Chosen = Mapping[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -52,46 +56,45 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     if final is run:
         return run_id
     if final.result("config") is None:
-        final.record("config", _config(workspace, run, progress))
+        final.record("chosen", _chosen(run))
         final.record("machine", run.result("machine") or {})
+        final.record("config", _config(workspace, run, progress))
+    chosen = final.result("chosen")
+    assert chosen is not None  # recorded before the configuration
+    steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
     if final.config["crosses"]:
-        do_step(
-            workspace,
-            final,
-            "crosses",
-            partial(_crosses, workspace, final, progress),
-            label="all rows, crosses",
-        )
-    do_step(
-        workspace,
-        final,
-        "backbone",
-        partial(_backbone, workspace, final, progress),
-        label="all rows, backbone",
-    )
-    for step in sorted(step for step in final.config["epochs"] if step.startswith("expert-")):
-        compute = partial(_expert, workspace, final, progress, step)
-        do_step(workspace, final, step, compute, label=f"all rows, {step}")
-    if "gate" in final.config["epochs"]:
-        do_step(workspace, final, "gate", partial(_gate, workspace, final, progress), label="all rows, gate")
+        steps["crosses"] = partial(_crosses, workspace, final, progress)
+    steps["backbone"] = partial(_backbone, workspace, final, progress, chosen["backbone"])
+    for step in sorted(step for step in chosen if step.startswith("expert-")):
+        steps[step] = partial(_expert, workspace, final, progress, step, chosen[step])
+    if "gate" in chosen:
+        steps["gate"] = partial(_gate, workspace, final, progress, chosen["gate"])
+    for step, compute in steps.items():
+        ignored = IGNORED["expert" if step.startswith("expert-") else step]
+        also = {"all rows": chosen.get(step, True)}
+        do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, also=also)
     return run_id
 
 
 def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, object]:
-    """The judged run's configuration on all rows, with what was chosen for each of its phases."""
+    """Return the judged run's configuration, on all rows."""
     asked = {name: run.config[name] for name in TrainingSettings.model_fields if name in run.config}
     as_of, settings = date.fromisoformat(run.config["as_of"]), TrainingSettings(**asked)
     broken = data_of(workspace, run).manifest.info["broken"]
     everything = build_training_set(workspace, as_of, settings, progress, left_out=broken, held_out=False)
-    epochs, steps = {}, {}
+    return {**run.config, "training_set_id": everything}
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    """Return the epochs that each phase was trained for, and the share of an expert's step that was taken."""
+    chosen = {}
     for path in run.folder.glob("*.json"):
         if path.stem in ("backbone", "gate") or path.stem.startswith("expert-"):
             report = (run.result(path.stem) or {})["report"]
-            epochs[path.stem] = report["best_epoch"]
-            steps[path.stem] = report.get("step", 1.0)
-    if "backbone" not in epochs:
+            chosen[path.stem] = {"epochs": report["best_epoch"], "step": report.get("step", 1.0)}
+    if "backbone" not in chosen:
         raise UsageError(f"run {run.run_id} has no backbone yet: train the phases in order")
-    return {**run.config, "training_set_id": everything, "epochs": epochs, "steps": steps}
+    return chosen
 
 
 def _crosses(workspace: Workspace, final: Run, progress: Progress, checkpoint: Checkpoint) -> PhaseResult:
@@ -102,7 +105,9 @@ def _crosses(workspace: Workspace, final: Run, progress: Progress, checkpoint: C
     return train_crosses(spec, data, options, observe(data, progress), checkpoint, refit=True)
 
 
-def _backbone(workspace: Workspace, final: Run, progress: Progress, checkpoint: Checkpoint) -> PhaseResult:
+def _backbone(
+    workspace: Workspace, final: Run, progress: Progress, chosen: Chosen, checkpoint: Checkpoint
+) -> PhaseResult:
     from mmlora.training.phases import train_backbone
 
     data = data_of(workspace, final)
@@ -114,12 +119,17 @@ def _backbone(workspace: Workspace, final: Run, progress: Progress, checkpoint: 
         observe(data, progress),
         checkpoint,
         crosses,
-        epochs=final.config["epochs"]["backbone"],
+        epochs=chosen["epochs"],
     )
 
 
 def _expert(
-    workspace: Workspace, final: Run, progress: Progress, step: str, checkpoint: Checkpoint
+    workspace: Workspace,
+    final: Run,
+    progress: Progress,
+    step: str,
+    chosen: Chosen,
+    checkpoint: Checkpoint,
 ) -> PhaseResult:
     from mmlora.training.phases import train_expert
 
@@ -134,12 +144,14 @@ def _expert(
         options=options_of(workspace, final),
         observer=observe(data, progress),
         checkpoint=checkpoint,
-        epochs=final.config["epochs"][step],
-        step=final.config["steps"][step],
+        epochs=chosen["epochs"],
+        step=chosen["step"],
     )
 
 
-def _gate(workspace: Workspace, final: Run, progress: Progress, checkpoint: Checkpoint) -> PhaseResult:
+def _gate(
+    workspace: Workspace, final: Run, progress: Progress, chosen: Chosen, checkpoint: Checkpoint
+) -> PhaseResult:
     from mmlora.training.phases import train_gate
 
     data = data_of(workspace, final)
@@ -151,5 +163,5 @@ def _gate(workspace: Workspace, final: Run, progress: Progress, checkpoint: Chec
         options_of(workspace, final),
         observe(data, progress),
         checkpoint,
-        epochs=final.config["epochs"]["gate"],
+        epochs=chosen["epochs"],
     )

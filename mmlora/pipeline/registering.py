@@ -103,13 +103,15 @@ def _judgement(run: Run) -> dict[str, Any]:
 def _manifest(workspace: Workspace, run: Run) -> Any:
     from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
 
-    final = refitted(run)
-    data, evaluation = data_of(workspace, final), _evaluation(run)
+    evaluation, judgement, final = _evaluation(run), _judgement(run), refitted(run)
+    if final.result("config") is None:
+        raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
+    data = data_of(workspace, final)
     facts = {
         "as_of": date.fromisoformat(run.config["as_of"]),
         "data_fingerprint": data.manifest.fingerprint,
         "metrics": evaluation["metrics"],
-        "judgement": _judgement(run),
+        "judgement": judgement,
         "code_version": mmlora.__version__,
     }
     base = base_of(workspace, run)

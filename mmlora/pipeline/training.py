@@ -19,6 +19,7 @@ from mmlora.pipeline.choices import choose, choose_base, choose_expert_domains, 
 from mmlora.pipeline.exchange import exchange_report
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import (
+    IGNORED,
     base_of,
     data_of,
     do_step,
@@ -37,7 +38,6 @@ from mmlora.pipeline.training_run import (
 from mmlora.pipeline.training_set import build_training_set
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 from mmlora.schema import fingerprint
-from mmlora.settings import TrainingSettings
 from mmlora.training import TRAINING_REVISION
 
 if TYPE_CHECKING:
@@ -46,14 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a phase doesn't depend on, so that runs which differ in nothing else share it.
-_GATE_ONLY = (
-    *("adaptation", "gate", "gate_per_layer", "gate_top_k", "balance", "gate_learning_rate"),
-    *("experts_per_domain", "expert_domains"),
-)
 _MACHINES_OWN = {"threads", "device"}  # where it is trained decides no more than last bits
-_CROSSES_ALSO = {"features", "crosses", "seed"}  # besides the training set, all that cross terms depend on
-_EXPERTS_ONLY = ("rank", "alpha", "expert_learning_rate", "expert_confidence")
 
 
 def prepare(
@@ -131,7 +124,7 @@ def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
 
     if run.config["crosses"]:
         _fit_crosses(workspace, run, progress)
-    do_step(workspace, run, "backbone", compute, ignoring=(*_EXPERTS_ONLY, *_GATE_ONLY))
+    do_step(workspace, run, "backbone", compute, ignoring=IGNORED["backbone"])
     return run_id
 
 
@@ -144,8 +137,7 @@ def _fit_crosses(workspace: Workspace, run: Run, progress: Progress) -> None:
         spec, options = spec_of(workspace, run), options_of(workspace, run)
         return phase(spec, data, options, observe(data, progress), checkpoint)
 
-    ignoring = set(TrainingSettings.model_fields) - _CROSSES_ALSO
-    do_step(workspace, run, "crosses", compute, ignoring={*ignoring, "expert_domains"})
+    do_step(workspace, run, "crosses", compute, ignoring=IGNORED["crosses"])
 
 
 def expert_domains(run_id: str) -> list[str]:
@@ -183,7 +175,7 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
     for slot in range(run.config["experts_per_domain"]):
         step = f"expert-{index:05d}-{slot}"
         label = f"expert of {domain}" + (f", {slot + 1}" if slot else "")
-        do_step(workspace, run, step, partial(compute, slot), label=label, ignoring=_GATE_ONLY)
+        do_step(workspace, run, step, partial(compute, slot), label=label, ignoring=IGNORED["expert"])
     return run_id
 
 

@@ -14,6 +14,7 @@ from mmlora.pipeline.exchange import exchanged
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace
 from mmlora.schema import Id, fingerprint
+from mmlora.settings import TrainingSettings
 from mmlora.training import TRAINING_REVISION
 
 if TYPE_CHECKING:
@@ -35,6 +36,21 @@ _SHAPE = (
     *("crosses", "embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
     *("gate", "gate_per_layer", "gate_top_k", "balance"),
 )
+
+
+_GATE_ONLY = {
+    *("adaptation", "gate", "gate_per_layer", "gate_top_k", "balance", "gate_learning_rate"),
+    *("experts_per_domain", "expert_domains", "refit"),
+}
+_EXPERTS_ONLY = {"rank", "alpha", "expert_learning_rate", "expert_confidence"}
+IGNORED: dict[str, set[str]] = {
+    # Beside the training set, cross terms depend on nothing but which fields they see, and the seed.
+    "crosses": {*TrainingSettings.model_fields, "expert_domains"} - {"features", "crosses", "seed"},
+    "backbone": _EXPERTS_ONLY | _GATE_ONLY,
+    "expert": _GATE_ONLY,
+    "gate": {"refit"},
+}
+"""What a phase does not depend on, so that runs which differ in nothing else share it."""
 
 
 def run_of(workspace: Workspace, run_id: str) -> Run:
@@ -94,15 +110,17 @@ def do_step(
     *,
     label: str = "",
     ignoring: Collection[str] = (),
+    also: Mapping[str, Any] | None = None,
 ) -> None:
     """Do a step unless it is done, here or in another run that differs only in settings it ignores.
 
     Of processes that come to the same step at once, one does it and the others wait for what it leaves. A
-    step that was killed goes on from its checkpoint.
+    step that was killed goes on from its checkpoint. ``also`` decides its result beside the configuration.
     """
     if run.result(step) is not None:
         return
     decisive = {name: value for name, value in run.config.items() if name not in ignoring}
+    decisive |= also or {}
     record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
     run.record(step, record)
 

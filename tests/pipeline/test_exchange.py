@@ -43,13 +43,16 @@ class Versions(NamedTuple):
     plain: str  # a model without experts
 
 
+KEPT = {"MMLORA_TRAINING__EXPERT_CONFIDENCE": "0"}  # so few rows are no evidence for any expert
+
+
 @pytest.fixture(scope="module")
 def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
     """Train once in a workspace of its own; the tests make up their own decisions."""
     home = tmp_path_factory.mktemp("exchange")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        for name, value in {**SMALL, "MMLORA_HOME": str(home / "var")}.items():
+        for name, value in {**SMALL, **KEPT, "MMLORA_HOME": str(home / "var")}.items():
             patch.setenv(name, value)
         import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
         with pytest.raises(UsageError, match="no champion yet"):

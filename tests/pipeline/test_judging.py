@@ -26,7 +26,7 @@ from tests.conftest import MadeUp
 
 AS_OF = date(2001, 4, 8)
 PLAIN = {"features": "ids", "adaptation": "none"}
-WEAK = {**PLAIN, "learning_rate": 1e-9, "max_epochs": 1}
+WEAK = {**PLAIN, "crosses": False, "learning_rate": 1e-9, "max_epochs": 1}
 """A model that has learnt nothing."""
 
 
@@ -161,7 +161,7 @@ def test_each_night_says_that_its_model_is_below_its_baseline(
 
 
 def test_the_champion_is_compared_on_the_same_rows(made_up_workspace: Path) -> None:
-    first = train(AS_OF, **PLAIN)
+    first = train(AS_OF, **PLAIN, refit=False)
     second = train(AS_OF, **PLAIN, seed=1)["judgement"]
     row = _contender(second, "champion")
     assert row["note"] == first["model_version"] and row["decides"]

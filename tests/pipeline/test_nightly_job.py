@@ -52,7 +52,9 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
     assert verdicts == {"news": "rich", "rare": "thin", "sport": "rich"}
 
     trained = train(BEFORE)
-    assert [row["phase"] for row in trained["phases"]] == ["backbone", "expert", "expert", "gate"]
+    assert [row["phase"] for row in trained["phases"]] == [
+        *("crosses", "backbone", "expert", "expert", "gate")
+    ]
     assert {row["domain"] for row in trained["phases"]} == {"all", "news", "sport"}
     assert trained["alias"] == "champion"
     assert train(BEFORE)["model_version"] == trained["model_version"], "a rerun finds its finished steps"
@@ -228,8 +230,8 @@ def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) 
 def test_a_run_of_one_domains_expert_is_a_run_of_its_own(made_up_workspace: Path) -> None:
     alone = train(BEFORE, features="ids", domain="news")
     every = train(BEFORE, features="ids")
-    assert [row["domain"] for row in alone["phases"]] == ["all", "news", "all"]
-    assert [row["domain"] for row in every["phases"]] == ["all", "news", "sport", "all"]
+    assert [row["domain"] for row in alone["phases"]] == ["all", "all", "news", "all"]
+    assert [row["domain"] for row in every["phases"]] == ["all", "all", "news", "sport", "all"]
     assert alone["model_version"] != every["model_version"]
     with pytest.raises(UsageError, match="trains no expert"):
         train(BEFORE, features="ids", domain="rare")

@@ -65,7 +65,7 @@ def test_without_a_rich_domain_the_backbone_alone_is_trained_and_said_so(
     monkeypatch.setenv("MMLORA_CHECKS__RICH_MIN_ROWS", "1000000")
     with caplog.at_level(logging.WARNING, "mmlora"):
         trained = train(AS_OF, features="ids")
-    assert [row["phase"] for row in trained["phases"]] == ["backbone"]
+    assert [row["phase"] for row in trained["phases"]] == ["crosses", "backbone"]
     assert "no domain is rich as of 2001-04-08, so moe_mlora has no expert to train" in caplog.text
 
 
