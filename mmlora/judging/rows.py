@@ -69,7 +69,8 @@ class Rows:
 class Fields:
     """The contract's fields that baselines know how to read, by kind, in the order of a batch's columns.
 
-    A field of any other kind is passed over.
+    A field of any other kind is passed over, and so is a bag whose elements have weights: what an entity met
+    in all its past says little without how often.
     """
 
     categorical: tuple[FeatureField, ...]
@@ -80,7 +81,8 @@ class Fields:
     @classmethod
     def of(cls, data: TrainingSet) -> Fields:
         """Sort a training set's fields."""
-        fields = data.manifest.contract.fields
+        weighted = {shape.partner for shape in data.encoder.field_shapes() if shape.kind == "weights"}
+        fields = [field for field in data.manifest.contract.fields if field.name not in weighted]
         kinds = ("categorical", "dense", "bag", "vector")
         return cls(*(tuple(field for field in fields if field.kind == kind) for kind in kinds))
 

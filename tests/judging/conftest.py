@@ -27,6 +27,8 @@ CONTRACT = FeatureContract(
         FeatureField("item__price", "item", ITEM, "FLOAT", "dense"),
         FeatureField("item__look", "item", ITEM, "FLOAT_LIST", "vector"),
         FeatureField("item__tags", "item", ITEM, "STRING_LIST", "bag"),
+        FeatureField("user__met", "user", USER, "STRING_LIST", "bag"),
+        FeatureField("user__met_lift", "user", USER, "FLOAT_LIST", "weights", (("weights", "user__met"),)),
     ),
 )
 DOMAINS = ("a", "b")
@@ -56,6 +58,8 @@ def make_rows(tmp_path: Path) -> Callable[..., Rows]:
                 "item__price": item * 1.5,
                 "item__look": list(np.stack([item % 7, item % 5], 1).astype(float)),
                 "item__tags": [["t1", "t2", "t3"][: n % 4] for n in item.tolist()],
+                "user__met": [["w", "x"][: n % 3] for n in user.tolist()],
+                "user__met_lift": [[0.5, 2.0][: n % 3] for n in user.tolist()],
             }
         )
         label = (draw.random(rows) < np.where(liked, 0.5, 0.1)).astype(np.int8)

@@ -13,8 +13,9 @@ from mmlora.judging.contest import BOOSTING, ITEM_CTR, REGRESSION, train_baselin
 from mmlora.judging.crosses import Crosses
 from mmlora.judging.popularity import PRIOR_ROWS, ItemRates
 from mmlora.judging.regression import fit_regression
-from mmlora.judging.rows import sample
+from mmlora.judging.rows import Fields, sample
 from mmlora.metrics import auc
+from tests.judging.conftest import CONTRACT
 
 
 def _auc(rows, predict):
@@ -64,6 +65,14 @@ def test_a_row_of_the_matrix_does_not_depend_on_the_others(rows):
     assert (together == alone).all()
     assert together.shape == (50, crosses.width)
     assert crosses.matrix(rows.test[:0]).shape == (0, crosses.width)
+
+
+def test_lists_of_what_was_met_and_kinds_that_are_not_known_are_passed_over(rows):
+    fields = Fields.of(rows.data)
+    read = {
+        field.name for kind in (fields.categorical, fields.dense, fields.bag, fields.vector) for field in kind
+    }
+    assert {field.name for field in CONTRACT.fields} - read == {"user__met", "user__met_lift"}
 
 
 def test_columns_that_few_training_rows_have_are_dropped(rows, monkeypatch):

@@ -25,8 +25,8 @@ from mmlora.pipeline.workspace import open_workspace
 from tests.conftest import MadeUp
 
 AS_OF = date(2001, 4, 8)
-PLAIN = {"features": "ids", "adaptation": "none"}
-WEAK = {**PLAIN, "crosses": False, "learning_rate": 1e-9, "max_epochs": 1}
+PLAIN: dict[str, Any] = {"features": "ids", "adaptation": "none", "refit": False}
+WEAK: dict[str, Any] = {**PLAIN, "crosses": False, "learning_rate": 1e-9, "max_epochs": 1}
 """A model that has learnt nothing."""
 
 
@@ -161,7 +161,7 @@ def test_each_night_says_that_its_model_is_below_its_baseline(
 
 
 def test_the_champion_is_compared_on_the_same_rows(made_up_workspace: Path) -> None:
-    first = train(AS_OF, **PLAIN, refit=False)
+    first = train(AS_OF, **PLAIN)
     second = train(AS_OF, **PLAIN, seed=1)["judgement"]
     row = _contender(second, "champion")
     assert row["note"] == first["model_version"] and row["decides"]
@@ -173,7 +173,7 @@ def test_a_champion_of_fewer_features_is_compared_and_one_of_others_says_why_not
     made_up_workspace: Path,
 ) -> None:
     train(AS_OF, **PLAIN)
-    second = train(AS_OF, features="profiles", adaptation="none", accept_below_baseline=True)
+    second = train(AS_OF, features="profiles", adaptation="none", refit=False, accept_below_baseline=True)
     assert _contender(second["judgement"], "champion")["wauc"] is not None
     promote(second["model_version"], accept_below_baseline=True)
     third = _contender(train(AS_OF, **PLAIN, seed=2)["judgement"], "champion")
@@ -182,7 +182,7 @@ def test_a_champion_of_fewer_features_is_compared_and_one_of_others_says_why_not
 
 
 def test_a_champion_that_may_have_seen_the_test_rows_does_not_decide(made_up_workspace: Path) -> None:
-    train(AS_OF, **PLAIN, split="random")  # its training rows reach into the newest days
+    train(AS_OF, **{**PLAIN, "refit": True})  # on all rows in the end
     row = _contender(train(AS_OF, **PLAIN)["judgement"], "champion")
     assert row["wauc"] is not None and not row["decides"]
     assert "may have been trained on some of these rows" in row["note"]
