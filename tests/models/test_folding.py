@@ -1,5 +1,7 @@
 """A model folded for a domain scores as the whole one does, and leaves it alone."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -9,6 +11,11 @@ from tests.offsets import assert_same_bits
 
 DOMAINS = (-1, 0, 1, 2, 3)
 ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "crosses"])
+def make_spec(request, make_spec):
+    return partial(make_spec, crosses=request.param)
 
 
 def batches(make_batch):

@@ -1,4 +1,6 @@
-"""What every model keeps, whatever its backbone and adaptation."""
+"""What every model keeps, whatever its backbone and adaptation, with cross terms and without."""
+
+from functools import partial
 
 import pytest
 import torch
@@ -24,6 +26,19 @@ GATE_OPTIONS = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "crosses"])
+def make_spec(request, make_spec):
+    return partial(make_spec, crosses=request.param)
+
+
+def start_afresh(model):
+    """Put the experts to where they start."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith(("lora_b", "lora_c")):
+                value.zero_()
+
+
 def tolerance(backbone):
     # A matrix product's last bits depend on the shape of a batch. Of weights drawn as wide as here, AutoInt's
     # layers sum to logits of up to 20, so its rounding is larger: 1.7e-5 at most over 300 seeds.
@@ -46,10 +61,7 @@ def test_scores_are_finite_and_one_a_row(make_spec, make_batch, make_model, back
 def test_fresh_experts_give_the_backbone_exactly(make_spec, make_batch, make_model, backbone, adaptation):
     spec, batch = make_spec(backbone=backbone, adaptation=adaptation), make_batch()
     model = make_model(spec)
-    with torch.no_grad():
-        for layer in model.tower.layers:
-            layer.lora_b.zero_()
-            layer.lora_c.zero_()
+    start_afresh(model)
     alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
     assert_same_bits(model, batch, alone(batch))
 
@@ -144,10 +156,7 @@ def test_every_kind_of_gate_keeps_the_invariants(make_spec, make_batch, make_mod
     again = assemble_model(spec, backbone=model.backbone_state(), experts=experts, gate=model.gate_state())
     assert_same_bits(again, batch, logits)
 
-    with torch.no_grad():
-        for layer in model.tower.layers:
-            layer.lora_b.zero_()
-            layer.lora_c.zero_()
+    start_afresh(model)
     assert_same_bits(model, batch, alone(batch))
 
 
