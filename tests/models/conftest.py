@@ -71,7 +71,7 @@ def make_batch() -> Callable[..., Batch]:
 def make_model(make_spec: Callable[..., ModelSpec]) -> Callable[..., CTRModel]:
     """A model whose every parameter is random, so that nothing is 0 by its initial value.
 
-    Only the weights of cross terms that stand for a missing value or an absent domain are 0, as after training.
+    As after training, cross terms weigh missing values and absent domains 0.
     """
 
     def make(spec: ModelSpec, expert_domains: tuple[int, ...] = (0, 1, 2)) -> CTRModel:
