@@ -31,9 +31,13 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture
 def make_spec() -> Callable[..., ModelSpec]:
-    def make(**changes: Any) -> ModelSpec:
+    """A small specification; the backbone ``wdl with crosses`` has cross terms as well."""
+
+    def make(backbone: str = "wdl", **changes: Any) -> ModelSpec:
+        name, _, crosses = backbone.partition(" with ")
         values = {
-            "backbone": "wdl",
+            "backbone": name,
+            "crosses": bool(crosses),
             "adaptation": "moe_mlora",
             "fields": FIELDS,
             "num_domains": NUM_DOMAINS,

@@ -1,7 +1,5 @@
 """A model folded for a domain scores as the whole one does, and leaves it alone."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -9,13 +7,9 @@ from mmlora.models.builder import BACKBONES, assemble_model
 from mmlora.models.folding import fold
 from tests.offsets import assert_same_bits
 
+WITH_CROSSES = ("wdl with crosses", "fibinet with crosses")
 DOMAINS = (-1, 0, 1, 2, 3)
-ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "crosses"])
-def make_spec(request, make_spec):
-    return partial(make_spec, crosses=request.param)
+ALL_BACKBONES = pytest.mark.parametrize("backbone", [*sorted(BACKBONES), *WITH_CROSSES])
 
 
 def batches(make_batch):

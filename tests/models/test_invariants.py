@@ -1,6 +1,4 @@
-"""What every model keeps, whatever its backbone and adaptation, with cross terms and without."""
-
-from functools import partial
+"""What every model keeps, whatever its backbone and adaptation, with and without cross terms."""
 
 import pytest
 import torch
@@ -8,11 +6,12 @@ import torch
 from mmlora.models.builder import BACKBONES, assemble_model, build_model
 from tests.offsets import assert_same_bits
 
-BOTH = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+WITH_CROSSES = ("wdl with crosses", "fibinet with crosses")
+BOTH = pytest.mark.parametrize("backbone", [*sorted(BACKBONES), *WITH_CROSSES])
 ADAPTATIONS = pytest.mark.parametrize("adaptation", ["none", "mlora", "moe_mlora"])
 GATES = pytest.mark.parametrize("gate", ["domain", "sample", "both"])
 # A tower over embeddings, one over products, and terms that need a whole row, under every kind of gate.
-SOME = pytest.mark.parametrize("backbone", ["wdl", "fibinet", "xdeepfm"])
+SOME = pytest.mark.parametrize("backbone", ["wdl", "fibinet", "xdeepfm", *WITH_CROSSES])
 GATE_OPTIONS = pytest.mark.parametrize(
     "options",
     [
@@ -24,11 +23,6 @@ GATE_OPTIONS = pytest.mark.parametrize(
     ],
     ids=["per-layer", "top-2", "sample-per-layer", "both-top-1", "both-per-layer-top-2"],
 )
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "crosses"])
-def make_spec(request, make_spec):
-    return partial(make_spec, crosses=request.param)
 
 
 def start_afresh(model):

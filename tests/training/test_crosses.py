@@ -131,7 +131,7 @@ def test_interactions_of_domain_and_interests_with_what_is_shown_are_learned(row
     model = model_of(make_spec(), result.state)
     assert wauc(model, rows) > first_order_wauc(rows) + 0.05
     assert result.report.phase == "crosses" and result.report.helped
-    assert result.report.epochs == passes_over(len(rows.rows("train"))) == 8
+    assert result.report.epochs == passes_over(len(rows.rows("train"))) == 12
     assert wauc(model, rows, "validation") == pytest.approx(result.report.best_metric, abs=1e-9)
 
 
