@@ -44,6 +44,7 @@ from mmlora.field_encoders import (
     fitter,
     plain,
     share_vocabulary,
+    without_null_elements,
 )
 from mmlora.schema import DOMAIN_ID, Entity, FeatureContract, FeatureField, FieldKind, Id
 
@@ -132,8 +133,8 @@ class Encoder:
         fitters = {f.name: fitter(f, min_count) for f in contract.fields}
         for table in [tables] if isinstance(tables, pa.Table) else tables:
             _require(table, contract.fields)
-            for name, fit in fitters.items():
-                fit.add(table[name])
+            for f in contract.fields:
+                fitters[f.name].add(_column(table, f))
         _share_vocabularies(contract, fitters)
         return cls(contract, tuple(sorted(set(domains))), {name: fit.done() for name, fit in fitters.items()})
 
@@ -172,7 +173,7 @@ class Encoder:
         if unknown := [f.name for f in wanted if f.name not in self.fields]:
             raise ContractError(f"fields {unknown} are not in the contract", expected=list(self.fields))
         encoded: dict[str, NDArray[Any]] = {
-            f.name: self.fields[f.name].encode(f.name, table[f.name]) for f in wanted
+            f.name: self.fields[f.name].encode(f.name, _column(table, f)) for f in wanted
         }
         of_kind = {kind: [f.name for f in wanted if f.kind == kind] for kind in ("categorical", "dense")}
         return EncodedColumns(
@@ -267,6 +268,14 @@ def _share_vocabularies(contract: FeatureContract, fitters: Mapping[str, FieldFi
             groups.setdefault(f.tag("vocabulary"), [named]).append(mine)
     for fits in groups.values():
         share_vocabulary(fits)
+
+
+def _column(table: pa.Table, f: FeatureField) -> pa.ChunkedArray:
+    """Return a field's column; weights without those of null elements of their bag, which drops them."""
+    column = table[f.name]
+    if f.kind == "weights" and f.partner in table.column_names:
+        return without_null_elements(f.name, column, table[f.partner])
+    return column
 
 
 def _require(table: pa.Table, fields: Iterable[FeatureField]) -> None:

@@ -74,6 +74,29 @@ def _less(counts: NDArray[np.int64], dropped: NDArray[np.bool_]) -> NDArray[np.i
     return counts - np.bincount(row[dropped], minlength=len(counts))
 
 
+def without_null_elements(
+    name: str, column: pa.Array | pa.ChunkedArray, bag: pa.Array | pa.ChunkedArray
+) -> pa.Array | pa.ChunkedArray:
+    """Return a column of lists without the elements at whose places the bag's are null.
+
+    Args:
+        name: the column's.
+        column: lists that belong one by one to the bag's elements, ``[N]``.
+        bag: ``[N]`` lists.
+    """
+    others, others_counts = _elements(name, bag)
+    if not (missing := np.asarray(plain(others).is_null())).any():
+        return column
+    elements, counts = _elements(name, column)
+    row = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = (np.cumsum(others_counts) - others_counts)[row]
+    dropped = place < others_counts[row]
+    dropped[dropped] = missing[(first + place)[dropped]]
+    offsets = np.concatenate([[0], np.cumsum(_less(counts, dropped))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), elements.filter(pa.array(~dropped)))
+
+
 def _has_fewer_values(array: pa.Array) -> bool:
     """Whether a dictionary's values, each once, are fewer look-ups than the rows.
 

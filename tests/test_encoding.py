@@ -297,3 +297,70 @@ def test_every_training_value_decodes_to_itself_and_order_does_not_matter(values
     decoded = [None if i == 0 else known[i - 2] for i in indices(encoder, pa.array(values, pa.string()))]
     assert decoded == values
     assert encoder == fit_one("categorical", pa.array(shuffled, pa.string()))
+
+
+LISTS = contract_of(
+    make_field("kind", "categorical", ("item_id",)),
+    make_field("met", "bag", vocabulary="kind", match="kind", max_length="2"),
+    make_field("met_ctr", "weights", weights="met", max_length="2"),
+    make_field("place", "categorical"),
+)
+
+
+def lists(**columns: list[object]) -> pa.Table:
+    rows = max(len(column) for column in columns.values())
+    absent: dict[str, list[object]] = {"kind": ["a"], "met": [[]], "met_ctr": [[]], "place": [1]}
+    return pa.table({name: columns.get(name, values * rows) for name, values in absent.items()})
+
+
+def test_weights_keep_to_the_elements_of_their_bag():
+    table = lists(
+        kind=["a", "b", "c", None, "c", "a"],
+        met=[["c", None, "a", "b"], ["a"], ["b", "a"], None, [None, "c"], ["a", "b"]],
+        met_ctr=[[0.1, 0.2, 0.3, 0.4], [0.5, 0.6], [0.7], None, [0.8, 0.9], [None, math.nan]],
+    )
+    encoder = Encoder.fit(LISTS, table, domains=[])
+    columns = encoder.encode(table)
+    assert columns.bags["met"].tolist() == [[4, 2], [2, 0], [3, 2], [0, 0], [4, 0], [2, 3]]
+    expected = [[0.1, 0.3], [0.5, 0.6], [0.7, 0], [0, 0], [0.9, 0], [0, 0]]
+    np.testing.assert_allclose(columns.vectors["met_ctr"], expected, atol=1e-7)
+    tail = encoder.encode(table.slice(3))  # lists of a slice begin elsewhere in memory
+    assert np.array_equal(tail.vectors["met_ctr"], columns.vectors["met_ctr"][3:])
+    batch = encoder.assemble(
+        [(encoder.encode(table.append_column("domain_id", [["d"] * 6])), np.array([4, 0]))]
+    )
+    assert np.array_equal(batch.vectors["met_ctr"].numpy(), columns.vectors["met_ctr"][[4, 0]])
+
+
+def test_weights_are_no_wider_than_training_needed_and_know_their_bag():
+    encoder = Encoder.fit(LISTS, lists(met=[["a"], ["b"]], met_ctr=[[1.0], [2.0]]), domains=[])
+    shapes = {shape.name: shape for shape in encoder.field_shapes()}
+    assert (shapes["met_ctr"].size, shapes["met_ctr"].partner) == (1, "met")
+    assert (shapes["met"].partner, shapes["kind"].partner) == ("kind", "")
+    later = encoder.encode(lists(met=[["b", "a"]], met_ctr=[[3.0, 4.0]]))
+    assert later.vectors["met_ctr"].tolist() == [[3.0]]
+    with pytest.raises(ContractError, match="'met_ctr' holds double but is encoded from lists"):
+        encoder.encode(lists(met=[["a"]], met_ctr=[1.0]))
+
+
+def test_a_shared_vocabulary_counts_the_values_of_both_fields():
+    table = lists(kind=["a", "b", "b"], met=[["a", "c"], ["d"], ["c"]])
+    encoder = Encoder.fit(LISTS, table, domains=[], min_count=2)
+    shapes = {shape.name: shape.size for shape in encoder.field_shapes()}
+    assert shapes["kind"] == shapes["met"] == 2 + 3 and shapes["place"] == 2 + 1
+    columns = encoder.encode(table)  # a and b are known as c is, d is too rare
+    assert columns.categorical[:, 0].tolist() == [2, 3, 3]
+    assert columns.bags["met"].tolist() == [[2, 4], [1, 0], [4, 0]]
+
+
+def test_a_vocabulary_of_texts_and_numbers_cannot_be_shared():
+    with pytest.raises(ContractError, match=r"kind, met cannot share.*int64 and string.*tag `vocabulary`"):
+        Encoder.fit(LISTS, lists(kind=[1, 2], met=[["a"], []]), domains=[])
+
+
+def test_lists_with_weights_and_a_shared_vocabulary_come_back():
+    table = lists(kind=["a", "b"], met=[["c"], ["a", "b"]], met_ctr=[[0.5], [1.0, 2.0]])
+    encoder = Encoder.fit(LISTS, table, domains=["d"])
+    again = Encoder.from_tables(json.loads(json.dumps(encoder.spec())), encoder.to_tables())
+    assert again == encoder and again.field_shapes() == encoder.field_shapes()
+    assert np.array_equal(again.encode(table).vectors["met_ctr"], encoder.encode(table).vectors["met_ctr"])

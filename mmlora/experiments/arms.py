@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from mmlora.errors import DataError
-from mmlora.experiments.cell import Arm
+from mmlora.errors import DataError, UsageError
+from mmlora.experiments.cell import PLACEBO_FAULT, Arm
 from mmlora.experiments.lab import Lab, Mixing, Stored, Trained, View, as_experts
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.ctr import CTRModel, State
@@ -196,6 +196,8 @@ def _with_experts(lab: Lab) -> tuple[View, Stored, list[Stored]]:
 
 
 def _shuffled(lab: Lab) -> View:
+    if lab.spec.crosses:
+        raise UsageError(PLACEBO_FAULT)
     return View("shuffled domains", ShuffledDomains(lab.training_set, lab.options.seed), lab.spec)
 
 

@@ -32,11 +32,13 @@ class Needs:
         experts: whether it has experts.
         several: whether a domain may have several of them.
         gate: whether it trains a gate.
+        placebo: whether it adapts each row as another's domain.
     """
 
     experts: bool = False
     several: bool = False
     gate: bool = False
+    placebo: bool = False
 
     @property
     def adaptation(self) -> Adaptation:
@@ -53,12 +55,16 @@ NEEDS: dict[Arm, Needs] = {
         experts=True, several=True, gate=True
     ),  # as many restarts and steps as with a gate
     "moe_mlora": Needs(experts=True, several=True, gate=True),
-    "placebo_mlora": Needs(experts=True),
-    "placebo_moe_mlora": Needs(experts=True, several=True, gate=True),
+    "placebo_mlora": Needs(experts=True, placebo=True),
+    "placebo_moe_mlora": Needs(experts=True, several=True, gate=True, placebo=True),
     "uniform_gate": Needs(experts=True, several=True),
     "random_gate": Needs(experts=True, several=True),
     "joint": Needs(experts=True, several=True, gate=True),
 }
+PLACEBO_FAULT = (
+    "cross terms read the domain that a row is adapted as, so a placebo's backbone would change with its "
+    "shuffled domains; set crosses = false, for the arms that it is compared with as well"
+)
 EXPERT_SETTINGS = frozenset({"rank", "alpha", "expert_learning_rate"})
 GATE_SETTINGS = frozenset({"gate_learning_rate", "gate_per_layer", "gate_top_k", "balance"})
 

@@ -30,7 +30,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmlora.errors import UsageError
-from mmlora.experiments.cell import NEEDS, Cell
+from mmlora.experiments.cell import NEEDS, PLACEBO_FAULT, Cell
 from mmlora.experiments.grid import SETTINGS, check_names, read_cells, read_table
 from mmlora.experiments.source import Source, read_source
 from mmlora.experiments.space import Tuning, read_tuning
@@ -142,6 +142,8 @@ def _faulty_settings(
             chosen = _training_settings(cell, settings, sources[cell.data])
             shape = {name: getattr(chosen, name) for name in shapes}
             ModelSpec(fields=(FieldShape("user_id", "categorical", 3),), num_domains=1, **shape)
+            if chosen.crosses and NEEDS[cell.arm].placebo:
+                faults.append(f"arm {cell.arm} with crosses true: {PLACEBO_FAULT}")
         except ValidationError as error:
             faults += [f"settings: {fault}" for fault in faults_of(error)]
         except UsageError as error:

@@ -190,6 +190,17 @@ def test_files_that_cannot_be_run(file: Path, text: str, said: str) -> None:
     assert said in _fault(file, text)
 
 
+@pytest.mark.parametrize("arm", ["placebo_mlora", "placebo_moe_mlora"])
+def test_a_placebo_with_cross_terms_is_refused(file: Path, arm: str) -> None:
+    placebo = MADE + GRID.replace('"mlora"', f'["mlora", "{arm}"]')
+    said = _fault(file, placebo).splitlines()[1:]  # cross terms are the default
+    assert len(said) == 1 and said[0].startswith(
+        f"  arm {arm} with crosses true: cross terms read the domain"
+    )
+    assert _fault(file, placebo + "[grid.settings]\ncrosses = [false, true]\n").splitlines()[1:] == said
+    assert len(_read(file, placebo + "[settings]\ncrosses = false\n").cells) == 2
+
+
 def test_data_that_is_missing_is_said_once(file: Path) -> None:
     assert _fault(file, GRID).splitlines()[1:] == [
         '  there is no data: give a table such as [data.gender] with source = "movielens"'

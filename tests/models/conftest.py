@@ -6,15 +6,17 @@ import torch
 
 from mmlora.batch import Batch
 from mmlora.models.builder import build_model
+from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.ctr import CTRModel
 from mmlora.models.spec import FieldShape, ModelSpec
 
 FIELDS = (
     FieldShape("user_id", "categorical", 12),
-    FieldShape("item_id", "categorical", 9),
-    FieldShape("item__genres", "bag", 7),
+    FieldShape("item_id", "categorical", 9, "item"),
+    FieldShape("domain_id", "categorical", 12, "domain"),
+    FieldShape("item__genres", "bag", 7, "item"),
     FieldShape("user__ctr", "dense", 1),
-    FieldShape("item__clicks", "dense", 1),
+    FieldShape("item__clicks", "dense", 1, "item"),
     FieldShape("user__embedding", "vector", 5),
 )
 NUM_DOMAINS = 4
@@ -29,9 +31,13 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture
 def make_spec() -> Callable[..., ModelSpec]:
-    def make(**changes: Any) -> ModelSpec:
+    """A small specification; the backbone ``wdl with crosses`` has cross terms as well."""
+
+    def make(backbone: str = "wdl", **changes: Any) -> ModelSpec:
+        name, _, crosses = backbone.partition(" with ")
         values = {
-            "backbone": "wdl",
+            "backbone": name,
+            "crosses": bool(crosses),
             "adaptation": "moe_mlora",
             "fields": FIELDS,
             "num_domains": NUM_DOMAINS,
@@ -52,10 +58,12 @@ def make_batch() -> Callable[..., Batch]:
         bags = torch.randint(2, 7, (rows, 3))
         bags[::3, 1:] = 0
         bags[::5] = 0
+        domain = torch.tensor(domains)[torch.arange(rows) % len(domains)]
+        users, items = torch.randint(0, 12, (rows,)), torch.randint(0, 9, (rows,))
         return Batch(
-            categorical=torch.stack([torch.randint(0, 12, (rows,)), torch.randint(0, 9, (rows,))], 1),
+            categorical=torch.stack([users, items, domain + 2], 1),
             dense=torch.randn(rows, 2),
-            domain=torch.tensor(domains)[torch.arange(rows) % len(domains)],
+            domain=domain,
             bags={"item__genres": bags},
             vectors={"user__embedding": torch.randn(rows, 5)},
         )
@@ -65,13 +73,24 @@ def make_batch() -> Callable[..., Batch]:
 
 @pytest.fixture
 def make_model(make_spec: Callable[..., ModelSpec]) -> Callable[..., CTRModel]:
-    """A model whose every parameter is random, so that nothing is 0 by its initial value."""
+    """A model whose every parameter is random, so that nothing is 0 by its initial value.
+
+    As after training, cross terms weigh missing values and absent domains 0.
+    """
 
     def make(spec: ModelSpec, expert_domains: tuple[int, ...] = (0, 1, 2)) -> CTRModel:
         model = build_model(spec, expert_domains=() if spec.adaptation == "none" else expert_domains)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(std=0.3)
+            if model.crosses is not None:
+                _as_trained(model.crosses)
         return model.eval()
 
     return make
+
+
+def _as_trained(crosses: CrossTerms) -> None:
+    crosses.domain_user[0], crosses.domain_item[0] = 0.0, 0.0
+    crosses.table[[term.start for term in crosses.terms]] = 0.0
+    crosses.knots.copy_(torch.randn_like(crosses.knots).sort(1).values)

@@ -7,8 +7,9 @@ from mmlora.models.builder import BACKBONES, assemble_model
 from mmlora.models.folding import fold
 from tests.offsets import assert_same_bits
 
+WITH_CROSSES = ("wdl with crosses", "fibinet with crosses")
 DOMAINS = (-1, 0, 1, 2, 3)
-ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+ALL_BACKBONES = pytest.mark.parametrize("backbone", [*sorted(BACKBONES), *WITH_CROSSES])
 
 
 def batches(make_batch):

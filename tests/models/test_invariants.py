@@ -1,4 +1,4 @@
-"""What every model keeps, whatever its backbone and adaptation."""
+"""What every model keeps, whatever its backbone and adaptation, with and without cross terms."""
 
 import pytest
 import torch
@@ -6,11 +6,12 @@ import torch
 from mmlora.models.builder import BACKBONES, assemble_model, build_model
 from tests.offsets import assert_same_bits
 
-BOTH = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+WITH_CROSSES = ("wdl with crosses", "fibinet with crosses")
+BOTH = pytest.mark.parametrize("backbone", [*sorted(BACKBONES), *WITH_CROSSES])
 ADAPTATIONS = pytest.mark.parametrize("adaptation", ["none", "mlora", "moe_mlora"])
 GATES = pytest.mark.parametrize("gate", ["domain", "sample", "both"])
 # A tower over embeddings, one over products, and terms that need a whole row, under every kind of gate.
-SOME = pytest.mark.parametrize("backbone", ["wdl", "fibinet", "xdeepfm"])
+SOME = pytest.mark.parametrize("backbone", ["wdl", "fibinet", "xdeepfm", *WITH_CROSSES])
 GATE_OPTIONS = pytest.mark.parametrize(
     "options",
     [
@@ -22,6 +23,14 @@ GATE_OPTIONS = pytest.mark.parametrize(
     ],
     ids=["per-layer", "top-2", "sample-per-layer", "both-top-1", "both-per-layer-top-2"],
 )
+
+
+def start_afresh(model):
+    """Put the experts to where they start."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith(("lora_b", "lora_c")):
+                value.zero_()
 
 
 def tolerance(backbone):
@@ -46,10 +55,7 @@ def test_scores_are_finite_and_one_a_row(make_spec, make_batch, make_model, back
 def test_fresh_experts_give_the_backbone_exactly(make_spec, make_batch, make_model, backbone, adaptation):
     spec, batch = make_spec(backbone=backbone, adaptation=adaptation), make_batch()
     model = make_model(spec)
-    with torch.no_grad():
-        for layer in model.tower.layers:
-            layer.lora_b.zero_()
-            layer.lora_c.zero_()
+    start_afresh(model)
     alone = assemble_model(make_spec(backbone=backbone, adaptation="none"), backbone=model.backbone_state())
     assert_same_bits(model, batch, alone(batch))
 
@@ -144,10 +150,7 @@ def test_every_kind_of_gate_keeps_the_invariants(make_spec, make_batch, make_mod
     again = assemble_model(spec, backbone=model.backbone_state(), experts=experts, gate=model.gate_state())
     assert_same_bits(again, batch, logits)
 
-    with torch.no_grad():
-        for layer in model.tower.layers:
-            layer.lora_b.zero_()
-            layer.lora_c.zero_()
+    start_afresh(model)
     assert_same_bits(model, batch, alone(batch))
 
 

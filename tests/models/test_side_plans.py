@@ -16,37 +16,55 @@ from tests.offsets import OFFSETS, at_offset
 
 USERS, ITEMS = 9, 7
 # Sides are mixed among the fields, as a contract mixes them; the domain's go with the user's.
-FIELDS = (
+PLAIN = (
     FieldShape("user_id", "categorical", 12),
-    FieldShape("item_id", "categorical", 9),
-    FieldShape("domain_id", "categorical", 6),
+    FieldShape("item_id", "categorical", 9, "item"),
+    FieldShape("domain_id", "categorical", 6, "domain"),
     FieldShape("user__age", "categorical", 5),
-    FieldShape("item__year", "categorical", 5),
+    FieldShape("item__year", "categorical", 5, "item"),
     FieldShape("user__tags", "bag", 6),
-    FieldShape("item__genres", "bag", 7),
-    FieldShape("item__embedding", "vector", 4),
+    FieldShape("item__genres", "bag", 7, "item"),
+    FieldShape("item__embedding", "vector", 4, "item"),
     FieldShape("user__embedding", "vector", 5),
-    FieldShape("item__clicks", "dense", 1),
+    FieldShape("item__clicks", "dense", 1, "item"),
     FieldShape("user__ctr", "dense", 1),
-    FieldShape("item__ctr", "dense", 1),
+    FieldShape("item__ctr", "dense", 1, "item"),
 )
-# Embedded fields stand as categorical, bags, vectors.
-EMBEDDED = [field.name for kind in ("categorical", "bag", "vector") for field in FIELDS if field.kind == kind]
-DENSE = [field.name for field in FIELDS if field.kind == "dense"]
+# What only cross terms tell from the above: large fields, and fields of the user that name one of the item.
+CROSSED = (
+    FieldShape("user__city", "categorical", 70),
+    FieldShape("item__maker", "categorical", 80, "item"),
+    FieldShape("item__words", "bag", 75, "item"),
+    *PLAIN,
+    FieldShape("user__bought", "bag", 90),
+    FieldShape("user__year", "categorical", 5, "user", "item__year"),
+    FieldShape("user__genres", "bag", 7, "user", "item__genres"),
+    FieldShape("user__met", "bag", 80, "user", "item__maker"),
+    FieldShape("user__met_ctr", "weights", 3, "user", "user__met"),
+    FieldShape("user__met_rows", "weights", 2, "user", "user__met"),
+    FieldShape("user__searched", "bag", 75, "user", "item__words"),
+    FieldShape("domain__genres", "bag", 7, "domain", "item__genres"),
+    FieldShape("domain__genres_ctr", "weights", 3, "domain", "domain__genres"),
+    FieldShape("user__taste", "vector", 4, "user", "item__embedding"),
+)
 NEEDS_BFLOAT16 = pytest.mark.skipif(not devices._has_bfloat16("cpu"), reason="the processor has no bfloat16")
 ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
 
 
-def part(*prefixes):
-    return Part(
-        tuple(place for place, name in enumerate(EMBEDDED) if name.startswith(prefixes)),
-        tuple(place for place, name in enumerate(DENSE) if name.startswith(prefixes)),
-    )
+def decides(role, field):
+    return (field.side == "item") == (role == "item")
 
 
-def side(rows, *prefixes):
-    def held(kind):
-        return [field for field in FIELDS if field.kind == kind and field.name.startswith(prefixes)]
+def part(role, fields):
+    # Embedded fields stand as categorical, bags, vectors.
+    embedded = [f for kind in ("categorical", "bag", "vector") for f in fields if f.kind == kind]
+    dense = [field for field in fields if field.kind == "dense"]
+    return Part(*(tuple(n for n, f in enumerate(held) if decides(role, f)) for held in (embedded, dense)))
+
+
+def side(rows, role, fields):
+    def held(*kinds):
+        return [field for field in fields if field.kind in kinds and decides(role, field)]
 
     bags = {field.name: torch.randint(0, field.size, (rows, 3)) for field in held("bag")}
     for bag in bags.values():
@@ -56,40 +74,59 @@ def side(rows, *prefixes):
         domains if field.name == "domain_id" else torch.randint(0, field.size, (rows, 1))
         for field in held("categorical")
     ]
+    for column in columns[1:]:
+        column[::4] = 0  # missing
     return Batch(
         categorical=torch.cat([torch.zeros(rows, 0, dtype=torch.int64), *columns], 1),
         dense=torch.randn(rows, len(held("dense"))),
         domain=torch.zeros(rows, dtype=torch.int64),
         bags=bags,
-        vectors={field.name: torch.randn(rows, field.size) for field in held("vector")},
+        vectors={field.name: torch.randn(rows, field.size) for field in held("vector", "weights")},
     )
 
 
-def whole(users, items, domain):
+def whole(users, items, domain, fields):
     """All pairs as rows of all inputs, user by user."""
     rows, columns = torch.arange(USERS).repeat_interleave(ITEMS), torch.arange(ITEMS).repeat(USERS)
     u, i = users.take(rows), items.take(columns)
+
+    def joined(kind, values):
+        sides = [decides("item", field) for field in fields if field.kind == kind]
+        order = sorted(range(len(sides)), key=lambda place: sides[place])
+        return torch.cat(values, 1)[:, torch.tensor(order).argsort()]
+
     return Batch(
-        categorical=torch.cat([u.categorical, i.categorical], 1)[:, [0, 3, 1, 2, 4]],
-        dense=torch.cat([u.dense, i.dense], 1)[:, [1, 0, 2]],
+        categorical=joined("categorical", [u.categorical, i.categorical]),
+        dense=joined("dense", [u.dense, i.dense]),
         domain=torch.full_like(rows, domain),
         bags={**u.bags, **i.bags},
         vectors={**u.vectors, **i.vectors},
     )
 
 
-def sides():
-    return side(USERS, "user", "domain"), side(ITEMS, "item")
+def sides(fields):
+    return side(USERS, "user", fields), side(ITEMS, "item", fields)
 
 
-def compiled(model, domain, users, items):
-    pair_model = PairModel(model, domain=domain, user=part("user", "domain"), item=part("item"))
+def compiled(model, domain, users, items, fields, **options):
+    parts = {role: part(role, fields) for role in ("user", "item")}
+    pair_model = PairModel(model, domain=domain, **parts, **options)
     return pair_model, pair_model.side(users, "user"), pair_model.side(items, "item")
 
 
+@pytest.fixture(params=[PLAIN, CROSSED], ids=["plain", "crosses"])
+def fields(request):
+    return request.param
+
+
 @pytest.fixture
-def make_wide(make_spec, make_model):
-    return lambda **changes: make_model(make_spec(fields=FIELDS, **changes))
+def make_wide(make_spec, make_model, fields):
+    return lambda **changes: make_model(make_spec(fields=fields, crosses=fields is CROSSED, **changes))
+
+
+def assert_same_logits(found, expected):
+    """Within 1e-5 of the largest: with many fields of random weights, sums of large terms are small."""
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
 
 
 GRID = GridPairs(0, USERS * ITEMS, USERS * ITEMS, ITEMS)
@@ -98,12 +135,12 @@ GRID = GridPairs(0, USERS * ITEMS, USERS * ITEMS, ITEMS)
 @ALL_BACKBONES
 @pytest.mark.parametrize("adaptation", ["none", "mlora", "moe_mlora"])
 @torch.inference_mode()
-def test_all_pairs_equal_the_whole_model(make_wide, backbone, adaptation):
-    model, (users, items) = make_wide(backbone=backbone, adaptation=adaptation), sides()
+def test_all_pairs_equal_the_whole_model(make_wide, fields, backbone, adaptation):
+    model, (users, items) = make_wide(backbone=backbone, adaptation=adaptation), sides(fields)
     for domain in (-1, 1, 3):
-        expected = model(whole(users, items, domain))
-        found = compiled(model, domain, users, items)
-        torch.testing.assert_close(found[0].logits(GRID, *found[1:]), expected, rtol=1e-5, atol=1e-5)
+        expected = model(whole(users, items, domain, fields))
+        found = compiled(model, domain, users, items, fields)
+        assert_same_logits(found[0].logits(GRID, *found[1:]), expected)
     assert expected.std() > 0.1
 
 
@@ -119,18 +156,18 @@ def test_all_pairs_equal_the_whole_model(make_wide, backbone, adaptation):
     ],
 )
 @torch.inference_mode()
-def test_gates_of_every_kind_score_pairs_as_the_whole_model(make_wide, backbone, options):
-    model, (users, items) = make_wide(backbone=backbone, **options), sides()
-    found = compiled(model, 2, users, items)
-    expected = model(whole(users, items, 2))
-    torch.testing.assert_close(found[0].logits(GRID, *found[1:]), expected, rtol=1e-5, atol=1e-5)
+def test_gates_of_every_kind_score_pairs_as_the_whole_model(make_wide, fields, backbone, options):
+    model, (users, items) = make_wide(backbone=backbone, **options), sides(fields)
+    found = compiled(model, 2, users, items, fields)
+    expected = model(whole(users, items, 2, fields))
+    assert_same_logits(found[0].logits(GRID, *found[1:]), expected)
 
 
 @ALL_BACKBONES
 @torch.inference_mode()
-def test_bits_of_a_pair_do_not_depend_on_its_place_in_a_block(make_wide, backbone):
-    model, (users, items) = make_wide(backbone=backbone, hidden_units=(64, 32)), sides()
-    pair_model, *tensors = compiled(model, 1, users, items)
+def test_bits_of_a_pair_do_not_depend_on_its_place_in_a_block(make_wide, fields, backbone):
+    model, (users, items) = make_wide(backbone=backbone, hidden_units=(64, 32)), sides(fields)
+    pair_model, *tensors = compiled(model, 1, users, items, fields)
     total, rows = USERS * ITEMS, 32
 
     def scored(starts):
@@ -151,9 +188,9 @@ def test_bits_of_a_pair_do_not_depend_on_its_place_in_a_block(make_wide, backbon
 @ALL_BACKBONES
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=NEEDS_BFLOAT16)])
 @torch.inference_mode()
-def test_bits_do_not_depend_on_where_weights_inputs_and_sides_lie(make_wide, backbone, precision):
-    model, given = make_wide(backbone=backbone, hidden_units=(64, 32)), sides()
-    parts = {"user": part("user", "domain"), "item": part("item")}
+def test_bits_do_not_depend_on_where_weights_inputs_and_sides_lie(make_wide, fields, backbone, precision):
+    model, given = make_wide(backbone=backbone, hidden_units=(64, 32)), sides(fields)
+    parts = {role: part(role, fields) for role in ("user", "item")}
 
     def scored(offset):
         moved = at_offset(model, offset)
@@ -170,6 +207,31 @@ def test_bits_do_not_depend_on_where_weights_inputs_and_sides_lie(make_wide, bac
         assert torch.equal(logits, expected), f"other bits at offset {offset}"
         for before, after in zip(tensors, found, strict=True):
             assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("size", [1_000, 60_000], ids=["each its own", "hashed"])
+@pytest.mark.parametrize("gate", ["domain", "sample"])
+@torch.inference_mode()
+def test_large_vocabularies_of_either_side_score_pairs_as_the_whole_model(make_spec, make_model, gate, size):
+    # 60,000 values beside 5 or more others are above 2 ** 18 combinations, which share weights.
+    fields = tuple(
+        replace(f, size=size) if f.name in ("user_id", "item_id", "user__bought") else f for f in CROSSED
+    )
+    model = make_model(make_spec(fields=fields, crosses=True, gate=gate))
+    users, items = sides(fields)
+    for domain in (-1, 2):
+        found = compiled(model, domain, users, items, fields)
+        expected = model(whole(users, items, domain, fields))
+        assert_same_logits(found[0].logits(GRID, *found[1:]), expected)
+    assert any(term.size < term.field.size * term.others for term in model.crosses.terms) == (size > 1_000)
+
+
+@torch.inference_mode()
+def test_a_side_without_rows_has_tensors_of_no_rows(make_wide, fields):
+    pair_model, users, items = compiled(make_wide(gate="sample"), 1, *sides(fields), fields)
+    empty = pair_model.side(side(0, "item", fields), "item")
+    assert [tensor.shape[1:] for tensor in empty] == [tensor.shape[1:] for tensor in items]
+    assert {len(tensor) for tensor in empty} == {0} and {len(tensor) for tensor in users} == {USERS}
 
 
 @pytest.mark.parametrize("items", [1, 4, 7, 100])
@@ -206,12 +268,11 @@ def test_a_side_may_decide_no_dense_value_and_only_one_field(make_spec, make_mod
 @ALL_BACKBONES
 @pytest.mark.parametrize("gate", ["domain", "both"])
 @torch.inference_mode()
-def test_logits_of_bfloat16_are_near_and_as_fine_as_float32s(make_wide, backbone, gate):
-    model, (users, items) = make_wide(backbone=backbone, gate=gate), sides()
-    parts = {"user": part("user", "domain"), "item": part("item")}
-    pair_model = PairModel(model, domain=2, **parts, precision="bfloat16")
-    found = pair_model.logits(GRID, pair_model.side(users, "user"), pair_model.side(items, "item"))
-    expected = model(whole(users, items, 2))
+def test_logits_of_bfloat16_are_near_and_as_fine_as_float32s(make_wide, fields, backbone, gate):
+    model, (users, items) = make_wide(backbone=backbone, gate=gate), sides(fields)
+    pair_model, *tensors = compiled(model, 2, users, items, fields, precision="bfloat16")
+    found = pair_model.logits(GRID, *tensors)
+    expected = model(whole(users, items, 2, fields))
     assert found.dtype == torch.float32
     assert 0 < (found - expected).abs().max() < 0.03 * expected.abs().max()
     # Not rounded to bfloat16's 8 bits at the end, which would make ties of near scores.

@@ -89,8 +89,8 @@ def make_training_spec() -> Callable[..., ModelSpec]:
             "adaptation": "moe_mlora",
             "fields": (
                 FieldShape("user_id", "categorical", 42),
-                FieldShape("item_id", "categorical", 32),
-                FieldShape("domain_id", "categorical", 5),
+                FieldShape("item_id", "categorical", 32, "item"),
+                FieldShape("domain_id", "categorical", 5, "domain"),
             ),
             "num_domains": 3,
             "embedding_dim": 8,

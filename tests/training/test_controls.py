@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmlora.experiments.arms import uniform_gate_arm
+from mmlora.errors import UsageError
+from mmlora.experiments.arms import placebo_mlora, placebo_moe_mlora, uniform_gate_arm
 from mmlora.experiments.data import workspace_at
-from mmlora.experiments.lab import Lab
+from mmlora.experiments.lab import Lab, Trained
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.training.controls import (
@@ -120,6 +122,16 @@ def test_the_uniform_arm_keeps_all_experts_however_many_a_trained_gate_would(
     assert mixing is not None and len(mixing.experts) == 3
     weights = mixing.model.gate_weights(data.batch(np.arange(20)))
     assert torch.equal(weights, torch.full((20, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("arm", [placebo_mlora, placebo_moe_mlora])
+def test_a_placebo_with_cross_terms_trains_nothing(
+    data: Any, options: TrainingOptions, tmp_path: Path, arm: Callable[[Lab], Trained]
+) -> None:
+    lab = Lab(workspace_at(tmp_path), data, "made", _spec(crosses=True), options)
+    with pytest.raises(UsageError, match="set crosses = false"):
+        arm(lab)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_random_gates_logits_vary_as_much_by_row_as_by_domain(data: Any) -> None:

@@ -19,8 +19,8 @@ from mmlora.training import dataset
 from mmlora.training.dataset import Chunk, TrainingSet, user_codes
 
 
-def make_field(name, kind):
-    return FeatureField(name, "", (name,), "STRING", kind)
+def make_field(name, kind, **tags):
+    return FeatureField(name, "", (name,), "STRING", kind, tuple(sorted(tags.items())))
 
 
 CONTRACT = FeatureContract(
@@ -31,6 +31,7 @@ CONTRACT = FeatureContract(
         make_field("age", "dense"),
         make_field("taste/of: all", "vector"),
         make_field("genres", "bag"),
+        make_field("genres: ctr", "weights", weights="genres"),
     ),
 )
 
@@ -44,6 +45,7 @@ def table_of(rows: int, seed: int = 0) -> pa.Table:
             "age": draw.random(rows),
             "taste/of: all": list(draw.random((rows, 3))),
             "genres": [["x", "y", "z"][: n % 4] for n in range(rows)],
+            "genres: ctr": [[n / 8, n / 16, n / 32][: n % 4] for n in range(rows)],
         }
     )
 
@@ -82,7 +84,8 @@ def test_a_batch_holds_the_rows_asked_for_in_order(tmp_path, encoder, table):
     for name in ("categorical", "dense", "domain", "label"):
         found, wanted = getattr(batch, name), getattr(expected, name)
         assert found.dtype == wanted.dtype and found.equal(wanted)
-    assert batch.vectors["taste/of: all"].equal(expected.vectors["taste/of: all"])
+    assert batch.vectors.keys() == expected.vectors.keys() == {"taste/of: all", "genres: ctr"}
+    assert all(batch.vectors[name].equal(values) for name, values in expected.vectors.items())
     assert batch.bags["genres"].equal(expected.bags["genres"])
     batch.dense.add_(1)  # a batch is a copy: the set on disk can't change
     assert data.batch(rows).dense.equal(expected.dense)

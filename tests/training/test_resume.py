@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from mmlora.training.checkpoint import FileCheckpoint, State
 from mmlora.training.observer import SilentObserver
-from mmlora.training.phases import Expert, PhaseResult, train_backbone, train_expert, train_gate
+from mmlora.training.phases import (
+    Expert,
+    PhaseResult,
+    train_backbone,
+    train_crosses,
+    train_expert,
+    train_gate,
+)
 from tests.offsets import OFFSETS, at_offset
 
 
@@ -51,7 +60,7 @@ def outcome(result: PhaseResult):
 
 @pytest.fixture(scope="module")
 def phases_of():
-    """The three phases by name, each as a function of (observer, checkpoint)."""
+    """The phases by name, each as a function of (observer, checkpoint)."""
     kept = {}
 
     def make(spec, data, options):
@@ -70,6 +79,9 @@ def phases_of():
             ]
         backbone, experts = kept["backbone"], kept["experts"]
         return {
+            "crosses": lambda observer, checkpoint: train_crosses(
+                replace(spec, crosses=True), data, options, observer, checkpoint
+            ),
             "backbone": lambda observer, checkpoint: train_backbone(
                 spec, data, options, observer, checkpoint
             ),
@@ -84,7 +96,7 @@ def phases_of():
     return make
 
 
-@pytest.mark.parametrize("phase", ["backbone", "expert", "gate"])
+@pytest.mark.parametrize("phase", ["crosses", "backbone", "expert", "gate"])
 def test_stopped_after_each_epoch(data, make_training_spec, options, phases_of, tmp_path, phase):
     whole = phases_of(make_training_spec(), data, options)[phase](SilentObserver(), None)
     train = phases_of(make_training_spec(), Elsewhere(data), options)[phase]

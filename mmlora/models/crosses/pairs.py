@@ -73,7 +73,7 @@ class PairField:
 
     @staticmethod
     def _sum(counts: Tensor, batch: Batch, name: str) -> Tensor:
-        values = batch.vectors[name]
+        values = batch.vectors[name][:, : counts.shape[1]]
         return (counts[:, : values.shape[1]] * values).sum(1)
 
 
