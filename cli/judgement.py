@@ -19,6 +19,10 @@ def print_judgement(judgement: dict[str, Any]) -> None:
         _print_shown(judgement["shown"])
         _print_lists(judgement["lists"])
         _print_cold(judgement)
+    if judgement.get("refit"):
+        typer.echo(
+            "these figures are of the model before it was trained on all rows, which is what is registered"
+        )
     typer.echo(judgement["sentence"])
 
 

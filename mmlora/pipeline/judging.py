@@ -49,8 +49,9 @@ def judge(run_id: str, *, progress: Progress = silent) -> dict[str, Any]:
         progress: told which contender is done.
 
     Returns:
-        What :func:`mmlora.judging.judgement.judge` says, with ``model`` (the phase that the model is of) and
-        ``trained_until`` (the last moment of its training rows).
+        What :func:`mmlora.judging.judgement.judge` says, with ``model`` (the phase that the model is of),
+        ``refit`` (whether what is registered is trained on all rows afterwards) and ``trained_until`` (the
+        last moment of the rows that what is registered is trained on).
 
     Raises:
         DataError: the stored interactions are no longer those of the training set.
@@ -88,11 +89,9 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]
     ranker = Ranker(workspace, date.fromisoformat(run.config["as_of"]), data, ids, model, calibration)
     judgement = judge(rows, contenders, numbers, day_rows, day, list(_lists(ranker, rows)))
     progress("judge", 4, 4)
-    return {
-        "model": phase,
-        "trained_until": _trained_until(data, table, refit=refitted(run) is not run),
-        **judgement,
-    }
+    refit = refitted(run) is not run
+    until = _trained_until(data, table, refit=refit)
+    return {"model": phase, "refit": refit, "trained_until": until, **judgement}
 
 
 def _rows(data: TrainingSet, table: pa.Table, seed: int) -> tuple[Rows, dict[str, pa.Array]]:
