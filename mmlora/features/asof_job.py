@@ -41,9 +41,13 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
 
     @abstractmethod
     def _tables(
-        self, connection: duckdb.DuckDBPyConnection, rows: int, budget: int | None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        rows: int,
+        budget: int | None,
+        piece: int | None = None,
     ) -> Iterator[pa.Table]:
-        """Yield the result, at least one table, in order."""
+        """Yield the result, at least one table, in order; of ``piece`` rows at most, where it can be cut."""
 
     def to_batches(
         self,
@@ -51,6 +55,7 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
         memory_budget: int | None = MEMORY_BUDGET,
         batch_rows: int = BATCH_ROWS,
         chunk_rows: int | None = None,
+        piece: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Stream the result, on-demand features included, in the order asked.
 
@@ -62,6 +67,7 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
             memory_budget: bytes, at least 64 MiB; None takes what the views and ``chunk_rows`` need.
             batch_rows: the most rows of a batch.
             chunk_rows: the most entity rows joined at once, 2 million when None.
+            piece: the most of them whose features are gathered at once; all when None.
 
         Raises:
             UsageError: the budget is too small for the views.
@@ -76,7 +82,7 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
             if half:
                 connection.execute(f"SET memory_limit = '{half} B'")
             try:
-                for table in self._tables(connection, chunk_rows or CHUNK_ROWS, half):
+                for table in self._tables(connection, chunk_rows or CHUNK_ROWS, half, piece):
                     whole = self._with_on_demand(table)
                     # A part in which an on-demand feature is always null doesn't know its type.
                     whole = whole.cast(schema) if schema else whole
@@ -171,9 +177,13 @@ class AsofRetrievalJob(AsofJob):
         self._on_demand = on_demand
 
     def _tables(
-        self, connection: duckdb.DuckDBPyConnection, rows: int, budget: int | None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        rows: int,
+        budget: int | None,
+        piece: int | None = None,
     ) -> Iterator[pa.Table]:
-        return self._join.run(connection, rows=rows, budget=budget)
+        return self._join.run(connection, rows=rows, piece=piece, budget=budget)
 
     @property
     def full_feature_names(self) -> bool:
@@ -210,7 +220,11 @@ class AsofPullJob(AsofJob):
         self._parameters = parameters
 
     def _tables(
-        self, connection: duckdb.DuckDBPyConnection, rows: int, budget: int | None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        rows: int,
+        budget: int | None,
+        piece: int | None = None,
     ) -> Iterator[pa.Table]:
         attach(connection, [self._source])
         reader: Any = connection.sql(self._query, params=self._parameters).to_arrow_reader(BATCH_ROWS)

@@ -112,13 +112,19 @@ class AsofJoin:
                 check_keys(connection, view, scan, entities)
 
     def run(
-        self, connection: duckdb.DuckDBPyConnection, *, rows: int, budget: int | None = None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        rows: int,
+        piece: int | None = None,
+        budget: int | None = None,
     ) -> Iterator[pa.Table]:
-        """Join chunk by chunk, in the order asked; at least one chunk comes, so that its schema does.
+        """Join chunk by chunk, in the order asked; at least one table comes, so that its schema does.
 
         Args:
             connection: the database to work in.
-            rows: entity rows joined at once.
+            rows: entity rows joined at once, of which no more than keys, times and places are held.
+            piece: rows whose features are gathered at once, those of a table; all that are joined when None.
             budget: bytes within which the chunks and the views' features must keep, half of what the job was
                 given; makes ``rows`` smaller.
 
@@ -133,12 +139,15 @@ class AsofJoin:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, max(1, len(self.entities)), rows):
                 part = self.entities.slice(start, rows)
-                for view, columns in zip(
-                    self._views, self._chunk(connection, query, part, features, pool), strict=True
-                ):
-                    for (name, _), column in zip(view.features, columns, strict=True):
-                        part = part.append_column(name, column)
-                yield part
+                times, places = self._places(connection, query, part)
+                for at in range(0, max(1, len(part)), piece or rows):
+                    some = slice(at, at + (piece or rows))
+                    table = part.slice(at, piece or rows)
+                    for view, of, place in zip(self._views, features, places, strict=True):
+                        columns = of.gather(place[some], times[some], pool)
+                        for (name, _), column in zip(view.features, columns, strict=True):
+                            table = table.append_column(name, column)
+                    yield table
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> tuple[bool, list[Features]]:
         self._show(connection, self.entities)
@@ -156,26 +165,24 @@ class AsofJoin:
             connection.execute(f"DROP TABLE source{number}")
         return snapshot, found
 
-    def _chunk(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        query: str,
-        part: pa.Table,
-        features: Sequence[Features],
-        pool: ThreadPoolExecutor,
-    ) -> Iterator[list[pa.Array]]:
-        if not self._views:
-            return
-        self._show(connection, part)
-        found = fetch(connection, query)
+    def _places(
+        self, connection: duckdb.DuckDBPyConnection, query: str, part: pa.Table
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the rows' times (microseconds), and for each view the places of the rows that they read."""
         times = part.column(self._time).cast(TIMESTAMP, safe=False).cast(pa.int64())
         times = pc.fill_null(times, 0).to_numpy()
+        if not self._views:
+            return times, []
+        self._show(connection, part)
+        found = fetch(connection, query)
         row = found.column(ROW).to_numpy()
-        for number, of in enumerate(features):
+        places = []
+        for number in range(len(self._views)):
             # Rows come back in any order: writing each to its number puts them right without a sort.
             place = np.empty(len(part), np.int64)
             place[row] = found.column(f"p{number}").to_numpy()
-            yield of.gather(place, times, pool)
+            places.append(place)
+        return times, places
 
     def _show(self, connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
         """Make ``asked`` of these rows: their numbers, times and keys."""

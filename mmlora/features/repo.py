@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 PROJECT = "mmlora"
 SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlora_all"}
+_JOINED_ROWS = 250_000
+"""Rows joined at once: each join sorts the views anew, and lists make a row of features large."""
 _BUILD_FIRST = "run `mmlora features build --through DATE` first"
 
 
@@ -234,7 +236,8 @@ class FeatureRepo:
             return
         with _contract_errors(features):
             job = self._historical(entities, features, None, kept=names)
-            batches = job.to_batches(memory_budget=None, batch_rows=rows, chunk_rows=rows)
+            chunk = rows * max(1, _JOINED_ROWS // rows)
+            batches = job.to_batches(memory_budget=None, batch_rows=rows, chunk_rows=chunk, piece=rows)
             for table in _of_rows(batches, rows):
                 yield pa.table({field.name: _input(field, table) for field in fields})
 

@@ -45,7 +45,7 @@ ROW_SETTINGS = ("split", "split_fractions", "seed", "min_count", "label_maturity
 """The settings that decide a training set, beside its features and a file of splits."""
 _OF_FEATURES = ("as_of", "code_version", "data", "contract", "activity", "broken", "views")
 _OF_ROWS = ("label_maturity_hours", "window_days")
-_CHUNK_ROWS = 250_000
+_CHUNK_ROWS = 50_000
 _RANDOM_FRACTIONS = (0.6, 0.2, 0.2)
 _CHRONOLOGICAL_FRACTIONS = (0.8, 0.1, 0.1)
 
