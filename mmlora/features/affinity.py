@@ -113,16 +113,16 @@ class AffinityView:
         return entries_sql(self.keys, detail="place")
 
     def rows_sql(self) -> str:
-        """Return the query for this view's rows, over the temporary tables."""
-        parts, columns = [], []
-        for number, name in enumerate(self.attributes):
-            part = sql("features/affinity_attribute.sql")
-            parts.append(part.replace("{a}", _alias(number)).replace("{most}", str(MOST)))
-            columns += [
-                f"coalesce(list_transform({_alias(number)}.met, lambda x: x.{of}), []) AS {quote(name + end)}"
-                for of, end in (("value", ""), ("lift", "_lift"), ("rows", "_rows"))
-            ]
-        return _filled("features/affinity.sql", self.keys, {"attributes": parts}, columns)
+        """Return the statements whose last is the query for this view's rows, over the temporary tables."""
+        columns = [
+            f"coalesce(list_transform({_alias(number)}.met, lambda x: x.{of}), []) AS {quote(name + end)}"
+            for number, name in enumerate(self.attributes)
+            for of, end in (("value", ""), ("lift", "_lift"), ("rows", "_rows"))
+        ]
+        aliases = [_alias(number) for number in range(len(self.attributes))]
+        return _script("affinity", "affinity_attribute", self.keys, aliases, columns).replace(
+            "{most}", str(MOST)
+        )
 
 
 @dataclass(frozen=True)
@@ -139,37 +139,36 @@ class TasteView:
         return entries_sql(self.keys, detail="place", which="clicks <> 0 AND place IS NOT NULL")
 
     def rows_sql(self) -> str:
-        """Return the query for this view's rows, over the temporary tables."""
-        parts = [
-            sql("features/taste_vector.sql").replace("{a}", f"vector{number}")
-            for number in range(len(self.features))
-        ]
-        columns = [f"vector{number}.mean AS {quote(name)}" for number, name in enumerate(self.features)]
-        query = _filled("features/taste.sql", self.keys, {"vectors": parts}, columns, "vector")
-        return query.replace("{scale}", str(_SCALE))
+        """Return the statements whose last is the query for this view's rows, over the temporary tables."""
+        aliases = [_alias(number, "vector") for number in range(len(self.features))]
+        columns = [f"{a}.mean AS {quote(name)}" for a, name in zip(aliases, self.features, strict=True)]
+        return _script("taste", "taste_vector", self.keys, aliases, columns).replace("{scale}", str(_SCALE))
 
 
 def _alias(number: int, kind: str = "attribute") -> str:
     return f"{kind}{number}"
 
 
-def _filled(
-    name: str, keys: tuple[str, ...], parts: dict[str, list[str]], columns: list[str], kind: str = "attribute"
+def _script(
+    whole: str, part: str, keys: Sequence[str], aliases: Sequence[str], columns: Sequence[str]
 ) -> str:
-    ((place, queries),) = parts.items()
-    joins = [f"LEFT JOIN {_alias(number, kind)} USING (series, t)" for number in range(len(queries))]
+    """Fill in a view's SQL: what is done for each alias, joined at the end."""
     filled = {
-        place: ", ".join(queries),
+        "parts": "\n".join(_code(part).replace("{a}", alias) for alias in aliases),
         "keys": ", ".join(keys),
         "same_keys": " AND ".join(f"entries.{key} = series.{key}" for key in keys),
-        "joins": " ".join(joins),
+        "joins": " ".join(f"LEFT JOIN {alias} USING (series, t)" for alias in aliases),
         "columns": ", ".join(columns),
     }
-    # A comment may not hold what is put in: it has many lines.
-    query = "\n".join(line for line in sql(name).splitlines() if not line.startswith("--"))
-    for key, text in filled.items():
-        query = query.replace(f"{{{key}}}", text)
-    return query
+    script = _code(whole)
+    for name, text in filled.items():
+        script = script.replace(f"{{{name}}}", text)
+    return script
+
+
+def _code(name: str) -> str:
+    """Return a file's SQL without its comments, which may not hold what is filled in."""
+    return "\n".join(of for of in sql(f"features/{name}.sql").splitlines() if not of.startswith("--"))
 
 
 def choose_affinity(

@@ -226,11 +226,17 @@ def _write(
     recipe: Recipe,
 ) -> int:
     connection.execute(view.entries_sql(), limits)
-    target, query = str(path).replace("'", "''"), view.rows_sql()
-    prior = {"prior_ctr": recipe.prior_ctr, "prior_weight": recipe.prior_weight}
-    parameters = {name: value for name, value in prior.items() if f"${name}" in query}
-    written = connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)", parameters).fetchone()
+    target, prior = str(path).replace("'", "''"), recipe.prior
+    *steps, query = view.rows_sql().split(";\n")
+    for step in steps:
+        connection.execute(step, _used(step, prior))
+    copy = f"COPY ({query}) TO '{target}' (FORMAT parquet)"
+    written = connection.execute(copy, _used(query, prior)).fetchone()
     return int(written[0]) if written else 0
+
+
+def _used(statement: str, parameters: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in parameters.items() if f"${name}" in statement}
 
 
 def _publish(folder: Path, plan: Plan, rows: dict[str, int], state: BuildState) -> None:

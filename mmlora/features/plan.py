@@ -85,6 +85,11 @@ class Recipe:
     affinity: Affinity
 
     @property
+    def prior(self) -> dict[str, float]:
+        """The queries' parameters."""
+        return {"prior_ctr": self.prior_ctr, "prior_weight": self.prior_weight}
+
+    @property
     def hash(self) -> str:
         """Hash of it and of the queries."""
         texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
