@@ -54,6 +54,8 @@ Progress = Callable[[str, int, int], None]
 
 LOCK_SECONDS = 300.0
 _BEGINNING = date(1, 1, 2)
+_FORMER_PRIOR_CTR = 0.2
+"""What stores were built with whose state doesn't say."""
 View = ActivityView | AffinityView | TasteView
 
 
@@ -163,7 +165,9 @@ def _recipe(
         found = choose_affinity(connection, interactions, analyse(offline, columns))
         affinity = affinity.with_those_of(found)
     affinity = affinity.within(profile_schema(offline / "profiles" / "item").names)
-    prior = prior_ctr or (state and state.prior_ctr) or _overall_ctr(connection, interactions, through)
+    if state:  # models were trained on what was built with it
+        prior_ctr = prior_ctr or state.prior_ctr or _FORMER_PRIOR_CTR
+    prior = prior_ctr or _overall_ctr(connection, interactions, through)
     return Recipe(prior, prior_weight, affinity)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from datetime import UTC, date, datetime, timedelta
@@ -269,3 +270,13 @@ def test_attributes_are_categories_and_bags_of_a_few_hundred_values(tmp_path, ma
     assert found.attributes == {"sort": "string", "code_rows": "int64", "words": "bag"}
     assert found.vectors == ("look",)
     assert [view.name for view in found.views] == ["user_affinity", "domain_affinity", "user_taste"]
+
+
+def test_a_store_built_before_priors_were_kept_goes_on_with_its_own(tmp_path, make_rows, write_interactions):
+    write_interactions(tmp_path, make_rows(1, late=False), ids=IdTypes(), name="all")
+    build(tmp_path, through=START + timedelta(days=30))
+    path = tmp_path / "features" / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in state.items() if k not in ("prior_ctr", "affinity")}))
+    build(tmp_path, through=START + timedelta(days=30))
+    assert BuildState.load(tmp_path / "features").prior_ctr == 0.2
