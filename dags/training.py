@@ -20,10 +20,7 @@ def training():
         """Join each interaction with its features as of its own time; encode the training set."""
         return pipeline("training").prepare(run_date(), **options(*forms.CHOICES))
 
-    @task
-    def train_backbone(run):
-        """Phase 1: the network that all domains share."""
-        return pipeline("training").train_backbone(run)
+    train_backbone = step("training", "train_backbone", "Phase 1: the network that all domains share.")
 
     @task
     def expert_domains(run):

@@ -32,7 +32,7 @@ def test_dags_import_without_errors(dag_bag):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_dag_files_are_short(file):
-    assert len(file.read_text(encoding="utf-8").splitlines()) < 65
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
 
 
 def test_dag_files_import_nothing_heavy():
