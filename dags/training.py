@@ -22,10 +22,7 @@ def training():
 
     train_backbone = step("training", "train_backbone", "Phase 1: the network that all domains share.")
 
-    @task
-    def expert_domains(run):
-        """Name the domains whose verdict allows experts of their own."""
-        return pipeline("training").expert_domains(run)
+    expert_domains = step("training", "expert_domains", "Name the domains whose verdict allows experts.")
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}", doc_md="Phase 2: a domain's own experts.")
     def train_expert(run, domain):
