@@ -25,7 +25,7 @@ def database(spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             "preserve_insertion_order": "false",
         }
     )
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     try:
         yield connection
     finally:
