@@ -110,7 +110,7 @@ class FeatureField:
         keys: the id columns that decide its value, e.g. ``("user_id", "domain_id")``.
         dtype: Feast's value type (``INT64``, ``STRING``, ``FLOAT``, ``FLOAT_LIST``, ``STRING_LIST``, ...).
         kind: how it is encoded; follows the dtype unless a tag ``kind`` overrides it.
-        tags: the Feast field's tags, sorted; ``transform=log1p`` applies to dense fields.
+        tags: the Feast field's tags, sorted; ``transform=log`` and ``log1p`` apply to dense fields.
     """
 
     name: str

@@ -115,6 +115,22 @@ def test_log1p_is_taken_before_standardising():
     np.testing.assert_allclose(encoded, [-1, 1, -1], atol=1e-6)
 
 
+def test_log_is_taken_of_prices_and_nothing_has_no_logarithm():
+    encoder = fit_one("dense", [1.0, math.e**2], transform="log")
+    encoded = encoder.encode(pa.table({"x": [1.0, math.e**2, math.e, 0.0, -3.0]})).dense[:, 0]
+    np.testing.assert_allclose(encoded, [-1, 1, 0, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("log1p", "transform"), [(True, "log1p"), (False, "")])
+def test_encoders_stored_before_transforms_had_names_encode_as_they_did(log1p, transform):
+    encoder = fit_one("dense", [0.0, 7.0], transform=transform)
+    spec = encoder.spec()
+    spec["fields"]["x"] = {key: spec["fields"]["x"][key] for key in ("mean", "std")} | {"log1p": log1p}
+    table = pa.table({"x": [0.0, 2.0, 7.0]})
+    old = Encoder.from_tables(spec, encoder.to_tables())
+    assert old.encode(table).dense.tolist() == encoder.encode(table).dense.tolist()
+
+
 def test_constant_and_wild_numbers_stay_small():
     constant = fit_one("dense", [0.1] * 7)
     assert np.abs(constant.encode(pa.table({"x": [0.1]})).dense).max() < 1e-6

@@ -22,7 +22,9 @@ import pandas as pd
 import pyarrow as pa
 
 from mmlora.encoding import EncodedColumns, Encoder
-from mmlora.field_encoders import Bag, FieldEncoder, Standard, Vocabulary
+from mmlora.encoding.fields import FieldEncoder
+from mmlora.encoding.numbers import Standard
+from mmlora.encoding.vocabularies import Bag, Vocabulary
 from mmlora.schema import FeatureContract, FeatureField, FieldKind
 
 FIELDS = 20
@@ -113,7 +115,9 @@ def obvious(encoder: Encoder) -> Callable[[pd.DataFrame], dict[str, np.ndarray]]
         if isinstance(fitted, Vocabulary):
             return column.map(known).fillna(1).where(column.notna(), 0).to_numpy(np.int32)
         if isinstance(fitted, Standard):
-            values = (np.log1p(column.clip(lower=0)) if fitted.log1p else column).astype("float64")
+            values = (np.log1p(column.clip(lower=0)) if fitted.transform == "log1p" else column).astype(
+                "float64"
+            )
             standard = ((values - fitted.mean) / fitted.std).fillna(0).clip(-20, 20)
             return standard.to_numpy(np.float32)
         if isinstance(fitted, Bag):

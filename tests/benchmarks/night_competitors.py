@@ -252,7 +252,7 @@ class Obvious:
 
     def _standard(self, column: Any, name: str) -> np.ndarray:
         fitted, values = self.fitted[name], column.astype(float)
-        values = np.log1p(values.clip(lower=0)) if fitted["log1p"] else values
+        values = np.log1p(values.clip(lower=0)) if fitted["transform"] == "log1p" else values
         values = ((values - fitted["mean"]) / fitted["std"]).fillna(0).clip(-20, 20)
         return np.asarray(values.astype(np.float32))
 

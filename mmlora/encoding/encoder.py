@@ -1,4 +1,4 @@
-"""Encoding: from a contract's Arrow columns to the numbers that a model reads.
+"""The encoder of a whole contract: its fields' encoders put together.
 
 It stands between retrieval and the model, in training and in scoring alike. Fitted once, on training
 rows; stored with the bundle. One index layout for everything with a vocabulary: 0 is missing, 1 is out of
@@ -30,22 +30,11 @@ import torch
 from numpy.typing import NDArray
 
 from mmlora.batch import Batch
+from mmlora.encoding.arrow import plain, without_null_elements
+from mmlora.encoding.fields import FieldEncoder, FieldFit, fitter
+from mmlora.encoding.numbers import Standard, Vector, Weights
+from mmlora.encoding.vocabularies import FIRST_KNOWN, Bag, Vocabulary, VocabularyFit, share_vocabulary
 from mmlora.errors import ContractError
-from mmlora.field_encoders import (
-    FIRST_KNOWN,
-    Bag,
-    FieldEncoder,
-    FieldFit,
-    Standard,
-    Vector,
-    Vocabulary,
-    VocabularyFit,
-    Weights,
-    fitter,
-    plain,
-    share_vocabulary,
-    without_null_elements,
-)
 from mmlora.schema import DOMAIN_ID, Entity, FeatureContract, FeatureField, FieldKind, Id
 
 
@@ -248,7 +237,7 @@ class Encoder:
         for f in contract.fields:
             fitted = spec["fields"][f.name]
             if f.kind == "dense":
-                fields[f.name] = Standard(**fitted)
+                fields[f.name] = Standard.from_spec(fitted)
             elif f.kind == "vector":
                 fields[f.name] = Vector(**fitted)
             elif f.kind == "weights":

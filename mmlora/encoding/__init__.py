@@ -1,0 +1,5 @@
+"""Encoding: from a contract's Arrow columns to the numbers that a model reads, and back to stored parts."""
+
+from mmlora.encoding.encoder import EncodedColumns, Encoder, Shape, Side
+
+__all__ = ["EncodedColumns", "Encoder", "Shape", "Side"]

@@ -1,0 +1,24 @@
+"""How each kind of field is fitted and encoded.
+
+Every encoder maps an Arrow column of N rows to numbers, treats NaN as missing, and has a ``size`` (what the
+model needs to know of it) and a ``spec`` (what it stores beside its vocabulary).
+"""
+
+from __future__ import annotations
+
+from mmlora.encoding.numbers import Standard, StandardFit, Vector, VectorFit, Weights, WeightsFit
+from mmlora.encoding.vocabularies import Bag, Vocabulary, VocabularyFit
+from mmlora.schema import FeatureField
+
+FieldEncoder = Vocabulary | Bag | Standard | Vector | Weights
+
+FieldFit = VocabularyFit | StandardFit | VectorFit | WeightsFit
+
+
+def fitter(field: FeatureField, min_count: int) -> FieldFit:
+    """Return what fits a field of its kind."""
+    if field.kind == "dense":
+        return StandardFit(field)
+    if field.kind == "weights":
+        return WeightsFit(field)
+    return VectorFit(field) if field.kind == "vector" else VocabularyFit(field, min_count)
