@@ -8,7 +8,6 @@ import torch
 
 from mmlora.errors import DataError, UsageError
 from mmlora.models.builder import BACKBONES, assemble_model, build_model
-from mmlora.training import phases
 from mmlora.training.checkpoint import FileCheckpoint
 from mmlora.training.observer import PhaseReport, SilentObserver
 from mmlora.training.phases import Expert, train_backbone, train_expert, train_gate
@@ -34,8 +33,9 @@ def trained_models(monkeypatch):
 
         return made
 
-    monkeypatch.setattr(phases, "build_model", remember(phases.build_model))
-    monkeypatch.setattr(phases, "assemble_model", remember(phases.assemble_model))
+    for phase in ("backbone", "expert"):
+        monkeypatch.setattr(f"mmlora.training.phases.{phase}.build_model", remember(build_model))
+    monkeypatch.setattr("mmlora.training.phases.gate.assemble_model", remember(assemble_model))
     return seen
 
 
@@ -190,6 +190,7 @@ def test_a_gate_that_cannot_start_from_phase_two_says_so(data, make_training_spe
     spec = make_training_spec(**changes)
     backbone = train_backbone(spec, data, options, SILENT).state
     state = build_model(spec, expert_domains=[0]).expert_state(0)
+    state = {name: torch.full_like(value, 0.01) for name, value in state.items()}
     experts = [Expert(0, 0, state), Expert(0, 1, state)]
     report = train_gate(spec, backbone, experts, data, replace(options, max_epochs=1), SILENT).report
     assert note in report.note
@@ -243,3 +244,16 @@ def test_what_has_no_gate_or_expert_says_so(data, make_training_spec, options):
         train_expert(
             make_training_spec(adaptation="none"), {}, data, domain=0, options=options, observer=SILENT
         )
+
+
+def test_a_gate_has_nothing_to_mix_where_no_expert_was_kept(data, make_training_spec, options, recorder):
+    spec = make_training_spec()
+    first = train_backbone(spec, data, options, recorder)
+    zero = build_model(spec, expert_domains=[0]).expert_state(0)
+    gate = train_gate(spec, first.state, [Expert(0, 0, zero), Expert(1, 0, zero)], data, options, recorder)
+    assert (gate.report.epochs, gate.report.helped) == (0, False)
+    assert "no expert was kept" in gate.report.note
+    alone = assemble_model(replace(spec, adaptation="none"), backbone=first.state)
+    mixed = assemble_model(spec, backbone=first.state, experts=[(0, zero), (1, zero)], gate=gate.state)
+    batch = data.batch(data.rows("test")[:50])
+    assert torch.equal(alone(batch), mixed(batch))

@@ -1,0 +1,99 @@
+"""Phase 1: the backbone on all domains; and the control that trains backbone, experts and gate at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmlora.models.builder import build_model
+from mmlora.models.ctr import State
+from mmlora.models.spec import ModelSpec
+from mmlora.training.checkpoint import Checkpoint
+from mmlora.training.epoch import TrainingData
+from mmlora.training.loop import TrainingOptions, reproducible
+from mmlora.training.observer import Observer
+from mmlora.training.phases.phase import BACKBONE_SEED, JOINT_SEED, Phase, PhaseResult, all_domains
+
+
+def train_backbone(
+    spec: ModelSpec,
+    data: TrainingData,
+    options: TrainingOptions,
+    observer: Observer,
+    checkpoint: Checkpoint | None = None,
+    crosses: State | None = None,
+    *,
+    epochs: int | None = None,
+) -> PhaseResult:
+    """Phase 1: train all but cross terms, experts and gate on all domains; ``wauc`` decides.
+
+    Args:
+        spec: the model's.
+        data: all domains' rows.
+        options: how to train.
+        observer: told of every epoch.
+        checkpoint: keeps every epoch, to go on from after a stop; the caller clears it in the end.
+        crosses: the state of phase 0, which stays as it is; None where the model has no cross terms.
+        epochs: train for exactly so many, on data whose rows are all for training; stop early when None.
+
+    Raises:
+        DataError: there are no training rows, or no validation rows.
+    """
+    rows, validation = all_domains(data, refit=epochs is not None)
+    with reproducible(options, BACKBONE_SEED) as generator:
+        model = build_model(spec)
+        if crosses is not None:
+            model.load_crosses(crosses)
+        model.to(options.torch_device)
+        run = Phase("backbone", None, 0, rows, validation, options, observer, checkpoint, epochs)
+        report = run.train(
+            model, list(model.backbone_parameters()), options.learning_rate, generator, dropout=True
+        )
+    return PhaseResult(model.backbone_state(), report)
+
+
+def train_joint(
+    spec: ModelSpec,
+    expert_domains: Sequence[int],
+    data: TrainingData,
+    options: TrainingOptions,
+    observer: Observer,
+    checkpoint: Checkpoint | None = None,
+    crosses: State | None = None,
+) -> PhaseResult:
+    """Train backbone, experts and gate together from scratch, on all domains: the control of the phases.
+
+    ``wauc`` decides, as in the other phases over all domains.
+
+    Args:
+        spec: the model's.
+        expert_domains: the domain index of each expert.
+        data: the rows.
+        options: how to train; every part has the backbone's learning rate.
+        observer: told of every epoch.
+        checkpoint: as of the backbone.
+        crosses: as of the backbone.
+
+    Returns:
+        All of the model's tensors.
+
+    Raises:
+        UsageError: the adaptation has no experts.
+        DataError: there are no training rows, or no validation rows.
+    """
+    rows, validation = all_domains(data)
+    with reproducible(options, JOINT_SEED) as generator:
+        model = build_model(spec, expert_domains=expert_domains)
+        if crosses is not None:
+            model.load_crosses(crosses)
+        model.to(options.torch_device)
+        run = Phase("joint", None, 0, rows, validation, options, observer, checkpoint)
+        parts = model.backbone_parameters(), model.expert_parameters(), model.gate_parameters()
+        report = run.train(
+            model,
+            [parameter for part in parts for parameter in part],
+            options.learning_rate,
+            generator,
+            dropout=True,
+            balance=spec.balance,
+        )
+    return PhaseResult({name: value.cpu().clone() for name, value in model.state_dict().items()}, report)

@@ -1,0 +1,57 @@
+"""Phase 0: cross terms, fitted on all domains, alone."""
+
+from __future__ import annotations
+
+from mmlora.models.builder import build_model
+from mmlora.models.spec import ModelSpec
+from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
+from mmlora.training.crosses import fit_crosses, passes_over
+from mmlora.training.epoch import TrainingData
+from mmlora.training.loop import Fit, TrainingOptions, reproducible
+from mmlora.training.observer import Observer
+from mmlora.training.phases.phase import CROSSES_SEED, Phase, PhaseResult, all_domains
+
+
+def train_crosses(
+    spec: ModelSpec,
+    data: TrainingData,
+    options: TrainingOptions,
+    observer: Observer,
+    checkpoint: Checkpoint | None = None,
+    *,
+    refit: bool = False,
+) -> PhaseResult:
+    """Phase 0: fit the cross terms on all domains, alone; nothing is chosen by validation rows.
+
+    Args:
+        spec: the model's, with cross terms.
+        data: all domains' rows.
+        options: seed, threads and device.
+        observer: told of every pass.
+        checkpoint: keeps every pass, to go on from after a stop; the caller clears it in the end.
+        refit: whether all rows are for training, so that nothing can be measured.
+
+    Raises:
+        DataError: there are no training rows, or no validation rows.
+    """
+    rows, validation = all_domains(data, refit=refit)
+    run = Phase("crosses", None, 0, rows, validation, options, observer, checkpoint)
+    with reproducible(options, CROSSES_SEED) as generator:
+        model = build_model(spec).to(options.torch_device)
+        assert model.crosses is not None
+        observer.phase_start("crosses", None, rows=len(rows), max_epochs=passes_over(len(rows)))
+        progress = fit_crosses(
+            model.crosses,
+            data,
+            rows,
+            measure=None if refit else lambda: validation.measure(model),
+            higher_is_better=validation.metric != "logloss",
+            generator=generator,
+            on_epoch=lambda record: observer.epoch("crosses", None, record),
+            checkpoint=checkpoint or NoCheckpoint(),
+        )
+    last, history = progress.history[-1], tuple(progress.history)
+    fit = Fit(progress.start_metric, last.metric, last.epoch, history, progress.seconds)
+    report = run.report(fit)
+    observer.phase_end(report)
+    return PhaseResult(model.cross_state(), report)
