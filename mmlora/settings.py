@@ -115,6 +115,9 @@ class TrainingSettings(_Section):
     max_epochs: int = Field(20, ge=1)
     patience: int = Field(3, ge=1, description="epochs without a better metric before stopping")
     min_count: int = Field(1, ge=1, description="training rows below which a value is out of vocabulary")
+    id_dropout: bool = Field(
+        True, description="forget ids in training as often as validation rows hold unknown ones"
+    )
     refit: bool = Field(
         True, description="train on all rows in the end, for as many epochs as the judged model"
     )

@@ -32,7 +32,7 @@ DEFAULTS: dict[str, list[Any]] = {
 }
 """Of axes that a file needn't name."""
 # What a cell or the command says itself; files of splits name one data set's rows.
-_NOT_SETTINGS = {*AXES, "adaptation", "split_file", "threads", "device", "refit"}
+_NOT_SETTINGS = {*AXES, "adaptation", "split_file", "threads", "device", "refit", "id_dropout"}
 SETTINGS = tuple(name for name in TrainingSettings.model_fields if name not in _NOT_SETTINGS)
 
 

@@ -9,24 +9,21 @@ calibration is kept.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import UsageError
+from mmlora.pipeline import training_phases
 from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import (
     IGNORED,
     data_of,
     do_step,
-    experts_of,
-    observe,
+    forgotten,
     open_run,
-    options_of,
-    part_of,
     refitted,
-    spec_of,
 )
 from mmlora.pipeline.training_set import build_training_set
 from mmlora.pipeline.workspace import Progress, Workspace, silent
@@ -35,8 +32,6 @@ from mmlora.settings import TrainingSettings
 if TYPE_CHECKING:
     from mmlora.training.checkpoint import Checkpoint
     from mmlora.training.phases import PhaseResult
-
-Chosen = Mapping[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -57,21 +52,26 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
         return run_id
     if final.result("config") is None:
         final.record("chosen", _chosen(run))
+        final.record("forgotten", forgotten(workspace, run))
         final.record("machine", run.result("machine") or {})
         final.record("config", _config(workspace, run, progress))
     chosen = final.result("chosen")
     assert chosen is not None  # recorded before the configuration
+    run_of_all = workspace, final, progress
     steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
     if final.config["crosses"]:
-        steps["crosses"] = partial(_crosses, workspace, final, progress)
-    steps["backbone"] = partial(_backbone, workspace, final, progress, chosen["backbone"])
+        steps["crosses"] = partial(training_phases.crosses, *run_of_all, refit=True)
+    steps["backbone"] = partial(training_phases.backbone, *run_of_all, epochs=chosen["backbone"]["epochs"])
     for step in sorted(step for step in chosen if step.startswith("expert-")):
-        steps[step] = partial(_expert, workspace, final, progress, step, chosen[step])
+        _, domain, slot = step.split("-")
+        steps[step] = partial(
+            training_phases.expert, *run_of_all, domain=int(domain), slot=int(slot), **chosen[step]
+        )
     if "gate" in chosen:
-        steps["gate"] = partial(_gate, workspace, final, progress, chosen["gate"])
+        steps["gate"] = partial(training_phases.gate, *run_of_all, epochs=chosen["gate"]["epochs"])
     for step, compute in steps.items():
         ignored = IGNORED["expert" if step.startswith("expert-") else step]
-        also = {"all rows": chosen.get(step, True)}
+        also = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
         do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, also=also)
     return run_id
 
@@ -95,73 +95,3 @@ def _chosen(run: Run) -> dict[str, Any]:
     if "backbone" not in chosen:
         raise UsageError(f"run {run.run_id} has no backbone yet: train the phases in order")
     return chosen
-
-
-def _crosses(workspace: Workspace, final: Run, progress: Progress, checkpoint: Checkpoint) -> PhaseResult:
-    from mmlora.training.phases import train_crosses
-
-    data = data_of(workspace, final)
-    spec, options = spec_of(workspace, final), options_of(workspace, final)
-    return train_crosses(spec, data, options, observe(data, progress), checkpoint, refit=True)
-
-
-def _backbone(
-    workspace: Workspace, final: Run, progress: Progress, chosen: Chosen, checkpoint: Checkpoint
-) -> PhaseResult:
-    from mmlora.training.phases import train_backbone
-
-    data = data_of(workspace, final)
-    crosses = part_of(workspace, final, "crosses") if final.config["crosses"] else None
-    return train_backbone(
-        spec_of(workspace, final),
-        data,
-        options_of(workspace, final),
-        observe(data, progress),
-        checkpoint,
-        crosses,
-        epochs=chosen["epochs"],
-    )
-
-
-def _expert(
-    workspace: Workspace,
-    final: Run,
-    progress: Progress,
-    step: str,
-    chosen: Chosen,
-    checkpoint: Checkpoint,
-) -> PhaseResult:
-    from mmlora.training.phases import train_expert
-
-    data = data_of(workspace, final)
-    _, domain, slot = step.split("-")
-    return train_expert(
-        spec_of(workspace, final),
-        part_of(workspace, final, "backbone"),
-        data,
-        domain=int(domain),
-        slot=int(slot),
-        options=options_of(workspace, final),
-        observer=observe(data, progress),
-        checkpoint=checkpoint,
-        epochs=chosen["epochs"],
-        step=chosen["step"],
-    )
-
-
-def _gate(
-    workspace: Workspace, final: Run, progress: Progress, chosen: Chosen, checkpoint: Checkpoint
-) -> PhaseResult:
-    from mmlora.training.phases import train_gate
-
-    data = data_of(workspace, final)
-    return train_gate(
-        spec_of(workspace, final),
-        part_of(workspace, final, "backbone"),
-        experts_of(workspace, final),
-        data,
-        options_of(workspace, final),
-        observe(data, progress),
-        checkpoint,
-        epochs=chosen["epochs"],
-    )

@@ -15,34 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 import mmlora
 from mmlora.errors import UsageError
+from mmlora.pipeline import training_phases
 from mmlora.pipeline.choices import choose, choose_base, choose_expert_domains, choose_on_base
 from mmlora.pipeline.exchange import exchange_report
-from mmlora.pipeline.runs import Run
 from mmlora.pipeline.training_run import (
     IGNORED,
     base_of,
     data_of,
     do_step,
     expert_records,
-    experts_of,
     models_of,
-    observe,
     open_run,
-    options_of,
-    part_of,
     rounded,
     run_of,
     spec_from,
-    spec_of,
 )
 from mmlora.pipeline.training_set import build_training_set
-from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.pipeline.workspace import Progress, open_workspace, silent
 from mmlora.schema import fingerprint
 from mmlora.training import TRAINING_REVISION
 
 if TYPE_CHECKING:
-    from mmlora.training.checkpoint import Checkpoint
-    from mmlora.training.phases import PhaseResult
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -108,36 +102,16 @@ def prepare(
 
 
 def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
-    """Phase 1; a base has its backbone already."""
-    from mmlora.training.phases import train_backbone as phase
-
+    """Phases 0 and 1: cross terms, then the backbone; a base has both already."""
     workspace, run = open_run(run_id)
     if "base" in run.config:
         return run_id
-
-    def compute(checkpoint: Checkpoint) -> PhaseResult:
-        data, crosses = data_of(workspace, run), None
-        options = options_of(workspace, run)
-        if run.config["crosses"]:
-            crosses = part_of(workspace, run, "crosses")
-        return phase(spec_of(workspace, run), data, options, observe(data, progress), checkpoint, crosses)
-
     if run.config["crosses"]:
-        _fit_crosses(workspace, run, progress)
+        fit = partial(training_phases.crosses, workspace, run, progress)
+        do_step(workspace, run, "crosses", fit, ignoring=IGNORED["crosses"])
+    compute = partial(training_phases.backbone, workspace, run, progress)
     do_step(workspace, run, "backbone", compute, ignoring=IGNORED["backbone"])
     return run_id
-
-
-def _fit_crosses(workspace: Workspace, run: Run, progress: Progress) -> None:
-    """Phase 0, which depends on the rows and the seed alone."""
-    from mmlora.training.phases import train_crosses as phase
-
-    def compute(checkpoint: Checkpoint) -> PhaseResult:
-        data = data_of(workspace, run)
-        spec, options = spec_of(workspace, run), options_of(workspace, run)
-        return phase(spec, data, options, observe(data, progress), checkpoint)
-
-    do_step(workspace, run, "crosses", compute, ignoring=IGNORED["crosses"])
 
 
 def expert_domains(run_id: str) -> list[str]:
@@ -152,54 +126,24 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
     Raises:
         UsageError: the domain trains no expert; those that do are listed.
     """
-    from mmlora.training.phases import train_expert as phase
-
     workspace, run = open_run(run_id)
     if domain not in (rich := expert_domains(run_id)):
         raise UsageError(f"domain {domain!r} trains no expert in run {run_id}; these do: {', '.join(rich)}")
-    data = data_of(workspace, run)
-    index = [str(name) for name in data.domains].index(domain)
-
-    def compute(slot: int, checkpoint: Checkpoint) -> PhaseResult:
-        return phase(
-            spec_of(workspace, run),
-            part_of(workspace, run, "backbone"),
-            data,
-            domain=index,
-            slot=slot,
-            options=options_of(workspace, run),
-            observer=observe(data, progress),
-            checkpoint=checkpoint,
-        )
-
+    index = [str(name) for name in data_of(workspace, run).domains].index(domain)
     for slot in range(run.config["experts_per_domain"]):
+        compute = partial(training_phases.expert, workspace, run, progress, domain=index, slot=slot)
         step = f"expert-{index:05d}-{slot}"
         label = f"expert of {domain}" + (f", {slot + 1}" if slot else "")
-        do_step(workspace, run, step, partial(compute, slot), label=label, ignoring=IGNORED["expert"])
+        do_step(workspace, run, step, compute, label=label, ignoring=IGNORED["expert"])
     return run_id
 
 
 def train_gate(run_id: str, *, progress: Progress = silent) -> str:
     """Phase 3, where the adaptation has a gate and there are experts to mix; a base keeps its own gate."""
-    from mmlora.training.phases import train_gate as phase
-
     workspace, run = open_run(run_id)
-
-    def compute(checkpoint: Checkpoint) -> PhaseResult:
-        data = data_of(workspace, run)
-        return phase(
-            spec_of(workspace, run),
-            part_of(workspace, run, "backbone"),
-            experts_of(workspace, run),
-            data,
-            options_of(workspace, run),
-            observe(data, progress),
-            checkpoint,
-        )
-
     wanted = run.config["adaptation"] == "moe_mlora" and "base" not in run.config
     if wanted and expert_records(run):
-        do_step(workspace, run, "gate", compute)
+        do_step(workspace, run, "gate", partial(training_phases.gate, workspace, run, progress))
     return run_id
 
 

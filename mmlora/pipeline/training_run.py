@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmlora.registry.bundle import Bundle, Manifest
     from mmlora.training.checkpoint import Checkpoint
     from mmlora.training.dataset import TrainingSet
+    from mmlora.training.epoch import TrainingData
     from mmlora.training.loop import TrainingOptions
     from mmlora.training.observer import EpochRecord, Observer, PhaseName, PhaseReport
     from mmlora.training.phases import Expert, PhaseResult
@@ -45,7 +46,8 @@ _GATE_ONLY = {
 _EXPERTS_ONLY = {"rank", "alpha", "expert_learning_rate", "expert_confidence"}
 IGNORED: dict[str, set[str]] = {
     # Beside the training set, cross terms depend on nothing but which fields they see, and the seed.
-    "crosses": {*TrainingSettings.model_fields, "expert_domains"} - {"features", "crosses", "seed"},
+    "crosses": {*TrainingSettings.model_fields, "expert_domains"}
+    - {"features", "crosses", "seed", "id_dropout"},
     "backbone": _EXPERTS_ONLY | _GATE_ONLY,
     "expert": _GATE_ONLY,
     "gate": {"refit"},
@@ -71,6 +73,28 @@ def data_of(workspace: Workspace, run: Run) -> TrainingSet:
     from mmlora.training.dataset import TrainingSet
 
     return TrainingSet.open(workspace.training_set_folder(run.config["training_set_id"]))
+
+
+def forgetful(workspace: Workspace, run: Run) -> TrainingData:
+    """Return a run's rows as its phases train on them: see :mod:`mmlora.training.unknown_ids`."""
+    from mmlora.training.unknown_ids import ForgetfulData
+
+    data, shares = data_of(workspace, run), forgotten(workspace, run)
+    return ForgetfulData(data, shares) if shares else data
+
+
+def forgotten(workspace: Workspace, run: Run) -> dict[str, float]:
+    """Return in which share of training rows each field is forgotten.
+
+    A run on all rows has no validation rows to tell: there it is what the judged run found.
+    """
+    from mmlora.training.unknown_ids import unknown_shares
+
+    if not run.config.get("id_dropout"):
+        return {}
+    if (known := run.result("forgotten")) is None:
+        known = run.record("forgotten", unknown_shares(data_of(workspace, run)))
+    return known
 
 
 def spec_of(workspace: Workspace, run: Run) -> ModelSpec:

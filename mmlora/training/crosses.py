@@ -26,6 +26,7 @@ from mmlora.training.epoch import RowNumbers, TrainingData, label_of
 from mmlora.training.observer import EpochRecord
 from mmlora.training.order import ShuffledRows
 from mmlora.training.progress import Progress
+from mmlora.training.unknown_ids import in_pass
 
 _ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 8_000_000, 12, 2
 _LEARNING_RATE, _LAST_RATE = 5e-3, 2e-2
@@ -73,7 +74,8 @@ def fit_crosses(
     passes = passes_over(len(rows))
     while progress.epoch < passes:
         began = time.perf_counter()
-        loss = fit.go_over(data, ShuffledRows(rows, generator), progress.epoch / passes, 1 / passes)
+        order, done = ShuffledRows(rows, generator), progress.epoch / passes
+        loss = fit.go_over(in_pass(data, progress.epoch), order, done, 1 / passes)
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)
         record = EpochRecord(progress.epoch + 1, loss, measure() if measure else None, speed)
         progress.add(record, higher_is_better=higher_is_better)

@@ -27,6 +27,7 @@ from mmlora.training.observer import EpochRecord
 from mmlora.training.order import ShuffledRows
 from mmlora.training.progress import Progress
 from mmlora.training.rows import blocks, scratch
+from mmlora.training.unknown_ids import in_pass
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def fit(
         model.train(dropout)
         order = ShuffledRows(rows, generator)
         loss = train_epoch(
-            *(model, optimizer, data, order, options.batch_size),
+            *(model, optimizer, in_pass(data, progress.epoch), order, options.batch_size),
             balance=balance,
             precision=options.precision,
         )
