@@ -369,6 +369,18 @@ def test_a_shared_vocabulary_counts_the_values_of_both_fields():
     assert columns.bags["met"].tolist() == [[2, 4], [1, 0], [4, 0]]
 
 
+@pytest.mark.parametrize("of_brand", ["", "clicked"], ids=["a chain", "a circle"])
+def test_fields_that_name_a_vocabulary_by_another_field_share_it(of_brand):
+    contract = contract_of(
+        make_field("clicked", "categorical", vocabulary="last"),
+        make_field("last", "categorical", vocabulary="brand"),
+        make_field("brand", "categorical", ("item_id",), **({"vocabulary": of_brand} if of_brand else {})),
+    )
+    table = pa.table({"clicked": ["a", "b"], "last": ["c", "c"], "brand": ["d", "a"]})
+    encoder = Encoder.fit(contract, table, domains=[])
+    assert {shape.size for shape in encoder.field_shapes()} == {2 + 4}
+
+
 def test_a_vocabulary_of_texts_and_numbers_cannot_be_shared():
     with pytest.raises(ContractError, match=r"kind, met cannot share.*int64 and string.*tag `vocabulary`"):
         Encoder.fit(LISTS, lists(kind=[1, 2], met=[["a"], []]), domains=[])

@@ -250,13 +250,23 @@ class Encoder:
 
 def _share_vocabularies(contract: FeatureContract, fitters: Mapping[str, FieldFit]) -> None:
     """Let the fields that name one by the tag ``vocabulary`` have its vocabulary, and it theirs."""
+    named = {f.name: f.tag("vocabulary") for f in contract.fields}
     groups: dict[str, list[VocabularyFit]] = {}
     for f in contract.fields:
-        mine, named = fitters[f.name], fitters.get(f.tag("vocabulary"))
-        if isinstance(mine, VocabularyFit) and isinstance(named, VocabularyFit):
-            groups.setdefault(f.tag("vocabulary"), [named]).append(mine)
+        fit = fitters[f.name]
+        if isinstance(fit, VocabularyFit):
+            groups.setdefault(_last_named(f.name, named), []).append(fit)
     for fits in groups.values():
-        share_vocabulary(fits)
+        if len(fits) > 1:
+            share_vocabulary(fits)
+
+
+def _last_named(field: str, named: Mapping[str, str]) -> str:
+    """Follow the tags from field to field; in a circle, any of its fields stands for all."""
+    passed = [field]
+    while (field := named.get(field, "")) in named and field not in passed:
+        passed.append(field)
+    return min(passed[passed.index(field) :]) if field in passed else passed[-1]
 
 
 def _column(table: pa.Table, f: FeatureField) -> pa.ChunkedArray:
