@@ -136,8 +136,18 @@ def print_training(result: dict[str, Any]) -> None:
 
 
 def _print_tuning(tuning: dict[str, Any]) -> None:
-    """Print what tuning changed and gained, and how to keep it."""
-    typer.echo(f"tuning: {tuning['sentence']}")
+    """Print every trial, what tuning changed and gained, and how to keep it."""
+    rows = [
+        [
+            number,
+            ", ".join(f"{name} {value}" for name, value in trial["settings"].items()) or "your own settings",
+            trial["wauc"],
+            round(trial["seconds"]),
+        ]
+        for number, trial in enumerate(tuning["trials"], 1)
+    ]
+    print_table("tuning: trials", ("trial", "settings", "validation wauc", "seconds"), rows)
+    typer.echo("tuning: " + tuning["sentence"].replace("; ", "\n        "))
     if tuning["lines"]:
         typer.echo("to train with these settings from now on, put into [training] of mmlora.toml:")
         typer.echo("\n".join(f"  {line}" for line in tuning["lines"]))

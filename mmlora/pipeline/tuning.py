@@ -124,22 +124,16 @@ class _Trials:
             "own_wauc": own,
             "best_wauc": steps[-1].metric_after if steps else own,
             "lines": [f"{name} = {_shown(value)}" for name, value in _last(steps).items()],
-            "sentence": self._sentence(steps),
+            "sentence": self._sentence([_change(step) for step in steps]),
         }
 
-    def _sentence(self, steps: Sequence[Step]) -> str:
+    def _sentence(self, changes: Sequence[str]) -> str:
         """Say what changed, and what each change brought."""
         trials, own = len(self._done), self._done[0]["wauc"]
         of = f"{trials} {'trial' if trials == 1 else 'trials'} in {self._spent / 60:.1f} minutes"
         end = "then the time was up" if self._time_is_up else "no further step was better"
-        if not steps:
-            return f"your own settings are kept: validation wauc {own:.4f} ({of}, {end})"
-        said = (
-            f"{step.setting} {_shown(step.before)} -> {_shown(step.after)}: "
-            f"validation wauc {step.metric_before:.4f} -> {step.metric_after:.4f}"
-            for step in steps
-        )
-        return f"{'; '.join(said)} ({of}, {end})"
+        said = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
+        return f"{said} ({of}, {end})"
 
     def _train(self, settings: Settings, left: float | None) -> dict[str, Any]:
         """Train a trial and keep what it is worth, or find that; ``left`` are its seconds, None without end.
@@ -194,6 +188,11 @@ def _read_by(config: Mapping[str, Any]) -> tuple[str, ...]:
     if config["backbone"] == "gbdt":
         return OF_TREES
     return tuple(name for name in TUNED if config["expert_domains"] or name not in OF_EXPERTS)
+
+
+def _change(step: Step) -> str:
+    gain = f"validation wauc {step.metric_before:.4f} -> {step.metric_after:.4f}"
+    return f"{step.setting} {_shown(step.before)} -> {_shown(step.after)}: {gain}"
 
 
 def _last(steps: Sequence[Step]) -> dict[str, Any]:

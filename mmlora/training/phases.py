@@ -20,6 +20,7 @@ from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.ctr import CTRModel, State
 from mmlora.models.gate import SoftmaxGate
 from mmlora.models.spec import ModelSpec
+from mmlora.training.boosting import train_trees
 from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
 from mmlora.training.crosses import fit_crosses, passes_over
 from mmlora.training.deciding import Validation
@@ -126,6 +127,8 @@ def train_backbone(
         DataError: there are no training rows, or no validation rows.
     """
     rows, validation = _all_domains(data, refit=epochs is not None)
+    if spec.backbone == "gbdt":
+        return train_trees(spec, data, options, observer, epochs=epochs)
     with reproducible(options, _BACKBONE) as generator:
         model = build_model(spec)
         if crosses is not None:
