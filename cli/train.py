@@ -56,14 +56,19 @@ def train(
         typer.Option(help="With `experts` and --domain: train them on this version, or on `champion`."),
     ] = None,
     accept_below_baseline: AcceptBelowBaseline = False,
+    tune_minutes: Annotated[
+        float | None,
+        typer.Option("--tune", metavar="MINUTES", help="Try other settings on validation rows first."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train backbone, experts and gate on what was known at a day, judge and register the model.
 
     The first model becomes the champion; a later one is the challenger until `mmlora promote`, unless it is
     below its best baseline on the test rows: then it is neither (docs/judging.md). With --base one domain's
-    experts are trained anew on a model whose every other part stays as it is. What is no option here is a
-    setting: see docs/settings.md.
+    experts are trained anew on a model whose every other part stays as it is. With --tune the settings that
+    matter are tried on validation rows for so many minutes, from yours on, and the best are trained in full.
+    What is no option here is a setting: see docs/settings.md.
 
     Example: mmlora train all --as-of 2000-12-30 --backbone wdl --adaptation moe_mlora
 
@@ -95,6 +100,7 @@ def train(
             domain=domain,
             base=base,
             accept_below_baseline=accept_below_baseline,
+            tune_minutes=tune_minutes,
             progress=progress,
             **choices,
         )
@@ -106,6 +112,8 @@ def train(
 
 def print_training(result: dict[str, Any]) -> None:
     """Print what each phase did, and the test metrics by phase and domain."""
+    if tuning := result.get("tuning"):
+        _print_tuning(tuning)
     phases = result["phases"]
     if phases:
         columns = ("phase", "domain", "metric", "start", "best", "epochs", "helped", "seconds")
@@ -125,6 +133,24 @@ def print_training(result: dict[str, Any]) -> None:
         _print_version(result["model_version"], result["alias"])
     if "exchange" in result:
         _print_exchange(result["exchange"])
+
+
+def _print_tuning(tuning: dict[str, Any]) -> None:
+    """Print every trial, what tuning changed and gained, and how to keep it."""
+    rows = [
+        [
+            number,
+            ", ".join(f"{name} {value}" for name, value in trial["settings"].items()) or "your own settings",
+            trial["wauc"],
+            round(trial["seconds"]),
+        ]
+        for number, trial in enumerate(tuning["trials"], 1)
+    ]
+    print_table("tuning: trials", ("trial", "settings", "validation wauc", "seconds"), rows)
+    typer.echo("tuning: " + tuning["sentence"].replace("; ", "\n        "))
+    if tuning["lines"]:
+        typer.echo("to train with these settings from now on, put into [training] of mmlora.toml:")
+        typer.echo("\n".join(f"  {line}" for line in tuning["lines"]))
 
 
 def _print_version(version: str, alias: str | None) -> None:

@@ -20,6 +20,8 @@ def training():
         """Join each interaction with its features as of its own time; encode the training set."""
         return pipeline("training").prepare(run_date(), **options(*forms.CHOICES))
 
+    tune = step("tuning", "tune", "Try other settings on validation rows, if asked to.", "tune_minutes")
+
     train_backbone = step("training", "train_backbone", "Phase 1: the network that all domains share.")
 
     expert_domains = step("training", "expert_domains", "Name the domains whose verdict allows experts.")
@@ -44,12 +46,12 @@ def training():
 
     refit = step("refitting", "refit", "Train the judged model again on all rows, for as many epochs.")
 
-    @task
-    def register(run):
-        """Store the bundle: the first becomes champion, a later one challenger unless below its baselines."""
-        return pipeline("registering").register(run, **options("accept_below_baseline"))
+    register = step(
+        "registering", "register", "Store the bundle as champion or challenger.", "accept_below_baseline"
+    )
 
-    chain(validate(), run := prepare())
+    chain(validate(), prepared := prepare())
+    run = tune(prepared)
     experts = train_expert.partial(run=run).expand(domain=expert_domains(train_backbone(run)))
     chain(experts, train_gate(run), evaluate(run), judge(run), refit(run), register(run))
 

@@ -8,7 +8,7 @@ FeatureGroup = Literal["ids", "profiles", "all"]
 FieldKind = Literal["categorical", "dense", "vector", "bag", "weights"]
 ColumnKind = Literal["categorical", "dense", "log", "days_since", "bag", "words", "vector", "drop"]
 BackboneName = Literal[
-    "wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet"
+    "wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet", "gbdt"
 ]
 Adaptation = Literal["none", "mlora", "moe_mlora"]
 GateInput = Literal["domain", "sample", "both"]

@@ -99,10 +99,17 @@ TRAINING = {
         title="Accept below baseline",
         description="Make the model the challenger even where it is below its best baseline. Left alone: no.",
     ),
+    "tune_minutes": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        title="Tune",
+        description="Minutes to try other settings on validation rows, from these on. Left empty: none.",
+    ),
 }
 """The form of ``training``."""
 
-CHOICES = tuple(TRAINING.keys() - {"date", "accept_below_baseline"})
+CHOICES = tuple(TRAINING.keys() - {"date", "accept_below_baseline", "tune_minutes"})
 """The names of ``TRAINING`` that are options of ``prepare``."""
 
 NIGHTLY_SCORING = {

@@ -56,11 +56,11 @@ def pipeline(name: str) -> ModuleType:
     return import_module(f"mmlora.pipeline.{name}")
 
 
-def step(module: str, verb: str, doc: str) -> Any:
-    """Return a task named like a verb of ``mmlora.pipeline.<module>`` that takes a run's id alone."""
+def step(module: str, verb: str, doc: str, *params: str) -> Any:
+    """Return a task named like a verb of ``mmlora.pipeline.<module>`` that takes a run's id, and Params."""
 
     def of_run(run: str) -> Any:
-        return getattr(pipeline(module), verb)(run)
+        return getattr(pipeline(module), verb)(run, **options(*params))
 
     return task(task_id=verb, doc_md=doc)(of_run)
 

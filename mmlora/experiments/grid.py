@@ -15,7 +15,7 @@ from mmlora.settings import TrainingSettings
 AXES: dict[str, tuple[str, ...]] = {
     "data": (),
     "features": valid_names(FeatureGroup),
-    "backbone": valid_names(BackboneName),
+    "backbone": tuple(name for name in valid_names(BackboneName) if name != "gbdt"),  # which nothing adapts
     "arm": valid_names(Arm),
     "experts_per_domain": (),
     "gate": valid_names(GateInput),

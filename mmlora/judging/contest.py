@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mmlora.judging.boosting import MISSING, fit_boosting, installed
+from mmlora.judging.boosting import fit_boosting
 from mmlora.judging.popularity import ItemRates
 from mmlora.judging.regression import fit_regression
 from mmlora.judging.rows import Floats, Predict, Rows
+from mmlora.training.boosting import MISSING, installed
 from mmlora.training.epoch import RowNumbers
 
 logger = logging.getLogger(__name__)

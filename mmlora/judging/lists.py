@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmlora.judging.popularity import ItemRates
-from mmlora.judging.rows import Rows, sample
-from mmlora.training.rows import blocks
+from mmlora.judging.rows import Rows
+from mmlora.training.rows import blocks, sample
 
 LIST_LENGTH = 20
 MOST_USERS = 200

@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 
 from mmlora.judging.crosses import Crosses
-from mmlora.judging.rows import MOST_TRAINING_ROWS, Floats, Predict, Rows, by_block, sample
+from mmlora.judging.rows import MOST_TRAINING_ROWS, Floats, Predict, Rows, by_block
 from mmlora.metrics.probabilities import losses
+from mmlora.training.rows import sample
 
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3)
 """scikit-learn's C, the inverse of the penalty's weight, from a strong penalty to a weak one."""

@@ -14,7 +14,7 @@ from mmlora.batch import Batch
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, FeatureField
 from mmlora.training.dataset import TrainingSet
 from mmlora.training.epoch import RowNumbers, SplitPart
-from mmlora.training.rows import blocks
+from mmlora.training.rows import blocks, sample
 
 MOST_TRAINING_ROWS = 2_000_000
 """Rows that a baseline is trained on; of more, a seeded sample."""
@@ -95,17 +95,6 @@ def is_id(field: FeatureField) -> bool:
 def is_domain(field: FeatureField) -> bool:
     """Say whether a field is decided by the domain alone."""
     return field.keys == (DOMAIN_ID,)
-
-
-def sample(rows: RowNumbers, most: int, seed: int) -> RowNumbers:
-    """Return ``most`` of the rows, one of each stretch of equal length, so in their order; or all of them.
-
-    Rows stand by domain, so each domain keeps its share.
-    """
-    if len(rows) <= most:
-        return rows
-    places = (np.arange(most) + np.random.default_rng(seed).random(most)) * (len(rows) / most)
-    return np.asarray(rows[np.minimum(places.astype(np.int64), len(rows) - 1)])
 
 
 def numpy_batch(data: TrainingSet, rows: RowNumbers) -> Batch:

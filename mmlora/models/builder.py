@@ -22,7 +22,11 @@ from mmlora.models.embedding import FieldEmbedding
 from mmlora.models.gate import OwnExpertGate, SoftmaxGate
 from mmlora.models.spec import ModelSpec
 from mmlora.models.tower import Tower
+from mmlora.models.trees.model import TreeModel
 from mmlora.schema import DOMAIN_ID, BackboneName
+
+Model = CTRModel | TreeModel
+"""What scores rows: from a batch to logits ``[B]``."""
 
 # Each takes num_fields, embedding_dim and num_dense, has output_dim, and maps Embedded to ([B], [B, H0]).
 BACKBONES: dict[BackboneName, Callable[..., nn.Module]] = {
@@ -99,6 +103,19 @@ def assemble_model(
     if gate is not None:
         model.load_gate(gate)
     return model.eval()
+
+
+def stored_model(
+    spec: ModelSpec,
+    *,
+    backbone: Mapping[str, Tensor],
+    experts: Sequence[tuple[int, Mapping[str, Tensor]]] = (),
+    gate: Mapping[str, Tensor] | None = None,
+) -> Model:
+    """Return the model of trained parts, a network or trees: see :func:`assemble_model`."""
+    if spec.backbone == "gbdt":
+        return TreeModel(spec.fields, backbone).eval()
+    return assemble_model(spec, backbone=backbone, experts=experts, gate=gate)
 
 
 def _crosses(spec: ModelSpec, num_experts: int) -> CrossTerms | None:

@@ -38,7 +38,8 @@ class ModelSpec:
     """Everything that decides a model's parameters but the experts it holds.
 
     Attributes:
-        backbone: the interaction network, e.g. ``wdl``.
+        backbone: the interaction network, e.g. ``wdl``; or ``gbdt``, trees, which read no more of this than
+            the fields.
         adaptation: ``none``, ``mlora`` (each domain its own experts) or ``moe_mlora`` (a trained gate).
         fields: the inputs, in the order of the encoded columns.
         num_domains: domains seen in training.
@@ -120,6 +121,8 @@ class ModelSpec:
             yield f"alpha is {self.alpha}: it must be above 0"
         if not self.balance >= 0:
             yield f"balance is {self.balance}: it must be 0 or more"
+        if self.backbone == "gbdt" and (self.crosses or self.adaptation != "none"):
+            yield "backbone gbdt is trees, which have no cross terms and no experts: use the adaptation none"
 
     def _faulty_fields(self) -> Iterator[str]:
         if not self.fields:

@@ -30,13 +30,19 @@ def choose(settings: TrainingSettings, choices: Mapping[str, Any]) -> TrainingSe
     """Return the settings with the choices that were made (not None) in their place.
 
     Raises:
-        UsageError: a choice is unknown or out of range, or some don't go together.
+        UsageError: a choice is unknown or out of range, some don't go together, or what trains the
+            backbone isn't installed.
     """
+    from mmlora.training.refusals import refuse_trees
+
     given = {name: value for name, value in choices.items() if value is not None}
+    if given.get("backbone", settings.backbone) == "gbdt":
+        given["crosses"] = False  # trees find their own
     try:
         chosen = TrainingSettings(**{**settings.model_dump(), **given})
     except ValidationError as error:
         raise UsageError(f"training: {'; '.join(faults_of(error))}") from None
+    refuse_trees(chosen.backbone, chosen.adaptation)
     if (chosen.split == "file") != (chosen.split_file is not None):
         raise UsageError("training: the split `file` and a split_file go together; give both or neither")
     if chosen.split == "random" and chosen.features == "all":

@@ -91,7 +91,9 @@ def exchanged(base: Manifest, experts: Sequence[ExpertPart], **changes: Any) -> 
     manifest = base
     for expert in experts:
         manifest = manifest.with_expert(*expert)
-    return replace(manifest, base=base.model_version, **{"metrics": {}, "judgement": None, **changes})
+    return replace(
+        manifest, base=base.model_version, **{"metrics": {}, "judgement": None, "tuning": None, **changes}
+    )
 
 
 def refuse_without_experts(base: Bundle, domain: Id) -> None:
@@ -169,12 +171,14 @@ def shared_through_gate(bundle: Bundle, domain: Id) -> list[dict[str, Any]] | No
         has its own; from ``1e-6``); none under ``mlora``, where each domain has its own experts only. None
         where the gate sees the row, so that the weights differ by row and any domain may share.
     """
+    from mmlora.models.ctr import CTRModel
     from mmlora.models.folding import domain_weights
 
     manifest = bundle.manifest
     if manifest.spec["adaptation"] != "moe_mlora":
         return []
     model = bundle.model()
+    assert isinstance(model, CTRModel)  # trees have no gate
     own = [number for number, expert in enumerate(manifest.experts) if expert.domain == domain]
     shares = []
     for index, other in enumerate(manifest.training_domains):

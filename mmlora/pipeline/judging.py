@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmlora.encoding import Encoder
     from mmlora.judging.contest import Contender
     from mmlora.judging.rows import Floats, Rows
-    from mmlora.models.ctr import CTRModel
+    from mmlora.models.builder import Model
     from mmlora.registry.bundle import Bundle
     from mmlora.training.calibration import Calibration
     from mmlora.training.dataset import TrainingSet
@@ -134,7 +134,7 @@ def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:
     return newest.isoformat()
 
 
-def _model(model: CTRModel, calibration: Calibration, data: TrainingSet, numbers: RowNumbers) -> Contender:
+def _model(model: Model, calibration: Calibration, data: TrainingSet, numbers: RowNumbers) -> Contender:
     import torch
 
     from mmlora.judging.contest import MODEL, Contender
@@ -211,7 +211,7 @@ def _scores_of(
     return scores
 
 
-def _probabilities(table: pa.Table, encoder: Encoder, model: CTRModel, calibration: Calibration) -> Floats:
+def _probabilities(table: pa.Table, encoder: Encoder, model: Model, calibration: Calibration) -> Floats:
     import torch
 
     from mmlora.training.rows import blocks

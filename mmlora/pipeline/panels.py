@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mmlora.judging.lists import Codes, Panel
-    from mmlora.models.ctr import CTRModel
+    from mmlora.models.builder import Model
     from mmlora.training.calibration import Calibration
     from mmlora.training.dataset import TrainingSet
 
@@ -38,7 +38,7 @@ class Ranker:
     on: date
     data: TrainingSet
     ids: dict[str, pa.Array]
-    model: CTRModel
+    model: Model
     calibration: Calibration
 
     def lists(self, panels: Sequence[Panel], length: int) -> list[tuple[Codes, Codes]]:

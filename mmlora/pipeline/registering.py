@@ -112,6 +112,7 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
         "data_fingerprint": data.manifest.fingerprint,
         "metrics": evaluation["metrics"],
         "judgement": judgement,
+        "tuning": run.result("tuning"),
         "code_version": mmlora.__version__,
     }
     base = base_of(workspace, run)
@@ -140,14 +141,17 @@ def _track(workspace: Workspace, run: Run, version: str) -> str:
     """Copy the run into MLflow: what was asked, the curves of each phase and domain, the test metrics."""
     names = data_of(workspace, run).domains
     tracking = workspace.tracking
-    judgement = _judgement(run)
+    judgement, tuning = _judgement(run), run.result("tuning")
     told = {"model_version": version, "verdict": judgement["verdict"], "judgement": judgement["sentence"]}
+    told |= {"tuning": tuning["sentence"]} if tuning else {}
     mlflow_run = tracking.start_run(run.run_id, params=run.config, tags=told)
     for step in ("backbone", "expert-", "gate"):
         for record in run.steps(step):
             tracking.log_points(mlflow_run, _curves(record["report"], names))
     tracking.log_points(mlflow_run, _test_points(_evaluation(run)["metrics"]))
     tracking.log_points(mlflow_run, judgement_points(judgement))
+    if tuning:
+        tracking.log_points(mlflow_run, _trial_points(tuning))
     tracking.end_run(mlflow_run)
     return mlflow_run
 
@@ -172,6 +176,13 @@ def _test_points(metrics: dict[str, Any]) -> Iterator[Point]:
             for name in _MEASURES:
                 if row.get(name) is not None:
                     yield Point(f"test/{phase}", name, 0, row[name], group)
+
+
+def _trial_points(tuning: dict[str, Any]) -> Iterator[Point]:
+    from mmlora.registry.tracking import Point
+
+    for number, trial in enumerate(tuning["trials"], 1):
+        yield Point("tune", "wauc", number, trial["wauc"])
 
 
 def _means(values: dict[str, Any]) -> dict[str, Any]:

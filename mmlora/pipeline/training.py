@@ -31,12 +31,13 @@ from mmlora.pipeline.training_run import (
     spec_from,
 )
 from mmlora.pipeline.training_set import build_training_set
-from mmlora.pipeline.workspace import Progress, open_workspace, silent
+from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 from mmlora.schema import fingerprint
+from mmlora.settings import TrainingSettings
 from mmlora.training import TRAINING_REVISION
 
 if TYPE_CHECKING:
-    pass
+    from mmlora.registry.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,6 @@ def prepare(
         DataError: there is nothing to train on, or nothing to tell apart.
         ContractError: the base was trained on other features than there are now.
     """
-    from mmlora.training.dataset import TrainingSet
-    from mmlora.training.refusals import refuse_impossible
-
     workspace = open_workspace()
     settings, bundle = workspace.settings.training, None
     if base is None:
@@ -78,7 +76,23 @@ def prepare(
     else:
         bundle = choose_base(workspace, base, domain)
         settings = choose_on_base(settings, choices, bundle)
-    training_set_id = build_training_set(workspace, as_of, settings, progress, base=bundle)
+    return open_training(workspace, as_of, settings, domain=domain, base=bundle, progress=progress)
+
+
+def open_training(
+    workspace: Workspace,
+    as_of: date,
+    settings: TrainingSettings,
+    *,
+    domain: str | None = None,
+    base: Bundle | None = None,
+    progress: Progress = silent,
+) -> str:
+    """Build the training set that some settings ask for, and open a run for it: see :func:`prepare`."""
+    from mmlora.training.dataset import TrainingSet
+    from mmlora.training.refusals import refuse_impossible
+
+    training_set_id = build_training_set(workspace, as_of, settings, progress, base=base)
     data = TrainingSet.open(workspace.training_set_folder(training_set_id))
     domains = choose_expert_domains(workspace, as_of, settings, data, domain)
     config = {
@@ -87,11 +101,11 @@ def prepare(
         "expert_domains": domains,
         "code_version": mmlora.__version__,
         "training_revision": TRAINING_REVISION,
-        **({"base": bundle.manifest.model_version} if bundle else {}),
+        **({"base": base.manifest.model_version} if base else {}),
         **settings.model_dump(mode="json", exclude=_MACHINES_OWN),
     }
     names, spec = [str(name) for name in data.domains], spec_from(config, data)
-    if bundle is not None:  # its gate mixes more experts than are trained now
+    if base is not None:  # its gate mixes more experts than are trained now
         spec = replace(spec, gate_top_k=None)
     refuse_impossible(spec, data, [names.index(name) for name in domains])
     run_id = fingerprint(config)[:12]
@@ -193,6 +207,7 @@ def train(
     domain: str | None = None,
     base: str | None = None,
     accept_below_baseline: bool = False,
+    tune_minutes: float | None = None,
     progress: Progress = silent,
     **choices: Any,
 ) -> dict[str, Any]:
@@ -205,16 +220,20 @@ def train(
         base: train them on this model version (or ``champion``); goes with the phase ``experts``, and also
             evaluates, judges and registers, as nothing else is to be trained.
         accept_below_baseline: see :func:`~mmlora.pipeline.registering.register`.
+        tune_minutes: see :func:`~mmlora.pipeline.tuning.tune`; goes with ``all`` and without a base.
         progress: told how far each step is.
         choices: see :func:`prepare`.
     """
     from mmlora.pipeline.judging import judge
     from mmlora.pipeline.refitting import refit
     from mmlora.pipeline.registering import register
+    from mmlora.pipeline.tuning import refuse_tuning, tune
 
+    refuse_tuning(tune_minutes, phase=phase, base=base)
     if base is not None and phase != "experts":
         raise UsageError(f"on a base only experts are trained, not {phase}: mmlora train experts --base ...")
     run_id = prepare(as_of, domain=domain, base=base, progress=progress, **choices)
+    run_id = tune(run_id, tune_minutes=tune_minutes, progress=progress)
     train_backbone(run_id, progress=progress)
     if phase != "backbone":
         for name in expert_domains(run_id):
@@ -257,6 +276,7 @@ def summary(run_id: str) -> dict[str, Any]:
         "test": _test_table(metrics),
         "metrics": metrics,
         "judgement": run.result("judgement"),
+        "tuning": run.result("tuning"),
         **(registered or {}),
     }
     base = base_of(workspace, run)

@@ -259,7 +259,7 @@ def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
     """Yield the model of each phase that was trained, in order; on a base, the model before and after."""
     from dataclasses import replace
 
-    from mmlora.models.builder import assemble_model
+    from mmlora.models.builder import assemble_model, stored_model
 
     base = base_of(workspace, run)
     if base is not None:
@@ -267,7 +267,7 @@ def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
         yield "after", replace(base, manifest=composed(workspace, run, base)).model()
         return
     spec, backbone = spec_of(workspace, run), part_of(workspace, run, "backbone")
-    yield "backbone", assemble_model(replace(spec, adaptation="none"), backbone=backbone)
+    yield "backbone", stored_model(replace(spec, adaptation="none"), backbone=backbone)
     experts = [(expert.domain, expert.state) for expert in experts_of(workspace, run)]
     if experts:
         yield "experts", assemble_model(replace(spec, adaptation="mlora"), backbone=backbone, experts=experts)

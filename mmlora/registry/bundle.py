@@ -16,7 +16,7 @@ from mmlora.schema import FeatureContract
 from mmlora.training.calibration import Calibration
 
 if TYPE_CHECKING:
-    from mmlora.models.ctr import CTRModel
+    from mmlora.models.builder import Model
     from mmlora.models.spec import ModelSpec
 
 __all__ = ["Bundle", "BundleStore", "ExpertPart", "Manifest", "put_encoder"]
@@ -76,17 +76,17 @@ class Bundle:
 
         return ModelSpec.from_dict(self.manifest.spec)
 
-    def model(self) -> CTRModel:
+    def model(self) -> Model:
         """Put together the model, in evaluation mode, on the CPU.
 
         Raises:
             ContractError: a part is missing or damaged, or doesn't fit the specification.
         """
-        from mmlora.models.builder import assemble_model
+        from mmlora.models.builder import stored_model
 
         manifest = self.manifest
         index = {domain: place for place, domain in enumerate(manifest.training_domains)}
-        return assemble_model(
+        return stored_model(
             self.model_spec(),
             backbone=self.parts.tensors(manifest.backbone),
             experts=[(index[e.domain], self.parts.tensors(e.part)) for e in manifest.experts],

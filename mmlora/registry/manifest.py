@@ -59,6 +59,8 @@ class Manifest:
         code_version: of mmlora.
         judgement: what the model was compared with and how it did, JSON-ready; None when it wasn't. It is no
             part of the version, which follows from what the model is.
+        tuning: the settings that were tried on validation rows before, and what they brought, JSON-ready;
+            None when none were. No part of the version either.
         base: the version that it shares all parts with but one domain's experts; None when trained whole.
         format: version of this layout.
         created_at: when it was put together; not part of the version.
@@ -79,6 +81,7 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     code_version: str
     judgement: Mapping[str, Any] | None = field(default=None, compare=False)
+    tuning: Mapping[str, Any] | None = field(default=None, compare=False)
     base: str | None = None
     format: int = FORMAT
     created_at: datetime = field(default_factory=_now, compare=False)
@@ -90,7 +93,7 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over all but the judgement and the time of creation."""
+        """SHA-256 over all but the judgement, the tuning and the time of creation."""
         return fingerprint(self._content())
 
     @property
@@ -148,6 +151,7 @@ class Manifest:
             "contract_hash": self.contract_hash,
             **self._content(),
             "judgement": self.judgement,
+            "tuning": self.tuning,
             "created_at": self.created_at.isoformat(),
         }
         return json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False)
@@ -184,7 +188,7 @@ class Manifest:
 
     def _content(self) -> dict[str, Any]:
         raw = asdict(self)
-        del raw["created_at"], raw["judgement"]
+        del raw["created_at"], raw["judgement"], raw["tuning"]
         if self.base is None:  # not named, so that a version doesn't depend on whether its code knew of bases
             del raw["base"]
         raw["as_of"] = self.as_of.isoformat()

@@ -20,10 +20,12 @@ from torch import Tensor
 from mmlora.batch import Batch
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError
-from mmlora.models.ctr import CTRModel
+from mmlora.models.builder import Model
 from mmlora.models.side_plans.pair_model import PairModel
 from mmlora.models.side_plans.pairs import Pairs
 from mmlora.models.side_plans.parts import Part, Role, SideTensors
+from mmlora.models.side_plans.trees import TreePairs
+from mmlora.models.trees.model import TreeModel
 from mmlora.names import Precision
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, FeatureField, FieldKind
 from mmlora.scoring.blocks import ScorePairs
@@ -84,7 +86,7 @@ class PairScorer:
 
     def __init__(
         self,
-        model: CTRModel,
+        model: Model,
         encoder: Encoder,
         *,
         users: pa.Table,
@@ -99,13 +101,17 @@ class PairScorer:
         self._encoder, self._domain, self._sides = encoder, domain, sides
         user, item = self._encode_users(users), encoder.encode(items, sides.item)
         domain_index = int(encoder.domain_index(domain.column(DOMAIN_ID))[0])
-        self._model = PairModel(
-            model,
-            domain=domain_index,
-            user=_part(encoder, user),
-            item=_part(encoder, item),
-            device=device,
-            precision=precision,
+        self._model = (
+            TreePairs(model, device=device)
+            if isinstance(model, TreeModel)
+            else PairModel(
+                model,
+                domain=domain_index,
+                user=_part(encoder, user),
+                item=_part(encoder, item),
+                device=device,
+                precision=precision,
+            )
         )
         self._device, self._run = device, run
         self._users = user

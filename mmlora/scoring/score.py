@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mmlora.encoding import Encoder
 from mmlora.errors import ContractError
-from mmlora.models.ctr import CTRModel
+from mmlora.models.builder import Model
 from mmlora.names import Device, Precision
 from mmlora.numerics import Numerics, here, together
 from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
@@ -112,7 +112,7 @@ class LocalEngine:
 def score_candidates(
     candidates: Candidates,
     *,
-    model: CTRModel,
+    model: Model,
     encoder: Encoder,
     calibration: Calibration,
     features: SideFeatures,

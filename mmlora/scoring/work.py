@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmlora.encoding import Encoder
-from mmlora.models.ctr import CTRModel
+from mmlora.models.builder import Model
 from mmlora.names import Precision
 from mmlora.numerics import Numerics
 from mmlora.schema import Id, IdTypes, scores_schema
@@ -57,7 +57,7 @@ class Work:
         precision: of the products that a pair costs; the sides, scores and calibration are float32's.
     """
 
-    model: CTRModel
+    model: Model
     encoder: Encoder
     calibration: Calibration
     items: pa.Table

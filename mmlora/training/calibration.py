@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmlora.models.ctr import CTRModel
+from mmlora.models.builder import Model
 from mmlora.training.epoch import TrainingData
 from mmlora.training.loop import predict
 from mmlora.training.rows import blocks, scratch
@@ -66,7 +66,7 @@ class Calibration:
         return cls(**{**raw, "domain_shifts": tuple(raw["domain_shifts"])})
 
 
-def fit_calibration(model: CTRModel, data: TrainingData) -> Calibration:
+def fit_calibration(model: Model, data: TrainingData) -> Calibration:
     """Fit on the validation split; where its labels are of one class, change nothing and say so."""
     rows = data.rows("validation")
     logits, labels = predict(model, data, rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmlora import metrics
 from mmlora.metrics.packed import pack, packed_wauc
-from mmlora.models.ctr import CTRModel
+from mmlora.models.builder import Model
 from mmlora.training.epoch import RowNumbers, TrainingData, label_of
 from mmlora.training.loop import predictions
 from mmlora.training.observer import MetricName
@@ -56,7 +56,7 @@ class Validation:
         note = f"validation rows hold one class of label, so logloss decided instead of {metric}"
         return cls(data, rows, "logloss", note)
 
-    def measure(self, model: CTRModel) -> float:
+    def measure(self, model: Model) -> float:
         """Return the metric of the model as it is."""
         if self.metric == "logloss":
             return self._logloss(model)
@@ -70,7 +70,7 @@ class Validation:
         assert value is not None  # the metric was chosen by the labels
         return value
 
-    def _logloss(self, model: CTRModel) -> float:
+    def _logloss(self, model: Model) -> float:
         total = 0.0
         for _, logits, labels in predictions(model, self.data, self.rows):
             probability = 1 / (1 + np.exp(-logits.astype(np.float64)))

@@ -11,7 +11,7 @@ import torch
 
 from mmlora.metrics import DomainMetrics, Metrics
 from mmlora.metrics.packed import PackedPairs, pack_probabilities, packed_metrics
-from mmlora.models.ctr import CTRModel
+from mmlora.models.builder import Model
 from mmlora.training.calibration import Calibration
 from mmlora.training.epoch import SplitPart, TrainingData
 from mmlora.training.loop import predict
@@ -41,7 +41,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: CTRModel,
+    model: Model,
     data: TrainingData,
     split: SplitPart,
     calibration: Calibration,

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from mmlora.errors import UsageError
+from mmlora.models.builder import Model
 from mmlora.models.ctr import CTRModel
 from mmlora.names import Precision
 from mmlora.numerics import warn_of_own_setting
@@ -115,7 +116,7 @@ def reproducible(options: TrainingOptions, *key: int) -> Iterator[np.random.Gene
 
 
 def predictions(
-    model: CTRModel, data: TrainingData, rows: RowNumbers
+    model: Model, data: TrainingData, rows: RowNumbers
 ) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
     """Yield the logits and labels of ``rows`` block by block, each with its place among them."""
     model.eval()
@@ -128,7 +129,7 @@ def predictions(
 
 
 def predict(
-    model: CTRModel, data: TrainingData, rows: RowNumbers
+    model: Model, data: TrainingData, rows: RowNumbers
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return logits and labels of ``rows``, each ``[len(rows)]``; of many rows they lie in scratch files."""
     logits, labels = scratch(len(rows), np.float32), scratch(len(rows), np.float32)

@@ -12,6 +12,8 @@ import torch
 from mmlora.errors import DataError, UsageError
 from mmlora.models.builder import build_model
 from mmlora.models.spec import ModelSpec
+from mmlora.names import Adaptation, BackboneName
+from mmlora.training.boosting import MISSING, installed
 from mmlora.training.dataset import TrainingSet
 from mmlora.training.splits import SPLIT_PARTS
 
@@ -31,17 +33,34 @@ def refuse_impossible(spec: ModelSpec, data: TrainingSet, expert_domains: Sequen
     Raises:
         DataError: all training rows have the same label.
         UsageError: a domain has too few training rows of a label for ``spec.experts_per_domain`` experts, or
-            the gate is to keep more experts than there are. Several experts need ``ROWS_AN_EXPERT`` each; a
-            single one may be trained on any rows, and stays at zero where it doesn't help.
+            the gate is to keep more experts than there are, or trees can't be trained. Several experts
+            need ``ROWS_AN_EXPERT`` each; a single one may be trained on any rows, and stays at zero where it
+            doesn't help.
     """
+    refuse_trees(spec.backbone, spec.adaptation)
     counts = label_counts(data)
     _refuse_one_class(counts.sum(0))
     if spec.experts_per_domain > 1:
         _refuse_hungry_experts(spec.experts_per_domain, counts, data, expert_domains)
+    if spec.backbone == "gbdt":
+        return
     with torch.device("meta"):  # shapes only: the builder's own refusals, and no memory
         build_model(
             spec, expert_domains=[domain for domain in expert_domains for _ in range(spec.experts_per_domain)]
         )
+
+
+def refuse_trees(backbone: BackboneName, adaptation: Adaptation) -> None:
+    """Refuse trees with experts, or without what trains them (``UsageError``)."""
+    if backbone != "gbdt":
+        return
+    if adaptation != "none":
+        raise UsageError(
+            f"backbone gbdt is trees, which no expert adapts, but the adaptation is {adaptation}: use the "
+            "adaptation none, or another backbone"
+        )
+    if not installed():
+        raise UsageError(f"backbone gbdt: {MISSING}")
 
 
 def label_counts(data: TrainingSet) -> npt.NDArray[np.int64]:

@@ -27,6 +27,17 @@ def blocks(rows: RowNumbers, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, Ro
         yield place, rows[place]
 
 
+def sample(rows: RowNumbers, most: int, seed: int) -> RowNumbers:
+    """Return ``most`` of the rows, one of each stretch of equal length, so in their order; or all of them.
+
+    Rows stand by domain, so each domain keeps its share.
+    """
+    if len(rows) <= most:
+        return rows
+    places = (np.arange(most) + np.random.default_rng(seed).random(most)) * (len(rows) / most)
+    return np.asarray(rows[np.minimum(places.astype(np.int64), len(rows) - 1)])
+
+
 def of_domain(data: TrainingData, rows: RowNumbers, domain: int) -> RowNumbers:
     """Return the rows of a domain: a slice, and no copy, where rows are arranged by domain."""
     count, first, last = 0, len(rows), 0

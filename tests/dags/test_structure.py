@@ -85,6 +85,8 @@ def test_only_transient_errors_are_tried_again(dag_bag, dag_id):
 def test_training_phases_follow_each_other(dag_bag):
     dag = dag_bag.dags["training"]
     assert upstream(dag, "prepare") == {"validate"}
+    assert upstream(dag, "tune") == {"prepare"}
+    assert "tune" in upstream(dag, "train_backbone")
     assert upstream(dag, "train_expert") >= {"expert_domains"}
     assert "train_backbone" in upstream(dag, "expert_domains")
     assert "train_expert" in upstream(dag, "train_gate")
@@ -136,7 +138,9 @@ def test_the_form_offers_the_splits_that_need_no_file(dag_bag):
 def test_the_training_form_asks_for_what_the_command_line_does(dag_bag):
     asked, options = set(dag_bag.dags["training"].params), set(signature(train).parameters)
     assert asked - {"date"} == options - {"as_of", "phase", "split_file", "as_json"}
-    assert asked - {"date", "domain", "base", "accept_below_baseline"} <= set(TrainingSettings.model_fields)
+    assert asked - {"date", "domain", "base", "accept_below_baseline", "tune_minutes"} <= set(
+        TrainingSettings.model_fields
+    )
 
 
 @pytest.mark.parametrize("dag_id", ["training", "nightly_scoring"])

@@ -7,14 +7,16 @@ import logging
 import numpy as np
 import pytest
 
-from mmlora.judging import boosting, contest, popularity, regression
+from mmlora.judging import contest, popularity, regression
 from mmlora.judging.boosting import fit_boosting
 from mmlora.judging.contest import BOOSTING, ITEM_CTR, REGRESSION, train_baselines
 from mmlora.judging.crosses import Crosses
 from mmlora.judging.popularity import PRIOR_ROWS, ItemRates
 from mmlora.judging.regression import fit_regression
-from mmlora.judging.rows import Fields, sample
+from mmlora.judging.rows import Fields
 from mmlora.metrics import auc
+from mmlora.models.trees import columns
+from mmlora.training.rows import sample
 from tests.judging.conftest import CONTRACT
 
 
@@ -97,7 +99,7 @@ def test_boosting_learns_without_the_ids(rows, monkeypatch):
     assert _auc(rows, predict) > 0.65
     # domain, age, category; price; two of the vector; the tags and the two reserved indices.
     assert f"{3 + 1 + 2 + 5} columns" in note
-    monkeypatch.setattr(boosting, "_MOST_BAG_COLUMNS", 4)
+    monkeypatch.setattr(columns, "MOST_BAG_COLUMNS", 4)
     assert "6 columns" in fit_boosting(rows, threads=1)[1], "a bag of many values is left out"
 
 

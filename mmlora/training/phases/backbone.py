@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mmlora.models.builder import build_model
 from mmlora.models.ctr import State
 from mmlora.models.spec import ModelSpec
+from mmlora.training.boosting import train_trees
 from mmlora.training.checkpoint import Checkpoint
 from mmlora.training.epoch import TrainingData
 from mmlora.training.loop import TrainingOptions, reproducible
@@ -38,6 +39,8 @@ def train_backbone(
     Raises:
         DataError: there are no training rows, or no validation rows.
     """
+    if spec.backbone == "gbdt":
+        return train_trees(spec, data, options, observer, epochs=epochs)
     rows, validation = all_domains(data, refit=epochs is not None)
     with reproducible(options, BACKBONE_SEED) as generator:
         model = build_model(spec)
