@@ -5,7 +5,6 @@ The registry is a SQL one (SQLite under ``<home>/feast`` by default), and is wri
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,6 +24,7 @@ from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.database import database
 from mmlora.features.derived import Derived, decide, refresh
 from mmlora.features.inputs import source_state
+from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
@@ -309,23 +308,23 @@ class FeatureRepo:
 
     def _definitions(self) -> list[Any]:
         own = resource("feature_repo/definitions.py")
-        definitions = _load(own)
+        definitions = load_module(own)
         entities = definitions.entities(self._offline)
         columns, affinity = self.columns(), self.built_affinity()
         if left_out := [f"{c.entity}s.{c.name} ({c.why})" for c in columns if c.kind == "drop"]:
             logger.warning("columns that the model does not read: %s", ", ".join(left_out))
         derived = self.derived(columns)
         refresh(self._offline, derived)
-        views = list(definitions.views(self._offline, entities, columns, affinity, derived))
-        for path in sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")]):
-            if path != own:
-                module = _load(path)
-                if not callable(getattr(module, "views", None)):
-                    raise UsageError(
-                        f"{path} defines no function views(offline, entities): see feature_repo/README.md"
-                    )
-                views += module.views(self._offline, entities)
-        _check_names(view.name for view in views)
+        ours = definitions.views(self._offline, entities, columns, affinity, derived)
+        files = sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")])
+        views = ours + own_views(
+            [path for path in files if path != own],
+            offline=self._offline,
+            entities=entities,
+            ours=ours,
+            ids=_id_types(self._offline),
+            config=self._store.config,
+        )
         return [*entities.values(), *views, *definitions.services(views)]
 
 
@@ -381,19 +380,3 @@ def _id_types(offline: Path) -> IdTypes:
             f"nothing was imported under {offline}: import data first, e.g. `mmlora data import --help`"
         )
     return IdTypes(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"mmlora_feature_repo_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _check_names(names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise UsageError(f"two feature views are named {name}: rename the one in your own feature_repo")
-        seen.add(name)
