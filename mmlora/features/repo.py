@@ -28,6 +28,7 @@ from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
+from mmlora.redaction import redact
 from mmlora.resources import resource
 from mmlora.schema import (
     ENTITY_KEYS,
@@ -50,6 +51,7 @@ PROJECT = "mmlora"
 SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlora_all"}
 _JOINED_ROWS = 250_000
 """Rows joined at once: each join sorts the views anew, and lists make a row of features large."""
+_REGISTRY_VARIABLE = "${MMLORA_FEAST_REGISTRY_URL}"
 _BUILD_FIRST = "run `mmlora features build --through DATE` first"
 
 
@@ -286,22 +288,19 @@ class FeatureRepo:
     @cached_property
     def _store(self) -> FeatureStore:
         from feast import FeatureStore
+        from feast.repo_config import RepoConfig
 
-        return FeatureStore(repo_path=str(self._folder))
+        config = RepoConfig(**_config(self._registry_url, self._offline / ".spill"))
+        config.repo_path = self._folder
+        return FeatureStore(repo_path=str(self._folder), config=config)
 
     def _write_yaml(self) -> None:
-        """Write ``feature_store.yaml`` (JSON is YAML); Feast's own tools work in this workspace too."""
-        config = {
-            "project": PROJECT,
-            "provider": "local",
-            "registry": {"registry_type": "sql", "path": self._registry_url, "cache_ttl_seconds": 60},
-            "offline_store": {
-                "type": "mmlora.features.asof_store.AsofOfflineStore",
-                "spill_location": str(self._offline / ".spill"),
-            },
-            "online_store": None,
-            "entity_key_serialization_version": 3,
-        }
+        """Write ``feature_store.yaml`` (JSON is YAML); Feast's own tools work in this workspace too.
+
+        A registry URL with a password isn't written: Feast then reads the variable of mmlora's setting.
+        """
+        url = self._registry_url if redact(self._registry_url) == self._registry_url else _REGISTRY_VARIABLE
+        config = _config(url, self._offline / ".spill")
         aside = self._folder / "feature_store.yaml.new"
         aside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         aside.replace(self._folder / "feature_store.yaml")
@@ -326,6 +325,20 @@ class FeatureRepo:
             config=self._store.config,
         )
         return [*entities.values(), *views, *definitions.services(views)]
+
+
+def _config(registry_url: str, spill: Path) -> dict[str, Any]:
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": {"registry_type": "sql", "path": registry_url, "cache_ttl_seconds": 60},
+        "offline_store": {
+            "type": "mmlora.features.asof_store.AsofOfflineStore",
+            "spill_location": str(spill),
+        },
+        "online_store": None,
+        "entity_key_serialization_version": 3,
+    }
 
 
 def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField, ...]:
