@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cli.options import parse_date
 from cli.output import JsonFlag, print_json, print_table
 
 app = typer.Typer(help="Load interactions and profiles into the offline store.", no_args_is_help=True)
@@ -55,6 +56,12 @@ def import_(
     replace: Annotated[
         Literal["day", "domain-day"] | None,
         typer.Option(help="Withdraw stored rows of the days (of its domains) that the delivery lacks."),
+    ] = None,
+    day: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --replace day, a day that the delivery may have no rows of: it is emptied then."
+        ),
     ] = None,
     history: Annotated[
         bool, typer.Option("--history", help="Late interactions were known when they happened.")
@@ -108,6 +115,7 @@ def import_(
         options=options,
         history=history,
         replace=replace,
+        days=[parse_date(text) for text in day or ()],
     )
     _print_import(report, as_json)
 

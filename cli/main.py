@@ -10,6 +10,7 @@ import typer
 import mmlora
 from cli import data, experiment, features, operate, score, train, validate, workspace
 from mmlora.errors import MmloraError
+from mmlora.redaction import RedactingFormatter, redact
 
 app = typer.Typer(
     name="mmlora",
@@ -44,9 +45,9 @@ def _options(
 ) -> None:
     import logging
 
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
 
 
 def main() -> NoReturn:
@@ -66,8 +67,8 @@ def _fail(error: BaseException, code: int, debug: bool, text: str = "") -> NoRet
     if debug:
         import traceback
 
-        traceback.print_exception(error)
-    typer.echo(f"mmlora: {text or error}", err=True)
+        typer.echo(redact("".join(traceback.format_exception(error))), err=True)
+    typer.echo(redact(f"mmlora: {text or error}"), err=True)
     sys.exit(code)
 
 

@@ -18,11 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mmlora.redaction import redact
+
 
 class MmloraError(Exception):
     """Base of every error raised on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """Return the message, its secrets hidden wherever it is said."""
+        return redact(super().__str__())
 
 
 class UsageError(MmloraError):

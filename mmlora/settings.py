@@ -6,13 +6,14 @@ Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -29,6 +30,7 @@ from mmlora.names import (
     SplitName,
     valid_names,
 )
+from mmlora.redaction import redact, remember
 
 
 class _Section(BaseModel):
@@ -158,13 +160,22 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(Path("var"), description="the workspace's folder")
-    warehouse_url: str = Field("", description="SQLAlchemy URL; SQLite under home when empty")
-    mlflow_url: str = Field("", description="MLflow tracking URI; SQLite under home when empty")
-    feast_registry_url: str = Field("", description="SQL registry URL; SQLite under home when empty")
+    warehouse_url: str = Field("", repr=False, description="SQLAlchemy URL; SQLite under home when empty")
+    mlflow_url: str = Field("", repr=False, description="MLflow tracking URI; SQLite under home when empty")
+    feast_registry_url: str = Field(
+        "", repr=False, description="SQL registry URL; SQLite under home when empty"
+    )
     features: FeatureSettings = FeatureSettings()
     checks: CheckSettings = CheckSettings()
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
+
+    @model_validator(mode="after")
+    def _remember_secrets(self) -> Self:
+        """Have the passwords in URLs hidden from all that is said from now on."""
+        for url in (self.warehouse_url, self.mlflow_url, self.feast_registry_url, self.scoring.ray_address):
+            remember(url)
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -190,6 +201,8 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         faults = "; ".join([*faults_of(error, depth=2), *_homeless(error)])
         raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
+    except SettingsError as error:  # a variable of a section that isn't JSON
+        raise UsageError(f"settings: {error}; write JSON") from None
     except ValueError as error:  # a mmlora.toml that isn't TOML
         raise UsageError(f"mmlora.toml: {error}") from None
 
@@ -217,6 +230,9 @@ def _homeless(error: ValidationError) -> list[str]:
 def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
     """Return what is wrong with each setting; of one that may be of several kinds, what each of them asks.
 
+    A value is shown only where it is of a setting that can hold no secret: not that of an unknown name,
+    which may be a misspelt URL, nor of a setting outside of the sections.
+
     Args:
         error: of settings.
         depth: parts of a setting's name; what follows them is pydantic's own.
@@ -224,5 +240,8 @@ def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
     said: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
         name = ".".join(map(str, fault["loc"][:depth]))
-        said.setdefault((name, repr(fault["input"])), []).append(fault["msg"])
-    return [f"{name}: {'; or: '.join(why)} (got {what})" for (name, what), why in said.items()]
+        hidden = fault["type"] == "extra_forbidden" or len(fault["loc"]) < depth
+        shown = "" if hidden else f" (got {redact(repr(fault['input']))})"
+        why = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
+        said.setdefault((name, shown), []).append(why)
+    return [f"{name}: {'; or: '.join(why)}{shown}" for (name, shown), why in said.items()]

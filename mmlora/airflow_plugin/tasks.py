@@ -53,7 +53,20 @@ def daily(hour: int) -> dict[str, Any]:
 
 def pipeline(name: str) -> ModuleType:
     """Import ``mmlora.pipeline.<name>``, whose verbs are heavy, when a task runs."""
+    _mask_secrets()
     return import_module(f"mmlora.pipeline.{name}")
+
+
+def _mask_secrets() -> None:
+    """Have Airflow hide the passwords of the settings' URLs in the task's log, whoever writes them there."""
+    from airflow.sdk.log import mask_secret
+
+    from mmlora.redaction import secrets
+    from mmlora.settings import load_settings
+
+    load_settings()
+    for secret in secrets():
+        mask_secret(secret)
 
 
 def step(module: str, verb: str, doc: str, *params: str) -> Any:

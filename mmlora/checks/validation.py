@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -68,7 +67,8 @@ def run_validation(
     # Not until the data can be read: this import takes seconds.
     from mmlora.checks.expectations import run_suites
 
-    outcome = run_suites(figures.frame, suite_rules(thresholds), as_of=as_of, data_docs=data_docs)
+    rules = suite_rules(thresholds)
+    outcome = run_suites(figures.frame, rules)
     by_name: dict[str, list[tuple[Verdict, str]]] = defaultdict(list)
     for failure in outcome.failures:
         by_name[failure.domain].append((failure.rule.verdict, failure.reason))
@@ -76,16 +76,13 @@ def run_validation(
         domain_verdict(domain, row, by_name[row["domain"]], as_of=as_of)
         for domain, row in zip(figures.domains, figures.frame.to_pylist(), strict=False)
     ]
-    index = write_pages(
-        data_docs, as_of=as_of, verdicts=verdicts, suites=outcome.suites, suite_pages=outcome.pages
-    )
+    found = [(each.rule, each.domain, each.reason) for each in outcome.failures]
+    index = write_pages(data_docs, as_of=as_of, verdicts=verdicts, rules=rules, failures=found)
     logger.info("validated as of %s: %s", as_of, outcome.suites)
     return ValidationReport(
         as_of=as_of,
         verdicts=verdicts,
         suites=outcome.suites,
-        failures=[
-            f"{each.rule.suite}: {html.unescape(each.domain)}: {each.reason}" for each in outcome.failures
-        ],
+        failures=[f"{each.rule.suite}: {each.domain}: {each.reason}" for each in outcome.failures],
         data_docs_index=index,
     )

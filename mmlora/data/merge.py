@@ -7,7 +7,7 @@ already give no version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -77,8 +77,7 @@ ORDER BY {_ORDER}
 # What the delivery doesn't hold of the days (and domains) that it does.
 _GONE = f"""
 SELECT {_KEY}, max(known_at) AS known_at
-FROM stored SEMI JOIN (SELECT DISTINCT {{scope}} FROM incoming) AS scope
-    ON {{on}}
+FROM stored SEMI JOIN ({{scope}}) AS scope ON {{on}}
 ANTI JOIN incoming USING ({_KEY})
 GROUP BY {_KEY} HAVING arg_max(label, known_at) <> {WITHDRAWN}
 """
@@ -89,11 +88,11 @@ FROM ({_GONE}) ORDER BY {_ORDER}
 """
 _SCOPES: dict[Replace, tuple[str, str]] = {
     "day": (
-        "CAST(event_timestamp AS DATE) AS day",
+        "SELECT CAST(event_timestamp AS DATE) AS day FROM incoming UNION SELECT unnest($days::DATE[])",
         "CAST(stored.event_timestamp AS DATE) = scope.day",
     ),
     "domain-day": (
-        "CAST(event_timestamp AS DATE) AS day, domain_id",
+        "SELECT DISTINCT CAST(event_timestamp AS DATE) AS day, domain_id FROM incoming",
         "CAST(stored.event_timestamp AS DATE) = scope.day AND stored.domain_id = scope.domain_id",
     ),
 }
@@ -128,18 +127,20 @@ def new_interactions(
     source: str,
     history: bool = False,
     replace: Replace | None = None,
+    days: Collection[date] = (),
 ) -> NewInteractions:
     """Compare an import with the stored versions.
 
     Args:
         incoming: canonical interactions, one row a key (a version, if it brings its own ``known_at``).
-        files: the stored files of the days that ``incoming`` holds.
+        files: the stored files of the days that ``incoming`` holds, and of ``days``.
         ids: the store's id types.
         last_days: each stored domain's latest day: later rows are on time.
         imported_at: when rows that are late or corrected became known.
         source: name of the table, for messages.
         history: whether all rows count as known when they happened.
         replace: whether rows of the delivered days (and domains) that it lacks are withdrawn.
+        days: further days that ``incoming`` is the whole truth of, with ``replace`` by day.
 
     Raises:
         DataError: the store holds another label of the same ``known_at``.
@@ -155,7 +156,8 @@ def new_interactions(
         if replace is not None:
             scope, on = _SCOPES[replace]
             query = _WITHDRAWALS.format(scope=scope, on=on)
-            gone = con.sql(query, params={"imported_at": imported_at}).to_arrow_table()
+            of_days = {"days": [day.isoformat() for day in days]} if replace == "day" else {}
+            gone = con.sql(query, params={"imported_at": imported_at, **of_days}).to_arrow_table()
     if own:
         _refuse_conflicts(found, source)
     count = {name: pc.sum(found.column(name)).as_py() or 0 for name in ("correction", "late")}

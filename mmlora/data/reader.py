@@ -54,6 +54,7 @@ def read_delivery(
     ids: IdTypes | None = None,
     stored: Mapping[Entity, pa.Schema] | None = None,
     now: datetime | None = None,
+    may_be_empty: bool = False,
 ) -> Delivery:
     """Read Parquet or CSV tables by the canonical column names and check them.
 
@@ -65,6 +66,7 @@ def read_delivery(
         ids: the store's id types, if it has some; else CSV ids are integers when all of them are.
         stored: the store's profile schemas: a CSV column is read as what it is stored as.
         now: interactions later than this are faults (default: the clock).
+        may_be_empty: whether there may be no interactions, or tables of them without rows.
 
     Raises:
         UsageError: a path doesn't exist, or an option names what isn't there.
@@ -73,11 +75,15 @@ def read_delivery(
     options = options or ReadOptions()
     options.check()
     if not interactions and not any(profiles.values()):
+        if may_be_empty:
+            return Delivery(None, {}, 0, (), ())
         raise UsageError("nothing to import: give interactions, or profiles by --users, --items or --domains")
     now = now or datetime.now(UTC)
     sources = _Sources.read(interactions, profiles, options)
     for entity, key in ENTITY_KEYS.items():
         _type_ids(sources.with_ids_of(entity), key, ids.arrow(entity) if ids else None)
+    if may_be_empty and sources.interactions is not None and not sources.interactions.table.num_rows:
+        sources.interactions = None
     return _check(sources, options, stored or {}, now)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mmlora.data.made_up import check_dials
 from mmlora.data.shop_world import (
     MARKETS,
     SIZES,
@@ -21,7 +22,6 @@ from mmlora.data.shop_world import (
     Products,
     World,
 )
-from mmlora.errors import UsageError
 
 START = np.datetime64("2026-01-01")
 USERS, ITEMS, LEAST_ROWS = 20_000, 5_000, 200
@@ -50,13 +50,7 @@ class ShopDials:
         Raises:
             UsageError: with every fault.
         """
-        faults = [f"seed {self.seed}: give 0 or more"] if self.seed < 0 else []
-        if not 0.01 <= self.scale <= 20:
-            faults.append(f"scale {self.scale}: valid are 0.01 to 20")
-        if not 6 <= self.days <= MAX_DAYS:
-            faults.append(f"days {self.days}: valid are 6 to {MAX_DAYS}")
-        if faults:
-            raise UsageError("shop: " + "; ".join(faults))
+        check_dials("shop", self, seed=(0, None), scale=(0.01, 20), days=(6, MAX_DAYS))
 
 
 @dataclass(frozen=True)

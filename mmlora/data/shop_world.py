@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmlora.data.made_up import sigmoid
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -215,7 +217,7 @@ class World:
         logit += SAID_INTEREST * who.interests[customer, category]
         logit += TASTE * np.einsum("nk,nk->n", who.taste[customer], what.vector[product])
         logit += likes.by_age[who.age[customer], category]
-        return _sigmoid(logit)
+        return sigmoid(logit)
 
     def grid(self, customers: Ints, products: Ints, market: int, day: int) -> Floats:
         """Return the true click probability of each customer with each product, ``[U, I]``."""
@@ -225,7 +227,7 @@ class World:
         logit += SAID_INTEREST * who.interests[customers][:, category]
         logit += likes.by_age[who.age[customers]][:, category]
         logit += self._of_product(np.array(market), np.array(day), products)
-        return _sigmoid(logit)
+        return sigmoid(logit)
 
     def _of_product(self, market: Ints, day: Ints, product: Ints) -> Floats:
         """Return what the customer has no part in, ``[N]``."""
@@ -247,7 +249,3 @@ def _subsets(rng: np.random.Generator, rows: int, width: int, *, most: int) -> F
     """Draw a subset of 0 to ``most`` of ``width`` for each row, ``[rows, width]``."""
     place = rng.random((rows, width)).argsort(1).argsort(1)
     return np.asarray(place < rng.integers(0, most + 1, rows)[:, None])
-
-
-def _sigmoid(logit: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-logit)))

@@ -45,6 +45,7 @@ from mmlora.schema import (
     Id,
     IdTypes,
     fingerprint,
+    interactions_schema,
     midnight,
 )
 
@@ -149,6 +150,7 @@ class OfflineStore:
         imported_at: datetime,
         history: bool = False,
         replace: Replace | None = None,
+        days: Collection[date] = (),
         valid_from: Mapping[Entity, str] | None = None,
         texts: Mapping[Entity, Collection[str]] | None = None,
     ) -> ImportReport:
@@ -166,11 +168,14 @@ class OfflineStore:
             history: whether all interactions count as known when they happened, late or not.
             replace: whether the delivery is the whole truth of its days (or of its domains' days): rows that
                 it lacks are withdrawn, as a correction known now.
+            days: further days that it is the whole truth of, with ``replace`` by day; without interactions
+                they are emptied.
             valid_from: since when an entity's undated profiles count in its first delivery:
                 ``first-interaction`` of the id (default), ``import`` or an ISO date.
             texts: columns that are texts, also where they were stored as integers.
 
         Raises:
+            UsageError: nothing is stored of one of ``days``.
             DataError: a table has faults; all of them are named.
             ContractError: id types, or a profile's columns, differ from the store's.
             TransientError: another import is under way.
@@ -191,10 +196,13 @@ class OfflineStore:
                 ids = self._agree_on_ids(table, checked)
                 if self._ids_or_none() is None:
                     commit.add_bytes("ids.json", (json.dumps(ids.to_dict(), indent=2) + "\n").encode())
+                self._refuse_unstored(days)
+                if days and table is None:
+                    table = interactions_schema(ids).empty_table()
                 last_days = self._last_days()
                 report, delivered = ImportReport(), datetime.combine(imported_at.date(), time(), UTC)
                 if table is not None:
-                    new = self._stage(commit, table, ids, last_days, imported_at, history, replace)
+                    new = self._stage(commit, table, ids, last_days, imported_at, history, replace, days)
                     report = _report(table, new, imported_at)
                     if new.on_time_through is not None:
                         last = max([new.on_time_through.date(), *last_days.values()])
@@ -214,18 +222,20 @@ class OfflineStore:
         imported_at: datetime,
         history: bool,
         replace: Replace | None,
+        days: Collection[date],
     ) -> NewInteractions:
         table = table.select([name for name in (*REQUIRED, KNOWN_AT) if name in table.column_names])
         self._stage_last_days(commit, table, last_days)
         new = new_interactions(
             table,
-            self._files(day_numbers(table)),
+            self._files({*map(_day, np.unique(day_numbers(table))), *days}),
             ids=ids,
             last_days=last_days,
             imported_at=imported_at,
             source="interactions",
             history=history,
             replace=replace,
+            days=days,
         )
         _stage_days(commit, new.versions)
         rows = new.versions.num_rows
@@ -317,9 +327,17 @@ class OfflineStore:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             commit.add_bytes(_DOMAINS, text.encode())
 
-    def _files(self, days: np.ndarray) -> list[Path]:
+    def _refuse_unstored(self, days: Collection[date]) -> None:
+        stored = self._days() if days else []
+        if unknown := sorted(set(days).difference(stored)):
+            raise UsageError(
+                f"no interactions are stored of {', '.join(map(str, unknown))}: the stored days are "
+                f"{stored[0]} to {stored[-1]}"
+            )
+
+    def _files(self, days: Collection[date]) -> list[Path]:
         """Return the stored files of some days."""
-        folders = [self.root / "interactions" / f"day={_day(day)}" for day in np.unique(days)]
+        folders = [self.root / "interactions" / f"day={day}" for day in sorted(days)]
         return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
 
     def _agree_on_ids(self, table: pa.Table | None, profiles: Mapping[Entity, pa.Table]) -> IdTypes:
@@ -364,8 +382,8 @@ def _report(table: pa.Table, new: NewInteractions, imported_at: datetime) -> Imp
         users=_distinct(table, USER_ID),
         items=_distinct(table, ITEM_ID),
         domains=_distinct(table, DOMAIN_ID),
-        first_day=_day(came.min()),
-        last_day=_day(came.max()),
+        first_day=_day(came.min()) if len(came) else None,
+        last_day=_day(came.max()) if len(came) else None,
         ignored_columns=tuple(name for name in table.column_names if name not in (*REQUIRED, KNOWN_AT)),
         notes=tuple(interaction_notes(new, imported_at, own_known_at=own)),
     )

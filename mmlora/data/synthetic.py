@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from mmlora.data.synthetic_worlds import GivenVectors, HiddenTastes, Ints, World
-from mmlora.errors import UsageError
+from mmlora.data.made_up import check_dials, sigmoid
+from mmlora.data.synthetic_worlds import GivenVectors, HiddenTastes, Ints, World, logits
 from mmlora.metrics import domain_metrics
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, TIMESTAMP, USER_ID, Entity
 
@@ -69,28 +68,25 @@ class Dials:
         Raises:
             UsageError: with every fault.
         """
-        faults = [
-            f"{name} {getattr(self, name)}: give 1 or more"
-            for name in ("domains", "users", "items")
-            if getattr(self, name) < 1
-        ]
-        faults += [
-            f"{name} {getattr(self, name)}: valid are 0 to 1"
-            for name in ("diversity", "sparsity")
-            if not 0 <= getattr(self, name) <= 1
-        ]
+        faults = []
         if self.families is not None and not 1 <= self.families <= self.domains:
             faults.append(f"families {self.families}: valid are 1 to the {self.domains} domains")
-        if not 1 <= self.days <= MAX_DAYS:
-            faults.append(f"days {self.days}: valid are 1 to {MAX_DAYS}")
         if self.rows < max(self.domains, 1):
             faults.append(f"rows {self.rows}: give one a domain or more")
         if self.vectors is not None and not 1 <= self.vectors <= MAX_VECTORS:
             faults.append(f"vectors {self.vectors}: give a width of 1 to {MAX_VECTORS}")
-        if self.seed < 0:
-            faults.append(f"seed {self.seed}: give 0 or more")
-        if faults:
-            raise UsageError("synthetic data: " + "; ".join(faults))
+        check_dials(
+            "synthetic data",
+            self,
+            faults,
+            domains=(1, None),
+            users=(1, None),
+            items=(1, None),
+            diversity=(0, 1),
+            sparsity=(0, 1),
+            days=(1, MAX_DAYS),
+            seed=(0, None),
+        )
 
 
 @dataclass(frozen=True)
@@ -124,8 +120,8 @@ def make_synthetic(dials: Dials) -> SyntheticData:
     # A cell of time for each row: no two rows have the same moment, so no two have the same key.
     cell = dials.days * _DAY // dials.rows
     time = _START + np.arange(dials.rows) * cell + rng.integers(0, cell, dials.rows)
-    shared, own = world.logits(domain, user, item)
-    probability = _sigmoid(shared.astype(np.float64) + own)
+    shared, own = logits(world, domain, user, item)
+    probability = sigmoid(shared.astype(np.float64) + own)
     label = rng.random(dials.rows) < probability
     width = len(str(dials.domains - 1))
     names = pa.array([f"d{number:0{width}d}" for number in range(dials.domains)])
@@ -159,7 +155,7 @@ def best_reachable(data: SyntheticData) -> dict[str, Any]:
     """
     names = data.interactions.column(DOMAIN_ID).combine_chunks().dictionary_encode()
     code, label = names.indices.to_numpy(), data.interactions.column(LABEL).to_numpy()
-    alone = _sigmoid(data.truth.column("shared").to_numpy())
+    alone = sigmoid(data.truth.column("shared").to_numpy())
     best = domain_metrics(label, data.truth.column("probability").to_numpy(), code)
     shared = domain_metrics(label, alone, code)
     by_name = sorted((name, code) for code, name in enumerate(names.dictionary.to_pylist()))
@@ -176,10 +172,6 @@ def best_reachable(data: SyntheticData) -> dict[str, Any]:
             for name, code in by_name
         },
     }
-
-
-def _sigmoid(logit: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return 1 / (1 + np.exp(-logit.astype(np.float64)))
 
 
 def _popular(rng: np.random.Generator, count: int, rows: int) -> Ints:

@@ -12,7 +12,7 @@ shows vectors of users and items, so that a model has to learn how each domain m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +31,25 @@ _BLOCK = 1 << 18
 
 
 class World(Protocol):
-    """Users, items and domains with their true logits."""
+    """Users, items and domains with the two brackets of their true logits."""
+
+    SCALE: ClassVar[float]
+    BASE: ClassVar[float]
+
+    @property
+    def diversity(self) -> float:
+        """The share of a domain's own part: v."""
+
+    @property
+    def level(self) -> Floats:
+        """What domains add to their logits: c_d ``[D]``."""
 
     @classmethod
     def draw(cls, dials: Dials) -> Self:
         """Draw a world; users and items stay the same when only the domains' dials change."""
 
-    def logits(self, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:
-        """Return the shared part (base included) and the domain's own part of rows, ``[N]`` each."""
+    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Floats:
+        """Return the part of rows that is their domain's own, or the shared one without domain, ``[N]``."""
 
     def profiles(self) -> dict[Entity, pa.Table]:
         """Return what is known of users and items."""
@@ -67,8 +78,8 @@ class HiddenTastes:
 
     TASTES = 8
     RANK = 2
-    SCALE = 1.5
-    BASE = -1.2
+    SCALE: ClassVar[float] = 1.5
+    BASE: ClassVar[float] = -1.2
     WEIGHTS = np.sqrt(np.array([0.5, 0.3, 0.2], np.float32))
 
     diversity: float
@@ -140,22 +151,16 @@ class HiddenTastes:
             ),
         }
 
-    def logits(self, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:
+    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Floats:
         """See :class:`World`."""
-        shared, own = np.empty(len(user), np.float32), np.empty(len(user), np.float32)
-        for rows in _blocks(len(user)):
-            d, u, i = domain[rows], user[rows], item[rows]
-            taste, quality = self.taste[u], self.quality[i]  # [n, K]
-            segment, category = self.segment[u], self.category[i]
+        taste, quality = self.taste[user], self.quality[item]  # [n, K]
+        if domain is None:
             alike = np.einsum("nk,nk->n", taste, quality) / np.sqrt(self.TASTES)
-            parts = np.stack([alike, self.table[0, segment, category], self.bias[0, i]], 1)
-            shared[rows] = self.BASE + self.SCALE * np.sqrt(1 - self.diversity) * (parts @ self.WEIGHTS)
-            turned = _bilinear(taste, self.left[d], self.right[d], quality)
-            parts = np.stack([turned, self.table[1 + d, segment, category], self.bias[1 + d, i]], 1)
-            own[rows] = (
-                self.SCALE * np.sqrt(self.diversity) * (parts @ self.WEIGHTS) + self.diversity * self.level[d]
-            )
-        return shared, own
+        else:
+            alike = _bilinear(taste, self.left[domain], self.right[domain], quality)
+        part = 0 if domain is None else 1 + domain
+        table = self.table[part, self.segment[user], self.category[item]]
+        return np.asarray(np.stack([alike, table, self.bias[part, item]], 1) @ self.WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -178,8 +183,8 @@ class GivenVectors:
     """
 
     RANK = 4
-    SCALE = 2.7
-    BASE = -1.0
+    SCALE: ClassVar[float] = 2.7
+    BASE: ClassVar[float] = -1.0
     NOISE = np.float32(0.2)
     WEIGHTS = np.sqrt(np.array([0.94, 0.06], np.float32))
 
@@ -226,19 +231,22 @@ class GivenVectors:
             "item": _vector_profile(ITEM_ID, self.shown_item),
         }
 
-    def logits(self, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:
+    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Floats:
         """See :class:`World`."""
-        shared, own = np.empty(len(user), np.float32), np.empty(len(user), np.float32)
-        for rows in _blocks(len(user)):
-            d, u, i = domain[rows], user[rows], item[rows]
-            shared[rows] = self.BASE + self.SCALE * np.sqrt(1 - self.diversity) * self._bracket(0 * d, u, i)
-            bracket = self._bracket(1 + d, u, i)
-            own[rows] = self.SCALE * np.sqrt(self.diversity) * bracket + self.diversity * self.level[d]
-        return shared, own
-
-    def _bracket(self, part: Ints, user: Ints, item: Ints) -> Floats:
+        part = np.zeros_like(user) if domain is None else 1 + domain
         turned = _bilinear(self.user[user], self.left[part], self.right[part], self.item[item])
         return np.asarray(np.stack([turned, self.bias[part, item]], 1) @ self.WEIGHTS)
+
+
+def logits(world: World, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:
+    """Return the shared part (base included) and the domain's own part of rows, ``[N]`` each."""
+    shared, own = np.empty(len(user), np.float32), np.empty(len(user), np.float32)
+    among_all, its_own = np.sqrt(1 - world.diversity), np.sqrt(world.diversity)
+    for rows in _blocks(len(user)):
+        d, u, i = domain[rows], user[rows], item[rows]
+        shared[rows] = world.BASE + world.SCALE * among_all * world.bracket(None, u, i)
+        own[rows] = world.SCALE * its_own * world.bracket(d, u, i) + world.diversity * world.level[d]
+    return shared, own
 
 
 def _vector_profile(key: str, vectors: Floats) -> pa.Table:

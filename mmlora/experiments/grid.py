@@ -37,7 +37,7 @@ SETTINGS = tuple(name for name in TrainingSettings.model_fields if name not in _
 
 
 def read_cells(raw: Mapping[str, Any], sources: Mapping[str, Source], faults: list[str]) -> tuple[Cell, ...]:
-    """Return the cells of ``[grid]`` and ``[[grids]]``, each once; faults go to ``faults``.
+    """Return the cells of ``[grid]``, or of several ``[[grid]]``, each once; faults go to ``faults``.
 
     They are in order of their seeds, so that a run that is stopped leaves whole tables of the first ones.
     """
@@ -50,9 +50,12 @@ def read_cells(raw: Mapping[str, Any], sources: Mapping[str, Source], faults: li
 
 
 def _grids(raw: Mapping[str, Any], faults: list[str]) -> list[tuple[str, Mapping[str, Any]]]:
-    several = raw.get("grids", [])
-    grids = [("[grid]", raw["grid"])] if "grid" in raw else []
-    grids += [(f"[[grids]] {number}", grid) for number, grid in enumerate(listed(several), 1)]
+    grids = [
+        (f"[[{name}]] {number}" if isinstance(raw[name], list) else f"[{name}]", grid)
+        for name in ("grid", "grids")
+        if name in raw
+        for number, grid in enumerate(listed(raw[name]), 1)
+    ]
     if not grids and "tune" not in raw:
         faults.append("there is no [grid]: say which backbones and arms")
     faults += [f"{where} is no table" for where, grid in grids if not isinstance(grid, dict)]

@@ -7,7 +7,7 @@
     [data.gender]                 # one or more data sets, see source.py
     source = "movielens"
     domain_by = "gender"
-    [grid]                        # or several [[grids]]; every combination is a cell
+    [grid]                        # or several [[grid]]; every combination is a cell
     backbone = ["wdl", "dcn"]
     arm = ["pooled_domain", "mlora", "moe_mlora"]
     seed = [0, 1, 2]

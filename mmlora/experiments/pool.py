@@ -19,6 +19,7 @@ from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Protocol
 
 from mmlora.errors import MmloraError
+from mmlora.redaction import redact
 
 if TYPE_CHECKING:
     from mmlora.experiments.job import Job
@@ -157,5 +158,5 @@ def _attempt(job: Job) -> str | None:
         return str(error)
     except Exception as error:  # a fault of ours in one cell must not stop the others
         logger.exception("%s", job.cell)
-        return f"{type(error).__name__}: {error}"
+        return redact(f"{type(error).__name__}: {error}")
     return None

@@ -89,13 +89,18 @@ def check_keys(
         )
     for column, name in view.keys:
         asked, stored = entities.schema.field(column).type, source.field(name).type
-        if _kind(asked) != _kind(stored) and not pa.types.is_null(asked):
+        if not same_kind(asked, stored) and not pa.types.is_null(asked):
             raise ContractError(
                 f"{column} is {asked} in the entity rows, but {stored} in feature view {view.name}: "
                 "use the ids as they were imported",
                 expected=str(stored),
                 found=str(asked),
             )
+
+
+def same_kind(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether ids of two types can be equal: both are integers, or both are strings."""
+    return _kind(one) == _kind(other)
 
 
 def _kind(of: pa.DataType) -> str:

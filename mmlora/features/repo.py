@@ -5,7 +5,6 @@ The registry is a SQL one (SQLite under ``<home>/feast`` by default), and is wri
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,9 +24,11 @@ from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.database import database
 from mmlora.features.derived import Derived, decide, refresh
 from mmlora.features.inputs import source_state
+from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
+from mmlora.redaction import redact
 from mmlora.resources import resource
 from mmlora.schema import (
     ENTITY_KEYS,
@@ -51,6 +51,7 @@ PROJECT = "mmlora"
 SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlora_all"}
 _JOINED_ROWS = 250_000
 """Rows joined at once: each join sorts the views anew, and lists make a row of features large."""
+_REGISTRY_VARIABLE = "${MMLORA_FEAST_REGISTRY_URL}"
 _BUILD_FIRST = "run `mmlora features build --through DATE` first"
 
 
@@ -287,46 +288,57 @@ class FeatureRepo:
     @cached_property
     def _store(self) -> FeatureStore:
         from feast import FeatureStore
+        from feast.repo_config import RepoConfig
 
-        return FeatureStore(repo_path=str(self._folder))
+        config = RepoConfig(**_config(self._registry_url, self._offline / ".spill"))
+        config.repo_path = self._folder
+        return FeatureStore(repo_path=str(self._folder), config=config)
 
     def _write_yaml(self) -> None:
-        """Write ``feature_store.yaml`` (JSON is YAML); Feast's own tools work in this workspace too."""
-        config = {
-            "project": PROJECT,
-            "provider": "local",
-            "registry": {"registry_type": "sql", "path": self._registry_url, "cache_ttl_seconds": 60},
-            "offline_store": {
-                "type": "mmlora.features.asof_store.AsofOfflineStore",
-                "spill_location": str(self._offline / ".spill"),
-            },
-            "online_store": None,
-            "entity_key_serialization_version": 3,
-        }
+        """Write ``feature_store.yaml`` (JSON is YAML); Feast's own tools work in this workspace too.
+
+        A registry URL with a password isn't written: Feast then reads the variable of mmlora's setting.
+        """
+        url = self._registry_url if redact(self._registry_url) == self._registry_url else _REGISTRY_VARIABLE
+        config = _config(url, self._offline / ".spill")
         aside = self._folder / "feature_store.yaml.new"
         aside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         aside.replace(self._folder / "feature_store.yaml")
 
     def _definitions(self) -> list[Any]:
         own = resource("feature_repo/definitions.py")
-        definitions = _load(own)
+        definitions = load_module(own)
         entities = definitions.entities(self._offline)
         columns, affinity = self.columns(), self.built_affinity()
         if left_out := [f"{c.entity}s.{c.name} ({c.why})" for c in columns if c.kind == "drop"]:
             logger.warning("columns that the model does not read: %s", ", ".join(left_out))
         derived = self.derived(columns)
         refresh(self._offline, derived)
-        views = list(definitions.views(self._offline, entities, columns, affinity, derived))
-        for path in sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")]):
-            if path != own:
-                module = _load(path)
-                if not callable(getattr(module, "views", None)):
-                    raise UsageError(
-                        f"{path} defines no function views(offline, entities): see feature_repo/README.md"
-                    )
-                views += module.views(self._offline, entities)
-        _check_names(view.name for view in views)
+        ours = definitions.views(self._offline, entities, columns, affinity, derived)
+        files = sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")])
+        views = ours + own_views(
+            [path for path in files if path != own],
+            offline=self._offline,
+            entities=entities,
+            ours=ours,
+            ids=_id_types(self._offline),
+            config=self._store.config,
+        )
         return [*entities.values(), *views, *definitions.services(views)]
+
+
+def _config(registry_url: str, spill: Path) -> dict[str, Any]:
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": {"registry_type": "sql", "path": registry_url, "cache_ttl_seconds": 60},
+        "offline_store": {
+            "type": "mmlora.features.asof_store.AsofOfflineStore",
+            "spill_location": str(spill),
+        },
+        "online_store": None,
+        "entity_key_serialization_version": 3,
+    }
 
 
 def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField, ...]:
@@ -381,19 +393,3 @@ def _id_types(offline: Path) -> IdTypes:
             f"nothing was imported under {offline}: import data first, e.g. `mmlora data import --help`"
         )
     return IdTypes(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"mmlora_feature_repo_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _check_names(names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise UsageError(f"two feature views are named {name}: rename the one in your own feature_repo")
-        seen.add(name)

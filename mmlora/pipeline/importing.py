@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,6 +49,7 @@ def import_tables(
     options: ReadOptions | None = None,
     history: bool = False,
     replace: Literal["day", "domain-day"] | None = None,
+    days: Sequence[date] = (),
     imported_at: datetime | None = None,
 ) -> dict[str, Any]:
     """Import anybody's Parquet or CSV tables; whatever columns the profiles have become features.
@@ -62,6 +63,8 @@ def import_tables(
         history: whether all interactions count as known when they happened.
         replace: whether stored rows of the delivery's days (or of its domains' days) that it lacks are
             withdrawn.
+        days: stored days that the delivery is the whole truth of as well, with ``replace`` by day: it may
+            lack them, have no rows or not be there at all.
         imported_at: when corrections and late rows became known; now when None.
 
     Returns:
@@ -78,8 +81,13 @@ def import_tables(
         "item": _paths(items),
         "domain": _paths(domains),
     }
-    if replace and not _paths(interactions):
-        raise UsageError(f"--replace {replace}: give the interactions that replace the stored ones")
+    if days and replace != "day":
+        raise UsageError("--day names days that are replaced as a whole: give --replace day with it")
+    if replace and not days and not _paths(interactions):
+        raise UsageError(
+            f"--replace {replace}: give the interactions that replace the stored ones, or --replace day with "
+            "the --day that has none"
+        )
     imported_at = imported_at or datetime.now(UTC)
     delivery = read_delivery(
         _paths(interactions),
@@ -88,6 +96,7 @@ def import_tables(
         ids=workspace.ids_or_none,
         stored=workspace.store.profile_schemas(),
         now=imported_at,
+        may_be_empty=bool(days),
     )
     report = workspace.store.write(
         delivery.interactions,
@@ -95,6 +104,7 @@ def import_tables(
         imported_at=imported_at,
         history=history,
         replace=replace,
+        days=days,
         valid_from={TABLES[table]: chosen for table, chosen in options.valid_from.items()},
         texts=options.texts_of(),
     )

@@ -11,9 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from mmlora.errors import DataError, Fault, MmloraError, UsageError
+from mmlora.errors import CheckError, DataError, Fault, MmloraError, UsageError
 from mmlora.pipeline.scoring import left_out, score, scoring_domains
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.redaction import redact
 from mmlora.schema import DOMAIN_ID, Id
 
 PUBLISHERS = 4
@@ -148,7 +149,8 @@ def _one(workspace: Workspace, on: date, domain: str, begun: float, scored: Futu
     except Exception as error:
         logger.debug("domain %s, %s failed", domain, on, exc_info=True)
         known = isinstance(error, MmloraError)
-        reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        reason = str(error) if known else redact(f"unexpected {type(error).__name__}: {error}")
+        row["state"] = "rejected" if isinstance(error, CheckError) else "failed"
         code = error.exit_code if isinstance(error, MmloraError) else 1
         return {**row, "exit_code": code, "reason": reason, "seconds": time.monotonic() - begun}
     with workspace.open_warehouse() as warehouse:

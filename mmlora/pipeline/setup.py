@@ -23,7 +23,7 @@ def init_workspace() -> dict[str, Any]:
     workspace = open_workspace()
     path = Path("mmlora.toml")
     if not path.exists():
-        path.write_text(_HEADER + "\n".join(_commented(Settings())) + "\n", encoding="utf-8")
+        path.write_text(_HEADER + "\n".join(_commented(Settings.model_construct())) + "\n", encoding="utf-8")
     return {"home": str(workspace.home), "settings": str(path.resolve())}
 
 
@@ -79,5 +79,5 @@ def migrate_warehouse() -> dict[str, Any]:
     from mmlora.warehouse.warehouse import Warehouse
 
     workspace = open_workspace()
-    Warehouse.migrate(workspace.warehouse_url, ids=workspace.ids_or_none).close()
-    return {"url": workspace.warehouse_url, "revision": newest_revision()}
+    with Warehouse.migrate(workspace.warehouse_url, ids=workspace.ids_or_none) as warehouse:
+        return {"url": warehouse.database.where, "revision": newest_revision()}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 
 from mmlora.errors import TransientError
+from mmlora.redaction import redact
 from mmlora.schema import Id
 
 if TYPE_CHECKING:
@@ -100,9 +101,12 @@ class Tracking:
         """Begin a run and return its id."""
         from mlflow.entities import Param
 
-        run = self._client.create_run(self._experiment_id, run_name=name, tags=dict(tags or {}))
+        told = {name: redact(text) for name, text in (tags or {}).items()}
+        run = self._client.create_run(self._experiment_id, run_name=name, tags=told)
         run_id = str(run.info.run_id)
-        entries = [Param(_allowed(key, "/"), str(value)[:_PARAM_LENGTH]) for key, value in params.items()]
+        entries = [
+            Param(_allowed(key, "/"), redact(str(value))[:_PARAM_LENGTH]) for key, value in params.items()
+        ]
         for start in range(0, len(entries), _PARAMS_A_CALL):
             self._client.log_batch(run_id, params=entries[start : start + _PARAMS_A_CALL])
         return run_id

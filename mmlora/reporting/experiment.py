@@ -11,7 +11,7 @@ import numpy as np
 from mmlora.reporting import svg
 from mmlora.reporting.arms import arm_of, rank_of
 from mmlora.reporting.cells import Cell, Experiment, describe, read_experiment
-from mmlora.reporting.findings import caution, findings, left_out, spread
+from mmlora.reporting.findings import caution, findings, left_out, nothing_compared, spread
 from mmlora.reporting.grid import Study, studies
 from mmlora.reporting.page import Page, Section
 from mmlora.reporting.plots import plots
@@ -122,7 +122,7 @@ def _facts(experiment: Experiment) -> list[tuple[str, str]]:
 
 def _findings(every: list[Study]) -> Section:
     lists = [(study.title if len(every) > 1 else "", found) for study in every if (found := findings(study))]
-    return Section("Findings", [text] if (text := caution(every)) else [], lists)
+    return Section("Findings", [caution(every) or nothing_compared(every)], lists)
 
 
 def _what_was_run(every: list[Study], experiment: Experiment) -> Section:

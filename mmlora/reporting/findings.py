@@ -38,6 +38,16 @@ def caution(every: Iterable[Study]) -> str:
     return said
 
 
+def nothing_compared(every: Iterable[Study]) -> str:
+    """Return why there are no findings, and what would give some; Markdown."""
+    arms = dict.fromkeys(variant.arm for study in every for variant in study.main_variants())
+    held = ", ".join(f"`{arm}`" for arm in arms) or "no arm"
+    return (
+        "Nothing is compared: findings need an arm and its baseline on the same test rows, and here "
+        f"is {held} alone. Add arms to the grid, such as `pooled_domain`, with which `mlora` is compared."
+    )
+
+
 def left_out(study: Study) -> str:
     """Return which domains have no AUC and so no part in means; empty where all have."""
     held = [cell.result["test"].get("without_auc") or () for cell in study.all_cells()]

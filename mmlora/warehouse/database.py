@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from mmlora.errors import MmloraError, TransientError, UsageError
+from mmlora.redaction import redact
 
 LOCK_WAIT_SECONDS = 30
 Kind = Literal["sqlite", "postgresql"]
@@ -55,8 +56,8 @@ class Database:
 
     @property
     def where(self) -> str:
-        """The URL without its password, for messages."""
-        return self.engine.url.render_as_string(hide_password=True)
+        """The URL without its passwords, for messages."""
+        return redact(self.engine.url.render_as_string(hide_password=True))
 
     @contextmanager
     def faults(self) -> Iterator[None]:
@@ -108,8 +109,14 @@ class Database:
             self.engine.dispose()  # the next connection checks foreign keys again
 
     def driver_url(self) -> str:
-        """Return the URL as libpq reads it."""
-        return self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        """Return what SQLAlchemy connects with as libpq's own string, which ADBC takes.
+
+        libpq reads a URL otherwise than SQLAlchemy: a plus sign, for one, is no space to it.
+        """
+        from psycopg.conninfo import make_conninfo
+
+        _, options = self.engine.dialect.create_connect_args(self.engine.url)
+        return make_conninfo(**{name: value for name, value in options.items() if name != "context"})
 
     def close(self) -> None:
         """Close all connections."""
@@ -126,12 +133,14 @@ def parse_url(url: str) -> sa.URL:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
     except (ArgumentError, ValueError):
-        raise UsageError(f"{url!r} is no database URL; {_VALID}") from None
+        raise UsageError(
+            f"the warehouse URL is no database URL (not shown: it may hold a password); {_VALID}"
+        ) from None
     if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
         return parsed.set(drivername="sqlite+pysqlite")
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
-    shown = parsed.render_as_string(hide_password=True)
+    shown = redact(parsed.render_as_string(hide_password=True))
     raise UsageError(
         f"no warehouse at {shown!r}: it must be a file of SQLite's or a PostgreSQL server; {_VALID}"
     )

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from mmlora.errors import ContractError, TransientError, UsageError
 from mmlora.numerics import Numerics
+from mmlora.redaction import redact
 from mmlora.schema import Id, LoadState
 from mmlora.warehouse.database import clock, hold
 from mmlora.warehouse.tables import Tables
@@ -231,7 +232,7 @@ def end(
     checks: Mapping[str, Any] | None = None,
 ) -> None:
     """End an open load as ``failed`` or ``rejected``."""
-    values: dict[str, Any] = {"state": state, "reason": reason, "finished_at": clock(connection)}
+    values: dict[str, Any] = {"state": state, "reason": redact(reason), "finished_at": clock(connection)}
     if checks is not None:
         values["checks"] = dict(checks)
     _change(connection, tables, load, OPEN, **values)

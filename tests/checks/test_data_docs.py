@@ -13,19 +13,47 @@ def _links(page: Path) -> list[Path]:
     return [(page.parent / link).resolve() for link in re.findall(r'href="([^"#:]+)"', page.read_text())]
 
 
-def test_pages_lead_from_the_index_to_the_suites(store: Store, validate: Validate) -> None:
+def _marks(text: str) -> list[str]:
+    return re.findall(r'class="(rich|passed|thin|warning|absent|broken|failed)"', text)
+
+
+def test_pages_lead_from_the_index_to_what_was_found(store: Store, validate: Validate) -> None:
     store.write([*healthy("sports"), row("<b>news", days_ago(2), label=7)])
     report = validate(store, "arts")
     assert report.data_docs_index.name == "index.html"
     (page,) = _links(report.data_docs_index)
     text = page.read_text()
-    for name in ("sports", "arts", "&lt;b&gt;news", "broken", "1 rows with a label other than 0 and 1"):
+    for name in (
+        "sports",
+        "arts",
+        "&lt;b&gt;news: 1 rows with a label other than 0 and 1",
+        "broken",
+        "Every label is 0 or 1.",
+        "trains no expert of its own",
+        "arts: no rows in the last",
+    ):
         assert name in text
-    _, interactions, sparsity = _links(page)
-    assert "&lt;b&gt;news" in interactions.read_text() and "<b>news" not in interactions.read_text()
-    assert "Every label is 0 or 1." in interactions.read_text()
-    assert "arts" in sparsity.read_text()
-    assert "trains no expert of its own" in sparsity.read_text()
+    assert "<b>news" not in text
+    interactions, sparsity = re.findall(r'<a href="#(\w+)">', text)
+    assert (interactions, sparsity) == ("interactions", "domain_sparsity")
+    assert all(f'<h2 id="{suite}">' in text for suite in (interactions, sparsity))
+
+
+def test_thin_is_a_warning_and_only_broken_is_red(store: Store, validate: Validate) -> None:
+    store.write([*healthy("a"), row("b", days_ago(2))])
+    index = validate(store, "c").data_docs_index
+    (page,) = _links(index)
+    for text in (index.read_text(), page.read_text()):
+        assert "warning" in _marks(text)
+        assert {"failed", "broken"}.isdisjoint(_marks(text))
+
+
+def test_pages_ask_nothing_of_the_web(store: Store, validate: Validate) -> None:
+    store.write(healthy("a"))
+    index = validate(store).data_docs_index
+    pages = list(index.parent.rglob("*.html"))
+    assert len(pages) == 2
+    assert [page for page in pages if re.search(r"https?:|//|src=|@import|url\(", page.read_text())] == []
 
 
 def test_every_date_keeps_its_page(store: Store, validate: Validate) -> None:

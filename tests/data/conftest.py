@@ -1,7 +1,7 @@
 """Made-up tables, and the store's current interactions read as every other room reads them."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -12,7 +12,16 @@ from mmlora.data.store import OfflineStore
 from mmlora.resources import sql
 
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+NOW = datetime(2024, 1, 10, 3, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
 Row = tuple[object, object, object, str, int]
+Make = Callable[..., pa.Table]
+Current = Callable[..., list[tuple[object, ...]]]
+
+
+def at(text: str) -> datetime:
+    """Return an ISO time in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 @pytest.fixture

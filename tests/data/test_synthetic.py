@@ -112,7 +112,7 @@ def test_the_smallest_worlds_work(dials: Dials) -> None:
 
 
 def test_dials_out_of_range_are_refused_all_at_once() -> None:
-    with pytest.raises(UsageError, match=r"users 0.*diversity 1\.5.*sparsity nan.*days 0.*rows 1.*seed -1"):
+    with pytest.raises(UsageError, match=r"users 0.*diversity 1\.5.*sparsity nan.*days 0.*seed -1.*rows 1"):
         make_synthetic(Dials(2, 0, 1, 1, 0, 1.5, float("nan"), None, -1))
 
 

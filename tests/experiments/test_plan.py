@@ -49,6 +49,18 @@ def test_axes_that_an_arm_ignores_make_no_cells(file: Path) -> None:
     assert {cell.experts_per_domain for cell in of_arm["mlora"]} == {1}
 
 
+def test_several_grids_add_up(file: Path) -> None:
+    other = '[[grid]]\nbackbone = "dcn"\narm = ["pooled", "mlora"]\n[grid.settings]\nrank = [2, 4]\n'
+    for name in ("grid", "grids"):
+        two = (GRID.replace("[grid]", "[[grid]]") + other).replace("grid", name)
+        cells = _read(file, MADE + two).cells
+        found = [(cell.backbone, cell.arm, cell.settings.get("rank")) for cell in cells]
+        expected = [("wdl", "mlora", None), ("dcn", "pooled", None), ("dcn", "mlora", 2), ("dcn", "mlora", 4)]
+        assert found == expected
+    said = _fault(file, MADE + "[[grid]]\n" + GRID.removeprefix("[grid]\n") + '[[grid]]\nbackbone = "wdl"\n')
+    assert "[[grid]] 2 arm is missing" in said
+
+
 def test_a_dial_of_several_values_is_an_axis_and_other_data(file: Path) -> None:
     grid = '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
     found = _read(file, MADE + "diversity = [0.0, 0.5]\nseed = [0, 1]\n" + grid)

@@ -53,8 +53,8 @@ def summarise(
     month = within(30)
     result["users_30d"], result["items_30d"] = (len({row[i] for row in month}) for i in (0, 1))
     result["density_30d"] = len(month) / max(1, result["users_30d"] * result["items_30d"])
-    age = midnight(at.date()) - midnight(max(row[3] for row in own).date()) - timedelta(days=1)
-    result["days_since_last_seen"] = min(30, age.days)
+    ages = [(midnight(at.date()) - midnight(row[3].date())).days - 1 for row in own if row[5] >= 0]
+    result["days_since_last_seen"] = min([30, *ages])
     return {name: result[name] for name in view.features}
 
 

@@ -264,9 +264,8 @@ def views(offline, entities):
     assert repo.retrieve(rows, contract).column("item_price__price").to_pylist() == [2.5, None, 1.5]
 
     own.write_text(own.read_text().replace("entities=[", 'entities=[entities["user"], '))
-    repo.apply()
-    with pytest.raises(UsageError, match="item_price is keyed by user_id and item_id together"):
-        repo.contract("all")
+    with pytest.raises(UsageError, match="item_price: is keyed by user_id and item_id together"):
+        repo.apply()
     own.write_text("answer = 42\n")
     with pytest.raises(UsageError, match="defines no function views"):
         repo.apply()

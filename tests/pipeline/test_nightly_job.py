@@ -220,7 +220,8 @@ def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) 
     with pytest.raises(CheckError, match="absent"):
         score_and_publish(later)
     load = score_and_publish(later, domain="news")["loads"][0]
-    assert (load["state"], load["exit_code"]) == ("failed", 1)
+    assert (load["state"], load["exit_code"]) == ("rejected", 1)
+    assert [row["state"] for row in status()["troubles"]] == ["rejected"], "one word for it"
     assert "nobody to score" in load["reason"]
     assert _published() == rows
     with pytest.raises(UsageError, match="in the future"):

@@ -95,6 +95,14 @@ def test_arms_alike_are_within_noise_and_none_is_marked_best(tmp_path: Path) -> 
     assert "**" not in text.split("### Difference", 1)[0].split("### Test wauc", 1)[1]
 
 
+def test_one_arm_alone_is_said_to_be_compared_with_nothing(tmp_path: Path) -> None:
+    MadeCells(tmp_path / "cells-here").add("moe_mlora", seed=0)
+    text = write_report(tmp_path / "cells-here", "t", "d", tmp_path)[0].read_text()
+    said = text.split("## Findings\n", 1)[1].split("\n## ", 1)[0].strip()
+    assert said.startswith("Nothing is compared")
+    assert "here is `moe_mlora` alone. Add arms to the grid, such as `pooled_domain`" in said
+
+
 def test_best_is_marked_where_it_is_above_every_other(report: list[Path]) -> None:
     fields = row_of(report[0].read_text(), "Test wauc", "moe_mlora, 3 experts")
     assert fields[2].startswith("**")
