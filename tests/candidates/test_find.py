@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,68 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmlora.candidates.find import find_candidates
 from mmlora.candidates.pairs import Candidates
-from mmlora.candidates.policy import Policy
-from mmlora.candidates.report import Selection
 from mmlora.errors import DataError
-from mmlora.schema import TIMESTAMP, IdTypes, interactions_schema
+from mmlora.schema import TIMESTAMP, IdTypes
 from mmlora.scoring.blocks import ChunkLimits
+from tests.candidates.made_up import MIDNIGHT, at, pairs, row, select, write
 
-D = date(2024, 3, 1)
-MIDNIGHT = datetime(2024, 3, 1, tzinfo=UTC)
-IDS = IdTypes()
-
-Row = tuple[Any, Any, Any, datetime, datetime]  # user, item, domain, event_timestamp, known_at
-
-
-def at(days: float) -> datetime:
-    """Days before (below 0) or after D 00:00 UTC."""
-    return MIDNIGHT + timedelta(days=days)
-
-
-def row(user: Any, item: Any, days: float, domain: Any = "a", known: float | None = None) -> Row:
-    return user, item, domain, at(days), at(days if known is None else known)
-
-
-def write(offline: Path, rows: list[Row], ids: IdTypes = IDS) -> Path:
-    for day in {event.date() for *_, event, _ in rows}:
-        folder = offline / "interactions" / f"day={day}"
-        folder.mkdir(parents=True)
-        mine = [(*r, 1) for r in rows if r[3].date() == day]
-        table = pa.table(list(map(list, zip(*mine, strict=True))), schema=interactions_schema(ids))
-        pq.write_table(table, folder / "part.parquet")
-    return offline
-
-
-def select(
-    offline: Path,
-    *,
-    domain: Any = "a",
-    ids: IdTypes = IDS,
-    known_as_of: datetime | None = None,
-    **policy: Any,
-) -> Selection:
-    """The choice of a policy that is the old one unless it says otherwise: all ever seen, anywhere."""
-    old: dict[str, Any] = {"active_days": 10, "exclude": "seen", "exclude_days": 0, "exclude_in": "all"}
-    chosen = Policy(**{**old, **policy})
-    return find_candidates(offline, policy=chosen, ids=ids, domain=domain, on=D, known_as_of=known_as_of)
+EVER: dict[str, Any] = {"active_days": 10, "exclude": "seen", "exclude_days": 0, "exclude_in": "all"}
+"""Leaves out all that a user has ever seen, anywhere."""
 
 
 def find(offline: Path, **changes: Any) -> Candidates:
-    return select(offline, **changes).candidates
-
-
-def removed(selection: Selection) -> dict[str, int]:
-    return {f"{part.what}: {part.reason}": part.count for part in selection.removed}
-
-
-def pairs(candidates: Candidates) -> set[tuple[Any, Any]]:
-    """The pairs to score, as ids."""
-    users, items = candidates.users.to_pylist(), candidates.items.to_pylist()
-    user_rows, item_rows = candidates.pairs.between(0, len(users))
-    own = {(users[u], items[i]) for u, i in zip(user_rows.tolist(), item_rows.tolist(), strict=True)}
-    return own if candidates.listed else {(u, i) for u in users for i in items} - own
+    return select(offline, **{**EVER, **changes}).candidates
 
 
 def test_users_active_times_items_known_less_what_they_had(tmp_path: Path) -> None:
@@ -172,7 +122,7 @@ def test_candidates_equal_a_plain_loop(tmp_path: Path, kind: Any) -> None:
         )
         for _ in range(400)
     ]
-    rows = [(*r[:4], r[3] + timedelta(days=draw.choice([0, 0, 0, 7]))) for r in rows]
+    rows = [(*r[:4], r[3] + timedelta(days=draw.choice([0, 0, 0, 7])), 1) for r in rows]
     known = [r for r in rows if r[3] < MIDNIGHT and r[4] <= MIDNIGHT]
     users = {r[0] for r in known if r[2] == name(1) and r[3] >= at(-10)}
     expected = {(u, r[1]) for u in users for r in known} - {r[:2] for r in known}
