@@ -115,7 +115,7 @@ def retrieve_best(
         if selection.popularity is not None:
             scores = popular(selection.popularity)
         else:
-            scores = work.scorer(users, run=run).cross_scores
+            scores = replace(work, precision="float32").scorer(users, run=run).cross_scores
         kept = retrieve(every, scores, keep, run=run)
     reason = f"not among a user's best {keep:,} by {policy.retrieval}"
     removed = Removed("pairs", reason, every.num_pairs - kept.num_pairs)
