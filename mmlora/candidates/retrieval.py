@@ -24,7 +24,7 @@ RECALL_AT = 100
 _RECALL_USERS, _LEAST_USERS, _RECALL_PAIRS = 200, 20, 20_000_000
 _CHUNK_USERS, _BLOCK_USERS, _BLOCK_PAIRS = 1024, 256, 1 << 22
 Part = tuple[Int64Array, npt.NDArray[np.int32]]
-# Some rows of users -> scores of all items, ``[last - first, I]`` float32.
+# Some rows of users -> scores of all items, ``[last - first, I]`` float32, which may be written to.
 ScoreItems = Callable[[int, int], Tensor]
 # Users ``first..last - 1``, a chunk -> what scores some of its users, whose rows are counted from ``first``.
 ScoreChunk = Callable[[int, int], ScoreItems]
@@ -59,7 +59,7 @@ def retrieve(candidates: Candidates, chunk_scores: ScoreChunk, keep: int, *, run
         def block(first: int, start: int = start, end: int = end, scores: ScoreItems = scores) -> Part:
             last = min(first + size, end)
             own = candidates.pairs.between(first, last)
-            return _best(scores(first - start, last - start), own, keep)
+            return _best(scores(first - start, last - start).numpy(), own, keep)
 
         parts += run(block, range(start, end, size))
     counts = np.concatenate([np.zeros(1, np.int64), *(counts for counts, _ in parts)])
@@ -67,25 +67,18 @@ def retrieve(candidates: Candidates, chunk_scores: ScoreChunk, keep: int, *, run
     return Candidates(candidates.users, candidates.items, PairIndex(counts.cumsum(), rows), listed=True)
 
 
-@torch.inference_mode()
-def _best(scores: Tensor, left_out: tuple[Int64Array, Int64Array], keep: int) -> Part:
+def _best(scores: npt.NDArray[np.float32], left_out: tuple[Int64Array, Int64Array], keep: int) -> Part:
     """Return how many items each user of a block keeps, and which, ascending inside a user."""
-    users, items = scores.shape
-    keys = _keys(scores)
-    keys[torch.from_numpy(left_out[0]), torch.from_numpy(left_out[1])] = torch.iinfo(torch.int64).min
-    left = items - np.bincount(left_out[0], minlength=users)
-    best = keys.topk(keep, dim=1).indices
-    kept = torch.arange(keep) < torch.from_numpy(left)[:, None]
-    # Places that are not kept go behind all others when sorted.
-    rows = torch.where(kept, best, items).sort(1).values
-    return np.minimum(left, keep).astype(np.int64), rows[rows < items].numpy().astype(np.int32)
-
-
-def _keys(scores: Tensor) -> Tensor:
-    """Return integers in the order of the scores; of equal scores the first item's is the greatest."""
-    bits = scores.contiguous().view(torch.int32)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFF_FFFF, bits).to(torch.int64)
-    return (ordered << 32) | (0xFFFF_FFFF - torch.arange(scores.shape[1]))
+    items = scores.shape[1]
+    scores[left_out] = -np.inf
+    least = np.partition(scores, items - keep, axis=1)[:, items - keep]
+    kept = ~(scores < least[:, None])  # a NaN is kept, for the audit to find
+    kept[left_out] = False
+    counts = kept.sum(1)
+    for user in np.flatnonzero(counts > keep):
+        equal = np.flatnonzero(kept[user] & (scores[user] == least[user]))
+        kept[user, equal[len(equal) - (counts[user] - keep) :]] = False
+    return np.minimum(counts, keep), (np.flatnonzero(kept) % items).astype(np.int32)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 from mmlora.errors import CheckError, UsageError
 from mmlora.pipeline.backfill import backfill
 from mmlora.pipeline.publishing import score_and_publish
+from mmlora.pipeline.reading import read_scores
 from mmlora.pipeline.scoring import score, scoring_domains
 from mmlora.pipeline.status import status
 from mmlora.pipeline.training import train
@@ -37,6 +38,12 @@ def _set(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
 def _load(domain: str = "news") -> dict[str, Any]:
     (load,) = score_and_publish(ON, domain=domain)["loads"]
     return load
+
+
+def _best() -> set[tuple[Any, Any]]:
+    """The published pairs, each user's five best."""
+    with read_scores("news") as reader:
+        return {(row["user_id"], row["item_id"]) for row in reader.read_all().to_pylist()}
 
 
 def _why(day: date) -> str:
@@ -72,15 +79,20 @@ def test_retrieval_keeps_the_best_and_says_its_recall(trained: Path, monkeypatch
         same = _load()
         with open_workspace().open_warehouse() as warehouse:
             assert warehouse.load(same["load_id"]).same_rows_as(warehouse.load(every["load_id"]))
-    recalls = {}
+    best, recalls = _best(), {}
     for name in ("two_tower", "popularity"):
         _set(monkeypatch, retrieval=name, retrieval_items=20)
         load = _load()
         assert (load["state"], load["rows"], load["items"]) == ("published", every["rows"], every["items"])
         (part,) = (part for part in load["candidates"]["removed"] if "best 20 by" in part["reason"])
         assert load["pairs"] == every["pairs"] - part["count"]
-        recalls[name] = load["candidates"]["recall"]["share"]
-    assert 0.5 < recalls["popularity"] < recalls["two_tower"] < 1
+        recall = load["candidates"]["recall"]
+        assert recall["share"] == pytest.approx(load["pairs"] / every["pairs"], abs=0.03), (
+            "all are in the 100"
+        )
+        recalls[name] = len(_best() & best) / len(best)
+    assert 0.5 < recalls["popularity"] < recalls["two_tower"]
+    assert recalls["two_tower"] > 0.95
     with pytest.raises(UsageError, match="retrieval_items is 20, but 100 rows are kept a user"):
         score(ON, "news", top_k=100)
 
