@@ -113,7 +113,7 @@ def backfill(
     elif as_json:
         print_json(result)
     else:
-        columns = ("score_date", "action", "model_version", "why")
+        columns = ("score_date", "action", "model_version", "reason")
         rows = [[row[column] for column in columns] for row in result["plan"]]
         print_table(f"backfill of {domain}", columns, rows)
 

@@ -40,7 +40,7 @@ def backfill(
     stopped backfill goes on where it was. A date that fails doesn't stop the later ones.
 
     Returns:
-        ``plan`` (date, action, model version, why), and unless ``plan_only`` what ``score_and_publish``
+        ``plan`` (date, action, model version, reason), and unless ``plan_only`` what ``score_and_publish``
         returns.
 
     Raises:
@@ -66,7 +66,7 @@ def backfill(
             "score_date": day.isoformat(),
             "action": "score" if why[day] else "keep",
             "model_version": version,
-            "why": why[day],
+            "reason": why[day],
         }
         for day in days
     ]

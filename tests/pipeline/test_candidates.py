@@ -47,7 +47,7 @@ def _best() -> set[tuple[Any, Any]]:
 
 
 def _why(day: date) -> str:
-    return str(backfill("news", day, day, plan_only=True)["plan"][0]["why"])
+    return str(backfill("news", day, day, plan_only=True)["plan"][0]["reason"])
 
 
 def test_what_was_removed_is_kept_and_shown(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
