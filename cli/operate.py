@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 import typer
 
 from cli.options import parse_date
-from cli.output import JsonFlag, print_json, print_table
+from cli.output import JsonFlag, print_candidates, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -126,7 +126,10 @@ def status(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(result)
         return
-    _print_rows("published", result["domains"])
+    domains = [{k: v for k, v in row.items() if k != "candidates"} for row in result["domains"]]
+    _print_rows("published", domains)
+    for row in result["domains"]:
+        print_candidates(row["domain_id"], row["candidates"])
     if result["troubles"]:
         _print_rows("loads not published", result["troubles"])
     _print_rows("models", result["models"])

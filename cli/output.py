@@ -36,6 +36,23 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console.print(table, highlight=False)
 
 
+def print_candidates(domain: str, candidates: dict[str, Any] | None) -> None:
+    """Print what the policy of a load's candidates removed, what it didn't know, and what retrieval kept."""
+    if not candidates:
+        return
+    removed = [f"{part['count']:,} {part['what']} ({part['reason']})" for part in candidates["removed"]]
+    if removed:
+        typer.echo(f"{domain}: not candidates: {', '.join(removed)}")
+    for part in candidates["unknown"]:
+        named = ", ".join(map(str, part["first"])) + (", ..." if part["count"] > len(part["first"]) else "")
+        typer.echo(
+            f"{domain}: not scored: {part['count']:,} unknown {part['what']} of {part['table']}: {named}"
+        )
+    if recall := candidates["recall"]:
+        share = format_value(recall["share"])
+        typer.echo(f"{domain}: recall at {recall['at']} of the retrieval: {share} ({recall['users']} users)")
+
+
 def format_value(value: Any) -> str:
     """Return a value as a person reads it: 1,234,567; 0.1234; 0.000123; a dash for nothing."""
     if value is None:

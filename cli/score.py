@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli.options import DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
-from cli.output import JsonFlag, note, print_json, print_table, progress_bar
+from cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 from mmlora.names import Device, EngineName
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
@@ -35,8 +34,12 @@ def score(
     domain: DomainOption = None,
     top_k: TopK = None,
     pairs: Annotated[
-        Path | None,
-        typer.Option(help="Score these (user_id, item_id) rows of a Parquet file instead of all candidates."),
+        str | None,
+        typer.Option(
+            metavar="PATH|SQL",
+            help="Score these rows of user_id, item_id (domain_id) instead of the settings' candidates; "
+            "{domain} and {date} are filled in.",
+        ),
     ] = None,
     known_as_of: KnownAsOfText = None,
     model_version: ModelVersion = None,
@@ -84,9 +87,10 @@ def backfill(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score and publish a domain's past dates in order; dates already published by this model are left alone.
+    """Score and publish a domain's past dates in order.
 
-    Stopped in the middle, the same command goes on where it was.
+    Dates already published by this model on candidates of the same policy are left alone. Stopped in the
+    middle, the same command goes on where it was.
 
     Example: mmlora backfill --domain farmer --start 2000-12-01 --end 2000-12-31 --plan
     """
@@ -109,8 +113,9 @@ def backfill(
     elif as_json:
         print_json(result)
     else:
-        rows = [[row["score_date"], row["action"], row["model_version"]] for row in result["plan"]]
-        print_table(f"backfill of {domain}", ("score_date", "action", "model_version"), rows)
+        columns = ("score_date", "action", "model_version", "reason")
+        rows = [[row[column] for column in columns] for row in result["plan"]]
+        print_table(f"backfill of {domain}", columns, rows)
 
 
 def finish_loads(result: dict[str, Any], as_json: bool) -> None:
@@ -141,6 +146,8 @@ def print_loads(result: dict[str, Any]) -> None:
     )
     rows = [[str(row["domain_id"]), *(row[column] for column in columns[1:])] for row in result["loads"]]
     print_table("scored", columns, rows)
+    for row in result["loads"]:
+        print_candidates(str(row["domain_id"]), row.get("candidates"))
     for skipped in result.get("skipped", []):
         typer.echo(f"not scored: {skipped['domain_id']} ({skipped['reason']})")
     pairs, seconds = result["pairs"], result["seconds"]

@@ -6,7 +6,7 @@ Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -24,9 +24,12 @@ from mmlora.names import (
     ColumnKind,
     Device,
     EngineName,
+    Exclusion,
     FeatureGroup,
     GateInput,
     Precision,
+    RetrievalName,
+    Scope,
     SplitName,
     valid_names,
 )
@@ -131,10 +134,68 @@ class TrainingSettings(_Section):
     precision: Precision = Field("float32", description="of the forward pass in training")
 
 
-class ScoringSettings(_Section):
-    """Candidates and scoring."""
+class CandidatePolicy(_Section):
+    """Who is scored on what, in all domains or in one."""
 
-    active_days: int = Field(30, ge=1, description="a user active in the domain in these days is scored")
+    items: Scope = Field("all", description="all known items, or those seen in the `domain`")
+    available: str | tuple[str, str] | None = Field(
+        None,
+        description="a true/false column of the item profile, or two: from, until",
+        examples=["in_stock"],
+    )
+    stock: str | None = Field(
+        None, description="a table of item_id, domain_id, from, until", examples=["stock/{date}.parquet"]
+    )
+    exclude: Exclusion = Field("clicked", description="pairs left out: `none`, `clicked`, `seen`")
+    exclude_days: int = Field(30, ge=0, description="those of the last days; 0: ever")
+    exclude_in: Scope = Field("domain", description="those in the `domain`, or in `all`")
+    users: str = Field(
+        "active", min_length=1, description="`active`, `all`, or a table of user_id, domain_id"
+    )
+    active_days: int = Field(30, ge=1, description="a user with a row in the domain in these days is active")
+    pairs: str | None = Field(
+        None,
+        description="a table of user_id, item_id, domain_id instead of all that",
+        examples=["pairs/{date}.parquet"],
+    )
+    retrieval: RetrievalName = Field("none", description="chooses items before the full model")
+    retrieval_items: int = Field(1000, ge=0, description="items it keeps a user; 0 keeps all")
+
+    @field_validator("available", "stock", "pairs")
+    @classmethod
+    def _unset(cls, value: str | tuple[str, str] | None) -> str | tuple[str, str] | None:
+        """Take an empty text for none, so that a domain can do without what the others have."""
+        return value or None
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        """Refuse parts of one section that a pair table makes void."""
+        others = sorted(self.model_fields_set - {"pairs", "domains"})
+        if self.pairs is not None and others:
+            raise ValueError(f"pairs says alone what is scored: leave {', '.join(others)} out")
+        return self
+
+
+class CandidateSettings(CandidatePolicy):
+    """Candidates; a section of a domain's own wins in what it sets."""
+
+    domains: dict[str, CandidatePolicy] = Field(
+        {}, description="by domain, e.g. { us = { exclude = 'none' } }; or sections [candidates.domains.us]"
+    )
+
+    def of(self, domain: str) -> dict[str, Any]:
+        """Return the parts of a domain's policy; a domain's own candidates take the place of a pair table."""
+        parts = self.model_dump(exclude={"domains"})
+        if domain in self.domains:
+            own = self.domains[domain]
+            changes = {name: getattr(own, name) for name in own.model_fields_set}
+            parts |= {"pairs": None, **changes} if changes else {}
+        return parts
+
+
+class ScoringSettings(_Section):
+    """Scoring."""
+
     top_k: int = Field(100, ge=0, description="rows kept a user; 0 keeps all")
     block_rows: int = Field(16384, ge=256, description="pairs a fixed block; written in the bundle")
     engine: EngineName = Field("local", description="`ray` scores on a Ray cluster's CPUs")
@@ -168,6 +229,7 @@ class Settings(BaseSettings):
     features: FeatureSettings = FeatureSettings()
     checks: CheckSettings = CheckSettings()
     training: TrainingSettings = TrainingSettings()
+    candidates: CandidateSettings = CandidateSettings()
     scoring: ScoringSettings = ScoringSettings()
 
     @model_validator(mode="after")
@@ -199,7 +261,7 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join([*faults_of(error, depth=2), *_homeless(error)])
+        faults = "; ".join([*faults_of(error, depth=2), *_homeless(error), *_moved(error)])
         raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
     except SettingsError as error:  # a variable of a section that isn't JSON
         raise UsageError(f"settings: {error}; write JSON") from None
@@ -227,6 +289,16 @@ def _homeless(error: ValidationError) -> list[str]:
     ]
 
 
+_MOVED = {("scoring", "active_days"): "candidates.active_days"}
+
+
+def _moved(error: ValidationError) -> list[str]:
+    """Return what the settings are called now that have moved."""
+    return [
+        f"{'.'.join(f['loc'])} is now called {_MOVED[f['loc']]}" for f in error.errors() if f["loc"] in _MOVED
+    ]
+
+
 def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
     """Return what is wrong with each setting; of one that may be of several kinds, what each of them asks.
 
@@ -239,7 +311,8 @@ def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
     """
     said: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
-        name = ".".join(map(str, fault["loc"][:depth]))
+        own = 2 if fault["loc"][1:2] == ("domains",) else 0  # a section of a domain's own
+        name = ".".join(map(str, fault["loc"][: depth + own]))
         hidden = fault["type"] == "extra_forbidden" or len(fault["loc"]) < depth
         shown = "" if hidden else f" (got {redact(repr(fault['input']))})"
         why = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mmlora.candidates.policy import Policy
 from mmlora.errors import UsageError
 from mmlora.pipeline.setup import init_workspace
 from mmlora.settings import load_settings
@@ -46,3 +47,44 @@ def test_a_setting_outside_of_its_section_is_told_where_it_belongs(tmp_path, mon
     with pytest.raises(UsageError, match=r"rank belongs under \[training\]") as caught:
         load_settings()
     assert "window_days belongs under [checks] or [training]" in str(caught.value)
+
+
+def test_candidates_are_a_policy_by_default_and_in_a_domain(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Policy(**load_settings().candidates.of("us")) == Policy()
+    (tmp_path / "mmlora.toml").write_text(
+        '[candidates]\nstock = "stock.parquet"\nexclude_days = 7\navailable = ["launched", ""]\n'
+        '[candidates.domains.us]\nexclude = "seen"\nstock = ""\n'
+        '[candidates.domains.fr]\npairs = "fr.parquet"\n'
+    )
+    candidates = load_settings().candidates
+    others = Policy(stock="stock.parquet", exclude_days=7, available=("launched", ""))
+    assert Policy(**candidates.of("de")) == others
+    assert Policy(**candidates.of("us")) == Policy(exclude="seen", exclude_days=7, available=("launched", ""))
+    assert Policy(**candidates.of("fr")).deciding() == {"pairs": "fr.parquet"}
+
+
+def test_a_domain_may_have_candidates_where_the_others_have_a_pair_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mmlora.toml").write_text(
+        '[candidates]\npairs = "pairs.parquet"\n[candidates.domains.us]\nitems = "domain"\n'
+    )
+    candidates = load_settings().candidates
+    assert Policy(**candidates.of("us")) == Policy(items="domain")
+    assert Policy(**candidates.of("de")).pairs == "pairs.parquet"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[candidates]\nexclude = "all"', r"candidates\.exclude: .*'none', 'clicked' or 'seen'"),
+        ('[candidates.domains.us]\nexclud = "seen"', r"candidates\.domains\.us\.exclud: "),
+        ('[candidates]\npairs = "p"\nstock = "s"', "pairs says alone what is scored: leave stock out"),
+        ("[scoring]\nactive_days = 3", r"scoring\.active_days is now called candidates\.active_days"),
+    ],
+)
+def test_what_is_wrong_with_candidates_is_said(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mmlora.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_settings()

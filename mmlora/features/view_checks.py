@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from mmlora.encoding.fields import fitter
 from mmlora.errors import MmloraError, UsageError
 from mmlora.features.asof_request import fetch, same_kind
 from mmlora.features.asof_source import attach, locate, quote
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.transforms import to_input
-from mmlora.field_encoders import fitter
 from mmlora.schema import ENTITY_KEYS, TIMESTAMP, Entity, FeatureField, IdTypes
 
 if TYPE_CHECKING:

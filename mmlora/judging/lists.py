@@ -49,7 +49,7 @@ def panels(rows: Rows) -> list[Panel]:
     """Return the samples of the domains that have test rows.
 
     Users are drawn from those with test rows, up to 200 a domain, fewer where candidates are many. Items are
-    all that any row has, or a sample where they are many; less what the user has had, as in a night.
+    all that any row has, or a sample where they are many; less what the user has had in any row.
     """
     domains = rows.data.num_domains
     items = int(rows.item.max(initial=-1)) + 1

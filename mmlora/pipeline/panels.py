@@ -71,7 +71,7 @@ class Ranker:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from mmlora.scoring.candidates import Candidates, PairIndex
+        from mmlora.candidates.pairs import Candidates, PairIndex
         from mmlora.scoring.score import LocalEngine
         from mmlora.scoring.work import Work
 

@@ -8,14 +8,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-from mmlora.errors import CheckError, DataError, Fault, MmloraError, UsageError
+from mmlora.errors import CheckError, MmloraError, UsageError
 from mmlora.pipeline.scoring import left_out, score, scoring_domains
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 from mmlora.redaction import redact
-from mmlora.schema import DOMAIN_ID, Id
+from mmlora.schema import Id
 
 PUBLISHERS = 4
 """Loads written to PostgreSQL side by side; each takes two connections."""
@@ -44,7 +43,7 @@ def score_and_publish(
     on: date,
     *,
     domain: str | None = None,
-    pairs: Path | None = None,
+    pairs: str | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> dict[str, Any]:
@@ -55,22 +54,18 @@ def score_and_publish(
     Args:
         on: the score date.
         domain: this domain only.
-        pairs: see :func:`score`; a domain that its ``domain_id`` doesn't have is skipped.
+        pairs: see :func:`score`; a domain that the table's ``domain_id`` doesn't have is skipped.
         progress: told the pairs done.
         options: see :func:`score`.
 
     Returns:
-        ``loads`` (one row a domain), ``skipped``, ``pairs`` published and ``seconds`` in all.
+        ``loads`` (one row a domain, with what its candidates' policy removed), ``skipped``, ``pairs``
+        published and ``seconds`` in all.
     """
     workspace = open_workspace()
     begun = time.monotonic()
-    domains = [str(workspace.domain(domain))] if domain else scoring_domains(on)
-    others: dict[Id, str] = {} if domain else left_out(workspace, on)
-    if pairs and not domain:
-        given = _domains_of(pairs, workspace)
-        reason = f"no rows in {pairs}"
-        others |= {name: reason for name in domains if given is not None and name not in given}
-        domains = [name for name in domains if name not in others]
+    domains = [str(workspace.domain(domain))] if domain else scoring_domains(on, pairs=pairs)
+    others: dict[Id, str] = {} if domain else left_out(workspace, on, pairs)
     rows = _loads(workspace, on, domains, progress, {**options, "pairs": pairs})
     skipped = [{"domain_id": str(name), "reason": reason} for name, reason in others.items()]
     return {
@@ -79,23 +74,6 @@ def score_and_publish(
         "pairs": sum(row["pairs"] or 0 for row in rows if row["state"] == "published"),
         "seconds": time.monotonic() - begun,
     }
-
-
-def _domains_of(pairs: Path, workspace: Workspace) -> set[str] | None:
-    """Return the domains that a pair table names; None when its rows are of every domain."""
-    from mmlora.scoring.pair_table import pair_domains
-
-    found = pair_domains(pairs, ids=workspace.ids)
-    if found is None:
-        return None
-    known = {str(domain) for domain in workspace.expected_domains()}
-    given = {str(domain) for domain in found}
-    if strange := sorted(given - known):
-        names = ", ".join(sorted(known))
-        raise DataError(
-            str(pairs), [Fault(f"{strange[0]!r} is no domain; the domains are {names}", DOMAIN_ID)]
-        )
-    return given
 
 
 def _loads(
@@ -139,7 +117,7 @@ def _scored(on: date, domain: str, progress: Progress, options: dict[str, Any]) 
 
 def _one(workspace: Workspace, on: date, domain: str, begun: float, scored: Future[str]) -> dict[str, Any]:
     """Publish one domain's load; a failure, of its scoring as well, becomes a row that says why."""
-    empty = dict.fromkeys(("users", "items", "pairs", "rows", "model_version"))
+    empty = dict.fromkeys(("users", "items", "pairs", "rows", "model_version", "candidates"))
     row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat(), "state": "failed", **empty}
     row["exit_code"] = 0
     try:
@@ -155,6 +133,8 @@ def _one(workspace: Workspace, on: date, domain: str, begun: float, scored: Futu
         return {**row, "exit_code": code, "reason": reason, "seconds": time.monotonic() - begun}
     with workspace.open_warehouse() as warehouse:
         load = warehouse.load(load_id)
-    sizes = {name: (load.checks or {}).get(name) for name in ("users", "items", "pairs")}
+    checks = load.checks or {}
+    sizes = {name: checks.get(name) for name in ("users", "items", "pairs")}
+    sizes["candidates"] = checks.get("candidates")
     done = {"load_id": load_id, "state": load.state, "rows": load.rows, "model_version": load.model_version}
     return {**row, **sizes, **done, "reason": load.reason, "seconds": time.monotonic() - begun}

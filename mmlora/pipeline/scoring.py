@@ -10,12 +10,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import CheckError, MmloraError, UsageError
 from mmlora.judging.verdict import below_baseline
 from mmlora.names import Device, EngineName
+from mmlora.pipeline.candidates import (
+    check_retrieval,
+    choose,
+    policy_of,
+    recorded_policy,
+    retrieve_best,
+    without_pairs,
+)
 from mmlora.pipeline.contract import check_contract
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.promotion import CHAMPION
@@ -35,10 +42,12 @@ from mmlora.schema import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mmlora.candidates.pairs import Candidates
+    from mmlora.candidates.policy import Policy
+    from mmlora.candidates.report import Selection
     from mmlora.registry.bundle import Bundle
-    from mmlora.scoring.candidates import Candidates
     from mmlora.scoring.score import SideFeatures
-    from mmlora.scoring.work import Engine
+    from mmlora.scoring.work import Engine, Work
     from mmlora.settings import Settings
     from mmlora.warehouse.loads import Load
     from mmlora.warehouse.warehouse import Warehouse
@@ -46,14 +55,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def scoring_domains(on: date) -> list[str]:
-    """Return the domains to score on a date: all but those whose verdict is ``broken`` or ``absent``.
+def scoring_domains(on: date, *, pairs: str | None = None) -> list[str]:
+    """Return the domains to score on a date: all but those that :func:`left_out` names.
+
+    Args:
+        on: the score date.
+        pairs: see :func:`score`.
 
     Raises:
         CheckError: none is left, which no night should pass over in silence.
     """
     workspace = open_workspace()
-    others = left_out(workspace, on)
+    others = left_out(workspace, on, pairs)
+    for domain, reason in others.items():
+        logger.warning("domain %s isn't scored on %s: %s", domain, on, reason)
     domains = [str(domain) for domain in workspace.expected_domains() if domain not in others]
     if not domains:
         raise CheckError(
@@ -67,7 +82,7 @@ def score(
     domain: str,
     *,
     top_k: int | None = None,
-    pairs: Path | None = None,
+    pairs: str | None = None,
     known_as_of: datetime | None = None,
     model_version: str | None = None,
     engine: EngineName | None = None,
@@ -81,7 +96,7 @@ def score(
         on: the score date; features are read as of its 00:00 UTC.
         domain: the domain.
         top_k: rows kept a user; 0 keeps all; the setting when None.
-        pairs: a Parquet file of (user_id, item_id) instead of users x items.
+        pairs: a table of (user_id, item_id), by path or SQL, instead of the settings' candidates.
         known_as_of: the second cutoff of DESIGN's "Time"; ``on`` 00:00 UTC when None.
         model_version: the model; the domain's champion when None.
         engine: who scores; the setting when None.
@@ -100,6 +115,8 @@ def score(
     workspace = open_workspace()
     chosen = choose_engine(workspace.settings, engine, ray_address, device)
     target = workspace.domain(domain)
+    top_k = workspace.settings.scoring.top_k if top_k is None else top_k
+    check_retrieval(policy_of(workspace, target, pairs), top_k)
     if target in (broken := _broken(verdicts_as_of(workspace, on))):
         again = f"mend the data, then `mmlora validate --as-of {on}`"
         raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
@@ -119,7 +136,7 @@ def score(
         job = _Job(workspace, warehouse, bundle, load, known_as_of, chosen, progress)
         try:
             with _heartbeat(warehouse, load, workspace.settings.scoring.heartbeat_seconds):
-                job.run(pairs, workspace.settings.scoring.top_k if top_k is None else top_k)
+                job.run(pairs, top_k)
         except BaseException as error:
             shutil.rmtree(workspace.staging_folder(load.load_id), ignore_errors=True)
             if not isinstance(error, CheckError):  # then the load is rejected already
@@ -185,33 +202,18 @@ class _Job:
         self.known_as_of, self.engine, self.progress = known_as_of, engine, progress
         self.domain, self.on = load.domain_id, load.score_date
 
-    def run(self, pairs: Path | None, top_k: int) -> None:
+    def run(self, pairs: str | None, top_k: int) -> None:
         """Stage the load and mark it staged, or reject it."""
         from mmlora.scoring.audit import Expected, audit_load
-        from mmlora.scoring.score import score_candidates
+        from mmlora.scoring.score import score_work
 
         folder = self.workspace.staging_folder(self.load.load_id)
-        candidates = self._candidates(pairs)
-        if not candidates.num_pairs:
-            days = self.workspace.settings.scoring.active_days
-            reason = f"nobody to score: no user was active in the domain in the {days} days before {self.on}"
-            if pairs is not None:
-                reason = f"nothing to score: {pairs} has no rows of the domain"
-            self.warehouse.reject(self.load, reason=reason)
-            raise CheckError(f"load {self.load.load_id}", [reason])
-        staged = score_candidates(
+        candidates, users, work, chosen = self._chosen(pairs, top_k)
+        staged = score_work(
+            work,
             candidates,
-            model=self.bundle.model(),
-            encoder=self.bundle.encoder(),
-            calibration=self.bundle.calibration,
-            features=self._features(candidates),
-            ids=self.workspace.ids,
-            domain=self.domain,
-            on=self.on,
+            users,
             folder=folder,
-            top_k=top_k,
-            block_rows=self.bundle.manifest.block_rows,
-            precision=self.workspace.settings.scoring.precision,
             engine=self.engine,
             progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
@@ -219,6 +221,7 @@ class _Job:
         report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
         sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
         checks = {**sizes, "seconds": staged.seconds, "audit": [asdict(check) for check in report.checks]}
+        checks["candidates"] = chosen
         if below := below_baseline(self.bundle.manifest.judgement):
             checks["below_baseline"] = below
         if not report.passed:
@@ -234,18 +237,63 @@ class _Job:
         rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} a second"
         logger.info("scored %s, %s: %s", self.domain, self.on, rate)
 
-    def _candidates(self, pairs: Path | None) -> Candidates:
-        from mmlora.scoring.candidates import find_candidates
-        from mmlora.scoring.pair_table import read_pairs
+    def _chosen(self, pairs: str | None, top_k: int) -> tuple[Candidates, pa.Table, Work, dict[str, Any]]:
+        """Return the candidates, the users' features, what to score with, and what is kept of the choice."""
+        policy = policy_of(self.workspace, self.domain, pairs)
+        recorded = recorded_policy(
+            self.workspace, self.domain, self.on, pairs=pairs, known_as_of=self.known_as_of
+        )
+        selection = self._candidates(policy)
+        if not selection.candidates.num_pairs:
+            self._reject_empty(selection, policy, recorded)
+        features = self._features(selection.candidates)
+        work = self._work(features, top_k)
+        selection, recall = retrieve_best(
+            selection,
+            policy,
+            work,
+            features.users,
+            engine=self.engine,
+            threads=self.workspace.settings.training.threads,
+        )
+        chosen = {"policy": recorded, **selection.to_dict(), "recall": recall and asdict(recall)}
+        return selection.candidates, features.users, work, chosen
 
-        if pairs is not None:
-            return read_pairs(pairs, ids=self.workspace.ids, domain=self.domain)
-        return find_candidates(
-            self.workspace.offline,
-            domain=self.domain,
+    def _candidates(self, policy: Policy) -> Selection:
+        selection = choose(self.workspace, policy, self.domain, self.on, self.known_as_of)
+        for unknown in selection.unknown:
+            logger.warning("%s, %s: %s; they are not scored", self.domain, self.on, unknown)
+        return selection
+
+    def _reject_empty(self, selection: Selection, policy: Policy, recorded: dict[str, Any]) -> None:
+        """Reject a load without a pair, and say what the policy removed."""
+        from mmlora.candidates.tables import Table
+
+        reason = "nothing to score" if len(selection.candidates.users) else "nobody to score"
+        if policy.pairs is not None and not selection.unknown:
+            table = Table("pairs", policy.pairs, self.domain, self.on)
+            reason = f"nothing to score: {table} has no rows of the domain"
+        said = [*map(str, selection.removed), *map(str, selection.unknown)]
+        reason += f"; not scored: {'; '.join(said)}" if said else ""
+        checks = {"candidates": {"policy": recorded, **selection.to_dict(), "recall": None}}
+        self.warehouse.reject(self.load, reason=reason, checks=checks)
+        raise CheckError(f"load {self.load.load_id}", [reason])
+
+    def _work(self, features: SideFeatures, top_k: int) -> Work:
+        from mmlora.scoring.work import Work
+
+        return Work(
+            model=self.bundle.model(),
+            encoder=self.bundle.encoder(),
+            calibration=self.bundle.calibration,
+            items=features.items,
+            domain=features.domain,
+            ids=self.workspace.ids,
+            domain_id=self.domain,
             on=self.on,
-            known_as_of=self.known_as_of,
-            active_days=self.workspace.settings.scoring.active_days,
+            top_k=top_k,
+            block_rows=self.bundle.manifest.block_rows,
+            precision=self.workspace.settings.scoring.precision,
         )
 
     def _features(self, candidates: Candidates) -> SideFeatures:
@@ -295,11 +343,13 @@ def _heartbeat(warehouse: Warehouse, load: Load, seconds: float) -> Iterator[Non
         thread.join()
 
 
-def left_out(workspace: Workspace, on: date) -> dict[Id, str]:
-    """Return why domains aren't scored on a date: broken, or without anybody to score."""
+def left_out(workspace: Workspace, on: date, pairs: str | None = None) -> dict[Id, str]:
+    """Return why domains aren't scored on a date: broken, absent, or not in the pair table."""
     verdicts = verdicts_as_of(workspace, on)
     absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
-    return {**absent, **{d: "broken: " + "; ".join(why) for d, why in _broken(verdicts).items()}}
+    others = {**absent, **{d: "broken: " + "; ".join(why) for d, why in _broken(verdicts).items()}}
+    rest = [domain for domain in workspace.expected_domains() if domain not in others]
+    return {**others, **without_pairs(workspace, on, rest, pairs)}
 
 
 def _broken(verdicts: Mapping[Id, DomainVerdict]) -> dict[Id, tuple[str, ...]]:

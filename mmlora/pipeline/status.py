@@ -24,6 +24,7 @@ def status() -> dict[str, Any]:
         domains = []
         for domain in workspace.expected_domains():
             found = warehouse.publication(domain)
+            checks = (found and warehouse.load(found.load_id).checks) or {}
             domains.append(
                 {
                     "domain_id": str(domain),
@@ -32,6 +33,7 @@ def status() -> dict[str, Any]:
                     "model_version": found and found.model_version,
                     "published_at": found and found.published_at.isoformat(timespec="seconds"),
                     "champion": warehouse.current(CHAMPION, domain),
+                    "candidates": checks.get("candidates"),
                 }
             )
         stalled = {load.load_key for load in warehouse.stale_loads()}

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from mmlora.candidates.pairs import Candidates
 from mmlora.resources import sql
 from mmlora.schema import Id, IdTypes, scores_schema
-from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.score import Staged
 from mmlora.scoring.staging import ContentHash, part_files
 

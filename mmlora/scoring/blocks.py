@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmlora.candidates.pairs import Candidates, Int64Array
 from mmlora.models.side_plans.pairs import GridPairs, ListedPairs, Pairs
-from mmlora.scoring.candidates import Candidates, Int64Array
 from mmlora.scoring.topk import Ranked, rank_grid, rank_listed
 from mmlora.scoring.workers import ParallelMap
 

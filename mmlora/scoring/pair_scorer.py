@@ -7,7 +7,7 @@ user's, for here they are constants.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import NamedTuple
 
@@ -143,6 +143,23 @@ class PairScorer:
             logits = self._model.logits(pairs.to(self._device), users, self._item)
             # As Calibration.apply has it, of one domain: in place, and without a table of all domains.
             return logits.mul_(self._scale).add_(self._shift).sigmoid_()
+
+        return scores
+
+    def cross_scores(self, first: int, last: int) -> Callable[[int, int], Tensor]:
+        """Compute the side of users ``first..last - 1``, and return what crosses them with all items.
+
+        Of some of their rows, counted from ``first``, the cross terms ``[n, I]`` float32, on the CPU.
+
+        Raises:
+            UsageError: the model has no cross terms.
+        """
+        users = self._side(self._users, "user", first, last)
+
+        @torch.inference_mode()
+        def scores(first: int, last: int) -> Tensor:
+            some = tuple(tensor[first:last] for tensor in users)
+            return self._model.cross_logits(some, self._item).cpu()
 
         return scores
 

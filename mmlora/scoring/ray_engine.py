@@ -25,9 +25,9 @@ import pyarrow as pa
 import torch
 
 import mmlora
+from mmlora.candidates.pairs import Candidates
 from mmlora.errors import ContractError, MmloraError, TransientError, UsageError
 from mmlora.scoring.blocks import CHUNK_MEMORY, ChunkLimits
-from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.shards import ShardScorer, cut, pairs_of_shards, put_together
 from mmlora.scoring.work import ComputedBy, Count, Work
 from mmlora.scoring.workers import workers

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import Encoder
 from mmlora.errors import ContractError
 from mmlora.models.builder import Model
@@ -18,7 +19,6 @@ from mmlora.names import Device, Precision
 from mmlora.numerics import Numerics, here, together
 from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
 from mmlora.scoring.blocks import CHUNK_MEMORY, stream_pairs
-from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.devices import numerics_of, torch_device
 from mmlora.scoring.staging import StagedWriter
 from mmlora.scoring.work import ComputedBy, Count, Engine, Work
@@ -151,8 +151,6 @@ def score_candidates(
         ContractError: the features aren't of these candidates, or not the contract's.
         UsageError: the engine's device doesn't compute the precision, or the folder holds rows already.
     """
-    _check_features(candidates, features, domain)
-    begun = time.monotonic()
     work = Work(
         model=model,
         encoder=encoder,
@@ -166,11 +164,40 @@ def score_candidates(
         block_rows=block_rows,
         precision=precision,
     )
-    engine, seen = engine or LocalEngine(), set[Numerics]()
+    return score_work(
+        work, candidates, features.users, folder=folder, engine=engine or LocalEngine(), progress=progress
+    )
+
+
+def score_work(
+    work: Work,
+    candidates: Candidates,
+    users: pa.Table,
+    *,
+    folder: Path,
+    engine: Engine,
+    progress: Progress | None = None,
+) -> Staged:
+    """Score every candidate pair with what is there already: see :func:`score_candidates`.
+
+    Args:
+        work: what to score with, whose items are the candidates'.
+        candidates: the pairs.
+        users: a row a candidate user, in the candidates' order, with the fields keyed by the user.
+        folder: the load's own folder.
+        engine: who scores.
+        progress: told ``("score", pairs done, pairs in all)`` as blocks are done.
+
+    Raises:
+        ContractError: the features aren't of these candidates, or not the contract's.
+        UsageError: the engine's device doesn't compute the precision, or the folder holds rows already.
+    """
+    _check_features(candidates, SideFeatures(users, work.items, work.domain), work.domain_id)
+    begun, seen = time.monotonic(), set[Numerics]()
     count = _counter(stream_pairs(candidates), progress)
     with (
-        StagedWriter(folder, ids=ids) as writer,
-        closing(engine.tables(work, candidates, features.users, count, seen.add)) as tables,
+        StagedWriter(folder, ids=work.ids) as writer,
+        closing(engine.tables(work, candidates, users, count, seen.add)) as tables,
     ):
         for table in tables:
             writer.write(table)

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
+from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.errors import MmloraError
 from mmlora.numerics import Numerics, here
 from mmlora.schema import ITEM_ID, USER_ID, scores_schema
 from mmlora.scoring.blocks import Chunk, ChunkLimits
-from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.pair_scorer import PairScorer
 from mmlora.scoring.work import ComputedBy, Count, Work
 from mmlora.scoring.workers import ParallelMap

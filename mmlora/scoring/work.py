@@ -15,13 +15,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import Encoder
 from mmlora.models.builder import Model
 from mmlora.names import Precision
 from mmlora.numerics import Numerics
 from mmlora.schema import Id, IdTypes, scores_schema
 from mmlora.scoring.blocks import Chunk, ChunkLimits, Scorer
-from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.devices import require_precision
 from mmlora.scoring.pair_scorer import PairScorer
 from mmlora.scoring.topk import Ranked

@@ -189,7 +189,10 @@ def main() -> None:
             "MMLORA_WAREHOUSE_URL": url,
             "MMLORA_TRAINING__THREADS": str(asked.threads),
             # Everybody was active in the last 2,000 days.
-            "MMLORA_SCORING__ACTIVE_DAYS": "2000",
+            "MMLORA_CANDIDATES__ACTIVE_DAYS": "2000",
+            "MMLORA_CANDIDATES__EXCLUDE": "seen",
+            "MMLORA_CANDIDATES__EXCLUDE_DAYS": "0",
+            "MMLORA_CANDIDATES__EXCLUDE_IN": "all",
             "MMLORA_CHECKS__WINDOW_DAYS": "2000",
         }
         path = ["--movielens", str(asked.movielens.resolve())] if asked.movielens else []

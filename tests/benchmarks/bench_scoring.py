@@ -27,12 +27,12 @@ import torch
 from bench_memory import anonymous, peak_of
 from scoring_competitors import INPUTS, NAMES, PRODUCT_FLOPS, Forward, flops, forwards, make_model, product
 
+from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.encoding import Encoder
 from mmlora.errors import UsageError
 from mmlora.models.builder import build_model
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
-from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.devices import require_precision
 from mmlora.scoring.score import LocalEngine, SideFeatures, Staged, score_candidates
 from mmlora.scoring.workers import ParallelMap, workers

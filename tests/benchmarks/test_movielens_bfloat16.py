@@ -45,7 +45,7 @@ def staged(precision: str, monkeypatch: pytest.MonkeyPatch, pairs: Path | None, 
 def test_auc_and_lists_stay(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
     monkeypatch.setenv("MMLORA_CHECKS__WINDOW_DAYS", "2000")
-    monkeypatch.setenv("MMLORA_SCORING__ACTIVE_DAYS", "2000")
+    monkeypatch.setenv("MMLORA_CANDIDATES__ACTIVE_DAYS", "2000")
     monkeypatch.setenv("MMLORA_TRAINING__MAX_EPOCHS", "2")
     import_movielens(domain_by="gender")
     train(AS_OF, backbone=backbone, features="profiles", adaptation="none", split="time")

@@ -38,7 +38,9 @@ def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
     assert "logistic regression" in trained.output and "95% interval" in trained.output
     scored = json.loads(_run("score", "--date", "2001-04-09", "--top-k", "3", "--json").stdout)
     assert [load["state"] for load in scored["loads"]] == ["published"] * 3
-    assert "2001-04-09" in _run("status").output
+    shown = _run("status").output
+    assert "2001-04-09" in shown
+    assert "news: not candidates: " in shown and "pairs (clicked in the domain in 30 days)" in shown
 
     one_user = _run("read", "--domain", "news", "--user", "u01", "--format", "csv").stdout
     assert csv.read_csv(io.BytesIO(one_user.encode())).column("position").to_pylist() == [1, 2, 3]

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from mmlora.batch import Batch
+from mmlora.errors import UsageError
 from mmlora.models.builder import BACKBONES
+from mmlora.models.folding import fold
 from mmlora.models.side_plans.pair_model import PairModel
 from mmlora.models.side_plans.pairs import GridPairs, ListedPairs
 from mmlora.models.side_plans.parts import Part
@@ -143,6 +145,20 @@ def test_all_pairs_equal_the_whole_model(make_wide, fields, backbone, adaptation
         found = compiled(model, domain, users, items, fields)
         assert_same_logits(found[0].logits(GRID, *found[1:]), expected, fields)
     assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("domain", [-1, 1])
+@torch.inference_mode()
+def test_cross_logits_of_all_pairs_are_the_models_cross_terms(make_spec, make_model, domain):
+    model, (users, items) = make_model(make_spec(fields=CROSSED, crosses=True)), sides(CROSSED)
+    pair_model, *tensors = compiled(model, domain, users, items, CROSSED)
+    batch = whole(users, items, domain, CROSSED)
+    expected = fold(model, domain).crosses(batch, None)
+    found = pair_model.cross_logits(*tensors)
+    assert found.shape == (USERS, ITEMS)
+    assert_same_logits(found.flatten(), expected, CROSSED)
+    with pytest.raises(UsageError, match="needs a model with cross terms"):
+        compiled(make_model(make_spec(fields=PLAIN)), 1, *sides(PLAIN), PLAIN)[0].cross_logits(*tensors)
 
 
 @ALL_BACKBONES

@@ -174,23 +174,23 @@ def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> No
     train(BEFORE, features="ids", adaptation="none")
     pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
     pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
-    load = score_and_publish(ON, domain="news", pairs=tmp_path / "pairs.parquet")["loads"][0]
+    load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet"))["loads"][0]
     assert (load["pairs"], load["rows"]) == (3, 3)
     found = {(row["user_id"], row["item_id"]) for row in _published()}
     assert found == {("u01", 101), ("u01", 102), ("u02", 101)}
 
     of_news = pa.table({**pairs, "domain_id": ["news"] * 3})
     pq.write_table(of_news, tmp_path / "of_news.parquet")
-    result = score_and_publish(ON, pairs=tmp_path / "of_news.parquet")
+    result = score_and_publish(ON, pairs=str(tmp_path / "of_news.parquet"))
     assert [(load["domain_id"], load["state"]) for load in result["loads"]] == [("news", "published")]
     assert {row["domain_id"] for row in result["skipped"]} == {"rare", "sport"}
     assert all("no rows in" in row["reason"] for row in result["skipped"])
-    load = score_and_publish(ON, domain="sport", pairs=tmp_path / "of_news.parquet")["loads"][0]
+    load = score_and_publish(ON, domain="sport", pairs=str(tmp_path / "of_news.parquet"))["loads"][0]
     assert "has no rows of the domain" in load["reason"]
     strange = of_news.set_column(2, "domain_id", pa.array(["news", "new", "news"]))
     pq.write_table(strange, tmp_path / "strange.parquet")
     with pytest.raises(DataError, match="'new' is no domain; the domains are news, rare, sport"):
-        score_and_publish(ON, pairs=tmp_path / "strange.parquet")
+        score_and_publish(ON, pairs=str(tmp_path / "strange.parquet"))
 
 
 def test_what_cannot_be_trained_is_refused(made_up_workspace: Path) -> None:

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.encoding import Encoder
 from mmlora.models.builder import build_model
 from mmlora.models.ctr import CTRModel
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
-from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.score import LocalEngine, SideFeatures, Staged, score_candidates
 from mmlora.training.calibration import Calibration
 

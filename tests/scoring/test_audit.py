@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.scoring.audit import AuditReport, Expected, audit_load
-from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.score import Staged
 
 TOP_K = 5

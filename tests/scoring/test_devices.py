@@ -15,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.errors import UsageError
 from mmlora.models.builder import BACKBONES, build_model
 from mmlora.models.folding import fold
@@ -23,7 +24,6 @@ from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.pipeline.scoring import choose_engine
 from mmlora.schema import IdTypes
 from mmlora.scoring import devices
-from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.devices import require_precision, torch_device
 from mmlora.scoring.score import LocalEngine
 from mmlora.scoring.work import Work

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError, TransientError
 from mmlora.pipeline.backfill import backfill
@@ -23,7 +24,6 @@ from mmlora.pipeline.training import train
 from mmlora.pipeline.workspace import open_workspace
 from mmlora.schema import IdTypes
 from mmlora.scoring import ray_engine
-from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.ray_engine import RayEngine
 from mmlora.scoring.staging import part_files
 

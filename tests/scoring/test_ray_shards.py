@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.errors import MmloraError, TransientError, UsageError
 from mmlora.numerics import Numerics, here
 from mmlora.pipeline.scoring import choose_engine
 from mmlora.scoring.blocks import ChunkLimits
-from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.ray_engine import join_cluster
 from mmlora.scoring.score import LocalEngine
 from mmlora.scoring.shards import PAIRS, SHARD, ShardScorer, cut, pairs_of_shards, put_together

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.errors import ContractError, UsageError
 from mmlora.metrics.ranking import auc
 from mmlora.models.builder import BACKBONES
 from mmlora.schema import FeatureField, IdTypes, scores_schema
 from mmlora.scoring import devices, pair_scorer
 from mmlora.scoring.blocks import ChunkLimits
-from mmlora.scoring.candidates import Candidates, PairIndex
 from mmlora.scoring.pair_scorer import Sides
 from mmlora.scoring.score import LocalEngine, SideFeatures, score_candidates
 from mmlora.scoring.staging import part_files

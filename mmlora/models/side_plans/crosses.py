@@ -72,6 +72,16 @@ class CrossPlan:
             terms += worth.flatten()[places].sum(1)
         return terms.add_(pairs.combine(torch.add, user[0], item[0]))
 
+    def all_logits(self, user: SideTensors, item: SideTensors) -> Tensor:
+        """All pairs of n users and m items -> the terms without the experts, ``[n, m]``."""
+        terms = torch.addmm(user[0][:, None] + item[0], user[1], item[1].t())
+        for worth, index in zip(
+            user[self._first : self.tensors], item[self._first : self.tensors], strict=True
+        ):
+            for column in index.t():
+                terms += worth[:, column]
+        return terms
+
     def adaptation(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor | None:
         """B pairs -> what each expert adds, before the gate, ``[B, E]``; None where experts are folded."""
         return pairs.combine(torch.mul, user[2], item[2]).sum(2) if self._experts else None

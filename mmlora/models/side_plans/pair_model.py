@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlora.batch import Batch
+from mmlora.errors import UsageError
 from mmlora.models.backbones.autoint import AutoInt
 from mmlora.models.backbones.dcn import DCN, MatrixCross, VectorCross
 from mmlora.models.backbones.deepfm import DeepFM
@@ -81,6 +82,27 @@ class PairModel:
             mine = self._crosses.tensors
             logits = self._plan.logits(pairs, user[mine:], item[mine:], adaptation)
             return logits.add_(self._crosses.logits(pairs, user, item))
+
+    def cross_logits(self, user: SideTensors, item: SideTensors) -> Tensor:
+        """All pairs of n users and m items -> their cross terms, ``[n, m]`` float32.
+
+        They are a dot product of a vector a side, and so cheap; the tower is left out, and experts that a
+        gate weighs by the sample.
+
+        Raises:
+            UsageError: the model has no cross terms.
+        """
+        if self._crosses is None:
+            raise no_cross_terms()
+        return self._crosses.all_logits(user, item)
+
+
+def no_cross_terms() -> UsageError:
+    """Return what is said of a model that cannot retrieve items by its cross terms."""
+    return UsageError(
+        "candidates.retrieval `two_tower` needs a model with cross terms, and this one has none: "
+        "train a network with [training] crosses, or retrieve by `popularity`"
+    )
 
 
 def _plan(model: CTRModel, layout: Layout, domain: int, dtype: torch.dtype) -> SidePlan:

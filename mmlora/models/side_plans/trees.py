@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmlora.batch import Batch
+from mmlora.models.side_plans.pair_model import no_cross_terms
 from mmlora.models.side_plans.pairs import Pairs
 from mmlora.models.side_plans.parts import Role, SideTensors
 from mmlora.models.trees.columns import TreeColumns
@@ -42,3 +43,7 @@ class TreePairs:
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
         """B pairs of rows of the sides' tensors -> logits ``[B]`` float32."""
         return self._model.logits(pairs.combine(torch.bitwise_and, user[0], item[0]))
+
+    def cross_logits(self, user: SideTensors, item: SideTensors) -> Tensor:
+        """Trees have no cross terms (``UsageError``)."""
+        raise no_cross_terms()

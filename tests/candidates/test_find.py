@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmlora.candidates.pairs import Candidates
 from mmlora.errors import DataError
-from mmlora.schema import TIMESTAMP, IdTypes, interactions_schema
+from mmlora.schema import TIMESTAMP, IdTypes
 from mmlora.scoring.blocks import ChunkLimits
-from mmlora.scoring.candidates import Candidates, find_candidates
-from mmlora.scoring.pair_table import read_pairs
+from tests.candidates.made_up import MIDNIGHT, at, pairs, row, select, write
 
-D = date(2024, 3, 1)
-MIDNIGHT = datetime(2024, 3, 1, tzinfo=UTC)
-IDS = IdTypes()
-
-Row = tuple[Any, Any, Any, datetime, datetime]  # user, item, domain, event_timestamp, known_at
-
-
-def at(days: float) -> datetime:
-    """Days before (below 0) or after D 00:00 UTC."""
-    return MIDNIGHT + timedelta(days=days)
-
-
-def row(user: Any, item: Any, days: float, domain: Any = "a", known: float | None = None) -> Row:
-    return user, item, domain, at(days), at(days if known is None else known)
-
-
-def write(offline: Path, rows: list[Row], ids: IdTypes = IDS) -> Path:
-    for day in {event.date() for *_, event, _ in rows}:
-        folder = offline / "interactions" / f"day={day}"
-        folder.mkdir(parents=True)
-        mine = [(*r, 1) for r in rows if r[3].date() == day]
-        table = pa.table(list(map(list, zip(*mine, strict=True))), schema=interactions_schema(ids))
-        pq.write_table(table, folder / "part.parquet")
-    return offline
+EVER: dict[str, Any] = {"active_days": 10, "exclude": "seen", "exclude_days": 0, "exclude_in": "all"}
+"""Leaves out all that a user has ever seen, anywhere."""
 
 
 def find(offline: Path, **changes: Any) -> Candidates:
-    return find_candidates(offline, **{"domain": "a", "on": D, "active_days": 10, **changes})
-
-
-def pairs(candidates: Candidates) -> set[tuple[Any, Any]]:
-    """The pairs to score, as ids."""
-    users, items = candidates.users.to_pylist(), candidates.items.to_pylist()
-    user_rows, item_rows = candidates.pairs.between(0, len(users))
-    own = {(users[u], items[i]) for u, i in zip(user_rows.tolist(), item_rows.tolist(), strict=True)}
-    return own if candidates.listed else {(u, i) for u in users for i in items} - own
+    return select(offline, **{**EVER, **changes}).candidates
 
 
 def test_users_active_times_items_known_less_what_they_had(tmp_path: Path) -> None:
@@ -152,12 +122,12 @@ def test_candidates_equal_a_plain_loop(tmp_path: Path, kind: Any) -> None:
         )
         for _ in range(400)
     ]
-    rows = [(*r[:4], r[3] + timedelta(days=draw.choice([0, 0, 0, 7]))) for r in rows]
+    rows = [(*r[:4], r[3] + timedelta(days=draw.choice([0, 0, 0, 7])), 1) for r in rows]
     known = [r for r in rows if r[3] < MIDNIGHT and r[4] <= MIDNIGHT]
     users = {r[0] for r in known if r[2] == name(1) and r[3] >= at(-10)}
     expected = {(u, r[1]) for u in users for r in known} - {r[:2] for r in known}
 
-    found = find(write(tmp_path, rows, ids), domain=name(1))
+    found = find(write(tmp_path, rows, ids), domain=name(1), ids=ids)
 
     assert found.users.to_pylist() == sorted(users)
     assert found.items.to_pylist() == sorted({r[1] for r in known})
@@ -165,49 +135,3 @@ def test_candidates_equal_a_plain_loop(tmp_path: Path, kind: Any) -> None:
     assert 5 < len(users) < 30
     for first, last in [(c.first, c.last) for c in ChunkLimits(pairs=100).cut(found)]:
         assert 0 < last - first <= max(1, 100 // len(found.items))
-
-
-def write_pairs(path: Path, **columns: Any) -> Path:
-    pq.write_table(pa.table(columns), path)
-    return path
-
-
-def test_a_pair_table_is_sorted_and_freed_of_doubles(tmp_path: Path) -> None:
-    path = write_pairs(
-        tmp_path / "p.parquet",
-        item_id=pa.array([7, 3, 7, 9], pa.int32()),
-        user_id=[2, 2, 2, 1],
-        why=list("abcd"),
-    )
-    found = read_pairs(path, ids=IDS, domain="a")
-    assert found.users.to_pylist() == [1, 2]
-    assert found.items.to_pylist() == [3, 7, 9]
-    assert pairs(found) == {(1, 9), (2, 3), (2, 7)}
-    assert found.pairs.item_rows.tolist() == [2, 0, 1]
-    assert (found.num_pairs, found.expected_rows(1)) == (3, 2)
-    assert [(c.first, c.last, c.pairs) for c in ChunkLimits(pairs=1).cut(found)] == [(0, 1, 1), (1, 2, 2)]
-
-
-def test_a_pair_table_of_several_domains_gives_the_domains_own(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path / "p.parquet", user_id=[1, 2], item_id=["x", "y"], domain_id=["a", "b"])
-    assert pairs(read_pairs(path, ids=IdTypes("int64", "string"), domain="b")) == {(2, "y")}
-    assert read_pairs(path, ids=IdTypes("int64", "string"), domain="c").num_pairs == 0
-
-
-def test_all_faults_of_a_pair_table_are_named(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path / "p.parquet", user_id=["1", "2"], item_id=[1, None], domain_id=["a", None])
-    with pytest.raises(DataError) as caught:
-        read_pairs(path, ids=IDS, domain="a")
-    assert [(fault.column, fault.count) for fault in caught.value.faults] == [
-        ("user_id", 0),
-        ("item_id", 1),
-        ("domain_id", 1),
-    ]
-    assert "row 1" in str(caught.value)
-
-    with pytest.raises(DataError, match=r"item_id.*missing"):
-        read_pairs(write_pairs(tmp_path / "q.parquet", user_id=[1], item=[2]), ids=IDS, domain="a")
-    (tmp_path / "r.parquet").write_text("no Parquet")
-    for unreadable in ("r.parquet", "absent.parquet"):
-        with pytest.raises(DataError, match="cannot be read"):
-            read_pairs(tmp_path / unreadable, ids=IDS, domain="a")

@@ -1,0 +1,153 @@
+"""Which items can be had on the night: by a column of the item profile, and by a stock table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from mmlora.candidates.known import Known
+from mmlora.candidates.policy import Policy
+from mmlora.candidates.tables import Table, id_columns
+from mmlora.errors import DataError, Fault, UsageError
+from mmlora.schema import CREATED_TIMESTAMP, DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, TIMESTAMP, IdTypes
+
+TRUE, FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0")
+FROM, UNTIL = "from", "until"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Items stay whose id a query gives.
+
+    Attributes:
+        removes: why the others go.
+        stay: the query.
+        parameters: the query's.
+    """
+
+    removes: str
+    stay: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def availability(policy: Policy, known: Known, ids: IdTypes) -> Iterator[Rule]:
+    """Yield the rules of a policy about which items can be had.
+
+    Raises:
+        UsageError: the item profile has no such column.
+        DataError: a column or table holds what is neither yes nor no, or no time.
+    """
+    if isinstance(policy.available, str):
+        yield from _flag(policy.available, known)
+    elif policy.available is not None:
+        yield from _interval(policy.available, known)
+    if policy.stock is not None:
+        yield _stock(Table("stock", policy.stock, known.domain, known.on), known, ids)
+
+
+def _make_profiles(names: list[str], known: Known) -> pa.Schema:
+    """Make ``item_now`` of the items' versions of the night, with these columns."""
+    files = known.profile_files("item")
+    schema = pq.read_schema(files[0]) if files else pa.schema([])
+    features = [name for name in schema.names if name not in (ITEM_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
+    if unknown := [name for name in names if name not in features]:
+        have = f"it has {', '.join(features)}" if features else "import items with a profile first"
+        raise UsageError(f"candidates.available: the item profile has no column {unknown[0]!r}; {have}")
+    known.make(
+        "item_now",
+        f"SELECT {ITEM_ID}, {', '.join(map(_quote, names))} FROM read_parquet($files, union_by_name = true) "
+        "WHERE event_timestamp <= $cutoff AND created_timestamp <= $known_as_of "
+        f"QUALIFY row_number() OVER (PARTITION BY {ITEM_ID} "
+        "ORDER BY event_timestamp DESC, created_timestamp DESC) = 1",
+        files=files,
+        cutoff=known.cutoff,
+        known_as_of=known.known_as_of,
+    )
+    return schema
+
+
+def _flag(name: str, known: Known) -> Iterator[Rule]:
+    _make_profiles([name], known)
+    text = f"lower(CAST({_quote(name)} AS VARCHAR))"
+    _refuse_others(
+        name,
+        f"{text} NOT IN $valid",
+        known,
+        "neither true nor false (yes and no, 1 and 0)",
+        valid=[*TRUE, *FALSE],
+    )
+    yield Rule(f"no value of {name}", f"SELECT {ITEM_ID} FROM item_now WHERE {_quote(name)} IS NOT NULL")
+    yield Rule(
+        f"{name} is false", f"SELECT {ITEM_ID} FROM item_now WHERE {text} IN $true", {"true": list(TRUE)}
+    )
+
+
+def _interval(names: tuple[str, str], known: Known) -> Iterator[Rule]:
+    schema = _make_profiles([name for name in names if name], known)
+    for name in filter(None, names):
+        kind = schema.field(name).type
+        if not (pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_string(kind)):
+            raise UsageError(
+                f"candidates.available: {name} is {kind}; an interval needs columns of dates or times"
+            )
+        _refuse_others(name, f"{_time(name)} IS NULL", known, "no date nor time")
+    yield Rule("no profile", f"SELECT {ITEM_ID} FROM item_now")
+    first, last = names
+    if first:
+        stay = f"SELECT {ITEM_ID} FROM item_now WHERE coalesce({_time(first)} <= $cutoff, true)"
+        yield Rule(f"before its {first}", stay, {"cutoff": known.cutoff})
+    if last:
+        stay = f"SELECT {ITEM_ID} FROM item_now WHERE coalesce({_time(last)} > $cutoff, true)"
+        yield Rule(f"its {last} has passed", stay, {"cutoff": known.cutoff})
+
+
+def _refuse_others(name: str, wrong: str, known: Known, what: str, **parameters: Any) -> None:
+    """Raise where a column's values are wrong, missing ones aside."""
+    condition = f"FROM item_now WHERE {_quote(name)} IS NOT NULL AND {wrong}"
+    if count := known.number(f"SELECT count(*) {condition}", **parameters):
+        rows = known.column(f"SELECT DISTINCT {_quote(name)} {condition} ORDER BY 1 LIMIT 3", **parameters)
+        raise DataError("item profiles", [Fault(what, name, count, tuple(map(repr, rows.to_pylist())))])
+
+
+def _stock(table: Table, known: Known, ids: IdTypes) -> Rule:
+    """Make ``stock`` of a stock table, and return the rule that follows from it."""
+    came = table.read((ITEM_ID, FROM, UNTIL), (DOMAIN_ID,))
+    columns = id_columns(came, ("item", "domain"), ids, str(table), any_domain=True)
+    if DOMAIN_ID not in columns.column_names:
+        columns = columns.append_column(DOMAIN_ID, pa.nulls(len(columns), ids.arrow("domain")))
+    for name in (FROM, UNTIL):
+        columns = columns.append_column(name, _times(came.column(name), name, str(table)))
+    known.connection.register("stock_came", columns)
+    known.make(
+        "stock",
+        f'SELECT {ITEM_ID}, "from" <= $cutoff AS begun, "until" <= $cutoff AS ended FROM stock_came '
+        f"WHERE coalesce({DOMAIN_ID} = $domain, true)",
+        cutoff=known.cutoff,
+        domain=known.domain,
+    )
+    stay = f"SELECT {ITEM_ID} FROM stock WHERE coalesce(begun, true) AND NOT coalesce(ended, false)"
+    return Rule("not in stock", stay)
+
+
+def _times(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
+    """Return times in UTC; null is open."""
+    kind = column.type
+    if not (pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_string(kind) or pt.is_null(kind)):
+        raise DataError(source, [Fault(f"is {kind}; write dates or times, and null for an open end", name)])
+    try:
+        return column.cast(pa.timestamp("us")).cast(TIMESTAMP) if pt.is_date(kind) else column.cast(TIMESTAMP)
+    except pa.ArrowInvalid as error:
+        raise DataError(source, [Fault(f"holds what is no time: {error}", name)]) from None
+
+
+def _time(name: str) -> str:
+    return f"TRY_CAST({_quote(name)} AS TIMESTAMPTZ)"
+
+
+def _quote(name: str) -> str:
+    return f'"{name}"'

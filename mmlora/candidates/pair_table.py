@@ -1,0 +1,80 @@
+"""A pair table of the user's own, instead of users x items."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmlora.candidates.known import Known
+from mmlora.candidates.pairs import Candidates, PairIndex
+from mmlora.candidates.report import Removed, Selection, counted
+from mmlora.candidates.tables import Table, id_columns
+from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, Id, IdTypes
+
+
+def read_pairs(table: Table, known: Known, *, ids: IdTypes) -> Selection:
+    """Read the pairs to score in a domain.
+
+    Pairs of a user or an item without interaction and profile by then are named and not scored.
+
+    Args:
+        table: with ``user_id`` and ``item_id``. With ``domain_id`` as well, only the domain's rows are taken.
+            A pair that comes twice is scored once; other columns are ignored.
+        known: what is known on the date.
+        ids: the id types; whole numbers of any width will do for int64.
+
+    Raises:
+        DataError: no such file, no Parquet, a column is missing, of a wrong type, or holds nulls.
+    """
+    came = table.read((USER_ID, ITEM_ID), (DOMAIN_ID,))
+    came = id_columns(came, ("user", "item", "domain"), ids, str(table))
+    if DOMAIN_ID in came.column_names:
+        came = came.filter(pc.equal(came.column(DOMAIN_ID), pa.scalar(table.domain, ids.arrow("domain"))))
+    known.connection.register("pairs_came", came)
+    known.make_everyone()
+    known.make_everything()
+    unknown = [
+        *known.unknown("pairs_came", "user", str(table)),
+        *known.unknown("pairs_came", "item", str(table)),
+    ]
+    removed = 0
+    if unknown:
+        both = "SEMI JOIN everyone USING (user_id) SEMI JOIN everything USING (item_id)"
+        rows = known.number("SELECT count(*) FROM (SELECT DISTINCT user_id, item_id FROM pairs_came)")
+        removed = rows - known.make("pairs", f"SELECT DISTINCT user_id, item_id FROM pairs_came {both}")
+        came = known.rows("FROM pairs")
+    return Selection(
+        _index(came.column(USER_ID), came.column(ITEM_ID)),
+        counted([Removed("pairs", "of an unknown user or item", removed)]),
+        tuple(unknown),
+    )
+
+
+def pair_domains(table: Table, *, ids: IdTypes) -> set[Id] | None:
+    """Return the domains that a pair table has rows of; None when its rows are of every domain.
+
+    Raises:
+        DataError: see :func:`read_pairs`.
+    """
+    came = id_columns(table.read((), (DOMAIN_ID,)), ("domain",), ids, str(table))
+    return set(pc.unique(came.column(DOMAIN_ID)).to_pylist()) if came.num_columns else None
+
+
+def _index(users: pa.ChunkedArray, items: pa.ChunkedArray) -> Candidates:
+    """Sort the distinct pairs by user, then item."""
+    user_ids, item_ids = (_sorted_distinct(column) for column in (users, items))
+    user_rows, item_rows = (
+        pc.index_in(column, value_set=values).to_numpy().astype(np.int64)
+        for column, values in ((users, user_ids), (items, item_ids))
+    )
+    width = max(1, len(item_ids))
+    pairs = np.unique(user_rows * width + item_rows)
+    return Candidates(
+        user_ids, item_ids, PairIndex.from_rows(pairs // width, pairs % width, len(user_ids)), listed=True
+    )
+
+
+def _sorted_distinct(column: pa.ChunkedArray) -> pa.Array:
+    values = pc.unique(column)
+    return values.take(pc.sort_indices(values))

@@ -1,0 +1,84 @@
+"""The pairs of one domain and date, held as users, items and either a list or what is left out of a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairIndex:
+    """Pairs as places in the sorted users and items (compressed sparse rows).
+
+    Attributes:
+        starts: user u's pairs are ``item_rows[starts[u]:starts[u + 1]]``, ``[U + 1]``.
+        item_rows: places of the items, ascending inside a user; int32 where they are many.
+    """
+
+    starts: Int64Array
+    item_rows: npt.NDArray[np.integer]
+
+    @classmethod
+    def from_rows(cls, user_rows: Int64Array, item_rows: Int64Array, users: int) -> PairIndex:
+        """Build from pairs that are sorted by user, then item."""
+        starts = np.searchsorted(user_rows, np.arange(users + 1)).astype(np.int64)
+        return cls(starts, item_rows)
+
+    @property
+    def counts(self) -> Int64Array:
+        """Pairs of each user, ``[U]``."""
+        return np.diff(self.starts)
+
+    def between(self, first: int, last: int) -> tuple[Int64Array, Int64Array]:
+        """Return the pairs of users ``first..last - 1``: user rows counted from ``first``, and item rows."""
+        user_rows = np.repeat(np.arange(last - first, dtype=np.int64), self.counts[first:last])
+        return user_rows, self.item_rows[self.starts[first] : self.starts[last]].astype(np.int64, copy=False)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The pairs of one domain and date.
+
+    Attributes:
+        users: their ids, sorted, distinct.
+        items: their ids, sorted, distinct.
+        pairs: with ``listed``, the pairs to score; else the pairs to leave out of users x items.
+        listed: whether the pairs are a list of their own.
+    """
+
+    users: pa.Array
+    items: pa.Array
+    pairs: PairIndex
+    listed: bool = False
+
+    @property
+    def counts(self) -> Int64Array:
+        """Pairs to score of each user, ``[U]``."""
+        return self.pairs.counts if self.listed else len(self.items) - self.pairs.counts
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs to score."""
+        return int(self.counts.sum())
+
+    @property
+    def num_users(self) -> int:
+        """Users who have a pair to score."""
+        return int((self.counts > 0).sum())
+
+    def expected_rows(self, top_k: int) -> int:
+        """Return the rows of a load: each user's pairs, at most ``top_k`` of them (0: all)."""
+        counts = self.counts
+        return int((np.minimum(counts, top_k) if top_k else counts).sum())
+
+    def of_users(self, rows: Int64Array) -> Candidates:
+        """Return the candidates of some users, whose rows ascend."""
+        own = [self.pairs.between(row, row + 1)[1] for row in rows.tolist()]
+        starts = np.concatenate([np.zeros(1, np.int64), self.pairs.counts[rows]]).cumsum()
+        pairs = PairIndex(starts, np.concatenate([np.zeros(0, np.int64), *own]))
+        return Candidates(self.users.take(pa.array(rows)), self.items, pairs, self.listed)

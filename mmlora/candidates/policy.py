@@ -1,0 +1,101 @@
+"""The policy of one domain: which users are scored, on which items, less which pairs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mmlora.errors import UsageError
+from mmlora.names import Exclusion, RetrievalName, Scope
+
+ACTIVE, ALL = "active", "all"
+PLACEHOLDERS = ("domain", "date")
+TABLES = ("users", "stock", "pairs")
+"""The parts of a policy that may name a table."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who is scored on what in a domain.
+
+    Attributes:
+        items: ``all`` known items, or those that were seen in the ``domain``.
+        available: a column of the item profile: true or false; or two that hold since when and until when,
+            either of them empty.
+        stock: a table of (item_id, domain_id, from, until), as a path or SQL.
+        exclude: pairs that are left out: ``none``, those ``clicked``, all ``seen``.
+        exclude_days: those of the last so many days; 0: ever.
+        exclude_in: those of the ``domain`` only, or of ``all`` domains.
+        users: ``active`` ones, ``all``, or a table of (user_id, domain_id), as a path or SQL.
+        active_days: a user with a row in the domain in the last so many days is active.
+        pairs: a table of (user_id, item_id, domain_id) instead of all of the above, as a path or SQL.
+        retrieval: how each user's best items are chosen before the full model.
+        retrieval_items: how many of them.
+    """
+
+    items: Scope = "all"
+    available: str | tuple[str, str] | None = None
+    stock: str | None = None
+    exclude: Exclusion = "clicked"
+    exclude_days: int = 30
+    exclude_in: Scope = "domain"
+    users: str = ACTIVE
+    active_days: int = 30
+    pairs: str | None = None
+    retrieval: RetrievalName = "none"
+    retrieval_items: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant.
+
+        Raises:
+            UsageError: a placeholder that there isn't, or an interval of the item profile without any column.
+        """
+        for name in TABLES:
+            text = getattr(self, name) or ""
+            unknown = sorted(set(re.findall(r"{(\w+)}", text)).difference(PLACEHOLDERS))
+            if unknown:
+                raise UsageError(
+                    f"candidates.{name}: {{{unknown[0]}}} is no placeholder; use "
+                    f"{' and '.join(f'{{{valid}}}' for valid in PLACEHOLDERS)}"
+                )
+        if not isinstance(self.available, str | None) and not any(self.available):
+            raise UsageError(
+                'candidates.available: name a column, or two, e.g. ["on_sale_from", "on_sale_until"]'
+            )
+
+    @property
+    def users_table(self) -> str | None:
+        """The table of users, where there is one."""
+        return None if self.users in (ACTIVE, ALL) else self.users
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the parts that count: those that another part makes void are left out."""
+        parts = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.pairs is not None:
+            return {"pairs": self.pairs}
+        if self.users != ACTIVE:
+            del parts["active_days"]
+        if self.exclude == "none":
+            del parts["exclude_days"], parts["exclude_in"]
+        if self.retrieval == "none":
+            del parts["retrieval_items"]
+        if self.available is not None and not isinstance(self.available, str):
+            parts["available"] = list(self.available)
+        return parts
+
+
+def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """Say what differs between two policies as :func:`~mmlora.candidates.tables.recorded` gives them."""
+    if before is None:
+        return ["the policy of its candidates was not recorded"]
+    names = [
+        name for name in (*now, *(n for n in before if n not in now)) if before.get(name) != now.get(name)
+    ]
+    return [f"{name} was {_said(before.get(name))}, is {_said(now.get(name))}" for name in names]
+
+
+def _said(value: object) -> str:
+    return "unset" if value is None else str(value)

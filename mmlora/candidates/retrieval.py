@@ -1,0 +1,124 @@
+"""The retrieval stage: each user's best N items by a cheap score, before the full model scores them.
+
+The cheap score is a dot product of a user's and an item's vector, or the item's popularity. Blocks of users
+have a size that follows from the number of items alone, and each is computed by one thread, so the same load
+keeps the same items whatever threads and memory it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from mmlora.candidates.pairs import Candidates, Int64Array, PairIndex
+from mmlora.schema import ITEM_ID, USER_ID
+
+RECALL_AT = 100
+_RECALL_USERS, _LEAST_USERS, _RECALL_PAIRS = 200, 20, 20_000_000
+_CHUNK_USERS, _BLOCK_USERS, _BLOCK_PAIRS = 1024, 256, 1 << 22
+Part = tuple[Int64Array, npt.NDArray[np.int32]]
+# Some rows of users -> scores of all items, ``[last - first, I]`` float32, which may be written to.
+ScoreItems = Callable[[int, int], Tensor]
+# Users ``first..last - 1``, a chunk -> what scores some of its users, whose rows are counted from ``first``.
+ScoreChunk = Callable[[int, int], ScoreItems]
+# The built-in ``map``, or one whose calls run side by side.
+Run = Callable[[Callable[[int], Part], Iterable[int]], Iterator[Part]]
+
+
+def popular(popularity: npt.NDArray[np.float32]) -> ScoreChunk:
+    """Return scores that are every user's: the items' popularity, ``[I]``."""
+    row = torch.from_numpy(popularity)
+    return lambda *chunk: lambda first, last: row.repeat(last - first, 1)
+
+
+def retrieve(candidates: Candidates, chunk_scores: ScoreChunk, keep: int, *, run: Run = map) -> Candidates:
+    """Keep each user's best items.
+
+    Args:
+        candidates: users x items less what is left out.
+        chunk_scores: the cheap score.
+        keep: items kept a user, fewer than there are; of equals the first by id.
+        run: computes blocks side by side.
+
+    Returns:
+        The kept pairs, as a list.
+    """
+    users, size = len(candidates.users), int(np.clip(_BLOCK_PAIRS // len(candidates.items), 1, _BLOCK_USERS))
+    parts: list[Part] = []
+    for start in range(0, users, _CHUNK_USERS):
+        end = min(start + _CHUNK_USERS, users)
+        scores = chunk_scores(start, end)
+
+        def block(first: int, start: int = start, end: int = end, scores: ScoreItems = scores) -> Part:
+            last = min(first + size, end)
+            own = candidates.pairs.between(first, last)
+            return _best(scores(first - start, last - start).numpy(), own, keep)
+
+        parts += run(block, range(start, end, size))
+    counts = np.concatenate([np.zeros(1, np.int64), *(counts for counts, _ in parts)])
+    rows = np.concatenate([np.zeros(0, np.int32), *(rows for _, rows in parts)])
+    return Candidates(candidates.users, candidates.items, PairIndex(counts.cumsum(), rows), listed=True)
+
+
+def _best(scores: npt.NDArray[np.float32], left_out: tuple[Int64Array, Int64Array], keep: int) -> Part:
+    """Return how many items each user of a block keeps, and which, ascending inside a user."""
+    items = scores.shape[1]
+    scores[left_out] = -np.inf
+    least = np.partition(scores, items - keep, axis=1)[:, items - keep]
+    kept = ~(scores < least[:, None])  # a NaN is kept, for the audit to find
+    kept[left_out] = False
+    counts = kept.sum(1)
+    for user in np.flatnonzero(counts > keep):
+        equal = np.flatnonzero(kept[user] & (scores[user] == least[user]))
+        kept[user, equal[len(equal) - (counts[user] - keep) :]] = False
+    return np.minimum(counts, keep), (np.flatnonzero(kept) % items).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How much of the full model's lists a retrieval kept.
+
+    Attributes:
+        at: length of the lists.
+        users: users that were looked at.
+        share: of the lists' entries that were kept, the mean over the users; None without users.
+    """
+
+    at: int
+    users: int
+    share: float | None
+
+
+def sampled_users(candidates: Candidates) -> Int64Array:
+    """Return rows of users to measure recall on, evenly spread: up to 200, fewer where items are many."""
+    most = np.clip(_RECALL_PAIRS // max(len(candidates.items), 1), _LEAST_USERS, _RECALL_USERS)
+    rows = np.flatnonzero(candidates.counts)
+    return np.asarray(rows[np.unique(np.linspace(0, len(rows) - 1, min(int(most), len(rows))).astype(int))])
+
+
+def recall(kept: Candidates, lists: pa.Table) -> Recall:
+    """Compare the kept pairs with the full model's lists.
+
+    Args:
+        kept: what :func:`retrieve` returned.
+        lists: user_id and item_id of each of some users' best items of all.
+    """
+    user, item = (
+        pc.index_in(lists.column(name), value_set=values).to_numpy().astype(np.int64)
+        for name, values in ((USER_ID, kept.users), (ITEM_ID, kept.items))
+    )
+    user_rows, inverse = np.unique(user, return_inverse=True)
+    hit = np.zeros(len(user), bool)
+    for place, row in enumerate(user_rows):
+        mine = inverse == place
+        hit[mine] = np.isin(item[mine], kept.pairs.between(int(row), int(row) + 1)[1])
+    counts = np.bincount(inverse, minlength=len(user_rows))
+    shares = np.bincount(inverse, hit, minlength=len(user_rows)) / np.maximum(counts, 1)
+    return Recall(RECALL_AT, len(user_rows), float(shares.mean()) if len(shares) else None)
