@@ -18,6 +18,8 @@ Precision = Literal["float32", "bfloat16"]
 EngineName = Literal["local", "ray"]
 Verdict = Literal["rich", "thin", "absent", "broken"]
 LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
+LedgerAction = Literal["unpublish", "restore", "override"]
+Overridable = Literal["size"]
 
 
 def valid_names(literal: object) -> tuple[str, ...]:
