@@ -29,6 +29,7 @@ from mmlora.features.inputs import source_state
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
+from mmlora.json_files import read_json
 from mmlora.resources import resource
 from mmlora.schema import (
     ENTITY_KEYS,
@@ -380,7 +381,7 @@ def _id_types(offline: Path) -> IdTypes:
         raise UsageError(
             f"nothing was imported under {offline}: import data first, e.g. `mmlora data import --help`"
         )
-    return IdTypes(**json.loads(path.read_text(encoding="utf-8")))
+    return IdTypes(**read_json(path, "import the data anew"))
 
 
 def _load(path: Path) -> ModuleType:
