@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn
 import typer
 
 import mmlora
-from cli import data, experiment, features, operate, score, train, validate, workspace
-from mmlora.errors import MmloraError
+from cli import data, experiment, features, nights, operate, score, train, validate, workspace
+from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for room in (workspace, validate, train, score, operate):
+for room in (workspace, validate, train, score, nights, operate):
     room.register(app)
 
 
@@ -58,6 +58,8 @@ def main() -> NoReturn:
     except MmloraError as error:
         _fail(error, error.exit_code, debug)
     except Exception as error:
+        if (known := meaning_of(error)) is not None:
+            _fail(error, known.exit_code, debug, str(known))
         text = f"unexpected {type(error).__name__}: {error} (run `mmlora --debug ...` for the traceback)"
         _fail(error, 1, debug, text)
     sys.exit(0)

@@ -115,21 +115,36 @@ def _sink(output: Path | None) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
 
 
-def status(as_json: JsonFlag = False) -> None:
-    """Show what is published for each domain, by which model, and the loads that are under way or went wrong.
+def status(
+    domain: Annotated[
+        str | None, typer.Option(help="The newest loads of this domain, and what people did to them.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what is published for each domain, the last nights, and loads that are under way or went wrong.
+
+    A night is complete when readers have all of its domains; what is missing is said with the reason.
 
     Example: mmlora status
     """
+    from mmlora.pipeline.status import domain_status
     from mmlora.pipeline.status import status as run
 
-    result = run()
+    result = domain_status(domain) if domain else run()
     if as_json:
         print_json(result)
+        return
+    if domain:
+        _print_rows(f"loads of {domain}", result["loads"])
+        _print_rows(
+            "ledger", [{k: v for k, v in row.items() if k != "domain_id"} for row in result["ledger"]]
+        )
         return
     domains = [{k: v for k, v in row.items() if k != "candidates"} for row in result["domains"]]
     _print_rows("published", domains)
     for row in result["domains"]:
         print_candidates(row["domain_id"], row["candidates"])
+    _print_rows("nights", result["nights"])
     if result["troubles"]:
         _print_rows("loads not published", result["troubles"])
     _print_rows("models", result["models"])

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from mmlora.dates import FIRST, LAST
+from mmlora.dates import parse_date as parse_date
 from mmlora.errors import UsageError
-
-
-def parse_date(text: str) -> date:
-    """Turn ``YYYY-MM-DD`` into a date (``UsageError`` otherwise)."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a date: write it as YYYY-MM-DD, e.g. 2000-12-31") from None
 
 
 def parse_moment(text: str | None) -> datetime | None:
@@ -28,6 +22,8 @@ def parse_moment(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{text!r} is not a time: write e.g. 2001-01-02T03:00:00Z") from None
+    if not FIRST <= moment.date() <= LAST:
+        raise UsageError(f"{text} is out of range: give a time from {FIRST} to {LAST}")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -39,6 +35,9 @@ AsOfText = Annotated[
 AcceptBelowBaseline = Annotated[
     bool,
     typer.Option("--accept-below-baseline", help="Accept a model that is below its best baseline."),
+]
+AllowStale = Annotated[
+    bool, typer.Option("--allow-stale", help="Score also a date that the data doesn't reach.")
 ]
 KnownAsOfText = Annotated[
     str | None,

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
+from cli.options import AllowStale, DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
 from cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
-from mmlora.names import Device, EngineName
+from mmlora.names import Device, EngineName, Overridable
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
 ModelVersion = Annotated[
@@ -48,18 +48,29 @@ def score(
     device: Annotated[
         Device | None, typer.Option(help="Where this machine computes; auto takes a GPU if any.")
     ] = None,
+    allow_stale: AllowStale = False,
+    override: Annotated[
+        Overridable | None, typer.Option(help="Publish although this check of the load says no.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for the ledger; goes with --override.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Score, show what readers would see change, publish nothing.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a date's candidates and publish them, one load a domain.
 
-    A domain that fails doesn't stop the others; the exit status is then 1.
+    A domain that fails doesn't stop the others; the exit status is then 1 (75 when all that failed may pass
+    by itself). A date that the data doesn't reach is refused, and so is a load that is far smaller than the
+    last published night.
 
     Example: mmlora score --date 2000-12-31 --domain farmer --top-k 50
     """
+    from mmlora.pipeline.difference import dry_run as rehearse
     from mmlora.pipeline.publishing import score_and_publish
 
     with progress_bar(quiet=as_json) as progress:
-        result = score_and_publish(
+        result = (rehearse if dry_run else score_and_publish)(
             parse_date(date),
             domain=domain,
             top_k=top_k,
@@ -69,9 +80,12 @@ def score(
             engine=engine,
             ray_address=ray_address,
             device=device,
+            allow_stale=allow_stale,
+            override=override,
+            reason=reason,
             progress=progress,
         )
-    finish_loads(result, as_json)
+    finish_loads(result, as_json, dry_run=dry_run)
 
 
 def backfill(
@@ -82,6 +96,7 @@ def backfill(
     model_version: ModelVersion = None,
     engine: EngineOption = None,
     ray_address: RayAddress = None,
+    allow_stale: AllowStale = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be scored, and score nothing.")
     ] = False,
@@ -89,8 +104,9 @@ def backfill(
 ) -> None:
     """Score and publish a domain's past dates in order.
 
-    Dates already published by this model on candidates of the same policy are left alone. Stopped in the
-    middle, the same command goes on where it was.
+    Dates already published by this model, on candidates of the same policy and with the same --top-k, are
+    left alone, so stopped in the middle the same command goes on where it was. Dates that can't be scored
+    are refused, and the others go on.
 
     Example: mmlora backfill --domain farmer --start 2000-12-01 --end 2000-12-31 --plan
     """
@@ -105,6 +121,7 @@ def backfill(
             model_version=model_version,
             engine=engine,
             ray_address=ray_address,
+            allow_stale=allow_stale,
             plan_only=plan,
             progress=progress,
         )
@@ -118,17 +135,46 @@ def backfill(
         print_table(f"backfill of {domain}", columns, rows)
 
 
-def finish_loads(result: dict[str, Any], as_json: bool) -> None:
-    """Print the loads and end with 1 when one failed."""
+def finish_loads(result: dict[str, Any], as_json: bool, *, dry_run: bool = False) -> None:
+    """Print the loads; when one failed, end with the code that all failures share, else with 1."""
     if as_json:
         print_json(result)
+    elif dry_run:
+        print_dry_run(result)
     else:
         print_loads(result)
-    failed = [row for row in result["loads"] if row["state"] not in ("published", "superseded")]
+    failed = [row for row in result["loads"] if row["state"] in ("failed", "would fail")]
     for row in failed:
         note(f"mmlora: {row['domain_id']} {row['score_date']}: {row['reason']}")
-    if failed:
-        raise typer.Exit(75 if all(row["exit_code"] == 75 for row in failed) else 1)
+    if codes := {row["exit_code"] for row in failed}:
+        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+def _print_skipped(result: dict[str, Any]) -> None:
+    for skipped in result.get("skipped", []):
+        typer.echo(f"not scored: {skipped['domain_id']} ({skipped['reason']})")
+
+
+def print_dry_run(result: dict[str, Any]) -> None:
+    """Print what publishing would change, a column a domain."""
+    print_differences("what would change", [row for row in result["loads"] if row["state"] != "would fail"])
+    _print_skipped(result)
+    typer.echo("nothing was published")
+
+
+def print_differences(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print how loads differ, a line a figure and a column a domain."""
+    names = (
+        *("rows_before", "rows_after", "users_before", "users_after", "users_gone", "users_new"),
+        *("pairs_in_both", "same_first_item", "mean_score_before", "mean_score_after"),
+        *("mean_score_change", "largest_score_change"),
+    )
+    if rows:
+        before = [
+            row["before"] and f"{row['before']['score_date']} {row['before']['load_id']}" for row in rows
+        ]
+        lines = [["compared with", *before], *([name, *(row[name] for row in rows)] for name in names)]
+        print_table(title, ("", *(str(row["domain_id"]) for row in rows)), lines)
 
 
 def print_loads(result: dict[str, Any]) -> None:
@@ -148,8 +194,7 @@ def print_loads(result: dict[str, Any]) -> None:
     print_table("scored", columns, rows)
     for row in result["loads"]:
         print_candidates(str(row["domain_id"]), row.get("candidates"))
-    for skipped in result.get("skipped", []):
-        typer.echo(f"not scored: {skipped['domain_id']} ({skipped['reason']})")
+    _print_skipped(result)
     pairs, seconds = result["pairs"], result["seconds"]
     if pairs:
         typer.echo(f"{pairs:,} pairs scored and published in {seconds:.1f} s: {pairs / seconds:,.0f} pairs/s")

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from cli.options import AsOfText, parse_date
-from cli.output import JsonFlag, print_json, print_table
+from cli.output import JsonFlag, note, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +18,8 @@ def register(app: typer.Typer) -> None:
 def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
     """Check the interactions, and give each domain a verdict: rich, thin, absent or broken.
 
-    Exit 1 when a domain is broken; the verdicts are stored all the same, and the others go on.
+    Exit 1 when a domain is broken, when all are absent or when the last day has no rows at all; the verdicts
+    are stored all the same, and the other domains go on.
 
     Example: mmlora validate --as-of 2000-12-31
     """
@@ -29,7 +30,9 @@ def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
         print_json(report)
     else:
         print_verdicts(report)
-    if "broken" in report["verdicts"].values():
+    for failure in report["day_failures"]:
+        note(f"mmlora: {failure}")
+    if not report["passed"]:
         raise typer.Exit(1)
 
 

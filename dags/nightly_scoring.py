@@ -28,12 +28,13 @@ def nightly_scoring():
     @task
     def scoring_domains(params=None):
         """Name the domains to score: those of the form, or all that may be."""
-        return chosen(pipeline("scoring").scoring_domains(run_date()), params["domains"])
+        names = pipeline("scoring").scoring_domains(run_date(), **options("allow_stale"))
+        return chosen(names, params["domains"])
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}")
     def score(domain):
         """Score one domain's candidates with the champion; stage and audit the load."""
-        return pipeline("scoring").score(run_date(), domain, **options("top_k"))
+        return pipeline("scoring").score(run_date(), domain, **options(*forms.SCORE_OPTIONS))
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}")
     def publish(domain, load_id):
@@ -50,8 +51,7 @@ def nightly_scoring():
         outlet_events[SCORES_PUBLISHED].extra = {"date": run_date().isoformat(), "loads": dict(loads)}
 
     chain(build_features(), validate(), names := scoring_domains())
-    loads = domain.expand(domain=names)
-    announce(loads)
+    announce(loads := domain.expand(domain=names))
     # The run fails with any domain, though the announcement of the others succeeds.
     loads >> EmptyOperator(task_id="all_published")
 

@@ -7,6 +7,7 @@
     ├── DataError              1     no    a file or table breaks its contract
     ├── CheckError             1     no    a check said no
     ├── ContractError          1     no    bundle, features or ids differ from what was agreed
+    ├── AccessError            1     no    a database refuses: wrong password, no such database, no right
     └── TransientError         75    yes   worth a retry: database gone, lock held
 
 A message says what came, what is valid and what to do.
@@ -14,6 +15,7 @@ A message says what came, what is valid and what to do.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -103,7 +105,34 @@ class ContractError(MmloraError):
         super().__init__(message)
 
 
+class AccessError(MmloraError):
+    """A database refuses, and will refuse again: a wrong password, no such database, a missing right."""
+
+
 class TransientError(MmloraError):
-    """Worth another try later: a database that is gone, a lock that is held."""
+    """Worth another try later: a database that is gone, a lock that is held, a disk that is full."""
 
     exit_code = 75
+
+
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_PASSING_TEXTS = (
+    *("no space left on device", "disk quota exceeded", "read-only file system", "permission denied"),
+    *("database or disk is full", "attempt to write a readonly database"),
+)
+
+
+def meaning_of(error: BaseException) -> MmloraError | None:
+    """Return what an error of files means to the caller, or None when it is a fault of the program.
+
+    Libraries raise errors of their own for a full disk, so their words count as well.
+    """
+    if isinstance(error, MmloraError):
+        return error
+    text = " ".join(str(error).split())
+    passing = isinstance(error, OSError) and error.errno in _PASSING
+    if passing or any(words in text.lower() for words in _PASSING_TEXTS):
+        return TransientError(
+            f"cannot write or read: {text}; free some space or mend the rights, then try again"
+        )
+    return None

@@ -21,6 +21,8 @@ Exclusion = Literal["none", "clicked", "seen"]
 RetrievalName = Literal["none", "two_tower", "popularity"]
 Verdict = Literal["rich", "thin", "absent", "broken"]
 LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
+LedgerAction = Literal["unpublish", "restore", "override"]
+Overridable = Literal["size"]
 
 
 def valid_names(literal: object) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time
@@ -37,6 +38,10 @@ POSITION = "position"
 SCORE_DATE = "score_date"
 LOAD_KEY = "load_key"
 
+MAX_ID_BYTES = 1000
+"""A pair of longer ids doesn't fit into PostgreSQL's index of the scores."""
+_INT64 = re.compile(r"-?[0-9]+")
+
 INTERACTION_KEY = (USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP)
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -65,7 +70,12 @@ class IdTypes:
 
     def parse(self, entity: Entity, text: Id) -> Id:
         """Turn a command-line text into an id of the entity's type (``ValueError`` if it cannot be)."""
-        return int(text) if getattr(self, entity) == "int64" else str(text)
+        if getattr(self, entity) == "string":
+            return str(text)
+        number = int(text)
+        if not _INT64.fullmatch(str(text)) or not -(2**63) <= number < 2**63:
+            raise ValueError(f"{text!r} is no 64-bit integer")
+        return number
 
     def to_dict(self) -> dict[str, str]:
         """Return a JSON-ready mapping."""

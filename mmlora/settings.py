@@ -76,7 +76,9 @@ class CheckSettings(_Section):
     min_density: float = Field(0.0, ge=0, le=1)
     ctr_min: float = Field(0.001, ge=0, le=1)
     ctr_max: float = Field(0.95, ge=0, le=1)
-    volume_min_ratio: float = Field(0.0, ge=0, description="rows of the last day over the trailing mean")
+    volume_min_ratio: float = Field(
+        0.25, ge=0, description="rows of the last day over the trailing mean, beyond chance; 0 judges none"
+    )
     volume_max_ratio: float = Field(50.0, gt=0)
     volume_min_mean: float = Field(100.0, gt=0, description="rows a day that a quieter domain counts as")
     domains: tuple[str, ...] = Field((), description="expected domains beside those ever seen")
@@ -209,6 +211,11 @@ class ScoringSettings(_Section):
     )
     memory_mb: int = Field(128, ge=1, description="users, pairs and rows held at once, about")
     ray_threads: int = Field(1, ge=1, description="CPUs of a Ray worker, which share the items' tensors")
+    max_days_ahead: int = Field(1, ge=0, description="days after the data's last one that may be scored")
+    max_age_hours: float = Field(24.0, gt=0, description="of the newest interaction at a night's 00:00 UTC")
+    min_size_ratio: float = Field(
+        0.5, ge=0, le=1, description="rows and users of a load over the last published night's, at least"
+    )
     heartbeat_seconds: float = Field(10.0, gt=0)
     stale_after_seconds: float = Field(120.0, gt=0, description="a load silent for so long is given up")
 

@@ -15,6 +15,7 @@ from mmlora.names import (
     Device,
     FeatureGroup,
     GateInput,
+    Overridable,
     Precision,
     SplitName,
     valid_names,
@@ -122,5 +123,16 @@ NIGHTLY_SCORING = {
         description="Score these only, one a line. Left empty: all.",
     ),
     "top_k": _number("Top k", "Rows kept a user; 0 keeps all.", minimum=0),
+    "allow_stale": Param(
+        None,
+        type=["null", "boolean"],
+        title="Allow stale",
+        description="Score also a day that the data doesn't reach. Left alone: no.",
+    ),
+    "override": _choice("Override", valid_names(Overridable), "A check of loads that is not to stop one."),
+    "reason": _text("Reason", "Why the check is overridden; it goes into the ledger."),
 }
-"""The form of ``nightly_scoring``; ``top_k`` is an option of ``score``."""
+"""The form of ``nightly_scoring``."""
+
+SCORE_OPTIONS = tuple(NIGHTLY_SCORING.keys() - {"date", "domains"})
+"""The names of ``NIGHTLY_SCORING`` that are options of ``score``."""

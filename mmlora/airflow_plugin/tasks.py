@@ -83,7 +83,9 @@ def run_date() -> date:
     context = get_current_context()
     given = context["params"].get("date")
     if given:
-        return date.fromisoformat(given)
+        from mmlora.dates import parse_date
+
+        return parse_date(given)
     # A run triggered without a logical date has no data interval.
     moment: datetime = context.get("data_interval_end") or context["dag_run"].run_after
     return moment.astimezone(UTC).date()

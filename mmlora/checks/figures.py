@@ -94,7 +94,19 @@ FROM (
 ) GROUP BY domain_id
 """
 
+# How many days up to the as-of date have no rows, and by how much the days before the last one vary.
+_VOLUMES = f"""
+CREATE TEMP TABLE volumes AS
+SELECT domain_id, min(days_before) AS silent_days, sum(rows * rows) FILTER (days_before > 0) AS squares
+FROM (
+    SELECT domain_id, date_diff('day', event_timestamp, {_AS_OF}) - 1 AS days_before, count(*) AS rows
+    FROM recent GROUP BY ALL
+) GROUP BY domain_id
+"""
+
 # The label rate's bounds are Wilson's at three standard deviations: five rows without a click say nothing.
+# The last day's rows have such a bound too, but come in clumps: as many at a time (`spread`) as the variance
+# of the days before is times their mean. The chance of silence is that all clumps fell on the days before it.
 _FRAME = f"""
 WITH figures AS (
     SELECT e.domain, e.place, {", ".join(f"coalesce(f.{name}, 0) AS {name}" for name in FAULTS)},
@@ -104,9 +116,12 @@ WITH figures AS (
         CASE WHEN f.first_seen IS NOT NULL
             THEN least(date_diff('day', f.first_seen, {_AS_OF}) - 1, $window_days) END AS history_days,
         CASE WHEN history_days >= least({MIN_HISTORY_DAYS}, $window_days)
-            THEN coalesce(c.earlier_rows, 0) / history_days END AS mean_day_rows
+            THEN coalesce(c.earlier_rows, 0) / history_days END AS mean_day_rows,
+        greatest(1, (v.squares / history_days - mean_day_rows ** 2) / nullif(mean_day_rows, 0)) AS spread,
+        coalesce(v.silent_days, 0) AS silent_days
     FROM expected e LEFT JOIN faults f ON f.domain_id IS NOT DISTINCT FROM e.domain_id
         LEFT JOIN duplicates d ON d.domain_id = e.domain_id LEFT JOIN counts c ON c.domain_id = e.domain_id
+        LEFT JOIN volumes v ON v.domain_id = e.domain_id
 )
 SELECT * EXCLUDE (place),
     coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
@@ -114,7 +129,11 @@ SELECT * EXCLUDE (place),
     (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
     CASE WHEN mean_day_rows IS NOT NULL
         THEN last_day_rows / greatest(mean_day_rows, $volume_min_mean) END AS last_day_over_mean,
-    CASE WHEN mean_day_rows >= $volume_min_mean THEN last_day_rows / mean_day_rows END AS last_day_under_mean
+    CASE WHEN last_day_rows > 0
+        THEN (last_day_rows + spread * (4.5 + 3 * sqrt(last_day_rows / spread + 2.25)))
+            / nullif(mean_day_rows, 0) END AS last_day_under_mean,
+    CASE WHEN silent_days > 0 THEN (1 - silent_days / (history_days + 1))
+        ** (mean_day_rows * history_days / spread) END AS silence_chance
 FROM figures ORDER BY place
 """
 
@@ -157,7 +176,7 @@ def compute_figures(
         connection.execute(f"SET VARIABLE window_days = {thresholds.window_days}")
         open_interactions(connection, offline, ids)
         try:
-            for statement in (_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _RECENT, _COUNTS):
+            for statement in (_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _RECENT, _COUNTS, _VOLUMES):
                 connection.execute(statement)
         except duckdb.Error as error:  # a footer may be whole and the pages after it not
             raise DataError(str(offline / "interactions"), f"cannot be read to its end: {error}") from None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mmlora.checks.rules import Rule
+from mmlora.json_files import read_json
 from mmlora.schema import DomainVerdict
 
 _STYLE = """
@@ -67,9 +68,7 @@ def write_pages(
     facts = {"as_of": str(as_of), "suites": suites, "verdicts": [asdict(verdict) for verdict in verdicts]}
     _write(folder / f"{as_of}.json", json.dumps({**facts, "counts": counts}, default=str, indent=1))
     _write(folder / f"{as_of}.html", _date_page(as_of, verdicts, suites, rules, failures))
-    dates = [
-        json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"), reverse=True)
-    ]
+    dates = [read_json(file, "delete it") for file in sorted(folder.glob("*.json"), reverse=True)]
     _write(data_docs / "index.html", _index_page(dates))
     return data_docs / "index.html"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmlora.checks.figures import MIN_HISTORY_DAYS
-from mmlora.checks.thresholds import Thresholds
+from mmlora.checks.thresholds import SILENT, Thresholds
 from mmlora.schema import Verdict
 
 INTERACTIONS = "interactions"
 DOMAIN_SPARSITY = "domain_sparsity"
+SILENCE_CHANCE = 0.00135
+"""Chance of a value more than three standard deviations below the mean."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,25 @@ def _rate_rules(limits: Thresholds) -> list[Rule]:
             INTERACTIONS,
             "last_day_under_mean",
             f"The last day has at least {limits.volume_min_ratio:g} times the rows of a mean day of the"
-            f" {days} days before (where the mean is {limits.volume_min_mean:g} rows or more; {young}).",
-            f"last day {{value:.3g}} times the mean day, under {limits.volume_min_ratio:g}",
+            f" {days} days before ({chance}; {young}).",
+            f"last day {{value:.3g}} times the mean day at most, under {limits.volume_min_ratio:g}",
             "broken",
             minimum=limits.volume_min_ratio,
         ),
+        *([_silence_rule(days, young)] if limits.volume_min_ratio else []),
     ]
+
+
+def _silence_rule(days: int, young: str) -> Rule:
+    return Rule(
+        INTERACTIONS,
+        "silence_chance",
+        "A last day without rows (or several last days) is no less likely than three standard deviations, by"
+        f" the {days} days before ({young}).",
+        f"{SILENT}: by the days before, a chance of {{value:.2g}}, under {SILENCE_CHANCE:g}",
+        "broken",
+        minimum=SILENCE_CHANCE,
+    )
 
 
 def _sparsity_rules(limits: Thresholds) -> list[Rule]:

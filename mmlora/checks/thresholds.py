@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SILENT = "no rows on the last day"
+"""How the reason begins why a domain is broken whose last day is missing, and nothing else is wrong."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -17,7 +20,7 @@ class Thresholds:
         ctr_min, ctr_max: label rate that a domain must have, as far as chance allows.
         volume_min_ratio, volume_max_ratio: rows of the last day over the mean day of the window before it.
         volume_min_mean: rows a day; a quieter domain counts as this loud when its last day is judged too
-            full, and isn't judged too empty at all.
+            full. Too empty is judged beyond chance, in quiet domains as well.
     """
 
     window_days: int = 30
@@ -28,6 +31,6 @@ class Thresholds:
     min_density: float = 0.0
     ctr_min: float = 0.001
     ctr_max: float = 0.95
-    volume_min_ratio: float = 0.0
+    volume_min_ratio: float = 0.25
     volume_max_ratio: float = 50.0
     volume_min_mean: float = 100.0

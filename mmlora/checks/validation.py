@@ -6,10 +6,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
-from mmlora.checks.figures import compute_figures
+import pyarrow.compute as pc
+
+from mmlora.checks.figures import Figures, compute_figures
 from mmlora.checks.pages import write_pages
 from mmlora.checks.rules import suite_rules
 from mmlora.checks.thresholds import Thresholds
@@ -28,6 +30,7 @@ class ValidationReport:
         verdicts: one a domain, expected or ever seen, sorted by id.
         suites: whether each suite passed in every domain (``interactions``, ``domain_sparsity``).
         failures: one line a failed expectation and domain: ``suite: domain: what``.
+        day_failures: what is wrong with the day as a whole: it has no rows in any domain.
         data_docs_index: the first page of the Data Docs.
     """
 
@@ -35,7 +38,10 @@ class ValidationReport:
     verdicts: list[DomainVerdict]
     suites: dict[str, bool]
     failures: list[str]
+    day_failures: tuple[str, ...]
     data_docs_index: Path
+    passed: bool
+    """Whether no expectation failed that makes a domain broken, and the day has rows."""
 
 
 def run_validation(
@@ -77,6 +83,7 @@ def run_validation(
         for domain, row in zip(figures.domains, figures.frame.to_pylist(), strict=False)
     ]
     found = [(each.rule, each.domain, each.reason) for each in outcome.failures]
+    day_failures = _day_failures(figures, as_of, thresholds)
     index = write_pages(data_docs, as_of=as_of, verdicts=verdicts, rules=rules, failures=found)
     logger.info("validated as of %s: %s", as_of, outcome.suites)
     return ValidationReport(
@@ -84,5 +91,17 @@ def run_validation(
         verdicts=verdicts,
         suites=outcome.suites,
         failures=[f"{each.rule.suite}: {each.domain}: {each.reason}" for each in outcome.failures],
+        day_failures=day_failures,
         data_docs_index=index,
+        passed=not day_failures and all(each.rule.verdict != "broken" for each in outcome.failures),
     )
+
+
+def _day_failures(figures: Figures, as_of: date, thresholds: Thresholds) -> tuple[str, ...]:
+    """Judge all domains together: a day that was not imported leaves each of them without rows."""
+    rows, last_day_rows = (pc.sum(figures.frame.column(name)).as_py() for name in ("rows", "last_day_rows"))
+    if not rows:
+        return (f"no domain has rows in the last {thresholds.window_days} days: all are absent",)
+    if not last_day_rows:
+        return (f"no domain has rows on {as_of - timedelta(days=1)}, the last day: import it first",)
+    return ()

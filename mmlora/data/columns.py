@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from mmlora.data.faults import FaultList
+from mmlora.schema import MAX_ID_BYTES
 
 _INTEGER_TEXT = r"^(0|-?[1-9][0-9]{0,18})$"
 _LAST, _FIRST = str(2**63 - 1), str(-(2**63))
@@ -44,6 +45,8 @@ def to_id(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedAr
         faults.add_rows(f"empty text in {name}", name, pc.equal(column, ""))
         strange = pc.match_substring_regex(column, r"[\x00\r\n]")
         faults.add_rows("a NUL character or line break in an id", name, strange)
+        long = pc.greater(pc.binary_length(column), MAX_ID_BYTES)
+        faults.add_rows(f"an id of more than {MAX_ID_BYTES:,} bytes, which no index holds", name, long)
         return column
     if pt.is_decimal(column.type) and column.type.scale <= 0:
         return _decimals(column, name, faults)

@@ -33,6 +33,7 @@ from mmlora.data.profile_store import add_profile, stored_schema
 from mmlora.data.profiles import canonical_profile
 from mmlora.data.report import ImportReport, ignored, interaction_notes, is_date, profile_notes
 from mmlora.errors import ContractError, UsageError
+from mmlora.json_files import read_json
 from mmlora.schema import (
     DOMAIN_ID,
     ENTITY_KEYS,
@@ -90,7 +91,7 @@ class OfflineStore:
 
     def _ids_or_none(self) -> IdTypes | None:
         path = self.root / "ids.json"
-        return IdTypes(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        return IdTypes(**read_json(path, "import the data anew")) if path.exists() else None
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the data does: of file names (content hashes) and sizes."""
@@ -124,7 +125,7 @@ class OfflineStore:
     def _last_days(self) -> dict[Id, date]:
         """Return each domain's latest day."""
         path = self.root / _DOMAINS
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        kept = read_json(path, "delete it") if path.exists() else []
         if kept and all(isinstance(pair, list) for pair in kept):
             return {domain: date.fromisoformat(day) for domain, day in kept}
         if not self._days():

@@ -28,6 +28,7 @@ from mmlora.errors import TransientError
 from mmlora.features.asof_source import literal, quote
 from mmlora.features.columns import Column
 from mmlora.features.database import database
+from mmlora.json_files import read_json
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, TIMESTAMP, Entity, fingerprint
 
 FEWEST = 10
@@ -73,7 +74,7 @@ class Derived:
 def load(offline: Path) -> list[Derived]:
     """Return the features that are there."""
     path = offline / "derived" / "features.json"
-    return [Derived(**of) for of in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    return [Derived(**of) for of in read_json(path, "delete it, and build again")] if path.exists() else []
 
 
 def decide(offline: Path, columns: Sequence[Column]) -> list[Derived]:

@@ -14,6 +14,7 @@ from mmlora.errors import UsageError
 from mmlora.features.affinity import Affinity
 from mmlora.features.asof_source import literal
 from mmlora.features.views import ACTIVITY_VIEWS
+from mmlora.json_files import read_json
 from mmlora.resources import sql
 from mmlora.schema import fingerprint
 
@@ -46,7 +47,7 @@ class BuildState:
     def load(cls, folder: Path) -> BuildState | None:
         """Read the state, or None when nothing was built."""
         path = folder / "state.json"
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        return cls(**read_json(path, "delete it, and build again")) if path.exists() else None
 
     def save(self, folder: Path) -> None:
         """Replace the state in one step."""

@@ -28,6 +28,7 @@ from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
+from mmlora.json_files import read_json
 from mmlora.redaction import redact
 from mmlora.resources import resource
 from mmlora.schema import (
@@ -392,4 +393,4 @@ def _id_types(offline: Path) -> IdTypes:
         raise UsageError(
             f"nothing was imported under {offline}: import data first, e.g. `mmlora data import --help`"
         )
-    return IdTypes(**json.loads(path.read_text(encoding="utf-8")))
+    return IdTypes(**read_json(path, "import the data anew"))

@@ -10,16 +10,22 @@ import time
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from mmlora.errors import UsageError
+from mmlora.errors import CheckError, MmloraError, UsageError
 from mmlora.names import EngineName
 from mmlora.pipeline.candidates import recorded_policy
-from mmlora.pipeline.promotion import CHAMPION
+from mmlora.pipeline.contract import check_contract
+from mmlora.pipeline.failures import describe
+from mmlora.pipeline.freshness import refuse_future, stale_reason
+from mmlora.pipeline.promotion import bundle_of, warn_of_labels
 from mmlora.pipeline.publishing import score_and_publish
+from mmlora.pipeline.scoring import left_out
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 from mmlora.schema import Id
 
 if TYPE_CHECKING:
     from mmlora.warehouse.loads import Load
+
+KEEP, SCORE, REFUSE = "keep", "score", "refuse"
 
 
 def backfill(
@@ -31,61 +37,66 @@ def backfill(
     model_version: str | None = None,
     engine: EngineName | None = None,
     ray_address: str | None = None,
+    allow_stale: bool = False,
     plan_only: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Score and publish a domain's dates from ``start`` to ``end``, both included.
 
-    A date that this model has published already, on candidates of the same policy, is left alone, so a
-    stopped backfill goes on where it was. A date that fails doesn't stop the later ones.
+    A date that this model has published already, on candidates of the same policy and with the same
+    ``top_k``, is left alone, so a stopped backfill goes on where it was. One that can't be scored (a broken
+    or absent domain, stale data) is refused; like one that fails, it stops no later one.
 
     Returns:
-        ``plan`` (date, action, model version, reason), and unless ``plan_only`` what ``score_and_publish``
-        returns.
+        ``plan`` (date, action ``keep``, ``score`` or ``refuse``, reason, model version), and unless
+        ``plan_only`` what ``score_and_publish`` returns.
 
     Raises:
-        UsageError: the dates are the wrong way round, or there is no such domain or model.
+        UsageError: the dates are the wrong way round or in the future, or there is no such domain or model.
+        CheckError: the data doesn't reach the last date.
+        ContractError: the model's features or files are gone.
     """
     if start > end:
         raise UsageError(f"--start {start} is after --end {end}: give the earlier date first")
+    refuse_future(end)
     workspace = open_workspace()
-    target = workspace.domain(domain)
+    target, top_k = workspace.domain(domain), workspace.settings.scoring.top_k if top_k is None else top_k
+    _refuse_beyond_data(workspace, end, allow_stale)
     with workspace.open_warehouse() as warehouse:
-        version = model_version or warehouse.current(CHAMPION, target)
-        published = {
-            found.score_date: warehouse.load(found.load_id)
-            for found in warehouse.publications(domain=target, start=start, end=end)
-        }
-    if version is None:
-        raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
-    workspace.bundles.load(version)
+        bundle = bundle_of(workspace, warehouse, target, model_version)
+        published = {load.score_date: load for load in warehouse.loads(domain=target, states=("published",))}
+    if workspace.feature_repo.applied:
+        check_contract(workspace, bundle)
+    version = bundle.manifest.model_version
+    if start < bundle.manifest.as_of:
+        warn_of_labels(str(workspace.home), version, bundle.manifest.as_of)
     days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
-    why = {day: _why(workspace, published.get(day), target, day, version) for day in days}
-    plan = [
-        {
-            "score_date": day.isoformat(),
-            "action": "score" if why[day] else "keep",
-            "model_version": version,
-            "reason": why[day],
-        }
-        for day in days
-    ]
+    plan = []
+    for number, day in enumerate(days):
+        progress(f"plan {domain}", number, len(days))
+        why = _why(workspace, published.get(day), target, day, version, top_k)
+        refused = _why_not(workspace, target, day, allow_stale) if why else None
+        action, reason = (REFUSE, refused) if refused else (SCORE, why) if why else (KEEP, "")
+        plan.append(
+            {"score_date": day.isoformat(), "action": action, "reason": reason, "model_version": version}
+        )
+    progress(f"plan {domain}", len(days), len(days))
     if plan_only:
         return {"plan": plan}
-    begun, loads = time.monotonic(), []
-    to_score = [day for day in days if why[day]]
-    for number, day in enumerate(to_score):
-        progress(f"backfill {domain}", number, len(to_score))
-        result = score_and_publish(
-            day, domain=domain, top_k=top_k, model_version=version, engine=engine, ray_address=ray_address
+    options = {"top_k": top_k, "model_version": version, "engine": engine, "ray_address": ray_address}
+    return {"plan": plan, **_run(domain, plan, {**options, "allow_stale": allow_stale}, progress)}
+
+
+def _refuse_beyond_data(workspace: Workspace, end: date, allow_stale: bool) -> None:
+    last = workspace.store.days()[-1] + timedelta(days=workspace.settings.scoring.max_days_ahead)
+    if end > last and not allow_stale:
+        raise CheckError(
+            f"the freshness of the data for {end}",
+            [f"{last} is the last date to score: give an earlier --end, or --allow-stale"],
         )
-        loads += result["loads"]
-    progress(f"backfill {domain}", len(to_score), len(to_score))
-    pairs = sum(row["pairs"] or 0 for row in loads if row["state"] == "published")
-    return {"plan": plan, "loads": loads, "skipped": [], "pairs": pairs, "seconds": time.monotonic() - begun}
 
 
-def _why(workspace: Workspace, load: Load | None, domain: Id, day: date, version: str) -> str:
+def _why(workspace: Workspace, load: Load | None, domain: Id, day: date, version: str, top_k: int) -> str:
     """Say why a date is to be scored; nothing where what is published is current."""
     from mmlora.candidates.policy import differences
 
@@ -93,5 +104,44 @@ def _why(workspace: Workspace, load: Load | None, domain: Id, day: date, version
         return "not published"
     if load.model_version != version:
         return f"published by {load.model_version}"
-    kept = (load.checks or {}).get("candidates")
-    return "; ".join(differences(kept and kept["policy"], recorded_policy(workspace, domain, day)))
+    facts = load.checks or {}
+    if (kept := facts.get("top_k", top_k)) != top_k:  # loads of before it was kept count as of any
+        return f"published with top_k {kept}"
+    policy = facts.get("candidates")
+    return "; ".join(differences(policy and policy["policy"], recorded_policy(workspace, domain, day)))
+
+
+def _why_not(workspace: Workspace, domain: Id, day: date, allow_stale: bool) -> str | None:
+    """Say why a date can't be scored; None when it can."""
+    if not allow_stale and (stale := stale_reason(workspace, day)):
+        return stale
+    return left_out(workspace, day, allow_stale=allow_stale).get(domain)
+
+
+def _run(
+    domain: str, plan: list[dict[str, Any]], options: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
+    begun, loads = time.monotonic(), []
+    to_do = [row for row in plan if row["action"] != KEEP]
+    for number, row in enumerate(to_do):
+        progress(f"backfill {domain}", number, len(to_do))
+        loads += _one_date(domain, row, options)
+    progress(f"backfill {domain}", len(to_do), len(to_do))
+    pairs = sum(row["pairs"] or 0 for row in loads if row["state"] == "published")
+    return {"loads": loads, "skipped": [], "pairs": pairs, "seconds": time.monotonic() - begun}
+
+
+def _one_date(domain: str, row: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Score and publish one date; whatever is wrong with it becomes a row."""
+    reason, code = row["reason"], 1
+    if row["action"] == SCORE:
+        try:
+            rows: list[dict[str, Any]] = score_and_publish(
+                date.fromisoformat(row["score_date"]), domain=domain, **options
+            )["loads"]
+            return rows
+        except MmloraError as error:
+            reason, code = describe(error), error.exit_code
+    empty = dict.fromkeys(("users", "items", "pairs", "rows", "seconds"))
+    failed = {"state": "failed", "exit_code": code, "reason": reason, "model_version": row["model_version"]}
+    return [{"domain_id": domain, "score_date": row["score_date"], **empty, **failed}]

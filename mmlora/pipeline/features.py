@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from mmlora.errors import UsageError
+from mmlora.pipeline.freshness import refuse_future
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def _build(
 ) -> dict[str, Any]:
     from mmlora.features.build import build
 
-    if through > (last := datetime.now(UTC).date() + timedelta(days=1)):
-        raise UsageError(f"{through} is in the future: give a date up to {last}")
+    refuse_future(through)
     workspace.store.ids  # noqa: B018  says "import data first" before anything is made
     settings = workspace.settings.features
     report = build(

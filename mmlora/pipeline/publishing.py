@@ -10,14 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
-from mmlora.errors import CheckError, MmloraError, UsageError
-from mmlora.pipeline.scoring import left_out, score, scoring_domains
+from mmlora.errors import CheckError, MmloraError, TransientError, UsageError
+from mmlora.pipeline.failures import describe, failures_kept
+from mmlora.pipeline.freshness import refuse_stale
+from mmlora.pipeline.promotion import CHAMPION
+from mmlora.pipeline.scoring import choose_engine, left_out, score, scoring_domains
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
-from mmlora.redaction import redact
-from mmlora.schema import Id
 
 PUBLISHERS = 4
-"""Loads written to PostgreSQL side by side; each takes two connections."""
+"""Loads written to PostgreSQL side by side; each takes three connections."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,9 @@ def publish(load_id: str) -> str:
     workspace = open_workspace()
     folder = workspace.staging_folder(load_id)
     with workspace.open_warehouse() as warehouse:
-        load = warehouse.publish(warehouse.load(load_id), sorted(folder.glob("part-*.parquet")))
+        load = warehouse.load(load_id)
+        with failures_kept(workspace, load.score_date, str(load.domain_id)):
+            load = warehouse.publish(load, sorted(folder.glob("part-*.parquet")))
         earlier = warehouse.loads(
             domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
         )
@@ -64,16 +67,52 @@ def score_and_publish(
     """
     workspace = open_workspace()
     begun = time.monotonic()
-    domains = [str(workspace.domain(domain))] if domain else scoring_domains(on, pairs=pairs)
-    others: dict[Id, str] = {} if domain else left_out(workspace, on, pairs)
+    with failures_kept(workspace, on, *map(str, [domain] if domain else workspace.expected_domains())):
+        domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
     rows = _loads(workspace, on, domains, progress, {**options, "pairs": pairs})
-    skipped = [{"domain_id": str(name), "reason": reason} for name, reason in others.items()]
     return {
         "loads": rows,
         "skipped": skipped,
         "pairs": sum(row["pairs"] or 0 for row in rows if row["state"] == "published"),
         "seconds": time.monotonic() - begun,
     }
+
+
+def domains_to_score(
+    workspace: Workspace, on: date, domain: str | None, pairs: str | None, options: dict[str, Any]
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the domains to score, and those that aren't with the reasons, by a night's options.
+
+    Raises:
+        UsageError: something would be wrong for every domain.
+        CheckError: the data doesn't reach the date, or no domain is left.
+    """
+    allow_stale = bool(options.get("allow_stale"))
+    _refuse_misuse(workspace, options)
+    refuse_stale(workspace, on, known_as_of=options.get("known_as_of"), allow=allow_stale)
+    if domain:
+        return [str(workspace.domain(domain))], []
+    domains = scoring_domains(on, pairs=pairs, allow_stale=allow_stale)
+    others = left_out(workspace, on, pairs, allow_stale=allow_stale)
+    return domains, [{"domain_id": str(name), "reason": reason} for name, reason in others.items()]
+
+
+def _refuse_misuse(workspace: Workspace, options: dict[str, Any]) -> None:
+    """Refuse, before anything starts, what would be wrong for every domain.
+
+    Raises:
+        UsageError: an engine, device, check or model version that isn't there, or no champion at all.
+    """
+    from mmlora.pipeline.load_size import check_override
+
+    choose_engine(workspace.settings, *(options.get(name) for name in ("engine", "ray_address", "device")))
+    check_override(options.get("override"), options.get("reason"))
+    if version := options.get("model_version"):
+        workspace.bundles.load(version)
+        return
+    with workspace.open_warehouse() as warehouse:
+        if not any(warehouse.current(CHAMPION, domain) for domain in workspace.expected_domains()):
+            raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
 
 
 def _loads(
@@ -94,9 +133,6 @@ def _loads(
             for domain in domains:
                 begun, scored = time.monotonic(), _scored(on, domain, progress, options)
                 rows.append(publishers.submit(_one, workspace, on, domain, begun, scored))
-                for row in rows:
-                    if row.done():
-                        row.result()  # a misuse stops the night
             return [row.result() for row in rows]
         except KeyboardInterrupt:
             publishers.shutdown(wait=False, cancel_futures=True)
@@ -104,12 +140,10 @@ def _loads(
 
 
 def _scored(on: date, domain: str, progress: Progress, options: dict[str, Any]) -> Future[str]:
-    """Score one domain: the load's name, or what went wrong unless it is a misuse."""
+    """Score one domain: the load's name, or what went wrong."""
     load_id: Future[str] = Future()
     try:
         load_id.set_result(score(on, domain, progress=progress, **options))
-    except UsageError:
-        raise
     except Exception as error:
         load_id.set_exception(error)
     return load_id
@@ -121,15 +155,15 @@ def _one(workspace: Workspace, on: date, domain: str, begun: float, scored: Futu
     row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat(), "state": "failed", **empty}
     row["exit_code"] = 0
     try:
-        load_id = publish(scored.result())
-    except UsageError:
-        raise
+        row["load_id"] = scored.result()
+        load_id = publish(row["load_id"])
     except Exception as error:
         logger.debug("domain %s, %s failed", domain, on, exc_info=True)
-        known = isinstance(error, MmloraError)
-        reason = str(error) if known else redact(f"unexpected {type(error).__name__}: {error}")
-        row["state"] = "rejected" if isinstance(error, CheckError) else "failed"
-        code = error.exit_code if isinstance(error, MmloraError) else 1
+        code, reason = (error.exit_code if isinstance(error, MmloraError) else 1), describe(error)
+        if isinstance(error, CheckError):
+            row["state"] = "rejected"
+        if code == TransientError.exit_code and "load_id" in row:
+            reason += f"; scored already, so then: mmlora publish {row['load_id']}"
         return {**row, "exit_code": code, "reason": reason, "seconds": time.monotonic() - begun}
     with workspace.open_warehouse() as warehouse:
         load = warehouse.load(load_id)

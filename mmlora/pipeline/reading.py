@@ -34,7 +34,7 @@ def read_scores(
     try:
         user_id = None if user is None else workspace.ids.parse("user", user)
     except ValueError:
-        raise UsageError(f"user {user!r}: user ids are whole numbers here") from None
+        raise UsageError(f"user {user!r}: user ids are whole numbers of 64 bits here") from None
     with workspace.open_warehouse() as warehouse:
         if warehouse.publication(target, on) is None:
             dates = [f"{found.score_date}" for found in warehouse.publications(domain=target)[:5]]

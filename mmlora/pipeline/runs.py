@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmlora.errors import UsageError
+from mmlora.json_files import read_json
 
 
 class Run:
@@ -41,7 +42,7 @@ class Run:
     def result(self, step: str) -> dict[str, Any] | None:
         """Return what a step left, or None when it hasn't finished."""
         path = self.folder / f"{step}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path, "delete it, and train again") if path.exists() else None
 
     def record(self, step: str, result: dict[str, Any]) -> dict[str, Any]:
         """Keep what a step left, in its order, whole or not at all."""
@@ -55,6 +56,6 @@ class Run:
     def steps(self, prefix: str) -> list[dict[str, Any]]:
         """Return what the steps named ``<prefix>*`` left, by name."""
         return [
-            json.loads(path.read_text(encoding="utf-8"))
+            read_json(path, "delete it, and train again")
             for path in sorted(self.folder.glob(f"{prefix}*.json"))
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import shutil
 import threading
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import CheckError, MmloraError, UsageError
 from mmlora.judging.verdict import below_baseline
-from mmlora.names import Device, EngineName
+from mmlora.names import Device, EngineName, Overridable
 from mmlora.pipeline.candidates import (
     check_retrieval,
     choose,
@@ -24,8 +25,10 @@ from mmlora.pipeline.candidates import (
     without_pairs,
 )
 from mmlora.pipeline.contract import check_contract
+from mmlora.pipeline.failures import keeps_failures
 from mmlora.pipeline.features import ensure_features
-from mmlora.pipeline.promotion import CHAMPION
+from mmlora.pipeline.freshness import refuse_stale
+from mmlora.pipeline.promotion import bundle_of, warn_of_labels
 from mmlora.pipeline.validation import verdicts_as_of
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 from mmlora.schema import (
@@ -45,7 +48,9 @@ if TYPE_CHECKING:
     from mmlora.candidates.pairs import Candidates
     from mmlora.candidates.policy import Policy
     from mmlora.candidates.report import Selection
+    from mmlora.pipeline.rehearsal import Rehearsal
     from mmlora.registry.bundle import Bundle
+    from mmlora.scoring.audit import AuditCheck
     from mmlora.scoring.score import SideFeatures
     from mmlora.scoring.work import Engine, Work
     from mmlora.settings import Settings
@@ -55,18 +60,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def scoring_domains(on: date, *, pairs: str | None = None) -> list[str]:
+def scoring_domains(on: date, *, pairs: str | None = None, allow_stale: bool = False) -> list[str]:
     """Return the domains to score on a date: all but those that :func:`left_out` names.
 
     Args:
         on: the score date.
         pairs: see :func:`score`.
+        allow_stale: score also those that are broken for nothing but their missing last day.
 
     Raises:
         CheckError: none is left, which no night should pass over in silence.
     """
     workspace = open_workspace()
-    others = left_out(workspace, on, pairs)
+    others = left_out(workspace, on, pairs, allow_stale=allow_stale)
     for domain, reason in others.items():
         logger.warning("domain %s isn't scored on %s: %s", domain, on, reason)
     domains = [str(domain) for domain in workspace.expected_domains() if domain not in others]
@@ -77,6 +83,7 @@ def scoring_domains(on: date, *, pairs: str | None = None) -> list[str]:
     return domains
 
 
+@keeps_failures
 def score(
     on: date,
     domain: str,
@@ -88,6 +95,10 @@ def score(
     engine: EngineName | None = None,
     ray_address: str | None = None,
     device: Device | None = None,
+    allow_stale: bool = False,
+    override: Overridable | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
     progress: Progress = silent,
 ) -> str:
     """Score one domain's candidates of a date into a staged, audited load.
@@ -102,6 +113,10 @@ def score(
         engine: who scores; the setting when None.
         ray_address: of the cluster that the engine ``ray`` uses; the setting when None.
         device: where the engine ``local`` computes; the setting when None.
+        allow_stale: score also a date that the data doesn't reach.
+        override: a check that is not to stop the load: ``size``.
+        reason: why not; it goes into the ledger.
+        dry_run: leave the staged files and tell the warehouse nothing.
         progress: told the pairs done.
 
     Returns:
@@ -109,39 +124,49 @@ def score(
 
     Raises:
         CheckError: the domain's verdict is ``broken``, or the audit said no; the load is rejected.
-        ContractError: the model was trained on other features than the feature store gives.
+        ContractError: the model was trained on other features than the feature store gives, or the champion's
+            files are gone.
         UsageError: no such domain or model, or an engine, device or precision that isn't there.
     """
+    from mmlora.pipeline.load_size import check_override
+    from mmlora.pipeline.rehearsal import Rehearsal
+
     workspace = open_workspace()
     chosen = choose_engine(workspace.settings, engine, ray_address, device)
+    check_override(override, reason)
     target = workspace.domain(domain)
     top_k = workspace.settings.scoring.top_k if top_k is None else top_k
     check_retrieval(policy_of(workspace, target, pairs), top_k)
-    if target in (broken := _broken(verdicts_as_of(workspace, on))):
+    refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
+    if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
         again = f"mend the data, then `mmlora validate --as-of {on}`"
         raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
     ensure_features(workspace, on)
     with workspace.open_warehouse() as warehouse:
-        bundle = workspace.bundles.load(_version(warehouse, target, model_version))
+        bundle = bundle_of(workspace, warehouse, target, model_version)
         check_contract(workspace, bundle)
+        if on < (seen := bundle.manifest.as_of):
+            warn_of_labels(str(workspace.home), bundle.manifest.model_version, seen)
         if below := below_baseline(bundle.manifest.judgement):
             _warn(str(workspace.home), on, bundle.manifest.model_version, below)
-        load = warehouse.begin_load(
+        records = Rehearsal(warehouse) if dry_run else warehouse
+        load = records.begin_load(
             target,
             on,
             model_version=bundle.manifest.model_version,
             contract_hash=bundle.contract.hash,
             stale_after=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
         )
-        job = _Job(workspace, warehouse, bundle, load, known_as_of, chosen, progress)
+        job = _Job(workspace, records, bundle, load, known_as_of, chosen, progress)
+        job.override = (override, reason or "") if override else None
         try:
-            with _heartbeat(warehouse, load, workspace.settings.scoring.heartbeat_seconds):
+            with _heartbeat(records, load, workspace.settings.scoring.heartbeat_seconds):
                 job.run(pairs, top_k)
         except BaseException as error:
             shutil.rmtree(workspace.staging_folder(load.load_id), ignore_errors=True)
             if not isinstance(error, CheckError):  # then the load is rejected already
                 with suppress(MmloraError):
-                    warehouse.fail(load, reason=f"{type(error).__name__}: {error}")
+                    records.fail(load, reason=f"{type(error).__name__}: {error}")
             raise
         return load.load_id
 
@@ -188,10 +213,13 @@ def _warn(home: str, on: date, version: str, sentence: str) -> None:
 class _Job:
     """One load from candidates to audit."""
 
+    override: tuple[Overridable, str] | None = None
+    """A check that doesn't stop the load, and why."""
+
     def __init__(
         self,
         workspace: Workspace,
-        warehouse: Warehouse,
+        warehouse: Warehouse | Rehearsal,
         bundle: Bundle,
         load: Load,
         known_as_of: datetime | None,
@@ -204,6 +232,7 @@ class _Job:
 
     def run(self, pairs: str | None, top_k: int) -> None:
         """Stage the load and mark it staged, or reject it."""
+        from mmlora.pipeline.load_size import check_size
         from mmlora.scoring.audit import Expected, audit_load
         from mmlora.scoring.score import score_work
 
@@ -220,13 +249,24 @@ class _Job:
         expected = Expected.of(candidates, staged, top_k=top_k)
         report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
         sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
-        checks = {**sizes, "seconds": staged.seconds, "audit": [asdict(check) for check in report.checks]}
+        size = check_size(
+            self.warehouse,
+            self.load,
+            rows=staged.rows,
+            users=staged.users,
+            top_k=top_k,
+            min_ratio=self.workspace.settings.scoring.min_size_ratio,
+        )
+        audit = [asdict(check) for check in (*report.checks, size)]
+        checks = {**sizes, "top_k": top_k, "seconds": staged.seconds, "audit": audit}
         checks["candidates"] = chosen
         if below := below_baseline(self.bundle.manifest.judgement):
             checks["below_baseline"] = below
         if not report.passed:
             self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
             raise CheckError(f"audit of load {self.load.load_id}", report.failures)
+        if not size.passed:
+            self._pass_override(size, checks)
         self.warehouse.mark_staged(
             self.load,
             rows=staged.rows,
@@ -258,6 +298,16 @@ class _Job:
         )
         chosen = {"policy": recorded, **selection.to_dict(), "recall": recall and asdict(recall)}
         return selection.candidates, features.users, work, chosen
+
+    def _pass_override(self, check: AuditCheck, checks: dict[str, Any]) -> None:
+        """Reject the load for a check that it fails, or keep in the ledger why it isn't to stop it."""
+        if self.override is None or self.override[0] != check.name:
+            self.warehouse.reject(self.load, reason=f"{check.name}: {check.detail}", checks=checks)
+            remedy = f"if that is as it should be: --override {check.name} --reason TEXT"
+            raise CheckError(f"audit of load {self.load.load_id}", [f"{check.name}: {check.detail}", remedy])
+        why = f"{check.name}: {self.override[1]}"
+        self.warehouse.record(self.load, "override", who=getpass.getuser(), why=why)
+        checks["overridden"] = {check.name: self.override[1]}
 
     def _candidates(self, policy: Policy) -> Selection:
         selection = choose(self.workspace, policy, self.domain, self.on, self.known_as_of)
@@ -323,7 +373,7 @@ class _Job:
 
 
 @contextmanager
-def _heartbeat(warehouse: Warehouse, load: Load, seconds: float) -> Iterator[None]:
+def _heartbeat(warehouse: Warehouse | Rehearsal, load: Load, seconds: float) -> Iterator[None]:
     """Say every ``seconds`` that the load's process lives, whatever it is busy with."""
     done = threading.Event()
 
@@ -343,21 +393,23 @@ def _heartbeat(warehouse: Warehouse, load: Load, seconds: float) -> Iterator[Non
         thread.join()
 
 
-def left_out(workspace: Workspace, on: date, pairs: str | None = None) -> dict[Id, str]:
+def left_out(
+    workspace: Workspace, on: date, pairs: str | None = None, *, allow_stale: bool = False
+) -> dict[Id, str]:
     """Return why domains aren't scored on a date: broken, absent, or not in the pair table."""
     verdicts = verdicts_as_of(workspace, on)
     absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
-    others = {**absent, **{d: "broken: " + "; ".join(why) for d, why in _broken(verdicts).items()}}
+    broken = {d: "broken: " + "; ".join(why) for d, why in _broken(verdicts, allow_stale).items()}
+    others = {**absent, **broken}
     rest = [domain for domain in workspace.expected_domains() if domain not in others]
     return {**others, **without_pairs(workspace, on, rest, pairs)}
 
 
-def _broken(verdicts: Mapping[Id, DomainVerdict]) -> dict[Id, tuple[str, ...]]:
-    return {domain: found.reasons for domain, found in verdicts.items() if found.verdict == "broken"}
+def _broken(verdicts: Mapping[Id, DomainVerdict], allow_stale: bool) -> dict[Id, tuple[str, ...]]:
+    from mmlora.checks.thresholds import SILENT
 
-
-def _version(warehouse: Warehouse, domain: Id, wanted: str | None) -> str:
-    version = wanted or warehouse.current(CHAMPION, domain)
-    if version is None:
-        raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
-    return version
+    broken = {domain: found.reasons for domain, found in verdicts.items() if found.verdict == "broken"}
+    if not allow_stale:
+        return broken
+    stale = {domain for domain, why in broken.items() if all(reason.startswith(SILENT) for reason in why)}
+    return {domain: why for domain, why in broken.items() if domain not in stale}

@@ -10,10 +10,11 @@ from mmlora.pipeline.promotion import CHALLENGER, CHAMPION
 from mmlora.pipeline.workspace import Workspace, open_workspace
 
 _TROUBLES = 20
+_NIGHTS = 7
 
 
 def status() -> dict[str, Any]:
-    """Return each domain's newest publication and champion, open and broken loads, and the models.
+    """Return each domain's newest publication and champion, the last nights, loads in trouble, the models.
 
     ``numerics`` is what this machine computes with on its CPU; a load's row keeps what it was computed with.
     """
@@ -47,10 +48,12 @@ def status() -> dict[str, Any]:
             }
             for load in warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
         ]
+        nights = [asdict(night) for night in warehouse.nights(limit=_NIGHTS)]
     return {
         "home": str(workspace.home),
         "numerics": asdict(here()),
         "domains": domains,
+        "nights": nights,
         "troubles": troubles,
         "models": [
             {
@@ -60,6 +63,39 @@ def status() -> dict[str, Any]:
             }
             for version in reversed(versions)
         ],
+    }
+
+
+def domain_status(domain: str) -> dict[str, Any]:
+    """Return a domain's newest loads, whatever became of them, and what people did to its publications.
+
+    Raises:
+        UsageError: no such domain.
+    """
+    workspace = open_workspace()
+    target = workspace.domain(domain)
+    with workspace.open_warehouse() as warehouse:
+        loads = warehouse.loads(domain=target, limit=_TROUBLES)
+        ledger = warehouse.ledger(target, limit=_TROUBLES)
+    columns = ("load_id", "score_date", "state", "rows", "model_version", "finished_at", "reason")
+    return {
+        "domain_id": str(target),
+        "loads": [{name: getattr(load, name) for name in columns} for load in loads],
+        "ledger": [{**asdict(entry), "domain_id": str(target)} for entry in ledger],
+    }
+
+
+def load_state(load_id: str) -> dict[str, Any]:
+    """Return what became of a load, and the newest date that its domain's readers get."""
+    with open_workspace().open_warehouse() as warehouse:
+        load = warehouse.load(load_id)
+        latest = warehouse.publication(load.domain_id)
+    return {
+        "load_id": load.load_id,
+        "domain_id": str(load.domain_id),
+        "score_date": load.score_date.isoformat(),
+        "state": load.state,
+        "latest": latest and latest.score_date.isoformat(),
     }
 
 

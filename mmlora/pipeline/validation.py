@@ -18,7 +18,8 @@ def validate(as_of: date) -> dict[str, Any]:
     """Check what was known at ``as_of`` 00:00 UTC and store the verdicts.
 
     Returns:
-        ``as_of``, ``verdicts`` (by domain), ``domains`` (with figures), ``failures`` and ``data_docs``.
+        ``as_of``, ``verdicts`` (by domain), ``domains`` (with figures), ``passed`` (no domain is broken, and
+        the day has rows), ``day_failures``, ``failures`` and ``data_docs``.
     """
     from mmlora.checks.thresholds import Thresholds
     from mmlora.checks.validation import run_validation
@@ -35,11 +36,16 @@ def validate(as_of: date) -> dict[str, Any]:
         warehouse.record_verdicts(report.verdicts)
     counts = Counter(verdict.verdict for verdict in report.verdicts)
     logger.info("validated as of %s: %s", as_of, ", ".join(f"{n} {name}" for name, n in counts.items()))
-    return {**stored_verdicts(as_of), "failures": list(report.failures)}
+    return {
+        **stored_verdicts(as_of),
+        "passed": report.passed,
+        "day_failures": list(report.day_failures),
+        "failures": list(report.failures),
+    }
 
 
 def stored_verdicts(as_of: date) -> dict[str, Any]:
-    """Return a date's stored verdicts as :func:`validate` does, less the failures."""
+    """Return a date's stored verdicts as :func:`validate` does, less what failed."""
     workspace = open_workspace()
     with workspace.open_warehouse() as warehouse:
         verdicts = warehouse.verdicts(as_of)

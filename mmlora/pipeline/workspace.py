@@ -127,7 +127,10 @@ class Workspace:
     def expected_domains(self) -> list[Id]:
         """Return the domains ever seen and those that the settings expect, sorted."""
         ids = self.ids
-        expected = {ids.parse("domain", name) for name in self.settings.checks.domains}
+        try:
+            expected = {ids.parse("domain", name) for name in self.settings.checks.domains}
+        except ValueError as error:
+            raise UsageError(f"settings: checks.domains: {error}, as the data's domain ids are") from None
         return sorted({*self.store.domains(), *expected}, key=lambda domain: (str(type(domain)), domain))
 
     def training_set_folder(self, training_set_id: str) -> Path:

@@ -157,7 +157,12 @@ class BundleStore:
 
     def _manifest(self, model_version: str) -> Manifest:
         file = self.path(model_version) / "manifest.json"
-        manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
+        try:
+            manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ContractError(
+                f"{file} is broken ({type(error).__name__}: {error}): restore it, or train again"
+            ) from None
         if manifest.model_version != model_version:
             raise ContractError(
                 f"{file} holds {manifest.model_version}: restore it, or train again",

@@ -5,6 +5,7 @@ MLflow shows; it doesn't decide: the warehouse's ``promotions`` do. This is the 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -33,6 +34,7 @@ EXPERIMENT = "mmlora"
 _METRICS_A_CALL = 1000
 _PARAMS_A_CALL = 100
 _PARAM_LENGTH = 6000
+_NAME_LENGTH = 150
 
 Alias = Literal["champion", "challenger"]
 
@@ -58,7 +60,7 @@ class Point:
     @property
     def name(self) -> str:
         """MLflow's name of the curve: ``phase/metric`` or ``phase/domain/metric``."""
-        domain = [] if self.domain is None else [_allowed(str(self.domain))]
+        domain = [] if self.domain is None else [_shortened(_allowed(str(self.domain)))]
         return "/".join([_allowed(self.phase, "/"), *domain, _allowed(self.metric)])
 
 
@@ -220,6 +222,13 @@ def _silence() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+
+def _shortened(name: str) -> str:
+    """Return a name that leaves room for the rest of a curve's, which may have 250 characters in all."""
+    if len(name) <= _NAME_LENGTH:
+        return name
+    return f"{name[: _NAME_LENGTH - 13]}.{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _allowed(text: str, more: str = "") -> str:

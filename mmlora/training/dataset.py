@@ -28,6 +28,7 @@ from filelock import FileLock
 from mmlora.batch import Batch
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import DataError, UsageError
+from mmlora.json_files import read_json
 from mmlora.schema import FeatureContract, Id
 from mmlora.training.splits import SPLIT_PARTS
 
@@ -137,7 +138,7 @@ class TrainingSet:
         file = path / "manifest.json"
         if not file.exists():
             raise UsageError(f"there is no training set at {path}: make one first")
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_json(file, "delete its folder, and train again")
         if raw["format"] != FORMAT:
             raise UsageError(f"{path} has layout {raw['format']}, not {FORMAT}: make the training set again")
         return cls(path, TrainingManifest.from_json(json.dumps(raw)))
@@ -192,7 +193,7 @@ class TrainingSet:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder that made the columns."""
-        spec = json.loads((self.path / "encoder.json").read_text(encoding="utf-8"))
+        spec = read_json(self.path / "encoder.json", "delete its folder, and train again")
         tables = {name: pq.read_table(self.path / file) for name, file in spec["files"].items()}
         return Encoder.from_tables(spec["encoder"], tables)
 

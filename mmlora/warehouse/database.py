@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from filelock import FileLock
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from mmlora.errors import MmloraError, TransientError, UsageError
+from mmlora.errors import AccessError, ContractError, DataError, MmloraError, TransientError, UsageError
 from mmlora.redaction import redact
 
 LOCK_WAIT_SECONDS = 30
@@ -23,8 +26,17 @@ _WRITES = "mmlora_writes"
 _UNCHECKED = "mmlora_unchecked"
 _UNSYNCED = "mmlora_unsynced"
 _VALID = "valid are sqlite:///path/to/file.db and postgresql://user:password@host/database"
-# SQLSTATE: connection, transaction rollback, resources, operator intervention, system; and lock_timeout.
-_TRANSIENT_CLASSES = ("08", "40", "53", "57", "58", "55P03")
+# SQLSTATE: connection, transaction rollback, resources, operator, system; lock_timeout, read-only.
+_TRANSIENT_CLASSES = ("08", "40", "53", "57", "58", "55P03", "25006")
+_REFUSED_CLASSES = ("28", "3D000", "42501")  # who we are, which database, what we may do
+# libpq gives no SQLSTATE of a connection that failed, so the server's words decide.
+_REFUSALS = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied"
+    r"|(database|role|user) \S+ (does not exist|is not permitted)|invalid connection option"
+    r"|is not currently accepting connections"
+)
+_UNFIT_CLASSES = ("22021", "54000")  # a NUL in a text, a row too long for the index
+_NO_TABLE = re.compile(r'no such table: (?:main\.)?(\w+)|relation "(\w+)" does not exist')
 _SQLITE_TRANSIENT = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -32,6 +44,7 @@ _SQLITE_TRANSIENT = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
 }
 
 
@@ -107,6 +120,24 @@ class Database:
                         raise RuntimeError(f"the migration broke foreign keys: {broken[:5]}")
         finally:
             self.engine.dispose()  # the next connection checks foreign keys again
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold a named lock over several transactions, and wait for it as long as another process lives."""
+        path = sqlite_file(self.engine.url)
+        if path is not None:
+            lock = path.with_name(f"{path.name}.{name}.lock")
+            with FileLock(lock):
+                yield
+            lock.unlink(missing_ok=True)  # not after a failure: another may be waiting to try
+            return
+        by_itself = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with self.faults(), by_itself.connect() as connection:
+            connection.detach()  # the session ends with this, and with it the lock and its own lock_timeout
+            connection.exec_driver_sql("SET lock_timeout = 0")
+            key = sa.func.hashtextextended(f"mmlora:{name}", 0)
+            connection.execute(sa.select(sa.func.pg_advisory_lock(key)))
+            yield
 
     def driver_url(self) -> str:
         """Return what SQLAlchemy connects with as libpq's own string, which ADBC takes.
@@ -202,22 +233,63 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
 def _meaning(error: Exception, where: str) -> MmloraError | None:
     """Return what a driver's error means to the caller, or None when it is a fault of the program."""
     cause = error.orig if isinstance(error, DBAPIError) else error
+    text = _one_line(cause)
+    if isinstance(cause, json.JSONDecodeError):
+        return ContractError(f"warehouse {where}: a JSON value is broken ({text}); restore it from a backup")
+    if str(getattr(cause, "sqlstate", "")).startswith(_UNFIT_CLASSES) or "cannot contain NUL" in text:
+        return DataError(f"warehouse {where}", f"{text}: import ids without NUL, of 1,000 bytes at most")
+    if (table := _missing_table(text)) is not None:
+        return ContractError(
+            f"warehouse {where}: its {table} is gone; restore the warehouse from a backup, or name another "
+            "by warehouse_url and score again",
+            expected=table,
+        )
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
         if code == sqlite3.SQLITE_NOTADB:
             return UsageError(
                 f"warehouse {where}: the file is no SQLite database; name another by warehouse_url"
             )
+        if code == sqlite3.SQLITE_CORRUPT:
+            return ContractError(f"warehouse {where}: {text}; restore it from a backup")
         transient = code in _SQLITE_TRANSIENT
+    elif _is_refused_by_server(cause, text):
+        return AccessError(f"warehouse {where}: {text}; mend warehouse_url, or the server's users and rights")
     elif isinstance(error, DBAPIError) and error.connection_invalidated:
         transient = True
     else:
         transient = _is_transient_on_server(cause)
-    return TransientError(f"warehouse {where}: {cause}; try again later") if transient else None
+    return TransientError(f"warehouse {where}: {text}; try again later") if transient else None
+
+
+def _one_line(cause: BaseException | None) -> str:
+    """Return a driver's message on one line; libpq repeats it for each address that it tried."""
+    return "; ".join(dict.fromkeys(line.strip() for line in str(cause).splitlines() if line.strip()))
+
+
+def _missing_table(text: str) -> str | None:
+    """Return which of the warehouse's own tables or views a message says is missing."""
+    from mmlora.schema import IdTypes
+    from mmlora.warehouse.tables import tables, views
+
+    match = _NO_TABLE.search(text)
+    name = match and (match[1] or match[2])
+    return f"table {name}" if name in {*tables(IdTypes()).metadata.tables, *views()} else None
+
+
+def _is_refused_by_server(cause: BaseException | None, text: str) -> bool:
+    if not _of_server_driver(cause):
+        return False
+    state = getattr(cause, "sqlstate", None)
+    return str(state).startswith(_REFUSED_CLASSES) if state else bool(_REFUSALS.search(text))
+
+
+def _of_server_driver(cause: BaseException | None) -> bool:
+    return type(cause).__module__.split(".")[0] in ("psycopg", "adbc_driver_manager")
 
 
 def _is_transient_on_server(cause: BaseException | None) -> bool:
-    if type(cause).__module__.split(".")[0] not in ("psycopg", "adbc_driver_manager"):
+    if not _of_server_driver(cause):
         return False
     state = getattr(cause, "sqlstate", None)
     if state:

@@ -17,7 +17,10 @@ from mmlora.warehouse.tables import Tables
 
 @dataclass(frozen=True)
 class Promotion:
-    """One decision; ``domain_id`` is None when it is for all domains."""
+    """One decision; ``domain_id`` is None when it is for all domains.
+
+    ``goes_back_to`` is the earlier decision that a rollback put in force again; None when it is none.
+    """
 
     id: int
     domain_id: Id | None
@@ -27,6 +30,7 @@ class Promotion:
     why: str
     metrics: dict[str, Any]
     promoted_at: datetime
+    goes_back_to: int | None
 
 
 def promote(
@@ -39,6 +43,7 @@ def promote(
     who: str,
     why: str,
     metrics: Mapping[str, Any],
+    goes_back_to: int | None = None,
 ) -> Promotion:
     """Append a decision."""
     hold(connection, "promotions")  # so that `register` sees a decision made at the same moment
@@ -52,6 +57,7 @@ def promote(
             why=why,
             metrics=dict(metrics),
             promoted_at=clock(connection),
+            goes_back_to=goes_back_to,
         )
         .returning(*tables.promotions.c)
     ).one()

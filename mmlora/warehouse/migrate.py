@@ -18,9 +18,7 @@ from mmlora import resources
 from mmlora.errors import ContractError, UsageError
 from mmlora.schema import IdTypes
 from mmlora.warehouse.database import Database, hold
-from mmlora.warehouse.tables import VERSION_TABLE, tables
-
-VIEWS = ("scores_published", "scores_latest")
+from mmlora.warehouse.tables import VERSION_TABLE, tables, views
 
 
 def newest_revision() -> str:
@@ -120,13 +118,16 @@ def configure_options(config: Config) -> dict[str, Any]:
 
 def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
     if connection.dialect.name == "sqlite":  # it alters a table by copying, which fails under a view
-        for name in VIEWS:
+        for name in views():
             connection.execute(sa.text(f"DROP VIEW IF EXISTS {name}"))
     command.upgrade(_config(connection=connection, ids=ids), "head")
     # Replaced, not dropped, on PostgreSQL: grants on a view and what others built on it stay.
     create = "CREATE OR REPLACE VIEW" if connection.dialect.name == "postgresql" else "CREATE VIEW"
-    for name in VIEWS:
-        connection.exec_driver_sql(f"{create} {name} AS {resources.sql(f'views/{name}.sql')}")
+    for name in views():
+        query = resources.sql(f"views/{name}.sql")
+        if connection.dialect.name == "sqlite":  # before 3.44 it knows the function by this name only
+            query = query.replace("string_agg(", "group_concat(")
+        connection.exec_driver_sql(f"{create} {name} AS {query}")
     if first:
         connection.execute(sa.insert(tables(ids).workspace).values(name="ids", value=ids.to_dict()))
 

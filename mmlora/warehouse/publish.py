@@ -22,7 +22,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from mmlora.errors import CheckError, DataError, TransientError, UsageError
+from mmlora.errors import CheckError, DataError, UsageError
 from mmlora.schema import Id, IdTypes
 from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database, clock, hold, is_duplicate_key
@@ -126,8 +126,7 @@ def _published_by_another(database: Database, tables: Tables, load: Load) -> Loa
     if current.state == "staged":
         raise DataError(
             f"load {load.load_id}",
-            "a row with the same user and item twice: nothing was published. Score the date again (and if "
-            "another process is publishing this very load, let it)",
+            "a row with the same user and item twice: nothing was published. Score the date again",
         )
     return current
 
@@ -139,22 +138,27 @@ def _finish(database: Database, tables: Tables, load: Load) -> Load:
         _refuse_closed(current)
         if current.state != "staged":  # another process published the same load meanwhile
             return current
-        counted = connection.execute(
-            sa.select(sa.func.count()).select_from(tables.scores).where(*_rows_of(tables, current))
-        ).scalar_one()
+        counted = count_rows(connection, tables, current)
         if counted != current.rows:
-            raise TransientError(
-                f"load {load.load_id}: {counted:,} rows written, {current.rows:,} staged; nothing "
-                "was published. Try again; if that changes nothing, its staged files are incomplete: "
-                "score the date again"
+            raise DataError(
+                f"load {load.load_id}",
+                f"{counted:,} rows written, {current.rows:,} staged: its files are gone or incomplete; "
+                "nothing was published. Score the date again",
             )
         if _newer(connection, tables, current):
             return _supersede(connection, tables, current)
-        _move_pointer(connection, tables, current)
+        move_pointer(connection, tables, current)
         return loads.find(connection, tables, load.load_key)
 
 
-def _move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
+def count_rows(connection: sa.Connection, tables: Tables, load: Load) -> int:
+    """Return how many of a load's rows are in the warehouse."""
+    query = sa.select(sa.func.count()).select_from(tables.scores).where(*_rows_of(tables, load))
+    return int(connection.execute(query).scalar_one())
+
+
+def move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
+    """Have readers of the load's domain and date follow it; the load that they followed is superseded."""
     now = clock(connection)
     column = tables.score_loads.c
     connection.execute(

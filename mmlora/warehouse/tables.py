@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from mmlora.names import LedgerAction
+from mmlora.resources import resource
 from mmlora.schema import Entity, IdTypes, LoadState, Verdict, valid_names
 
 VERSION_TABLE = "mmlora_version"  # MLflow and Airflow may share the database, and use Alembic's default name
@@ -51,6 +53,11 @@ class UtcTimestamp(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def views() -> tuple[str, ...]:
+    """Return the names of the warehouse's views."""
+    return tuple(sorted(path.stem for path in resource("sql/views").glob("*.sql")))
+
+
 def id_column_type(ids: IdTypes, entity: Entity) -> TypeEngine[Any]:
     """Return the column type of an entity's ids.
 
@@ -82,6 +89,8 @@ class Tables:
     publications: sa.Table
     promotions: sa.Table
     domain_verdicts: sa.Table
+    publication_ledger: sa.Table
+    night_failures: sa.Table
 
 
 def _one_of(column: str, names: tuple[str, ...], constraint: str) -> sa.CheckConstraint:
@@ -127,9 +136,19 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("why", sa.Text, nullable=False),
             sa.Column("metrics", json_type(), nullable=False),
             sa.Column("promoted_at", UtcTimestamp, nullable=False),
+            sa.Column("goes_back_to", sa.BigInteger),  # of a rollback: the decision that is in force again
             sqlite_autoincrement=True,
         ),
         domain_verdicts=_domain_verdicts(metadata, domain),
+        publication_ledger=_publication_ledger(metadata, domain),
+        night_failures=sa.Table(
+            "night_failures",
+            metadata,
+            sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
+            sa.Column("score_date", sa.Date, primary_key=True),
+            sa.Column("reason", sa.Text, nullable=False),
+            sa.Column("recorded_at", UtcTimestamp, nullable=False),
+        ),
     )
 
 
@@ -178,6 +197,24 @@ def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.UniqueConstraint("domain_id", "score_date", "attempt"),
         _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
         sqlite_autoincrement=True,  # a key of a load deleted long ago is never given out again
+    )
+
+
+def _publication_ledger(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
+    return sa.Table(
+        "publication_ledger",
+        metadata,
+        sa.Column("id", key_type(), primary_key=True, autoincrement=True),
+        sa.Column("domain_id", domain, nullable=False),
+        sa.Column("score_date", sa.Date, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("load_id", sa.Text, nullable=False),
+        sa.Column("before_load_id", sa.Text),
+        sa.Column("who", sa.Text, nullable=False),
+        sa.Column("why", sa.Text, nullable=False),
+        sa.Column("decided_at", UtcTimestamp, nullable=False),
+        _one_of("action", valid_names(LedgerAction), "ck_publication_ledger_action"),
+        sqlite_autoincrement=True,
     )
 
 

@@ -11,12 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from mmlora.errors import ContractError, UsageError
+from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
-from mmlora.warehouse import decisions, loads, migrate, publish, reading
+from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading
 from mmlora.warehouse.database import Database, sqlite_file
 from mmlora.warehouse.decisions import Promotion
+from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
+from mmlora.warehouse.nights import Night
 from mmlora.warehouse.publish import Publication
 from mmlora.warehouse.tables import tables
 from mmlora.warehouse.writers import RowWriter, writer_for
@@ -160,9 +163,10 @@ class Warehouse:
             DataError: the files hold rows that aren't the load's, or not fit to publish.
             ContractError: the files' columns differ from ``scores_schema``.
             CheckError: the load failed, was given up or rejected: only a new load can be published.
-            TransientError: the rows written aren't as many as were staged.
+            DataError: staged files are gone or incomplete.
         """
-        return publish.publish(self.database, self._tables, self.ids, load, files, self._writer)
+        with self.database.alone(f"publish-{load.load_key}"):
+            return publish.publish(self.database, self._tables, self.ids, load, files, self._writer)
 
     def load(self, load_id: str) -> Load:
         """Return a load by its name; ``UsageError`` when there is none."""
@@ -224,6 +228,68 @@ class Warehouse:
         published = self.publication(domain, score_date)
         return reading.read(self.database, self._tables, self.ids, published, user=user, limit=limit)
 
+    def rows_of(self, load: Load) -> pa.RecordBatchReader:
+        """Stream the rows of a load that was published, whether readers follow it or not; as :meth:`read`."""
+        published = publish.Publication(
+            domain_id=load.domain_id,
+            score_date=load.score_date,
+            load_key=load.load_key,
+            load_id=load.load_id,
+            attempt=load.attempt,
+            model_version=load.model_version,
+            rows=load.rows or 0,
+            published_at=load.finished_at or load.started_at,
+        )
+        return reading.read(self.database, self._tables, self.ids, published, user=None, limit=None)
+
+    # Taking back, nights
+
+    def unpublish(self, domain: Id, score_date: date, *, who: str, why: str) -> Load:
+        """Take away what readers see of a domain and date, and return that load, now ``superseded``.
+
+        Raises:
+            UsageError: nothing is published there.
+        """
+        self._check_id("domain", domain)
+        with self.database.writing() as connection:
+            return ledger.unpublish(
+                connection, self._tables, domain=domain, score_date=score_date, who=who, why=why
+            )
+
+    def restore(self, load: Load, *, who: str, why: str) -> Load:
+        """Move readers back to a load that they had before, and return it, ``published``.
+
+        Raises:
+            UsageError: it was never published.
+            DataError: its rows are no longer all there.
+        """
+        with self.database.writing() as connection:
+            return ledger.restore(connection, self._tables, load, who=who, why=why)
+
+    def record(self, load: Load, action: LedgerAction, *, who: str, why: str) -> None:
+        """Append to the ledger what was done to a load that readers don't follow yet."""
+        with self.database.writing() as connection:
+            ledger.record(connection, self._tables, load, action, before=None, who=who, why=why)
+
+    def ledger(self, domain: Id | None = None, *, limit: int | None = None) -> list[LedgerEntry]:
+        """Return what people did to publications, newest first."""
+        self._check_id("domain", domain)
+        with self.database.reading() as connection:
+            return ledger.entries(connection, self._tables, domain=domain, limit=limit)
+
+    def record_failure(self, domain: Id, score_date: date, reason: str) -> None:
+        """Keep why a domain isn't published for a date."""
+        self._check_id("domain", domain)
+        with self.database.writing() as connection:
+            nights.record_failure(
+                connection, self._tables, domain=domain, score_date=score_date, reason=reason
+            )
+
+    def nights(self, on: date | None = None, *, limit: int | None = None) -> list[Night]:
+        """Return whether readers have all domains of each night, or why not; newest first."""
+        with self.database.reading() as connection:
+            return nights.nights(connection, on=on, limit=limit)
+
     # Decisions
 
     def record_verdicts(self, verdicts: Sequence[DomainVerdict]) -> None:
@@ -247,8 +313,12 @@ class Warehouse:
         who: str,
         why: str,
         metrics: Mapping[str, Any] | None = None,
+        goes_back_to: int | None = None,
     ) -> Promotion:
-        """Append a decision for a domain, or for all (None). Decisions are never changed nor deleted."""
+        """Append a decision for a domain, or for all (None). Decisions are never changed nor deleted.
+
+        ``goes_back_to`` is the id of the earlier decision that a rollback puts in force again.
+        """
         self._check_id("domain", domain)
         with self.database.writing() as connection:
             return decisions.promote(
@@ -260,6 +330,7 @@ class Warehouse:
                 who=who,
                 why=why,
                 metrics=metrics or {},
+                goes_back_to=goes_back_to,
             )
 
     def register(

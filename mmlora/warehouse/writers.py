@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
 from itertools import repeat
 from pathlib import Path
@@ -135,7 +136,7 @@ def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[
     """
     schema = scores_schema(ids)
     for path in files:
-        with pq.ParquetFile(path) as file:
+        with _opened(path) as file:
             found = file.schema_arrow
             if [(f.name, f.type) for f in found] != [(f.name, f.type) for f in schema]:
                 raise ContractError(
@@ -146,6 +147,18 @@ def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[
             for batch in file.iter_batches(BATCH_ROWS):
                 _check(batch, load, path)
                 yield batch.sort_by([(USER_ID, "ascending"), (ITEM_ID, "ascending")])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a staged file; what is wrong with it is wrong at every try."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(str(path), "the staged file is gone: score the date again") from None
+    except pa.ArrowInvalid as error:
+        raise DataError(str(path), f"cannot be read ({error}): score the date again") from None
 
 
 def one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,8 @@
 """Faults dropped into the store: found, told, and charged to their own domain only."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -90,7 +91,7 @@ def test_a_volume_that_explodes(store: Store, validate: Validate) -> None:
 
 
 def test_quiet_and_young_domains_may_jump(store: Store, validate: Validate) -> None:
-    """A busy user in a quiet domain, and a launch, are no faults; nor is a day without rows."""
+    """A busy user in a quiet domain, and a launch, are no faults; nor is its day without rows."""
 
     def busy(domain: str, count: int) -> list[dict[str, object]]:
         return [
@@ -99,12 +100,67 @@ def test_quiet_and_young_domains_may_jump(store: Store, validate: Validate) -> N
 
     quiet = [row("quiet", days_ago(day)) for day in range(2, 20)]
     young = [row("young", days_ago(day)) for day in range(2, 5)]
-    silent = [each for each in healthy("silent") if each["event_timestamp"] < days_ago(1)]
-    store.write([*quiet, *busy("quiet", 90), *young, *busy("young", 500), *busy("first_day", 500), *silent])
-    assert "broken" not in verdicts(validate(store)).values()
-    limits = replace(LIMITS, volume_min_ratio=0.1)
-    found = verdicts(validate(store, limits=limits))
-    assert {domain for domain, verdict in found.items() if verdict == "broken"} == {"silent"}
+    calm = [row("calm", days_ago(day)) for day in range(1, 20, 4)]
+    store.write([*quiet, *busy("quiet", 90), *young, *busy("young", 500), *busy("first_day", 500), *calm])
+    report = validate(store)
+    assert "broken" not in verdicts(report).values()
+    assert report.passed
+
+
+def test_a_day_that_is_missing_or_cut_short_breaks_its_domain_and_fails(
+    store: Store, validate: Validate
+) -> None:
+    """By the days before, beyond chance: of ten rows a day half may be missing, but not all."""
+    last_day = days_ago(1)
+
+    def until(rows: list[dict[str, Any]], days: float) -> list[dict[str, Any]]:
+        return [each for each in rows if each["event_timestamp"] < days_ago(days)]
+
+    cut = healthy("cut", a_day=300)
+    store.write(
+        [
+            *healthy("well"),
+            *until(healthy("silent"), 1),
+            *until(healthy("silent for days", a_day=4), 3),
+            *until(healthy("hundreds", a_day=300), 1),
+            *until(cut, 1),
+            *[each for each in cut if each["event_timestamp"] >= last_day][:20],
+            *until(healthy("half", a_day=10), 1),
+            *[each for each in healthy("half", a_day=10) if each["event_timestamp"] >= last_day][:5],
+            *until(healthy("too few to say", a_day=3), 1),
+        ]
+    )
+    report = validate(store)
+    broken = {each.domain_id: each.reasons for each in report.verdicts if each.verdict == "broken"}
+    assert set(broken) == {"silent", "silent for days", "hundreds", "cut"}
+    assert "no rows on the last day: by the days before, a chance of" in broken["silent"][0]
+    assert "times the mean day at most, under 0.25" in broken["cut"][0]
+    assert not report.passed and report.day_failures == ()
+    off = validate(store, limits=replace(LIMITS, volume_min_ratio=0))
+    assert "broken" not in verdicts(off).values() and off.passed
+
+
+def test_clumsy_days_leave_room_for_chance(store: Store, validate: Validate) -> None:
+    """A domain whose rows come in sittings of 100, on a third of the days, has days without any."""
+    sittings = [
+        row("clumps", days_ago(day) + timedelta(seconds=place), user=day, item=f"i{place}", label=place % 2)
+        for day in (2, 5, 7, 11)
+        for place in range(100)
+    ]
+    store.write([*healthy("well"), *sittings])
+    assert verdicts(validate(store)) == {"clumps": "thin", "well": "rich"}
+
+
+def test_a_day_without_any_rows_fails(store: Store, validate: Validate) -> None:
+    quiet = [row(domain, days_ago(day)) for domain in ("a", "b") for day in range(2, 12, 2)]
+    store.write(quiet)
+    report = validate(store)
+    assert "broken" not in verdicts(report).values()
+    assert not report.passed
+    assert report.day_failures == ("no domain has rows on 2024-02-29, the last day: import it first",)
+    gone = validate(store, as_of=date(2025, 1, 1))
+    assert gone.day_failures == ("no domain has rows in the last 10 days: all are absent",)
+    assert not gone.passed
 
 
 def test_label_rate_beyond_chance(store: Store, validate: Validate) -> None:

@@ -93,11 +93,13 @@ class TestParquetTypes:
     def test_ids(self, users: ReadUsers, ids: pa.Array, same: list[object]) -> None:
         assert users({"user_id": ids, "age": [1, 2]}).profiles["user"].column("user_id").to_pylist() == same
 
-    @pytest.mark.parametrize("ids", [[float(LONG), 2.0], [Decimal(2**63), Decimal(1)], ["a\0", "b"]])
+    @pytest.mark.parametrize(
+        "ids", [[float(LONG), 2.0], [Decimal(2**63), Decimal(1)], ["a\0", "b"], ["a" * 1001, "b"]]
+    )
     def test_ids_that_lost_or_would_lose_something_are_refused(
         self, users: ReadUsers, ids: list[object]
     ) -> None:
-        with pytest.raises(DataError, match=r"15 digits|64-bit|NUL"):
+        with pytest.raises(DataError, match=r"15 digits|64-bit|NUL|1,000 bytes"):
             users({"user_id": ids, "age": [1, 2]})
 
 

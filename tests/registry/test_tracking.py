@@ -47,11 +47,16 @@ def test_a_run_holds_params_and_curves_by_phase_and_domain(tracking, home):
     }
 
 
-@pytest.mark.parametrize("domain", ["", " ", "..", "../x", "женщины", "a'b%", "." * 3])
+@pytest.mark.parametrize("domain", ["", " ", "..", "../x", "женщины", "a'b%", "." * 3, "x" * 1000, "ж" * 500])
 def test_any_domain_can_name_a_curve(tracking, domain):
     run_id = tracking.start_run("odd names", params={})
     tracking.log_points(run_id, [Point("expert", "auc", 1, 0.5, domain)])
     tracking.end_run(run_id, failed=True)
+
+
+def test_long_names_of_domains_stay_apart():
+    names = {Point("test/crosses", "calibration", 1, 0.5, "x" * 999 + last).name for last in "ab"}
+    assert len(names) == 2 and all(len(name) <= 250 for name in names)
 
 
 def test_aliases_follow_and_a_bundle_is_registered_once(tracking, home):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 from mmlora import resources
-from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.errors import AccessError, ContractError, TransientError, UsageError
 from mmlora.numerics import here
 from mmlora.schema import IdTypes
 from mmlora.warehouse import migrate
@@ -109,7 +111,10 @@ def test_a_warehouse_behind_waits_for_mmlora_migrate(url, desk, newer_mmlora):
 def test_loads_of_before_numerics_were_kept_are_kept(url, tmp_path, monkeypatch):
     """What computed them stays unknown."""
     shutil.copytree(resources.resource("sql"), tmp_path / "older" / "sql")
-    (tmp_path / "older/sql/migrations/versions/0002_numerics.py").unlink()
+    for path in (tmp_path / "older/sql/migrations/versions").glob("*.py"):
+        if path.name != "0001_first.py":
+            path.unlink()
+    (tmp_path / "older/sql/views/nights.sql").unlink()
     with monkeypatch.context() as older:
         older.setattr(resources, "_PACKAGE", tmp_path / "older" / "mmlora")
         Warehouse.open(url, ids=IDS).close()
@@ -167,6 +172,81 @@ def test_a_database_that_is_gone_is_worth_a_retry_and_keeps_its_password(gone):
     with pytest.raises(TransientError, match="try again later") as caught:
         Warehouse.open(gone, ids=IDS)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.postgres
+def test_a_server_that_refuses_is_not_worth_a_retry(postgres_url):
+    there = sa.make_url(postgres_url)
+    for wrong, why in (
+        (there.set(database="no_such_database"), 'database "no_such_database" does not exist'),
+        (there.set(username="no_such_role"), 'role "no_such_role" does not exist'),
+    ):
+        with pytest.raises(AccessError, match=why) as caught:
+            Warehouse.open(wrong.render_as_string(hide_password=False), ids=IDS)
+        assert caught.value.exit_code == 1
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.postgres
+def test_a_wrong_password_is_not_worth_a_retry(postgres_url):
+    database = Database.at(postgres_url)
+    with database.writing() as connection:
+        hba = Path(connection.exec_driver_sql("SHOW hba_file").scalar_one())
+        connection.exec_driver_sql("DROP ROLE IF EXISTS mmlora_reader")
+        connection.exec_driver_sql("CREATE ROLE mmlora_reader LOGIN PASSWORD 'right'")
+    if not hba.exists():
+        pytest.skip("the server is elsewhere, and decides itself who needs a password")
+    rules = hba.read_text()
+    try:
+        hba.write_text("local all mmlora_reader scram-sha-256\n" + rules)
+        _reload(database)
+        wrong = sa.make_url(postgres_url).set(username="mmlora_reader", password="wr0ng")
+        with pytest.raises(AccessError, match="password authentication failed") as caught:
+            Warehouse.open(wrong.render_as_string(hide_password=False), ids=IDS)
+        assert "wr0ng" not in str(caught.value)
+        with pytest.raises(AccessError, match="permission denied"):  # it may make no tables
+            Warehouse.open(wrong.set(password="right").render_as_string(hide_password=False), ids=IDS)
+    finally:
+        hba.write_text(rules)
+        _reload(database)
+        with database.writing() as connection:
+            connection.exec_driver_sql("DROP ROLE mmlora_reader")
+        database.close()
+
+
+def _reload(database):
+    with database.reading() as connection:
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("table", ["publications", "score_loads", "scores_latest"])
+def test_a_dropped_table_is_named(desk, table):
+    kind = "VIEW" if table == "scores_latest" else "TABLE"
+    cascade = " CASCADE" if desk.warehouse.database.kind == "postgresql" else ""
+    with desk.warehouse.database.altering() as connection:
+        connection.exec_driver_sql(f"DROP {kind} {table}{cascade}")
+    with pytest.raises(ContractError, match=f"its table {table} is gone"):
+        desk.seen_by_sql("scores_latest") if kind == "VIEW" else desk.publish(desk.rows(1))
+
+
+def test_a_full_disk_is_worth_a_retry(tmp_path):
+    """SQLite's own limit of pages stands in for the disk's."""
+    with Warehouse.open(f"sqlite:///{tmp_path / 'w.db'}", ids=IDS) as warehouse:
+        with pytest.raises(TransientError, match="full"), warehouse.database.writing() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")
+            connection.exec_driver_sql("CREATE TABLE filler AS SELECT zeroblob(1000000) AS zeros")
+        with pytest.raises(TransientError, match="readonly"), warehouse.database.writing() as connection:
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+            connection.exec_driver_sql("DELETE FROM scores")
+
+
+def test_a_broken_value_in_the_warehouse_is_named(desk):
+    desk.publish(desk.rows(1))
+    if desk.warehouse.database.kind == "sqlite":  # PostgreSQL checks its JSON itself
+        desk.sql("UPDATE score_loads SET checks = '{'")
+        with pytest.raises(ContractError, match="a JSON value is broken"):
+            desk.warehouse.loads()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -7,7 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
-from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
+from mmlora.errors import CheckError, ContractError, DataError, UsageError
 
 
 def test_a_staged_load_is_seen_only_when_published(desk):
@@ -82,7 +82,7 @@ def test_a_count_that_differs_from_the_staged_one_is_not_published(desk):
     desk.publish(desk.rows(1))
     load, files = desk.stage(desk.rows(2))
 
-    with pytest.raises(TransientError, match=r"5 rows written, 12 staged"):
+    with pytest.raises(DataError, match=r"5 rows written, 12 staged"):
         desk.warehouse.publish(load, files[:1])
     assert desk.seen() == desk.rows(1)
 

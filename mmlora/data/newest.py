@@ -1,0 +1,34 @@
+"""The newest interaction that a moment knows: whether the data reaches as far as a night needs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from mmlora.data.merge import connect
+from mmlora.resources import sql
+
+
+def newest_event(offline: Path, *, before: datetime, known_as_of: datetime) -> datetime | None:
+    """Return when the newest interaction happened, of those before a moment and known by another.
+
+    Withdrawn ones don't count. Days are read from the newest backwards until one has such a row.
+
+    Args:
+        offline: the offline store's folder.
+        before: only what happened before (UTC).
+        known_as_of: only what had reached us by then (UTC).
+    """
+    query = sql("interactions_current.sql").strip().rstrip(";")
+    newest = f"SELECT max(event_timestamp) FROM ({query}) WHERE event_timestamp < $before"
+    days = sorted((offline / "interactions").glob("day=*"), reverse=True)
+    with connect() as connection:
+        for folder in days:
+            if folder.name > f"day={before.date()}" or not any(folder.glob("*.parquet")):
+                continue
+            given = {"interactions": str(folder / "*.parquet"), "known_as_of": known_as_of, "before": before}
+            row = connection.execute(newest, given).fetchone()
+            if row is not None and row[0] is not None:
+                found: datetime = row[0]
+                return found
+    return None

@@ -1,0 +1,59 @@
+"""A dry run: what scoring does, with nothing told to the warehouse."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from mmlora.schema import Id
+from mmlora.warehouse.loads import Load
+from mmlora.warehouse.warehouse import Warehouse
+
+
+class Rehearsal:
+    """Stands in for the warehouse while a load is scored, and forgets what it is told.
+
+    Args:
+        warehouse: what readers have is asked of it.
+    """
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self.publications = warehouse.publications
+        self.load = warehouse.load
+
+    def begin_load(
+        self, domain: Id, score_date: date, *, model_version: str, contract_hash: str, stale_after: timedelta
+    ) -> Load:
+        """Return a load that the warehouse doesn't know."""
+        now = datetime.now(UTC)
+        return Load(
+            load_id=f"dry-run-{score_date}-{secrets.token_hex(6)}",
+            load_key=0,
+            domain_id=domain,
+            score_date=score_date,
+            attempt=0,
+            state="running",
+            model_version=model_version,
+            contract_hash=contract_hash,
+            started_at=now,
+            heartbeat_at=now,
+            **dict.fromkeys(
+                (
+                    "rows",
+                    "content_hash",
+                    "checks",
+                    "reason",
+                    "staged_at",
+                    "finished_at",
+                    "processor",
+                    "kernels",
+                )
+            ),
+            torch_version=None,
+        )
+
+    def forget(self, *args: Any, **facts: Any) -> None:
+        """Do nothing."""
+
+    heartbeat = mark_staged = reject = fail = record = forget

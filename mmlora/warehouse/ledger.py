@@ -1,0 +1,145 @@
+"""What people did to publications: taken back, restored, published against a check. Append-only.
+
+Functions here work inside a transaction that the caller opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import sqlalchemy as sa
+
+from mmlora.errors import DataError, UsageError
+from mmlora.names import LedgerAction
+from mmlora.schema import Id
+from mmlora.warehouse import loads, publish
+from mmlora.warehouse.database import clock, hold
+from mmlora.warehouse.loads import Load
+from mmlora.warehouse.nights import record_failure
+from mmlora.warehouse.tables import Tables
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One thing that somebody did.
+
+    Attributes:
+        action: ``unpublish``, ``restore`` or ``override`` (of a check).
+        load_id: the load that it was done to.
+        before_load_id: the load that readers had until then; None for none.
+        who: the user's name on the machine.
+        why: the reason that was given.
+    """
+
+    id: int
+    domain_id: Id
+    score_date: date
+    action: LedgerAction
+    load_id: str
+    before_load_id: str | None
+    who: str
+    why: str
+    decided_at: datetime
+
+
+def unpublish(
+    connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date, who: str, why: str
+) -> Load:
+    """Take away what readers see of a domain and date; its rows stay, so that it can be restored.
+
+    Raises:
+        UsageError: nothing is published there.
+    """
+    hold(connection, "load", domain, score_date)
+    published = _published(connection, tables, domain, score_date)
+    if published is None:
+        raise UsageError(
+            f"nothing is published for domain {domain!r} on {score_date}; `mmlora status --domain` lists "
+            "its loads"
+        )
+    column = tables.publications.c
+    connection.execute(
+        sa.delete(tables.publications).where(column.domain_id == domain, column.score_date == score_date)
+    )
+    reason = f"unpublished by {who}: {why}"
+    _set(connection, tables, published, state="superseded", reason=reason)
+    record_failure(connection, tables, domain=domain, score_date=score_date, reason=reason)
+    record(connection, tables, published, "unpublish", before=published, who=who, why=why)
+    return loads.find(connection, tables, published.load_key)
+
+
+def restore(connection: sa.Connection, tables: Tables, load: Load, *, who: str, why: str) -> Load:
+    """Move readers of the load's domain and date to it again; one that they follow already is left as it is.
+
+    Raises:
+        UsageError: it was never published.
+        DataError: its rows are no longer all there.
+    """
+    hold(connection, "load", load.domain_id, load.score_date)
+    current = loads.find(connection, tables, load.load_key, lock=True)
+    if current.state == "published":
+        return current
+    if current.state != "superseded":
+        raise UsageError(
+            f"load {load.load_id} is {current.state}: only a load that readers had can be restored"
+            + ("; `mmlora publish` publishes it" if current.state == "staged" else "")
+        )
+    counted = publish.count_rows(connection, tables, current)
+    if counted != current.rows:
+        raise DataError(
+            f"load {load.load_id}",
+            f"{counted:,} of its {current.rows or 0:,} rows are in the warehouse: restore another load, or "
+            "score the date again",
+        )
+    before = _published(connection, tables, load.domain_id, load.score_date)
+    publish.move_pointer(connection, tables, current)
+    _set(connection, tables, current, reason=None)
+    record(connection, tables, current, "restore", before=before, who=who, why=why)
+    return loads.find(connection, tables, load.load_key)
+
+
+def record(
+    connection: sa.Connection,
+    tables: Tables,
+    load: Load,
+    action: LedgerAction,
+    *,
+    before: Load | None,
+    who: str,
+    why: str,
+) -> None:
+    """Append an entry."""
+    connection.execute(
+        sa.insert(tables.publication_ledger).values(
+            domain_id=load.domain_id,
+            score_date=load.score_date,
+            action=action,
+            load_id=load.load_id,
+            before_load_id=before and before.load_id,
+            who=who,
+            why=why,
+            decided_at=clock(connection),
+        )
+    )
+
+
+def entries(
+    connection: sa.Connection, tables: Tables, *, domain: Id | None = None, limit: int | None = None
+) -> list[LedgerEntry]:
+    """Return what was done, newest first."""
+    column = tables.publication_ledger.c
+    query = sa.select(tables.publication_ledger).order_by(column.id.desc()).limit(limit)
+    if domain is not None:
+        query = query.where(column.domain_id == domain)
+    return [LedgerEntry(**row._mapping) for row in connection.execute(query)]
+
+
+def _published(connection: sa.Connection, tables: Tables, domain: Id, score_date: date) -> Load | None:
+    found = publish.publications(connection, tables, domain=domain, start=score_date, end=score_date)
+    return loads.find(connection, tables, found[0].load_key, lock=True) if found else None
+
+
+def _set(connection: sa.Connection, tables: Tables, load: Load, **values: str | None) -> None:
+    column = tables.score_loads.c.load_key
+    connection.execute(sa.update(tables.score_loads).where(column == load.load_key).values(**values))

@@ -1,0 +1,68 @@
+"""Nights: whether readers have all domains of a date, or why not (the view ``nights``).
+
+Functions here work inside a transaction that the caller opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from mmlora.schema import Id
+from mmlora.warehouse.database import clock
+from mmlora.warehouse.tables import Tables, UtcTimestamp
+
+_VIEW = sa.table(
+    "nights",
+    sa.column("score_date", sa.Date),
+    sa.column("domains", sa.Integer),
+    sa.column("published", sa.Integer),
+    sa.column("complete", sa.Boolean),
+    sa.column("completed_at", UtcTimestamp),
+    sa.column("missing", sa.Text),
+)
+
+
+@dataclass(frozen=True)
+class Night:
+    """One date.
+
+    Attributes:
+        score_date: the date.
+        domains: domains to publish.
+        published: of them, those that readers have.
+        complete: whether that is all of them.
+        completed_at: when the last of them was published; None until complete.
+        missing: the others, each with the reason; None when complete.
+    """
+
+    score_date: date
+    domains: int
+    published: int
+    complete: bool
+    completed_at: datetime | None
+    missing: str | None
+
+
+def nights(connection: sa.Connection, *, on: date | None = None, limit: int | None = None) -> list[Night]:
+    """Return the nights, newest first; with ``on`` that one, if anything was tried for it."""
+    query = sa.select(_VIEW).order_by(_VIEW.c.score_date.desc()).limit(limit)
+    if on is not None:
+        query = query.where(_VIEW.c.score_date == on)
+    return [Night(**row._mapping) for row in connection.execute(query)]
+
+
+def record_failure(
+    connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date, reason: str
+) -> None:
+    """Keep why a domain isn't published for a date; a later reason takes the place of the earlier."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    values = {"reason": reason, "recorded_at": clock(connection)}
+    connection.execute(
+        insert(tables.night_failures)
+        .values(domain_id=domain, score_date=score_date, **values)
+        .on_conflict_do_update(index_elements=["domain_id", "score_date"], set_=values)
+    )

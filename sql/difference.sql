@@ -1,0 +1,30 @@
+-- What differs between the rows of two loads, in one row. Tables: before, after (user_id, item_id, score, position).
+WITH users AS (
+    SELECT b.user_id IS NOT NULL AS was, a.user_id IS NOT NULL AS is_there, b.best IS NOT DISTINCT FROM a.best AS same_best
+    FROM (SELECT user_id, arg_min(item_id, position) AS best FROM before GROUP BY user_id) AS b
+    FULL JOIN (SELECT user_id, arg_min(item_id, position) AS best FROM after GROUP BY user_id) AS a USING (user_id)
+),
+by_user AS (
+    SELECT
+        count(*) FILTER (was) AS users_before,
+        count(*) FILTER (is_there) AS users_after,
+        count(*) FILTER (was AND NOT is_there) AS users_gone,
+        count(*) FILTER (is_there AND NOT was) AS users_new,
+        avg(CAST(same_best AS INTEGER)) FILTER (was AND is_there) AS same_first_item
+    FROM users
+),
+by_pair AS (
+    SELECT
+        count(*) AS pairs_in_both,
+        avg(abs(a.score - b.score)) AS mean_score_change,
+        max(abs(a.score - b.score)) AS largest_score_change
+    FROM before AS b JOIN after AS a USING (user_id, item_id)
+),
+sizes AS (
+    SELECT
+        (SELECT count(*) FROM before) AS rows_before,
+        (SELECT count(*) FROM after) AS rows_after,
+        (SELECT avg(score) FROM before) AS mean_score_before,
+        (SELECT avg(score) FROM after) AS mean_score_after
+)
+SELECT * FROM sizes, by_user, by_pair

@@ -1,0 +1,50 @@
+-- One row a night (a date that something was scored for, or tried): whether readers have all of its domains, or why not.
+-- A domain with nobody to score (verdict absent) is not waited for. The columns are a contract: added to at the end, never changed.
+--   score_date    the night
+--   domains       domains to publish
+--   published     of them, those that readers have
+--   complete      whether that is all of them: the marker to wait for
+--   completed_at  when the last of them was published (UTC); null until complete
+--   missing       "domain: why" of the others, separated by "; "; null when complete
+WITH tried AS (
+    SELECT score_date, domain_id FROM score_loads
+    UNION SELECT score_date, domain_id FROM night_failures
+),
+due AS (
+    SELECT score_date, domain_id FROM tried
+    UNION SELECT as_of, domain_id FROM domain_verdicts WHERE as_of IN (SELECT score_date FROM tried)
+),
+told AS (
+    SELECT
+        due.score_date,
+        due.domain_id,
+        publications.load_key,
+        publications.published_at,
+        CASE WHEN publications.load_key IS NULL THEN
+            CAST(due.domain_id AS TEXT) || ': ' || coalesce(
+                (
+                    SELECT 'a load is ' || max(score_loads.state) FROM score_loads
+                    WHERE score_loads.domain_id = due.domain_id AND score_loads.score_date = due.score_date
+                        AND score_loads.state IN ('running', 'staged')
+                ),
+                night_failures.reason,
+                CASE WHEN domain_verdicts.verdict = 'broken' THEN 'broken, see mmlora validate' END,
+                'not scored'
+            )
+        END AS missing
+    FROM due
+    LEFT JOIN publications ON publications.domain_id = due.domain_id AND publications.score_date = due.score_date
+    LEFT JOIN night_failures ON night_failures.domain_id = due.domain_id AND night_failures.score_date = due.score_date
+    LEFT JOIN domain_verdicts ON domain_verdicts.domain_id = due.domain_id AND domain_verdicts.as_of = due.score_date
+    WHERE publications.load_key IS NOT NULL OR coalesce(domain_verdicts.verdict, '') <> 'absent'
+    ORDER BY due.score_date, due.domain_id
+)
+SELECT
+    score_date,
+    count(*) AS domains,
+    count(load_key) AS published,
+    count(*) = count(load_key) AS complete,
+    CASE WHEN count(*) = count(load_key) THEN max(published_at) END AS completed_at,
+    string_agg(missing, '; ') AS missing
+FROM told
+GROUP BY score_date

@@ -1,0 +1,292 @@
+"""A night that goes wrong: stale data, a domain's mistake, a load far too small; and what takes it back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import shutil
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from cli.main import app
+from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
+from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.difference import diff, dry_run
+from mmlora.pipeline.importing import import_tables
+from mmlora.pipeline.promotion import promote, rollback
+from mmlora.pipeline.publishing import publish, score_and_publish
+from mmlora.pipeline.reading import read_scores
+from mmlora.pipeline.scoring import score
+from mmlora.pipeline.status import domain_status, status
+from mmlora.pipeline.taking_back import restore, unpublish
+from mmlora.pipeline.training import train
+from mmlora.pipeline.validation import validate
+from mmlora.pipeline.workspace import open_workspace
+from tests.conftest import SMALL, MadeUp
+
+ON = date(2001, 4, 9)
+BEFORE = ON - timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace with a model and the verdicts of two nights, to be copied, and the model's version."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as here:
+        _enter(here, folder)
+        import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
+        version = train(BEFORE, features="ids", adaptation="none")["model_version"]
+        validate(ON)
+    return folder / "var", str(version)
+
+
+def _enter(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.chdir(folder)
+    for name, value in {**SMALL, "MMLORA_HOME": str(folder / "var")}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workspace, on SQLite."""
+    shutil.copytree(trained[0], tmp_path / "var")
+    _enter(monkeypatch, tmp_path)
+    return tmp_path / "var"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def champion(
+    request: pytest.FixtureRequest, trained: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The copy's champion, on both warehouses."""
+    version = trained[1]
+    if request.param == "postgres":
+        with open_workspace().open_warehouse() as sqlite:
+            verdicts = sqlite.verdicts(ON) + sqlite.verdicts(BEFORE)
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
+        with open_workspace().open_warehouse() as warehouse:
+            warehouse.record_verdicts(verdicts)
+        promote(version, accept_below_baseline=True)
+    return version
+
+
+def _another(version: str, block_rows: int) -> str:
+    """Register a model that differs from a version in its blocks only."""
+    bundles = open_workspace().bundles
+    return bundles.save(replace(bundles.load(version).manifest, block_rows=block_rows))
+
+
+def _run(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def _code(*arguments: Any) -> int:
+    """Return what the command line would exit with."""
+    result = _run(*arguments)
+    return int(getattr(result.exception, "exit_code", result.exit_code))
+
+
+def _rows(domain: str = "news", on: date | None = None) -> int:
+    with read_scores(domain, on=on) as reader:
+        return int(reader.read_all().num_rows)
+
+
+def test_a_date_that_the_data_does_not_reach_is_refused(
+    champion: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_and_publish(ON, domain="news")
+    later = ON + timedelta(days=2)
+    with pytest.raises(
+        CheckError, match=r"the data ends on 2001-04-09.*2001-04-10 is the last.*--allow-stale"
+    ):
+        score_and_publish(later)
+    with open_workspace().open_warehouse() as warehouse:
+        assert warehouse.publication("news").score_date == ON
+        (night,) = warehouse.nights(later)
+        assert (night.complete, night.published) == (False, 0)
+        assert "rare: the freshness of the data for 2001-04-11 failed" in str(night.missing)
+    with pytest.raises(CheckError, match="the freshness of the data"):
+        score(later, "news")
+    with pytest.raises(UsageError, match="in the future"):
+        score(date.today() + timedelta(days=9), "news", allow_stale=True)
+    assert score_and_publish(later, domain="news", allow_stale=True)["loads"][0]["state"] == "published"
+
+    # A day is missing in the middle: the newest rows are a day older than they may be.
+    for path in (home / "offline" / "interactions" / f"day={BEFORE}").iterdir():
+        path.unlink()
+    with pytest.raises(
+        CheckError, match=r"newest interaction known by then is of 2001-04-07 .* hours before"
+    ):
+        score(ON, "news")
+    monkeypatch.setenv("MMLORA_SCORING__MAX_AGE_HOURS", "48")
+    assert score(ON, "news")
+
+
+def test_one_domains_missing_bundle_stops_no_other(champion: str, home: Path) -> None:
+    other = _another(champion, 8192)
+    promote(other, domain="rare", accept_below_baseline=True)
+    shutil.rmtree(home / "registry" / "bundles" / other)
+
+    result = _run("score", "--date", ON)
+
+    assert result.exit_code == 1
+    assert f"rare 2001-04-09: the champion of domain 'rare' is {other}, which isn't in" in result.output
+    with open_workspace().open_warehouse() as warehouse:
+        assert {found.domain_id for found in warehouse.publications()} == {"news", "sport"}
+        (night,) = warehouse.nights()
+        assert (night.domains, night.published, night.complete) == (3, 2, False)
+        assert str(night.missing).startswith("rare: the champion of domain 'rare' is")
+    rollback(domain="rare")
+    score_and_publish(ON, domain="rare")
+    (row,) = status()["nights"]
+    assert (row["complete"], row["missing"]) == (True, None)
+    assert _code("score", "--date", ON, "--model-version", "none-such") == 2
+
+
+def test_rollback_goes_back_a_version_each_time(champion: str) -> None:
+    first, second, third = champion, _another(champion, 8192), _another(champion, 2048)
+    for version in (second, third):
+        promote(version, accept_below_baseline=True)
+    assert [rollback()["model_version"] for _ in range(2)] == [second, first]
+    with pytest.raises(UsageError, match="no earlier champion"):
+        rollback()
+    promote(third, accept_below_baseline=True)
+    assert rollback()["model_version"] == first, "what was rolled back is not gone back to"
+
+
+def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_path: Path) -> None:
+    score_and_publish(BEFORE, domain="news")
+    rows = _rows()
+    pairs = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"user_id": ["u01", "u02"], "item_id": [101, 102]}), pairs)
+
+    stopped = _run("score", "--date", ON, "--domain", "news", "--pairs", pairs)
+
+    assert stopped.exit_code == 1
+    assert f"size: 2 rows of 2 users; load {BEFORE}" in stopped.output
+    assert f"holds {rows} rows" in stopped.output and "--override size --reason TEXT" in stopped.output
+    assert _code("score", "--date", ON, "--override", "size") == 2, "no reason"
+    why = ("--override", "size", "--reason", "a trial of two users")
+    passed = _run("score", "--date", ON, "--domain", "news", "--pairs", pairs, *why)
+    assert passed.exit_code == 0, passed.output
+    assert _rows(on=ON) == 2
+    (entry,) = domain_status("news")["ledger"]
+    assert (entry["action"], entry["why"]) == ("override", "size: a trial of two users")
+    again = score_and_publish(BEFORE, domain="news", top_k=1)["loads"][0]
+    assert again["state"] == "published", "fewer rows by another top_k are as they should be"
+
+
+def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Path) -> None:
+    score_and_publish(BEFORE, domain="news")
+    before = status()
+    (row,) = dry_run(ON, domain="news")["loads"]
+    assert (row["state"], row["before"]["score_date"]) == ("would publish", str(BEFORE))
+    assert list((home / "staging").iterdir()) == []
+    assert {**status(), "nights": []} == {**before, "nights": []} and status()["nights"] == before["nights"]
+    shown = _run("score", "--date", ON, "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert "nothing was published" in shown.output and "same_first_item" in shown.output
+
+    load = score_and_publish(ON, domain="news")["loads"][0]
+    found = diff("news")
+    assert {name: found[name] for name in found if name not in ("before", "after")} == {
+        name: row[name] for name in found if name not in ("before", "after")
+    }, "what was shown is what happened"
+    assert found["rows_after"] == load["rows"] and found["after"]["load_id"] == load["load_id"]
+    same = diff("news", on=ON, against=ON)
+    assert (same["users_gone"], same["users_new"], same["same_first_item"]) == (0, 0, 1)
+    assert (same["pairs_in_both"], same["largest_score_change"]) == (load["rows"], 0)
+    staged = score(ON, "news", top_k=1)
+    assert diff(load_id=staged)["before"]["load_id"] == load["load_id"]
+    assert "users_new" in _run("diff", "--domain", "news").output
+    assert _code("diff") == 2
+
+
+def test_a_night_is_taken_back_and_restored_by_hand(champion: str) -> None:
+    score_and_publish(BEFORE, domain="news")
+    first = score_and_publish(ON, domain="news")["loads"][0]["load_id"]
+    second = score_and_publish(ON, domain="news", top_k=2)["loads"][0]["load_id"]
+    taken = _run("unpublish", "--domain", "news", "--date", ON, "--reason", "wrong prices")
+    assert taken.exit_code == 0 and "the newest date published is 2001-04-08" in taken.output
+    with read_scores("news") as reader:
+        assert set(reader.read_all()["score_date"].to_pylist()) == {BEFORE}
+    assert unpublish("news", BEFORE, reason="too")["latest"] is None
+    result = json.loads(_run("restore", first, "--reason", "the first was right", "--json").output)
+    assert (result["state"], result["latest"]) == ("published", str(ON))
+    told = [(entry["action"], entry["load_id"]) for entry in domain_status("news")["ledger"]]
+    assert told[0] == ("restore", first) and told[2] == ("unpublish", second)
+    assert "the first was right" in _run("status", "--domain", "news").output
+    with pytest.raises(UsageError, match="needs a text"):
+        restore(first, reason=" ")
+
+
+def test_backfill_refuses_plans_and_keeps(
+    champion: str, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UsageError, match="in the future"):
+        backfill("news", ON, date.today() + timedelta(days=5))
+    with pytest.raises(CheckError, match="2001-04-10 is the last date to score"):
+        backfill("news", BEFORE, ON + timedelta(days=3))
+    with open_workspace().open_warehouse() as warehouse:
+        assert warehouse.loads() == [], "nothing was started"
+    with caplog.at_level(logging.WARNING):
+        score_and_publish(date(2001, 3, 20), domain="news")
+    assert f"model {champion} was trained on what was known at {BEFORE}" in caplog.text
+    first = date(2001, 3, 1)  # of the data: nobody is known before it
+    plan = backfill("news", first, first + timedelta(days=1), plan_only=True)["plan"]
+    assert [row["action"] for row in plan] == ["refuse", "score"]
+    done = _run("backfill", "--domain", "news", "--start", first, "--end", first + timedelta(days=1))
+    assert done.exit_code == 1 and "no interaction from before 2001-03-01" in done.output
+    with open_workspace().open_warehouse() as warehouse:
+        assert warehouse.publication("news", first + timedelta(days=1)) is not None
+    day = date(2001, 3, 20)
+    for top_k, action in ((None, "keep"), (5, "keep"), (3, "score")):
+        assert backfill("news", day, day, top_k=top_k, plan_only=True)["plan"][0]["action"] == action
+
+
+def test_a_publication_that_a_full_disk_stopped_is_published_again(
+    champion: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("mmlora.warehouse.publish.staged_batches", full)
+        stopped = _run("score", "--date", ON, "--domain", "news")
+        assert stopped.exit_code == 75, stopped.output
+        (load,) = domain_status("news")["loads"]
+        assert f"mmlora publish {load['load_id']}" in stopped.output
+        with pytest.raises(TransientError, match="No space left"):
+            publish(load["load_id"])
+    assert load["state"] == "staged"
+    assert _run("publish", load["load_id"]).exit_code == 0
+    assert _rows() > 0
+    gone = score(ON, "sport")
+    shutil.rmtree(home / "staging" / gone)
+    with pytest.raises(DataError, match="its files are gone or incomplete"):
+        publish(gone)
+
+
+def test_what_is_broken_is_named(champion: str, home: Path) -> None:
+    manifest = home / "registry" / "bundles" / champion / "manifest.json"
+    manifest.write_text("{")
+    with pytest.raises(ContractError, match=r"manifest.json is broken.*train again"):
+        score(ON, "news")
+    for name, remedy in (("domains.json", "delete it"), ("ids.json", "import the data anew")):
+        path = home / "offline" / name
+        text = path.read_text()
+        path.write_text("{nonsense")
+        with pytest.raises(DataError, match=rf"{name}: is broken .* restore it, or {remedy}"):
+            open_workspace().expected_domains()
+        path.write_text(text)
+    assert _code("score", "--date", "0001-01-01") == 2
+    assert _code("validate", "--as-of", "9999-12-31") == 2
