@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Settings = Mapping[str, Any]
+LEAST_GAIN = 1e-4
+"""Of the metric, for a step to be kept: less can't be told from noise, and isn't worth another setting."""
 _LEAST_DIM, _LEAST_UNITS, _MOST_DROPOUT = 4, 8, 0.8
 _FIRST_DECAY = 1e-6  # the step above none
 
@@ -94,13 +96,13 @@ class Step:
 def climb(
     start: Settings, names: tuple[str, ...], measure: Callable[[Settings], float | None]
 ) -> tuple[Step, ...]:
-    """Try settings until no step from the best is better, or there is no more time.
+    """Try settings until no step from the best gains ``LEAST_GAIN``, or there is no more time.
 
     Args:
         start: one's own settings, which are measured first.
         names: of those to change, in order.
-        measure: the metric of some settings, higher being better; None when there is no more time. It is
-            asked once for each.
+        measure: the metric of some settings, in [0, 1], higher being better; None when there is no more
+            time. It is asked once for each.
 
     Returns:
         The steps that lead from ``start`` to the best.
@@ -114,14 +116,17 @@ def climb(
         kept = len(steps)
         for name in names:
             for up in (False, True):
+                before = len(steps)
                 while (trial := _stepped(best, name, up)) is not None and trial not in tried:
                     tried.append(trial)
                     if (value := measure(trial)) is None:
                         return tuple(steps)
-                    if value <= metric:
+                    if value < metric + LEAST_GAIN:
                         break
                     steps.append(Step(name, best[name], trial[name], metric, value))
                     best, metric = trial, value
+                if len(steps) > before:  # the other direction is where it came from
+                    break
     return tuple(steps)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmlora.settings import TrainingSettings
-from mmlora.training.search import OF_EXPERTS, TUNED, climb
+from mmlora.training.search import LEAST_GAIN, OF_EXPERTS, TUNED, climb
 
 OWN = {name: getattr(TrainingSettings(), name) for name in TUNED}
 
@@ -46,12 +46,12 @@ def test_the_first_trial_is_the_users_own_settings_and_each_changes_one_of_the_b
 
 def test_the_steps_lead_to_the_best_and_say_what_each_was_worth() -> None:
     steps = climb(OWN, TUNED, peak)
+    assert all(step.metric_after >= step.metric_before + LEAST_GAIN for step in steps)
     assert [(step.setting, step.before, step.after) for step in steps] == [
         ("learning_rate", 0.001, 0.0004),
         ("learning_rate", 0.0004, 0.00016),
         ("embedding_dim", 16, 32),
     ]
-    assert all(step.metric_after > step.metric_before for step in steps)
     assert all(later.metric_before == step.metric_after for step, later in pairwise(steps))
 
 
@@ -59,6 +59,10 @@ def test_no_settings_are_tried_twice() -> None:
     asked, measure = recorded(peak)
     climb(OWN, TUNED, measure)
     assert len(asked) == len({repr(sorted(settings.items())) for settings in asked})
+
+
+def test_a_gain_that_no_one_could_tell_is_none() -> None:
+    assert climb(OWN, TUNED, lambda settings: 0.7 + settings["learning_rate"] / 100) == ()
 
 
 def test_settings_that_nothing_beats_are_kept() -> None:
