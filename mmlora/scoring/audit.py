@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from mmlora.content_hash import ContentHash
 from mmlora.resources import sql
 from mmlora.schema import Id, IdTypes, scores_schema
 from mmlora.scoring.candidates import Candidates
 from mmlora.scoring.score import Staged
-from mmlora.scoring.staging import ContentHash, part_files
+from mmlora.scoring.staging import part_files
 
 _BATCH_ROWS = 250_000
 
