@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmlora.errors import CheckError, MmloraError, UsageError
+from mmlora.features.built import snapshot
 from mmlora.judging.verdict import below_baseline
 from mmlora.names import Device, EngineName
 from mmlora.pipeline.contract import check_contract
@@ -255,11 +256,12 @@ class _Job:
         from mmlora.scoring.score import SideFeatures
 
         arrow = self.workspace.ids.arrow("domain")
-        return SideFeatures(
-            users=self._side({USER_ID: candidates.users}, len(candidates.users)),
-            items=self._side({ITEM_ID: candidates.items}, len(candidates.items)),
-            domain=self._side({DOMAIN_ID: pa.array([self.domain], arrow)}, 1),
-        )
+        with snapshot():  # all sides of one build, whatever is built meanwhile
+            return SideFeatures(
+                users=self._side({USER_ID: candidates.users}, len(candidates.users)),
+                items=self._side({ITEM_ID: candidates.items}, len(candidates.items)),
+                domain=self._side({DOMAIN_ID: pa.array([self.domain], arrow)}, 1),
+            )
 
     def _side(self, ids: dict[str, pa.Array], rows: int) -> pa.Table:
         import pyarrow as pa

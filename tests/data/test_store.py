@@ -129,7 +129,8 @@ def test_domains_add_up_over_imports(store: OfflineStore, interactions: Make) ->
         interactions((1, "a", "w", "2024-01-01", 0), (2, "a", "x", "2024-01-03", 0)), {}, imported_at=NOW
     )
     assert store.domains() == ["w", "x"]
-    (store.root / "domains.json").unlink()  # a store of before the file
+    for name in ("domains.json", "manifest.json"):  # a store of before these files
+        (store.root / name).unlink()
     assert store.domains() == ["w", "x"]
     store.write(interactions((1, "b", "x", "2024-01-03", 0)), {}, imported_at=NOW)
     assert (store.root / "domains.json").exists()
@@ -362,6 +363,7 @@ class TestDomainsLateness:
         self, store: OfflineStore, interactions: Make
     ) -> None:
         store.write(interactions((1, "a", "x", "2024-01-05", 0)), {}, imported_at=NOW)
+        (store.root / "manifest.json").unlink()
         (store.root / "domains.json").write_text('["x"]')
         assert store.domains() == ["x"]
         report = store.write(interactions((2, "a", "x", "2024-01-02", 0)), {}, imported_at=LATER)
