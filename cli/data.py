@@ -226,6 +226,26 @@ def taobao(
         print_table("negatives drawn by theme", columns, rows)
 
 
+@app.command("accept-files")
+def accept_files(as_json: JsonFlag = False) -> None:
+    """Go on with the stored files that are there, where some were lost or changed; each of those is named.
+
+    Import what they held again afterwards (`mmlora data import --history`). Files that can't be read are
+    moved to `offline/damaged`.
+
+    Example: mmlora data accept-files
+    """
+    from mmlora.pipeline.importing import accept_files as run
+
+    wrong = run()
+    if as_json:
+        print_json({"accepted": wrong})
+        return
+    for fault in wrong:
+        typer.echo(f"accepted: {fault}")
+    typer.echo(f"{len(wrong)} files were not as they were stored")
+
+
 def _print_best(best: dict[str, Any]) -> None:
     columns = ("rows", "ctr", "auc", "shared_auc")
     rows = [(name, *(found[c] for c in columns)) for name, found in best["by_domain"].items()]

@@ -1,4 +1,4 @@
-"""``mmlora read`` and ``mmlora status``."""
+"""``mmlora read``, ``mmlora status`` and ``mmlora verify``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from cli.options import parse_date
-from cli.output import JsonFlag, print_candidates, print_json, print_table
+from cli.options import DomainOption, parse_date
+from cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command()(read)
     app.command()(status)
+    app.command()(verify)
 
 
 def read(
@@ -32,6 +33,12 @@ def read(
     output: Annotated[
         Path | None,
         typer.Option(help="File for csv and parquet; without it csv goes to standard output."),
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="The workspace, else the setting; its data folder isn't needed.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The warehouse itself, instead of a workspace's.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -53,7 +60,7 @@ def read(
     on = parse_date(date) if date else None
     if format == "table" and limit is None and not as_json:
         limit = 20
-    with read_scores(domain, on=on, user=user, limit=limit) as reader:
+    with read_scores(domain, on=on, user=user, limit=limit, home=home, url=url) as reader:
         if as_json:
             _write_json(reader)
         else:
@@ -149,6 +156,33 @@ def status(
         _print_rows("loads not published", result["troubles"])
     _print_rows("models", result["models"])
     typer.echo(f"this machine: {', '.join(result['numerics'].values())}")
+
+
+def verify(
+    domain: DomainOption = None,
+    start: Annotated[str | None, typer.Option(help="First score date, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last score date, verified as well.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count and hash what is published: rows deleted, changed or added since end with exit status 1.
+
+    Example: mmlora verify --domain farmer --start 2000-12-01
+    """
+    from mmlora.pipeline.verifying import verify as run
+
+    first, last = (parse_date(text) if text else None for text in (start, end))
+    with progress_bar(quiet=as_json) as progress:
+        rows = run(domain=domain, start=first, end=last, progress=progress)
+    faults = [row for row in rows if row["fault"]]
+    if as_json:
+        print_json(rows)
+    else:
+        columns = ("domain_id", "score_date", "load_id", "rows", "fault")
+        _print_rows("published rows", [{name: row[name] or None for name in columns} for row in rows])
+    for row in faults:
+        note(f"mmlora: {row['domain_id']} {row['score_date']}: {row['fault']}; to mend it: {row['mend']}")
+    if faults:
+        raise typer.Exit(1)
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:

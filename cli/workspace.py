@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from cli.output import JsonFlag, print_json
@@ -28,14 +30,23 @@ def init(as_json: JsonFlag = False) -> None:
     typer.echo("next: mmlora data movielens --domain-by occupation, or mmlora data import INTERACTIONS")
 
 
-def migrate(as_json: JsonFlag = False) -> None:
+def migrate(
+    accept_warehouse: Annotated[
+        bool,
+        typer.Option(
+            "--accept-warehouse",
+            help="Use the database at warehouse_url from now on, though it is empty or another warehouse.",
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Bring the warehouse's tables and views up to this version.
 
     Example: mmlora migrate
     """
     from mmlora.pipeline.setup import migrate_warehouse
 
-    result = migrate_warehouse()
+    result = migrate_warehouse(accept=accept_warehouse)
     if as_json:
         print_json(result)
     else:

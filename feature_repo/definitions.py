@@ -156,7 +156,7 @@ def _activity_field(name: str) -> Field:
 def _view(name: str, folder: Path, keys: list[Entity], fields: list[Field], tag: str) -> FeatureView:
     source = FileSource(
         name=name,
-        path=str(folder.resolve()),
+        path=str(folder.absolute()),
         file_format=ParquetFormat(),
         timestamp_field=EVENT_TIMESTAMP,
         created_timestamp_column=CREATED_TIMESTAMP,

@@ -22,7 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from mmlora.data.manifest import MANIFEST, manifest_bytes, read_manifest
 from mmlora.errors import TransientError
+from mmlora.manifest import FileRecord, record_of
 
 STAGING = ".staging"
 PENDING = ".pending"
@@ -87,6 +89,7 @@ class Commit:
         self.root = root
         self._staging = root / STAGING
         self._removals: list[str] = []
+        self._added: dict[str, FileRecord] = {}
 
     def __enter__(self) -> Self:
         self._discard()  # what a process that died has left
@@ -107,7 +110,11 @@ class Commit:
         self.add_bytes(f"{folder}/{hashlib.sha256(content).hexdigest()[:32]}.parquet", content)
 
     def add_bytes(self, name: str, content: bytes) -> None:
-        """Stage a file."""
+        """Stage a file, which the manifest then names."""
+        self._added[name] = record_of(content)
+        self._write(name, content)
+
+    def _write(self, name: str, content: bytes) -> None:
         path = self._staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -120,8 +127,11 @@ class Commit:
         """Commit; nothing happens when nothing was staged."""
         if not self._staging.exists():
             return
+        files = {**read_manifest(self.root), **self._added}
+        kept = {name: record for name, record in files.items() if name not in self._removals}
+        self._write(MANIFEST, manifest_bytes(kept))
         if self._removals:
-            self.add_bytes(_REMOVALS, json.dumps(self._removals).encode())
+            self._write(_REMOVALS, json.dumps(self._removals).encode())
         # Once for all, for a flush a file takes seconds with a thousand of them: after a power cut a
         # committed file must not be an empty one.
         os.sync()

@@ -6,6 +6,7 @@
     domains.json                                the domains, and each one's latest day
     interactions/day=YYYY-MM-DD/<hash>.parquet  schema.interactions_schema; the day (UTC) is in the path only
     profiles/{user,item,domain}/<hash>.parquet  id, event_timestamp, created_timestamp, features
+    manifest.json                               size and hash of each of these files
 
 Files are only ever added (but for a profile table that gains a column, which is rewritten), and an import
 happens as a whole or not at all (:mod:`mmlora.data.commit`). Importing what is stored already adds no file.
@@ -27,6 +28,7 @@ import pyarrow.compute as pc
 
 from mmlora.data.commit import Commit, finish, locked, settle
 from mmlora.data.interactions import REQUIRED, canonical_interactions
+from mmlora.data.manifest import MANIFEST, accept_files, adopt, refuse, store_faults
 from mmlora.data.merge import NewInteractions, Replace, connect, new_interactions
 from mmlora.data.options import FIRST, IMPORT
 from mmlora.data.profile_store import add_profile, stored_schema
@@ -66,6 +68,7 @@ class OfflineStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._checked = False
 
     @property
     def interactions_glob(self) -> str:
@@ -82,12 +85,38 @@ class OfflineStore:
 
         Raises:
             UsageError: nothing was imported yet.
+            DataError: a stored file is missing or was changed.
         """
+        if not self._checked:  # once for each store that is opened: a night opens many
+            self.check()
+            self._checked = True
         settle(self.root)
         found = self._ids_or_none()
         if found is None:
             raise UsageError(f"{self.root} holds no data yet; import some first (mmlora data --help)")
         return found
+
+    def check(self) -> None:
+        """Finish a commit whose process died, and see that every file is as it was stored.
+
+        Raises:
+            DataError: one is missing, cut or swapped, or was written by no import.
+        """
+        for _ in range(2):  # an import may finish between the manifest and the files
+            settle(self.root)
+            if not (wrong := store_faults(self.root)):
+                break
+        else:
+            refuse(self.root, wrong)
+        if not (self.root / MANIFEST).exists() and (self.root / "ids.json").exists():
+            with locked(self.root, wait=60.0):
+                adopt(self.root)
+
+    def accept_files(self) -> list[str]:
+        """Take the files that are there as the store; return what was wrong with them."""
+        with locked(self.root):
+            finish(self.root)
+            return accept_files(self.root)
 
     def _ids_or_none(self) -> IdTypes | None:
         path = self.root / "ids.json"
@@ -177,7 +206,7 @@ class OfflineStore:
 
         Raises:
             UsageError: nothing is stored of one of ``days``.
-            DataError: a table has faults; all of them are named.
+            DataError: a table has faults, or stored files are missing or changed; all of them are named.
             ContractError: id types, or a profile's columns, differ from the store's.
             TransientError: another import is under way.
         """
@@ -193,6 +222,8 @@ class OfflineStore:
         }
         with locked(self.root):
             finish(self.root)
+            if wrong := store_faults(self.root):
+                refuse(self.root, wrong)
             with Commit(self.root) as commit:
                 ids = self._agree_on_ids(table, checked)
                 if self._ids_or_none() is None:

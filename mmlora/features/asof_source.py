@@ -6,15 +6,17 @@ DuckDB reads local files itself. Others it reads through the URL's fsspec filesy
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import fsspec
 
 from mmlora.errors import UsageError
+from mmlora.features.built import built_files
 
 if TYPE_CHECKING:
     from feast.data_source import DataSource
@@ -72,7 +74,13 @@ class ParquetSource:
         """Return its files, in the filesystem's terms, less what is hidden or being written.
 
         Names that start with ``.`` or ``_`` below the source are left out, as Spark and Arrow leave them out.
+        Of a view that ``mmlora features build`` computes, the files are those of its newest build.
+
+        Raises:
+            DataError: a file of such a view is missing or was changed.
         """
+        if self.is_local and (built := built_files(Path(self.inside))) is not None:
+            return built
         if self.is_glob:
             return sorted(self.filesystem.glob(self.inside))
         if not self.is_folder:
@@ -130,6 +138,8 @@ def locate(config: RepoConfig, source: DataSource | None, what: str) -> ParquetS
     ):
         raise UsageError(f"{what}: this offline store reads Parquet FileSources only, not {source!r}")
     path = str(FileSource.get_uri_for_file_path(config.repo_path, source.path))
+    if "://" not in path:  # relative to the repository's folder, in a workspace
+        path = os.path.normpath(path)
     options: dict[str, Any] = {}
     if path.startswith(("s3://", "s3a://")):
         if source.s3_endpoint_override:

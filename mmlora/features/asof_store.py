@@ -32,6 +32,7 @@ from mmlora.features.asof_request import check_names, entity_rows, fetch, time_c
 from mmlora.features.asof_source import attach, locate
 from mmlora.features.asof_sql import ViewColumns, pull_sql
 from mmlora.features.asof_write import append_rows
+from mmlora.features.built import snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,10 +99,12 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         check_names(entities, views)
         time = time_column(entities)
         by_created = filter_by_created_timestamp or _settings(config).filter_by_created_timestamp == "always"
+        with snapshot():  # the views' files are listed here, and read when the job runs
+            join = AsofJoin(entities, time, views, known_as_of, by_created)
         return AsofRetrievalJob(
             config,
             _spill(config),
-            AsofJoin(entities, time, views, known_as_of, by_created),
+            join,
             time=time,
             feature_refs=feature_refs,
             full_feature_names=full_feature_names,

@@ -22,8 +22,8 @@ settings or changed queries.
 What is decided from the data at the first build (the prior CTR, what the affinity views hold) stays in
 ``state.json``, so that increments go on with it; ``decide`` looks again, and keeps what there was.
 
-Files are written aside and renamed under a lock; ``state.json`` is replaced last, and files that it doesn't
-name are removed by the next build. A killed build leaves nothing behind but rows that are true anyway.
+Files are written aside and renamed under a lock, to names that no file had; ``state.json`` is replaced last,
+and only files that it names are read. Files that go out of use stay for a day, for whoever reads them now.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ from filelock import FileLock, Timeout
 
 from mmlora.errors import TransientError
 from mmlora.features.affinity import Affinity, AffinityView, TasteView, choose_affinity, prepare
+from mmlora.features.built import retire, sweep
 from mmlora.features.columns import analyse
 from mmlora.features.database import database
 from mmlora.features.plan import BuildState, Plan, Recipe, input_files, item_files, make_plan
 from mmlora.features.profile_stats import profile_schema
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
+from mmlora.manifest import FileRecord, record
 from mmlora.resources import sql
 
 logger = logging.getLogger(__name__)
@@ -186,9 +188,7 @@ def _sweep(folder: Path) -> None:
     """Remove what a killed build left: its staging folder, and files that the state doesn't name."""
     shutil.rmtree(folder / ".staging", ignore_errors=True)
     state = BuildState.load(folder)
-    for path in folder.glob("[!.]*/*.parquet"):
-        if not state or path.name not in state.files.get(path.parent.name, ()):
-            path.unlink()
+    sweep(folder, state.paths if state else (), state.retired if state else {})
 
 
 def _compute(
@@ -244,24 +244,23 @@ def _used(statement: str, parameters: dict[str, float]) -> dict[str, float]:
 
 
 def _publish(folder: Path, plan: Plan, rows: dict[str, int], state: BuildState) -> None:
-    """Move the files in, and the state last."""
-    kept = plan.kept
-    if kept is None:  # without a state until the end, so that old rows are never taken for new ones
-        (folder / "state.json").unlink(missing_ok=True)
-        _sweep_files(folder)
-    number = kept.builds if kept else 0
+    """Move the files in, under new names, and the state last: it alone says which files count."""
+    kept, old = plan.kept, BuildState.load(folder)
+    number = old.builds if old else 0
     files: dict[str, list[str]] = {}
+    records: dict[str, FileRecord] = {}
     for name, count in rows.items():
         files[name] = list(kept.files.get(name, ())) if kept else []
         if count or not files[name]:  # an empty first file still tells the columns
             target = f"{number:06d}-{plan.through}.parquet"
             (folder / name).mkdir(exist_ok=True)
-            (folder / ".staging" / f"{name}.parquet").replace(folder / name / target)
+            written = folder / ".staging" / f"{name}.parquet"
+            records[f"{name}/{target}"] = record(written)
+            written.replace(folder / name / target)
             files[name].append(target)
-    replace(state, builds=number + 1, files=files).save(folder)
+    now = replace(state, builds=number + 1, files=files)
+    before = kept.records if kept else {}
+    records |= {path: before.get(path) or record(folder / path) for path in now.paths if path not in records}
+    retired = retire(old.retired, old.paths, now.paths) if old else {}
+    replace(now, records=records, retired=retired).save(folder)
     shutil.rmtree(folder / ".staging")
-
-
-def _sweep_files(folder: Path) -> None:
-    for view in folder.glob("[!.]*/"):
-        shutil.rmtree(view, ignore_errors=True)

@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 
 from mmlora.errors import TransientError
 from mmlora.features.asof_source import literal, quote
+from mmlora.features.built import STATE, file_faults, read_state, retire, sweep
 from mmlora.features.columns import Column
 from mmlora.features.database import database
 from mmlora.json_files import read_json
+from mmlora.manifest import record, write_json
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, TIMESTAMP, Entity, fingerprint
 
 FEWEST = 10
@@ -117,21 +119,26 @@ def refresh(offline: Path, wanted: Sequence[Derived] | None = None) -> None:
 
 
 def _write(offline: Path, entity: Entity, features: Sequence[Derived]) -> None:
-    """Write an entity's features, unless the file of these profiles and features is there."""
+    """Write an entity's features, unless the file of these profiles and features is there and whole."""
     sources = _files(offline, entity)
     made_of = {path.name: path.stat().st_size for path in sources}
     name = fingerprint([made_of, [of.__dict__ for of in features]])[:16]
-    folder = offline / "derived" / entity
-    target = folder / f"{name}.parquet"
-    if target.exists() or not sources:
+    folder, target = offline / "derived", f"{name}.parquet"
+    state = read_state(folder)
+    files, records = state.get("files", {}), state.get("records", {})
+    wanted: dict[str, list[str]] = {entity: [target]}
+    if not sources or (files.get(entity) == [target] and not file_faults(folder, wanted, records)):
         return
-    folder.mkdir(exist_ok=True)
-    aside = folder / ".writing"
+    (folder / entity).mkdir(exist_ok=True)
+    aside = folder / entity / ".writing"
     pq.write_table(_compute(offline, entity, features), aside)
-    aside.replace(target)
-    for path in folder.glob("*.parquet"):
-        if path != target:
-            path.unlink()
+    path = f"{entity}/{target}"
+    records = {known: of for known, of in records.items() if not known.startswith(f"{entity}/")}
+    records[path] = record(aside)
+    aside.replace(folder / path)
+    gone = retire(state.get("retired", {}), [f"{entity}/{old}" for old in files.get(entity, ())], [path])
+    write_json(folder / STATE, {"files": files | wanted, "records": records, "retired": gone})
+    sweep(folder, records, gone)
 
 
 def _compute(offline: Path, entity: Entity, features: Sequence[Derived]) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 
 import duckdb
 
-from mmlora.errors import UsageError
+from mmlora.errors import DataError, UsageError
 from mmlora.features.affinity import Affinity
 from mmlora.features.asof_source import literal
+from mmlora.features.built import STATE, file_faults
 from mmlora.features.views import ACTIVITY_VIEWS
-from mmlora.json_files import read_json
+from mmlora.manifest import FileRecord
 from mmlora.resources import sql
 from mmlora.schema import fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class BuildState:
         builds: builds since everything was built anew; numbers the files.
         inputs: size of each interactions and item profile file that was read, by path.
         files: Parquet files of each view.
+        records: size and hash of each of them, by ``view/file``; none of those of before it was kept.
+        retired: when files went out of use, by ``view/file`` (seconds since 1970).
         prior_ctr: CTR of an entity without rows.
         affinity: what the affinity views hold (:class:`mmlora.features.affinity.Affinity`).
     """
@@ -40,20 +46,40 @@ class BuildState:
     builds: int
     inputs: dict[str, int]
     files: dict[str, list[str]]
+    records: dict[str, FileRecord] = field(default_factory=dict)
+    retired: dict[str, float] = field(default_factory=dict)
     prior_ctr: float | None = None
     affinity: dict[str, Any] = field(default_factory=lambda: Affinity().to_dict())
 
+    @property
+    def paths(self) -> list[str]:
+        """All files, as ``view/file``."""
+        return [f"{view}/{name}" for view, names in self.files.items() for name in names]
+
     @classmethod
     def load(cls, folder: Path) -> BuildState | None:
-        """Read the state, or None when nothing was built."""
-        path = folder / "state.json"
-        return cls(**read_json(path, "delete it, and build again")) if path.exists() else None
+        """Read the state, or None when nothing was built.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        path = folder / STATE
+        if not path.exists():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                str(path),
+                f"can't be read ({error}): put it back from a copy, or delete {folder} and run `mmlora "
+                "features build --through DATE`, which decides anew what the features hold",
+            ) from None
 
     def save(self, folder: Path) -> None:
         """Replace the state in one step."""
-        aside = folder / "state.json.new"
+        aside = folder / f"{STATE}.new"
         aside.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        aside.replace(folder / "state.json")
+        aside.replace(folder / STATE)
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,9 @@ def make_plan(
     if state is None:
         return Plan(None, "first build", through)
     through = max(through, date.fromisoformat(state.through))
+    if found := file_faults(offline / "features", state.files, state.records):
+        logger.warning("features are built anew, for %s", "; ".join(map(str, found[:5])))
+        return Plan(None, "built files are missing or changed", through)
     if state.definition != recipe.hash:
         return Plan(None, "other settings or queries", through)
     if any(inputs.get(path) != size for path, size in state.inputs.items()):

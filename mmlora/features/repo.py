@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlo
 _JOINED_ROWS = 250_000
 """Rows joined at once: each join sorts the views anew, and lists make a row of features large."""
 _REGISTRY_VARIABLE = "${MMLORA_FEAST_REGISTRY_URL}"
+_RELATIVE = "paths are relative to this folder\n"
 _BUILD_FIRST = "run `mmlora features build --through DATE` first"
 
 
@@ -93,7 +95,7 @@ class FeatureRepo:
                 gone = [o for o in known if (type(o).__name__, o.name) not in defined]
                 self._store.apply(objects, objects_to_delete=gone, partial=False)
                 self._store.refresh_registry()
-                (self._folder / ".applied").touch()
+                (self._folder / ".applied").write_text(_RELATIVE, encoding="utf-8")
         except Timeout:
             raise TransientError(
                 f"another process is applying feature definitions ({self._folder / '.lock'})"
@@ -138,8 +140,9 @@ class FeatureRepo:
 
     @property
     def applied(self) -> bool:
-        """Whether the definitions were ever applied."""
-        return (self._folder / ".applied").exists()
+        """Whether the definitions were ever applied, with paths relative to the workspace."""
+        path = self._folder / ".applied"
+        return path.exists() and path.read_text(encoding="utf-8") == _RELATIVE
 
     def contract(self, group: FeatureGroup) -> FeatureContract:
         """Resolve the model's input.
@@ -256,7 +259,7 @@ class FeatureRepo:
         return {
             name: source_state(store.config, view)
             for name, view in found.items()
-            if not Path(str(view.batch_source.path)).is_relative_to(own)
+            if not (self._folder / str(view.batch_source.path)).resolve().is_relative_to(own)
         }
 
     def _historical(
@@ -291,20 +294,31 @@ class FeatureRepo:
         from feast import FeatureStore
         from feast.repo_config import RepoConfig
 
+        self._write_yaml()
         config = RepoConfig(**_config(self._registry_url, self._offline / ".spill"))
         config.repo_path = self._folder
         return FeatureStore(repo_path=str(self._folder), config=config)
 
     def _write_yaml(self) -> None:
-        """Write ``feature_store.yaml`` (JSON is YAML); Feast's own tools work in this workspace too.
+        """Write ``feature_store.yaml`` (JSON is YAML), unless it is there and right.
 
-        A registry URL with a password isn't written: Feast then reads the variable of mmlora's setting.
+        Feast's own tools work in this workspace too; a copied or moved one gets one of its own. A registry
+        URL with a password isn't written: Feast then reads the variable of mmlora's setting.
         """
         url = self._registry_url if redact(self._registry_url) == self._registry_url else _REGISTRY_VARIABLE
         config = _config(url, self._offline / ".spill")
-        aside = self._folder / "feature_store.yaml.new"
-        aside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        aside.replace(self._folder / "feature_store.yaml")
+        path, text = self._folder / "feature_store.yaml", json.dumps(config, indent=2) + "\n"
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+
+    def _make_relative(self, source: Any) -> None:
+        """Name a source in the workspace from Feast's folder, so that a copied workspace reads its own."""
+        path = Path(str(getattr(source, "path", "")))
+        if path.is_absolute() and path.is_relative_to(self.home):
+            source.file_options.uri = os.path.relpath(path, self._folder)
 
     def _definitions(self) -> list[Any]:
         own = resource("feature_repo/definitions.py")
@@ -325,6 +339,8 @@ class FeatureRepo:
             ids=_id_types(self._offline),
             config=self._store.config,
         )
+        for view in views:
+            self._make_relative(getattr(view, "batch_source", None))
         return [*entities.values(), *views, *definitions.services(views)]
 
 

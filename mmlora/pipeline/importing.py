@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Files = Path | Sequence[Path] | None
 
 
+def accept_files() -> list[str]:
+    """Take the offline store's files as they are now; return what differed from what was stored."""
+    return open_workspace().store.accept_files()
+
+
 def import_movielens(
     *,
     domain_by: Literal["gender", "age", "occupation", "genre"] = "gender",

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import CheckError, MmloraError, UsageError
+from mmlora.features.built import snapshot
 from mmlora.judging.verdict import below_baseline
 from mmlora.names import Device, EngineName, Overridable
 from mmlora.pipeline.candidates import (
@@ -353,11 +354,12 @@ class _Job:
         from mmlora.scoring.score import SideFeatures
 
         arrow = self.workspace.ids.arrow("domain")
-        return SideFeatures(
-            users=self._side({USER_ID: candidates.users}, len(candidates.users)),
-            items=self._side({ITEM_ID: candidates.items}, len(candidates.items)),
-            domain=self._side({DOMAIN_ID: pa.array([self.domain], arrow)}, 1),
-        )
+        with snapshot():  # all sides of one build, whatever is built meanwhile
+            return SideFeatures(
+                users=self._side({USER_ID: candidates.users}, len(candidates.users)),
+                items=self._side({ITEM_ID: candidates.items}, len(candidates.items)),
+                domain=self._side({DOMAIN_ID: pa.array([self.domain], arrow)}, 1),
+            )
 
     def _side(self, ids: dict[str, pa.Array], rows: int) -> pa.Table:
         import pyarrow as pa

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from mmlora.warehouse.warehouse import Warehouse
 
 Progress = Callable[[str, int, int], None]
+_WAREHOUSE = "warehouse.json"
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -106,10 +109,39 @@ class Workspace:
         return Tracking(self.mlflow_url, artifacts=self.home / "mlartifacts")
 
     def open_warehouse(self) -> Warehouse:
-        """Connect to the warehouse, making it when it is empty; use it in a ``with``."""
+        """Connect to the warehouse, making it where there was none yet; use it in a ``with``.
+
+        Raises:
+            ContractError: the database isn't the warehouse that this workspace has had.
+        """
         from mmlora.warehouse.warehouse import Warehouse
 
-        return Warehouse.open(self.warehouse_url, ids=self.ids)
+        identity = self.warehouse_identity
+        warehouse = Warehouse.open(self.warehouse_url, ids=self.ids, identity=identity)
+        if identity is None:
+            self.keep_identity(warehouse)
+        return warehouse
+
+    @property
+    def warehouse_identity(self) -> str | None:
+        """The identity of the workspace's warehouse; None before it was first opened."""
+        path = self.home / _WAREHOUSE
+        if not path.exists():
+            return None
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"{path} can't be read: put it back from a copy, or run `mmlora migrate --accept-warehouse`, "
+                "which keeps the identity of the warehouse at warehouse_url"
+            ) from None
+
+    def keep_identity(self, warehouse: Warehouse) -> None:
+        """Have the workspace refuse any other warehouse from now on."""
+        aside = self.home / f"{_WAREHOUSE}.{os.getpid()}"
+        text = json.dumps({"identity": warehouse.identity})
+        aside.write_text(text + "\n", encoding="utf-8")
+        aside.replace(self.home / _WAREHOUSE)
 
     def domain(self, text: Id) -> Id:
         """Turn a command-line text into a known domain.

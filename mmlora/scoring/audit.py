@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from mmlora.candidates.pairs import Candidates
+from mmlora.content_hash import ContentHash
 from mmlora.resources import sql
 from mmlora.schema import Id, IdTypes, scores_schema
 from mmlora.scoring.score import Staged
-from mmlora.scoring.staging import ContentHash, part_files
+from mmlora.scoring.staging import part_files
 
 _BATCH_ROWS = 250_000
 

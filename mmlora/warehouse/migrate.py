@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
 from alembic import command
@@ -19,6 +20,8 @@ from mmlora.errors import ContractError, UsageError
 from mmlora.schema import IdTypes
 from mmlora.warehouse.database import Database, hold
 from mmlora.warehouse.tables import VERSION_TABLE, tables, views
+
+_IDENTITY = "identity"
 
 
 def newest_revision() -> str:
@@ -42,23 +45,57 @@ def stored_ids(connection: sa.Connection) -> IdTypes:
     return IdTypes(**found)
 
 
-def upgrade(database: Database, ids: IdTypes | None) -> IdTypes:
+def stored_identity(connection: sa.Connection) -> str | None:
+    """Return what tells the warehouse from every other; None in one of before this was kept."""
+    workspace = tables(IdTypes()).workspace
+    query = sa.select(workspace.c.value).where(workspace.c.name == _IDENTITY)
+    found: str | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def check_identity(database: Database, wanted: str | None, found: str | None) -> None:
+    """Refuse a database that isn't the warehouse which is expected there.
+
+    Args:
+        database: where.
+        wanted: the identity that is expected; None accepts any.
+        found: the database's; None when it holds no warehouse.
+
+    Raises:
+        ContractError: they differ.
+    """
+    if wanted in (None, found):
+        return
+    what = "holds no warehouse" if found is None else f"holds another warehouse ({found})"
+    raise ContractError(
+        f"{database.where} {what}, and this workspace's is {wanted}, with its scores and promotions: mend "
+        "warehouse_url, or put the database back from its backup. To go on with what is there, which "
+        "knows nothing of this workspace's models and scores: `mmlora migrate --accept-warehouse`",
+        expected=wanted,
+        found=found,
+    )
+
+
+def upgrade(database: Database, ids: IdTypes | None, identity: str | None = None) -> tuple[IdTypes, str]:
     """Make the warehouse, or bring it to the newest revision; then make its views again.
 
     Args:
         database: where.
         ids: id types of a new warehouse; checked against those of an old one.
+        identity: of the warehouse that must be there; None makes one, or accepts any.
 
     Returns:
-        The warehouse's id types.
+        The warehouse's id types and its identity.
 
     Raises:
         UsageError: there is no warehouse yet and ``ids`` is None, or it is newer than this mmlora.
-        ContractError: the warehouse has other id types.
+        ContractError: the warehouse has other id types, or isn't the one that is expected.
     """
     with database.altering() as connection:
         hold(connection, "migrate")
         revision = revision_of(connection)
+        if revision is None:
+            check_identity(database, identity, None)
         if revision is None and ids is None:
             raise no_warehouse(database)
         _refuse_newer(database, revision)
@@ -66,7 +103,10 @@ def upgrade(database: Database, ids: IdTypes | None) -> IdTypes:
         assert chosen is not None  # one or the other, or refused above
         check_ids(ids, chosen)
         _run(connection, chosen, first=revision is None)
-    return chosen
+        found = stored_identity(connection)
+        check_identity(database, identity, found)
+    assert found is not None  # made by the run
+    return chosen, found
 
 
 def check_current(database: Database, connection: sa.Connection, revision: str) -> None:
@@ -130,6 +170,8 @@ def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
         connection.exec_driver_sql(f"{create} {name} AS {query}")
     if first:
         connection.execute(sa.insert(tables(ids).workspace).values(name="ids", value=ids.to_dict()))
+    if stored_identity(connection) is None:
+        connection.execute(sa.insert(tables(ids).workspace).values(name=_IDENTITY, value=uuid4().hex))
 
 
 def _config(**attributes: Any) -> Config:

@@ -3,7 +3,7 @@
 Three steps, each of which leaves readers with the old load or the new one::
 
     prepare   the load is still staged: delete what a killed try left behind
-    write     rows, under a key that no pointer names yet
+    write     rows, under a key that no pointer names yet; they must be those that the audit saw
     finish    the count is right: move the pointer, mark the new load and the old
 
 Whatever is killed in between, publishing the same load again completes it.
@@ -22,7 +22,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from mmlora.errors import CheckError, DataError, UsageError
+from mmlora.errors import CheckError, ContractError, DataError, UsageError
 from mmlora.schema import Id, IdTypes
 from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database, clock, hold, is_duplicate_key
@@ -59,6 +59,9 @@ def publish(
     batches = _beating(database, tables, current, one_ahead(staged_batches(files, ids, current)))
     try:
         writer.write(current, batches)
+    except (DataError, ContractError):
+        _prepare(database, tables, load)  # SQLite has committed the batches before
+        raise
     except Exception as error:
         if not is_duplicate_key(error):
             raise

@@ -59,16 +59,33 @@ def read(
     )
     if user is not None:
         query = query.where(column.user_id == user)
-    # ADBC is fast for many rows; for one user's few it isn't worth a connection of its own.
-    by_rows = database.kind == "sqlite" or user is not None
-    batches = _by_rows if by_rows else _by_adbc
-    rows = batches(database, query, schema)
+    rows = stream(database, query, schema, few=user is not None)
     return pa.RecordBatchReader.from_batches(schema, (_complete(batch, published, schema) for batch in rows))
+
+
+def stream(
+    database: Database, query: sa.Select[Any], schema: pa.Schema, *, few: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Yield a query's rows in batches; their columns have the types of the schema's of the same names.
+
+    Args:
+        database: where.
+        query: what to read.
+        schema: a type for each column that the query returns.
+        few: whether the rows are few: ADBC is fast for many, but needs a connection of its own.
+    """
+    batches = _by_rows if database.kind == "sqlite" or few else _by_adbc
+    for batch in batches(database, query, schema):
+        names = batch.schema.names
+        columns = [
+            column.cast(schema.field(name).type) for name, column in zip(names, batch.columns, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
 
 
 def _complete(batch: pa.RecordBatch, published: Publication, schema: pa.Schema) -> pa.RecordBatch:
     arrays = [
-        batch.column(field.name).cast(field.type)
+        batch.column(field.name)
         if field.name in batch.schema.names
         else pa.repeat(pa.scalar(getattr(published, field.name), field.type), batch.num_rows)
         for field in schema

@@ -166,6 +166,7 @@ def _scores(metadata: sa.MetaData, ids: IdTypes) -> sa.Table:
         sa.Column("score_date", sa.Date, primary_key=True),
         sa.Column("score", sa.REAL, nullable=False),
         sa.Column("position", sa.Integer, nullable=False),
+        sa.CheckConstraint("score >= 0 AND score <= 1", name="ck_scores_score"),
         postgresql_partition_by="RANGE (score_date)",
         sqlite_with_rowid=False,  # rows lie in key order: one tree to write, and a user's rows are together
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from mmlora.errors import ContractError, UsageError
 from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
-from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading
+from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading, verify
 from mmlora.warehouse.database import Database, sqlite_file
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
@@ -22,6 +22,7 @@ from mmlora.warehouse.loads import Load
 from mmlora.warehouse.nights import Night
 from mmlora.warehouse.publish import Publication
 from mmlora.warehouse.tables import tables
+from mmlora.warehouse.verify import Verified
 from mmlora.warehouse.writers import RowWriter, writer_for
 
 STALE_AFTER = timedelta(minutes=2)
@@ -34,45 +35,52 @@ class Warehouse:
     ``TransientError`` when the database is gone or a lock is held for too long.
     """
 
-    def __init__(self, database: Database, ids: IdTypes, writer: RowWriter | None = None) -> None:
+    def __init__(
+        self, database: Database, ids: IdTypes, writer: RowWriter | None = None, identity: str = ""
+    ) -> None:
         self.database = database
         self.ids = ids
+        self.identity = identity
         self._tables = tables(ids)
         self._writer = writer or writer_for(database)
 
     @classmethod
-    def open(cls, url: str, *, ids: IdTypes | None = None) -> Warehouse:
+    def open(cls, url: str, *, ids: IdTypes | None = None, identity: str | None = None) -> Warehouse:
         """Open the warehouse at ``url``; make it when there is none.
 
         Args:
             url: ``sqlite:///path`` or ``postgresql://...``.
             ids: the data's id types; None takes the warehouse's own.
+            identity: of the warehouse that must be there (:attr:`identity`); None accepts any, and makes one.
 
         Raises:
             UsageError: the URL is wrong, there is no warehouse yet and ``ids`` is None, or it needs
                 ``mmlora migrate``.
-            ContractError: the warehouse was made for other id types.
+            ContractError: the warehouse was made for other id types, or isn't the one that is expected.
         """
-        return cls._open(url, ids, migrating=False)
+        return cls._open(url, ids, identity, migrating=False)
 
     @classmethod
-    def migrate(cls, url: str, *, ids: IdTypes | None = None) -> Warehouse:
+    def migrate(cls, url: str, *, ids: IdTypes | None = None, identity: str | None = None) -> Warehouse:
         """Make the warehouse or bring it to the newest revision, and open it; raises as :meth:`open` does."""
-        return cls._open(url, ids, migrating=True)
+        return cls._open(url, ids, identity, migrating=True)
 
     @classmethod
-    def _open(cls, url: str, ids: IdTypes | None, *, migrating: bool) -> Warehouse:
+    def _open(cls, url: str, ids: IdTypes | None, identity: str | None, *, migrating: bool) -> Warehouse:
         database = Database.at(url)
         try:
-            _prepare_file(database, ids)
+            _prepare_file(database, ids, identity)
             with database.reading() as connection:
                 revision = migrate.revision_of(connection)
                 if revision is not None and not migrating:
                     migrate.check_current(database, connection, revision)
                     stored = migrate.stored_ids(connection)
+                    found = migrate.stored_identity(connection) or ""
+                    migrate.check_identity(database, identity, found)
                     migrate.check_ids(ids, stored)
-                    return cls(database, stored)
-            return cls(database, migrate.upgrade(database, ids))
+                    return cls(database, stored, identity=found)
+            stored, found = migrate.upgrade(database, ids, identity)
+            return cls(database, stored, identity=found)
         except BaseException:
             database.close()
             raise
@@ -160,10 +168,9 @@ class Warehouse:
 
         Raises:
             UsageError: the load isn't staged.
-            DataError: the files hold rows that aren't the load's, or not fit to publish.
+            DataError: the files hold other rows than the audit saw, are gone, or can't be read.
             ContractError: the files' columns differ from ``scores_schema``.
             CheckError: the load failed, was given up or rejected: only a new load can be published.
-            DataError: staged files are gone or incomplete.
         """
         with self.database.alone(f"publish-{load.load_key}"):
             return publish.publish(self.database, self._tables, self.ids, load, files, self._writer)
@@ -290,6 +297,13 @@ class Warehouse:
         with self.database.reading() as connection:
             return nights.nights(connection, on=on, limit=limit)
 
+    def verify(
+        self, *, domain: Id | None = None, start: date | None = None, end: date | None = None
+    ) -> Iterator[Verified]:
+        """Count and hash what is published, in turn; ``start`` and ``end`` are both included."""
+        self._check_id("domain", domain)
+        return verify.verify(self.database, self._tables, self.ids, domain=domain, start=start, end=end)
+
     # Decisions
 
     def record_verdicts(self, verdicts: Sequence[DomainVerdict]) -> None:
@@ -381,10 +395,11 @@ class Warehouse:
             )
 
 
-def _prepare_file(database: Database, ids: IdTypes | None) -> None:
+def _prepare_file(database: Database, ids: IdTypes | None, identity: str | None) -> None:
     path = sqlite_file(database.engine.url)
     if path is None or path.exists():
         return
+    migrate.check_identity(database, identity, None)
     if ids is None:  # connecting would leave an empty file behind
         raise migrate.no_warehouse(database)
     try:

@@ -6,7 +6,7 @@ library in the process corrupts the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from mmlora.content_hash import ContentHash
 from mmlora.errors import ContractError, DataError, Fault
 from mmlora.schema import (
     DOMAIN_ID,
@@ -132,33 +133,54 @@ def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[
 
     Raises:
         ContractError: a file's columns aren't those of ``scores_schema``.
-        DataError: rows of another domain or date, a null, or a score that is no number.
+        DataError: a file can't be read, rows aren't fit to publish, or they aren't those that the audit saw.
+            That is known after the last batch, so nothing that was written counts before this ends.
     """
     schema = scores_schema(ids)
+    content, rows, names = ContentHash(schema), 0, []
     for path in files:
-        with _opened(path) as file:
-            found = file.schema_arrow
-            if [(f.name, f.type) for f in found] != [(f.name, f.type) for f in schema]:
-                raise ContractError(
-                    f"{path}: columns are {_columns(found)}; a staged load has {_columns(schema)}",
-                    expected=schema,
-                    found=found,
-                )
+        names.append(path.name)
+        with _readable(path), pq.ParquetFile(path) as file:
+            _check_columns(file.schema_arrow, schema, path)
             for batch in file.iter_batches(BATCH_ROWS):
                 _check(batch, load, path)
+                content.update(pa.Table.from_batches([batch]))
+                rows += batch.num_rows
                 yield batch.sort_by([(USER_ID, "ascending"), (ITEM_ID, "ascending")])
+    if content.hexdigest() != load.content_hash:
+        raise _not_audited(load, names, rows)
+
+
+def _not_audited(load: Load, names: Sequence[str], rows: int) -> DataError:
+    """Return the error for staged files that changed between the audit and the publication."""
+    listed = f"{', '.join(names[:3]) or 'none'}{', ...' if len(names) > 3 else ''}"
+    return DataError(
+        f"load {load.load_id}",
+        f"its staged files ({listed}) hold {rows:,} rows, which aren't the {load.rows or 0:,} that the audit "
+        "saw: a file is missing, or was cut or changed since. Nothing was published. Put the files back as "
+        f"they were, or score again: `mmlora score --date {load.score_date} --domain {load.domain_id}`",
+    )
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a staged file; what is wrong with it is wrong at every try."""
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with pq.ParquetFile(path) as file:
-            yield file
+        yield
     except FileNotFoundError:
-        raise DataError(str(path), "the staged file is gone: score the date again") from None
-    except pa.ArrowInvalid as error:
-        raise DataError(str(path), f"cannot be read ({error}): score the date again") from None
+        raise DataError(str(path), "the staged file is gone: put it back, or score the date again") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            str(path), f"the staged file can't be read ({error}): put it back, or score the date again"
+        ) from error
+
+
+def _check_columns(found: pa.Schema, wanted: pa.Schema, path: Path) -> None:
+    if [(f.name, f.type) for f in found] != [(f.name, f.type) for f in wanted]:
+        raise ContractError(
+            f"{path}: columns are {_columns(found)}; a staged load has {_columns(wanted)}",
+            expected=wanted,
+            found=found,
+        )
 
 
 def one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -182,7 +204,10 @@ def _check(batch: pa.RecordBatch, load: Load, path: Path) -> None:
             pc.equal(batch.column(SCORE_DATE), load.score_date),
             f"not the load's {load.score_date}",
         ),
-        SCORE: (pc.is_finite(batch.column(SCORE)), "not a finite number"),
+        SCORE: (
+            pc.and_(pc.greater_equal(batch.column(SCORE), 0.0), pc.less_equal(batch.column(SCORE), 1.0)),
+            "not a probability from 0 to 1",
+        ),
     }
     for name, (mask, what) in fit.items():
         wrong = mask.false_count

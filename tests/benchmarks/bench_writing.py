@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from adbc_driver_postgresql import dbapi
 
+from mmlora.content_hash import ContentHash
 from mmlora.schema import IdTypes, scores_schema
 from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.loads import Load
@@ -58,7 +59,9 @@ class Staged:
     def load(self, warehouse: Warehouse) -> Load:
         """Begin a load of them, ready to be published."""
         load = warehouse.begin_load(self.domain, DAY, model_version="v1", contract_hash="c0")
-        warehouse.mark_staged(load, rows=self.table.num_rows, content_hash="h0", checks={})
+        content = ContentHash(self.table.schema)
+        content.update(self.table)
+        warehouse.mark_staged(load, rows=self.table.num_rows, content_hash=content.hexdigest(), checks={})
         return load
 
     def memory(self) -> pa.RecordBatchReader:

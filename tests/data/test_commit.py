@@ -90,8 +90,8 @@ def after_the_kill(where, tables, when):
     rows(where, "profiles")
     found = state(where)
     write(where, tables, when)
-    left = {path.name for path in where.iterdir()} - {".lock"}
-    assert left == {"domains.json", "ids.json", "interactions", "profiles"}, left
+    left = {path.name for path in where.iterdir()} - {".lock", ".verified.json"}
+    assert left == {"domains.json", "ids.json", "interactions", "manifest.json", "profiles"}, left
     return [found, state(where)]
 
 

@@ -95,6 +95,7 @@ def test_history_is_known_when_it_happened_even_where_it_was_stored_late(
 
 def test_a_store_of_before_the_days_of_domains_is_read(store: OfflineStore, interactions: Make) -> None:
     store.write(interactions((1, "a", "x", "2024-01-05", 0)), {}, imported_at=NOW)
+    (store.root / "manifest.json").unlink()
     (store.root / "domains.json").write_text('["x"]')
     assert store.domains() == ["x"]
     report = store.write(interactions((2, "a", "x", "2024-01-02", 0)), {}, imported_at=LATER)

@@ -76,7 +76,8 @@ def test_domains_add_up_over_imports(store: OfflineStore, interactions: Make) ->
         interactions((1, "a", "w", "2024-01-01", 0), (2, "a", "x", "2024-01-03", 0)), {}, imported_at=NOW
     )
     assert store.domains() == ["w", "x"]
-    (store.root / "domains.json").unlink()  # a store of before the file
+    for name in ("domains.json", "manifest.json"):  # a store of before these files
+        (store.root / name).unlink()
     assert store.domains() == ["w", "x"]
     store.write(interactions((1, "b", "x", "2024-01-03", 0)), {}, imported_at=NOW)
     assert (store.root / "domains.json").exists()

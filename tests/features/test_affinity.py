@@ -16,6 +16,7 @@ import pytest
 from mmlora.features import affinity as module
 from mmlora.features.affinity import Affinity
 from mmlora.features.build import build
+from mmlora.features.built import built_files
 from mmlora.features.columns import analyse
 from mmlora.features.plan import BuildState
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, IdTypes, midnight
@@ -62,7 +63,8 @@ def rows_of(offline: Path) -> dict[str, list[tuple]]:
     views = Affinity.from_dict(state.affinity).views
     return {
         v.name: sorted(
-            repr(list(r.values())) for r in pq.read_table(offline / "features" / v.name).to_pylist()
+            repr(list(r.values()))
+            for r in pq.read_table(built_files(offline / "features" / v.name)).to_pylist()
         )
         for v in views
     }
@@ -127,7 +129,7 @@ def compare(offline: Path, versions: list, through: date, seed: int, tries: int 
     versions = sorted(versions, key=lambda row: row[4])
     state = BuildState.load(offline / "features")
     for view in Affinity.from_dict(state.affinity).views:
-        rows = pq.read_table(offline / "features" / view.name).to_pylist()
+        rows = pq.read_table(built_files(offline / "features" / view.name)).to_pylist()
         entities = sorted({tuple(row[COLUMN[key]] for key in view.keys) for row in versions})
         for _ in range(tries):
             entity, t = rng.choice(entities), at(rng.randrange((through - START).days + 1))

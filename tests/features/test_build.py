@@ -12,6 +12,7 @@ from filelock import FileLock
 from mmlora.errors import TransientError, UsageError
 from mmlora.features import build as build_module
 from mmlora.features.build import build
+from mmlora.features.built import built_files
 from mmlora.features.plan import BuildState
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, IdTypes, midnight
@@ -23,7 +24,7 @@ PRIOR, WEIGHT = 0.25, 8.0
 
 
 def read(offline: Path, view: ActivityView) -> list[dict]:
-    table = pq.read_table(offline / "features" / view.name)
+    table = pq.read_table(built_files(offline / "features" / view.name))
     assert table.column_names == [*view.keys, "event_timestamp", "created_timestamp", *view.features]
     return table.to_pylist()
 

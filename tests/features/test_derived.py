@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmlora.features.built import built_files
 from mmlora.features.columns import analyse
 from mmlora.features.derived import FEWEST, Derived, decide, load, rank_within, refresh
 
@@ -32,7 +33,7 @@ def write(offline: Path, rows: list[tuple], name: str = "0") -> None:
 
 
 def read(offline: Path) -> list[dict]:
-    (file,) = (offline / "derived" / "item").glob("*.parquet")
+    (file,) = built_files(offline / "derived" / "item")
     return pq.read_table(file).to_pylist()
 
 

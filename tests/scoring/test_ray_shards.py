@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.candidates.pairs import Candidates, PairIndex
+from mmlora.content_hash import ContentHash
 from mmlora.errors import MmloraError, TransientError, UsageError
 from mmlora.numerics import Numerics, here
 from mmlora.pipeline.scoring import choose_engine
@@ -21,7 +22,7 @@ from mmlora.scoring.blocks import ChunkLimits
 from mmlora.scoring.ray_engine import join_cluster
 from mmlora.scoring.score import LocalEngine
 from mmlora.scoring.shards import PAIRS, SHARD, ShardScorer, cut, pairs_of_shards, put_together
-from mmlora.scoring.staging import ContentHash, part_files
+from mmlora.scoring.staging import part_files
 from mmlora.scoring.work import Work
 from mmlora.settings import load_settings
 

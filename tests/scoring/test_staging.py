@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmlora.content_hash import ContentHash
 from mmlora.schema import IdTypes, scores_schema
 from mmlora.scoring import staging
-from mmlora.scoring.staging import ContentHash, StagedWriter, part_files
+from mmlora.scoring.staging import StagedWriter, part_files
 
 IDS = IdTypes("string", "int64")
 SCHEMA = scores_schema(IDS)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmlora.content_hash import ContentHash
 from mmlora.schema import Id, IdTypes, scores_schema
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.warehouse import Warehouse
@@ -30,7 +31,11 @@ class Desk:
 
     def rows(self, version: int, users: int = 3, items: int = 4) -> list[Row]:
         """Made-up scores, different for each version; in a reader's order."""
-        return [(user, item, version + item / 8, item + 1) for user in range(users) for item in range(items)]
+        return [
+            (user, item, version / 4 + item % 16 / 64, item + 1)
+            for user in range(users)
+            for item in range(items)
+        ]
 
     def table(self, rows: Sequence[Row], domain: Id | None = None, day: date | None = None) -> pa.Table:
         columns: Any = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
@@ -66,9 +71,17 @@ class Desk:
         self, rows: Sequence[Row], domain: Id | None = None, day: date | None = None
     ) -> tuple[Load, list[Path]]:
         load = self.begin(domain, day)
-        files = self.write(load, self.table(rows, domain, day))
-        self.warehouse.mark_staged(load, rows=len(rows), content_hash="h0", checks={"audit": "passed"})
-        return load, files
+        table = self.table(rows, domain, day)
+        return load, self.stage_table(load, table)
+
+    def stage_table(self, load: Load, table: pa.Table, **options: int) -> list[Path]:
+        """Stage a table, as the audit sees it."""
+        files, content = self.write(load, table, **options), ContentHash(table.schema)
+        content.update(table)
+        self.warehouse.mark_staged(
+            load, rows=table.num_rows, content_hash=content.hexdigest(), checks={"audit": "passed"}
+        )
+        return files
 
     def publish(self, rows: Sequence[Row], domain: Id | None = None, day: date | None = None) -> Load:
         return self.warehouse.publish(*self.stage(rows, domain, day))

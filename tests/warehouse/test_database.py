@@ -318,3 +318,55 @@ def test_only_rows_that_do_not_count_yet_are_left_unsynced(tmp_path):
         for synced, level in ((False, normal), (True, full), (False, normal)):
             with warehouse.database.writing(synced=synced) as connection:
                 assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == level
+
+
+def test_an_empty_or_another_database_is_not_taken_for_the_warehouse(url, tmp_path, desk):
+    identity = desk.warehouse.identity
+    assert len(identity) == 32
+    with Warehouse.open(url, identity=identity) as again:
+        assert again.identity == identity
+    for name in ("open", "migrate"):
+        with pytest.raises(
+            ContractError, match=f"holds another warehouse .{identity}., and this workspace's"
+        ):
+            getattr(Warehouse, name)(url, ids=IDS, identity="0" * 32)
+
+    empty = tmp_path / "empty" / "warehouse.db"
+    for name in ("open", "migrate"):
+        with pytest.raises(ContractError, match="holds no warehouse, and this workspace's is"):
+            getattr(Warehouse, name)(f"sqlite:///{empty}", ids=IDS, identity=identity)
+    assert not empty.parent.exists()
+
+
+@pytest.mark.postgres
+def test_an_empty_server_is_not_taken_for_the_warehouse(postgres_url):
+    with pytest.raises(ContractError, match="holds no warehouse"):
+        Warehouse.open(postgres_url, ids=IDS, identity="0" * 32)
+    database = Database.at(postgres_url)
+    with database.reading() as connection:
+        assert migrate.revision_of(connection) is None
+    database.close()
+
+
+def test_a_warehouse_of_before_gets_the_range_of_scores_and_an_identity(url, tmp_path, monkeypatch):
+    """Its rows are left as they are, whatever they hold."""
+    shutil.copytree(resources.resource("sql"), tmp_path / "older" / "sql")
+    (tmp_path / "older/sql/migrations/versions/0004_score_check.py").unlink()
+    row = (
+        "INSERT INTO scores (load_key, user_id, item_id, domain_id, score_date, score, position) "
+        "VALUES (1, {user}, 1, 'books', '2001-01-01', 7.5, 1)"
+    )
+    with monkeypatch.context() as older:
+        older.setattr(resources, "_PACKAGE", tmp_path / "older" / "mmlora")
+        with Warehouse.open(url, ids=IDS) as old:
+            if old.database.kind == "postgresql":
+                ensure_partition(old.database, date(2001, 1, 1))
+            with old.database.writing() as connection:
+                connection.exec_driver_sql(row.format(user=1))
+                connection.exec_driver_sql("DELETE FROM workspace WHERE name = 'identity'")
+    with Warehouse.migrate(url) as warehouse:
+        assert warehouse.identity
+        with pytest.raises(sa.exc.IntegrityError), warehouse.database.writing() as connection:
+            connection.exec_driver_sql(row.format(user=2))
+        with warehouse.database.reading() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM scores").scalar_one() == 1

@@ -19,7 +19,8 @@ def test_a_load_is_found_again_with_all_that_was_said_of_it(desk):
     load, _ = desk.stage(desk.rows(1))
     found = desk.warehouse.load(load.load_id)
 
-    assert (found.state, found.attempt, found.rows, found.content_hash) == ("staged", 1, 12, "h0")
+    assert (found.state, found.attempt, found.rows) == ("staged", 1, 12)
+    assert found.content_hash is not None and len(found.content_hash) == 64
     assert (found.domain_id, found.score_date) == ("books", desk.day)
     assert (found.model_version, found.contract_hash, found.checks) == ("v1", "c0", {"audit": "passed"})
     assert abs(found.started_at - datetime.now(UTC)) < timedelta(minutes=5)

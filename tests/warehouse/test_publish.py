@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import date
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from mmlora.errors import CheckError, ContractError, DataError, UsageError
 
@@ -78,16 +80,80 @@ def test_domains_and_dates_do_not_touch_each_other(desk):
     assert desk.seen(domain="o'%(x)s \\ books") == desk.rows(3)
 
 
-def test_a_count_that_differs_from_the_staged_one_is_not_published(desk):
+def test_a_load_lacking_a_file_is_refused_until_the_file_is_back(desk):
     desk.publish(desk.rows(1))
     load, files = desk.stage(desk.rows(2))
 
-    with pytest.raises(DataError, match=r"5 rows written, 12 staged"):
-        desk.warehouse.publish(load, files[:1])
-    assert desk.seen() == desk.rows(1)
+    for left in (files[:1], []):
+        with pytest.raises(DataError, match=rf"{5 * len(left)} rows, which aren't the 12 that the audit saw"):
+            desk.warehouse.publish(load, left)
+        assert desk.seen() == desk.rows(1)
+        assert desk.sql("SELECT count(*) FROM scores") == [(12,)]
 
     desk.warehouse.publish(load, files)
     assert desk.seen() == desk.rows(2)
+
+
+def put(column, values):
+    """Return a change of a staged file: other values in a column."""
+
+    def change(path, desk):
+        table = pq.read_table(path)
+        at = table.column_names.index(column)
+        field = table.schema.field(column)
+        pq.write_table(table.set_column(at, field, pa.array(values(table), field.type)), path)
+
+    return change
+
+
+def put_other_load(path, desk):
+    _, files = desk.stage(desk.rows(3))
+    path.write_bytes(files[0].read_bytes())
+
+
+CHANGES = {
+    "all scores 0.99": put("score", lambda table: [0.99] * len(table)),
+    "all scores 7.5": put("score", lambda table: [7.5] * len(table)),
+    "all scores -1": put("score", lambda table: [-1] * len(table)),
+    "all positions 1": put("position", lambda table: [1] * len(table)),
+    "other items": put("item_id", lambda table: [900 + number for number in range(len(table))]),
+    "scores of two users swapped": put("score", lambda table: table["score"].to_pylist()[::-1]),
+    "another load's file": put_other_load,
+    "the file is gone": lambda path, desk: path.unlink(),
+    "the file is cut": lambda path, desk: path.write_bytes(path.read_bytes()[:-20]),
+    "the file is empty": lambda path, desk: path.write_bytes(b""),
+    "rows are gone": lambda path, desk: pq.write_table(pq.read_table(path).slice(1), path),
+    "a row came in": lambda path, desk: pq.write_table(
+        pa.concat_tables([pq.read_table(path), desk.table([(77, 7, 0.5, 1)])]), path
+    ),
+}
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_staged_file_that_changed_since_the_audit_is_not_published(desk, change, number):
+    desk.publish(desk.rows(1))
+    load, files = desk.stage(desk.rows(2))
+    change(files[number], desk)
+
+    with pytest.raises(DataError):
+        desk.warehouse.publish(load, files)
+
+    assert desk.seen() == desk.seen_by_sql() == desk.rows(1)
+    assert desk.warehouse.load(load.load_id).state == "staged"
+
+
+@pytest.mark.parametrize("score", ["1.0001", "-0.0001", "7.5"])
+def test_the_database_refuses_a_score_outside_0_to_1(desk, score):
+    load = desk.publish(desk.rows(1))
+    for statement in (
+        f"UPDATE scores SET score = {score}",
+        "INSERT INTO scores (load_key, user_id, item_id, domain_id, score_date, score, position) "
+        f"VALUES ({load.load_key}, 5, 5, 'books', '2000-12-31', {score}, 1)",
+    ):
+        with pytest.raises(sa.exc.IntegrityError, match="ck_scores_score"):
+            desk.sql(statement)
+    assert desk.seen() == desk.rows(1)
 
 
 def test_a_load_that_is_not_staged_is_refused(desk):
@@ -110,7 +176,9 @@ def test_a_load_that_is_not_staged_is_refused(desk):
     [
         ("domain_id", ["books", "toys"], "not the load's 'books'"),
         ("score_date", [date(2000, 12, 31), date(2000, 12, 30)], "not the load's 2000-12-31"),
-        ("score", [0.5, float("nan")], "not a finite number"),
+        ("score", [0.5, 7.5], "not a probability from 0 to 1"),
+        ("score", [0.5, -1.0], "not a probability from 0 to 1"),
+        ("score", [0.5, float("nan")], "not a probability from 0 to 1"),
         ("position", [1, None], "null"),
     ],
 )

@@ -5,7 +5,7 @@ from alembic import context, op
 
 from mmlora.warehouse.tables import UtcTimestamp, id_column_type, key_type
 
-revision = "nights_0003"
+revision = "0003"
 down_revision = "0002"
 
 

@@ -1,0 +1,104 @@
+"""Which files the computed views consist of, as ``state.json`` beside their folders names them.
+
+A build overwrites nothing: new files have new names, the state is replaced in one step, and the old files go
+a day later. So whoever has read a state finds its files; within :func:`snapshot` each state is read once, so
+what is read by several retrievals is of one build.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from mmlora.errors import Fault
+from mmlora.manifest import FileRecord, faults, refusal
+
+STATE = "state.json"
+KEPT_SECONDS = 86_400.0
+"""For how long a file stays that no state names any more: no score reads for longer."""
+
+_MEND = "compute them anew: `mmlora features build --through DATE`"
+_read: ContextVar[dict[Path, dict[str, Any]] | None] = ContextVar("states of features", default=None)
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """Have all that is read inside be of the builds that were the newest when it was first read."""
+    if _read.get() is not None:
+        yield
+        return
+    token = _read.set({})
+    try:
+        yield
+    finally:
+        _read.reset(token)
+
+
+def built_files(view: Path) -> list[str] | None:
+    """Return the files of a computed view's folder; None for a folder that is none.
+
+    Raises:
+        DataError: one of them is missing or was changed.
+    """
+    state = _state(view.parent)
+    if view.name not in state.get("files", {}):
+        return None
+    names: list[str] = state["files"][view.name]
+    if found := file_faults(view.parent, {view.name: names}, state.get("records", {})):
+        raise refusal(view.parent, found, _MEND)
+    return sorted(str(view / name) for name in names)
+
+
+def file_faults(
+    folder: Path, files: Mapping[str, Iterable[str]], records: Mapping[str, FileRecord]
+) -> list[Fault]:
+    """Return what is wrong with the views' files; of one without a record, only whether it is there."""
+    paths = [f"{view}/{name}" for view, names in files.items() for name in names]
+    gone = [
+        Fault(f"{path} is missing") for path in paths if path not in records and not (folder / path).exists()
+    ]
+    return [*faults(folder, {path: records[path] for path in paths if path in records}), *gone]
+
+
+def retire(retired: Mapping[str, float], old: Iterable[str], new: Iterable[str]) -> dict[str, float]:
+    """Return since when files are out of use: those that just went, and those of the last day."""
+    now, kept = time.time(), set(new)
+    since = {path: now for path in old if path not in kept} | dict(retired)
+    return {path: moment for path, moment in since.items() if now - moment < KEPT_SECONDS}
+
+
+def sweep(folder: Path, named: Iterable[str], retired: Mapping[str, float]) -> None:
+    """Remove the files that no state names: what a killed build left, and what went more than a day ago."""
+    now = time.time()
+    kept = {*named, *(path for path, moment in retired.items() if now - moment < KEPT_SECONDS)}
+    for path in folder.glob("[!.]*/*.parquet"):
+        if f"{path.parent.name}/{path.name}" not in kept:
+            path.unlink(missing_ok=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the newest state of the views in a folder: ``files``, ``records`` and ``retired``, or nothing.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    path = folder / STATE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        raise refusal(folder, [Fault(f"{STATE} can't be read")], _MEND) from None
+    return found if isinstance(found, dict) else {}
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    known = _read.get()
+    if known is None:
+        return read_state(folder)
+    if folder not in known:
+        known[folder] = read_state(folder)
+    return known[folder]
