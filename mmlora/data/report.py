@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmlora.data.interactions import REQUIRED
 from mmlora.data.merge import NewInteractions
 from mmlora.data.options import FIRST, IMPORT
 from mmlora.data.profile_store import AddedProfile
-from mmlora.schema import EVENT_TIMESTAMP, TIMESTAMP, Entity
+from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, KNOWN_AT, TIMESTAMP, USER_ID, Entity
+
+_DAY_MICROSECONDS = 86_400_000_000
+_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,37 @@ class ImportReport:
     profiles: dict[Entity, int] = field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def interactions_report(table: pa.Table, new: NewInteractions, imported_at: datetime) -> ImportReport:
+    """Return what an import of interactions did."""
+    came, rows = day_numbers(table), new.versions.num_rows - new.withdrawn
+    own = KNOWN_AT in table.column_names
+    return ImportReport(
+        interactions=rows - new.corrections,
+        unchanged=table.num_rows - rows,
+        corrections=new.corrections,
+        late=new.late,
+        withdrawn=new.withdrawn,
+        users=_distinct(table, USER_ID),
+        items=_distinct(table, ITEM_ID),
+        domains=_distinct(table, DOMAIN_ID),
+        first_day=day_of(came.min()) if len(came) else None,
+        last_day=day_of(came.max()) if len(came) else None,
+        ignored_columns=tuple(name for name in table.column_names if name not in (*REQUIRED, KNOWN_AT)),
+        notes=tuple(interaction_notes(new, imported_at, own_known_at=own)),
+    )
+
+
+def day_numbers(table: pa.Table) -> np.ndarray:
+    """Return each row's day (UTC) as days since 1970 (int64)."""
+    micros: np.ndarray = table.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
+    return np.asarray(micros // _DAY_MICROSECONDS)
+
+
+def day_of(number: int) -> date:
+    """Return the day that is so many days after 1970-01-01."""
+    return _EPOCH + timedelta(days=int(number))
 
 
 def interaction_notes(new: NewInteractions, imported_at: datetime, *, own_known_at: bool) -> list[str]:
@@ -139,3 +175,7 @@ def _moment(moment: datetime) -> str:
 def ignored(columns: Sequence[str], profiles: dict[Entity, AddedProfile]) -> tuple[str, ...]:
     """Return the columns left out."""
     return (*columns, *(f"{entity}.{name}" for entity, added in profiles.items() for name in added.empty))
+
+
+def _distinct(table: pa.Table, name: str) -> int:
+    return int(pc.count_distinct(table.column(name)).as_py())

@@ -33,17 +33,23 @@ from mmlora.data.merge import NewInteractions, Replace, connect, new_interaction
 from mmlora.data.options import FIRST, IMPORT
 from mmlora.data.profile_store import add_profile, stored_schema
 from mmlora.data.profiles import canonical_profile
-from mmlora.data.report import ImportReport, ignored, interaction_notes, is_date, profile_notes
+from mmlora.data.report import (
+    ImportReport,
+    day_numbers,
+    day_of,
+    ignored,
+    interactions_report,
+    is_date,
+    profile_notes,
+)
 from mmlora.errors import ContractError, UsageError
 from mmlora.json_files import read_json
 from mmlora.schema import (
     DOMAIN_ID,
     ENTITY_KEYS,
     EVENT_TIMESTAMP,
-    ITEM_ID,
     KNOWN_AT,
     TIMESTAMP,
-    USER_ID,
     Entity,
     Id,
     IdTypes,
@@ -54,8 +60,6 @@ from mmlora.schema import (
 
 logger = logging.getLogger(__name__)
 
-_DAY_MICROSECONDS = 86_400_000_000
-_EPOCH = date(1970, 1, 1)
 _DOMAINS = "domains.json"
 
 
@@ -235,7 +239,7 @@ class OfflineStore:
                 report, delivered = ImportReport(), datetime.combine(imported_at.date(), time(), UTC)
                 if table is not None:
                     new = self._stage(commit, table, ids, last_days, imported_at, history, replace, days)
-                    report = _report(table, new, imported_at)
+                    report = interactions_report(table, new, imported_at)
                     if new.on_time_through is not None:
                         last = max([new.on_time_through.date(), *last_days.values()])
                         delivered = min(imported_at, midnight(last + timedelta(days=1)))
@@ -260,7 +264,7 @@ class OfflineStore:
         self._stage_last_days(commit, table, last_days)
         new = new_interactions(
             table,
-            self._files({*map(_day, np.unique(day_numbers(table))), *days}),
+            self._files({*map(day_of, np.unique(day_numbers(table))), *days}),
             ids=ids,
             last_days=last_days,
             imported_at=imported_at,
@@ -402,42 +406,9 @@ class OfflineStore:
         return ids
 
 
-def _report(table: pa.Table, new: NewInteractions, imported_at: datetime) -> ImportReport:
-    came, rows = day_numbers(table), new.versions.num_rows - new.withdrawn
-    own = KNOWN_AT in table.column_names
-    return ImportReport(
-        interactions=rows - new.corrections,
-        unchanged=table.num_rows - rows,
-        corrections=new.corrections,
-        late=new.late,
-        withdrawn=new.withdrawn,
-        users=_distinct(table, USER_ID),
-        items=_distinct(table, ITEM_ID),
-        domains=_distinct(table, DOMAIN_ID),
-        first_day=_day(came.min()) if len(came) else None,
-        last_day=_day(came.max()) if len(came) else None,
-        ignored_columns=tuple(name for name in table.column_names if name not in (*REQUIRED, KNOWN_AT)),
-        notes=tuple(interaction_notes(new, imported_at, own_known_at=own)),
-    )
-
-
-def day_numbers(table: pa.Table) -> np.ndarray:
-    """Return each row's day (UTC) as days since 1970 (int64)."""
-    micros: np.ndarray = table.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
-    return np.asarray(micros // _DAY_MICROSECONDS)
-
-
-def _day(number: int) -> date:
-    return _EPOCH + timedelta(days=int(number))
-
-
 def _stage_days(commit: Commit, versions: pa.Table) -> None:
     """Stage a file a day; the rows are in order of time."""
     days = day_numbers(versions)
     bounds = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     for start, end in pairwise(bounds if len(days) else []):
-        commit.add_table(f"interactions/day={_day(days[start])}", versions.slice(start, end - start))
-
-
-def _distinct(table: pa.Table, name: str) -> int:
-    return int(pc.count_distinct(table.column(name)).as_py())
+        commit.add_table(f"interactions/day={day_of(days[start])}", versions.slice(start, end - start))

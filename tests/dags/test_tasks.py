@@ -66,3 +66,12 @@ def test_a_domain_that_cannot_be_scored_is_refused_by_name(tasks):
 def test_a_dag_switched_on_at_noon_waits_for_its_hour(tasks):
     schedule = tasks.daily(hour=1)["schedule"]
     assert schedule.run_immediately == timedelta(minutes=10)
+
+
+def test_a_tasks_log_hides_the_passwords_of_the_settings(tasks, monkeypatch, tmp_path):
+    from airflow.sdk.log import redact
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMLORA_WAREHOUSE_URL", "postgresql://user:pl4nted%20w%2Ford@host/db")
+    tasks.pipeline("runs")
+    assert "w/ord" not in str(redact("no connection to host with pl4nted w/ord"))
