@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmlora.scoring.candidates import Candidates
 
 from mmlora.models.spec import FieldShape
 from mmlora.models.trees.columns import TreeColumns
 from mmlora.models.trees.convert import tree_state
 from mmlora.models.trees.model import TreeModel
-from mmlora.scoring.candidates import Candidates
 from tests.scoring.test_score import as_list, read
 
 lightgbm = pytest.importorskip("lightgbm")
