@@ -60,9 +60,10 @@ BENCH ?= *
 bench: $(READY) ## throughput and scores beside other libraries; BENCH=training runs one, ARGS are its options
 	@for script in tests/benchmarks/bench_$(BENCH).py; do $(BIN)/python $$script $(ARGS) || exit; done
 
-lint: $(READY) ## ruff, mypy --strict, import-linter
+lint: $(READY) ## ruff, codespell, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
