@@ -30,10 +30,9 @@ _secrets: set[str] = set()
 
 def remember(url: str) -> None:
     """Remember what is secret in a URL, whether or not it can be parsed."""
-    parts = re.split(r"[:/@?&=]+", url)
     for secret in _secrets_in(url):
         # What is a user's or database's name as well, or a driver's, can't be told from it.
-        if len(secret) >= _SHORTEST and parts.count(secret) < 2:
+        if len(secret) >= _SHORTEST and secret not in _names_in(url):
             for plain in (secret, unquote(secret), unquote_plus(secret)):
                 _secrets.update({plain, quote(plain, safe=""), quote(plain, safe=" +"), quote_plus(plain)})
 
@@ -58,6 +57,13 @@ class RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """See :class:`logging.Formatter`."""
         return redact(super().format(record))
+
+
+def _names_in(url: str) -> set[str]:
+    """Return the driver, user, hosts and database that a URL names."""
+    scheme, _, rest = url.partition("://")
+    userinfo, _, server = rest.partition("?")[0].rpartition("@")
+    return {userinfo.partition(":")[0], *re.split(r"\W+", scheme), *re.split(r"[:/,]+", server)}
 
 
 def _secrets_in(url: str) -> set[str]:

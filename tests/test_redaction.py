@@ -143,6 +143,7 @@ def test_what_a_library_says_of_a_url_is_redacted(tmp_path: Path) -> None:
     assert _no_secret(str(TransientError(f"no answer: {caught.value}")))
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_a_whole_night_leaves_the_password_nowhere(
     made_up_workspace: Path,

@@ -143,7 +143,7 @@ def finish_loads(result: dict[str, Any], as_json: bool, *, dry_run: bool = False
         print_dry_run(result)
     else:
         print_loads(result)
-    failed = [row for row in result["loads"] if row["state"] in ("failed", "would fail")]
+    failed = [row for row in result["loads"] if row["state"] in ("failed", "rejected", "would fail")]
     for row in failed:
         note(f"mmlora: {row['domain_id']} {row['score_date']}: {row['reason']}")
     if codes := {row["exit_code"] for row in failed}:

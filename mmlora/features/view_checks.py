@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from mmlora.encoding.fields import fitter
 from mmlora.errors import MmloraError, UsageError
 from mmlora.features.asof_request import fetch, same_kind
 from mmlora.features.asof_source import attach, locate, quote
@@ -173,6 +172,8 @@ def _try_encoding(of: FeatureField, field: Any, column: pa.ChunkedArray) -> None
     if "format" not in field.tags:  # which says how a text or number becomes a time
         column.cast(feast_value_type_to_pa(field.dtype.to_value_type()))
     now = pa.chunked_array([pa.nulls(len(column), TIMESTAMP)])
+    from mmlora.encoding.fields import fitter  # with torch, which only views of a user's own need
+
     fitter(of, 1).add(to_input(of, column, now))
 
 

@@ -28,7 +28,7 @@ from mmlora.training.order import ShuffledRows
 from mmlora.training.progress import Progress
 from mmlora.training.unknown_ids import in_pass
 
-_ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 8_000_000, 12, 2
+_ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 4_000_000, 12, 2
 _LEARNING_RATE, _LAST_RATE = 5e-3, 2e-2
 _LARGEST_BATCH, _SMALLEST_BATCH, _LEAST_STEPS = 4096, 256, 80
 _FIRST_PRECISION, _PRECISIONS = 30.0, (1.0, 1e5)

@@ -54,6 +54,19 @@ def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
     assert pq.read_metadata(path).num_rows == news["rows"]
 
     plan = _run("backfill", "--domain", "rare", "--start", "2001-04-07", "--end", "2001-04-09", "--plan")
+    assert "published with top_k 3" in plan.output, "the setting asks for another"
+    plan = _run(
+        "backfill",
+        "--domain",
+        "rare",
+        "--start",
+        "2001-04-09",
+        "--end",
+        "2001-04-09",
+        "--top-k",
+        "3",
+        "--plan",
+    )
     assert "keep" in plan.output, "the date that is published already"
 
 

@@ -69,7 +69,7 @@ def test_separate_models_take_batches_as_small_as_an_experts(tiny: Any) -> None:
     from mmlora.experiments.data import shared_home, workspace_at
 
     result, shared = tiny.result("separate"), shared_home(tiny.folder)
-    (manifest,) = shared.glob("data-*/**/manifest.json")
+    (manifest,) = shared.glob("data-*/training_sets/*/manifest.json")
     data, settings = TrainingSet.open(manifest.parent), result["settings"]
     spec = replace(spec_from({**settings, "adaptation": "none"}, data), rank=1, alpha=1.0)
     names = ("learning_rate", "weight_decay", "max_epochs", "patience", "seed")

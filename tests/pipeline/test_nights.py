@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
 from mmlora.pipeline.backfill import backfill
 from mmlora.pipeline.difference import diff, dry_run
-from mmlora.pipeline.importing import import_tables
+from mmlora.pipeline.importing import accept_files, import_tables
 from mmlora.pipeline.promotion import promote, rollback
 from mmlora.pipeline.publishing import publish, score_and_publish
 from mmlora.pipeline.reading import read_scores
@@ -63,7 +63,7 @@ def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "var"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.slow])])
 def champion(
     request: pytest.FixtureRequest, trained: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
@@ -72,6 +72,7 @@ def champion(
     if request.param == "postgres":
         with open_workspace().open_warehouse() as sqlite:
             verdicts = sqlite.verdicts(ON) + sqlite.verdicts(BEFORE)
+        (home / "warehouse.json").unlink()  # the workspace takes another warehouse
         monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
         with open_workspace().open_warehouse() as warehouse:
             warehouse.record_verdicts(verdicts)
@@ -123,6 +124,7 @@ def test_a_date_that_the_data_does_not_reach_is_refused(
     # A day is missing in the middle: the newest rows are a day older than they may be.
     for path in (home / "offline" / "interactions" / f"day={BEFORE}").iterdir():
         path.unlink()
+    accept_files()
     with pytest.raises(
         CheckError, match=r"newest interaction known by then is of 2001-04-07 .* hours before"
     ):
@@ -171,7 +173,7 @@ def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_pa
 
     stopped = _run("score", "--date", ON, "--domain", "news", "--pairs", pairs)
 
-    assert stopped.exit_code == 1
+    assert stopped.exit_code == 1, stopped.output
     assert f"size: 2 rows of 2 users; load {BEFORE}" in stopped.output
     assert f"holds {rows} rows" in stopped.output and "--override size --reason TEXT" in stopped.output
     assert _code("score", "--date", ON, "--override", "size") == 2, "no reason"
@@ -271,7 +273,7 @@ def test_a_publication_that_a_full_disk_stopped_is_published_again(
     assert _rows() > 0
     gone = score(ON, "sport")
     shutil.rmtree(home / "staging" / gone)
-    with pytest.raises(DataError, match="its files are gone or incomplete"):
+    with pytest.raises(DataError, match="which aren't the 300 that the audit saw"):
         publish(gone)
 
 
@@ -280,11 +282,11 @@ def test_what_is_broken_is_named(champion: str, home: Path) -> None:
     manifest.write_text("{")
     with pytest.raises(ContractError, match=r"manifest.json is broken.*train again"):
         score(ON, "news")
-    for name, remedy in (("domains.json", "delete it"), ("ids.json", "import the data anew")):
+    for name in ("domains.json", "ids.json"):
         path = home / "offline" / name
         text = path.read_text()
         path.write_text("{nonsense")
-        with pytest.raises(DataError, match=rf"{name}: is broken .* restore it, or {remedy}"):
+        with pytest.raises(DataError, match=rf"{name} has 9 bytes"):
             open_workspace().expected_domains()
         path.write_text(text)
     assert _code("score", "--date", "0001-01-01") == 2

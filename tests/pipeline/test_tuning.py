@@ -84,6 +84,7 @@ def test_a_rerun_finds_every_trial(made_up_workspace: Path, monkeypatch: pytest.
     assert _tuned(best) == told
 
 
+@pytest.mark.slow
 def test_test_rows_decide_nothing(made_up_workspace: Path) -> None:
     own = prepare(AS_OF, **WEAK)
     data = data_of(*open_run(own))
@@ -103,6 +104,7 @@ def test_test_rows_decide_nothing(made_up_workspace: Path) -> None:
     assert [trial["wauc"] for trial in told["trials"]] == [trial["wauc"] for trial in spoilt["trials"]]
 
 
+@pytest.mark.slow
 def test_trials_of_experts_share_the_backbone(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

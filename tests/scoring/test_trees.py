@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mmlora.scoring.candidates import Candidates
 
+from mmlora.candidates.pairs import Candidates
 from mmlora.models.spec import FieldShape
 from mmlora.models.trees.columns import TreeColumns
 from mmlora.models.trees.convert import tree_state

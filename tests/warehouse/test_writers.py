@@ -18,7 +18,9 @@ def test_rows_come_in_the_order_of_the_key(desk):
     rows = [(user, item, 1.0, place) for user in (2, 1) for place, item in enumerate((9, 3, 7), 1)]
     load, files = desk.stage(rows)
 
-    found = pa.Table.from_batches(staged_batches(files, desk.warehouse.ids, load)).to_pylist()
+    found = pa.Table.from_batches(
+        staged_batches(files, desk.warehouse.ids, desk.warehouse.load(load.load_id))
+    ).to_pylist()
 
     by_file = [sorted(rows[:5]), sorted(rows[5:])]
     keys = ("user_id", "item_id", "score", "position")
