@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mmlora.scoring.candidates import Candidates
 
 from mmlora.candidates.pairs import Candidates
 from mmlora.models.spec import FieldShape
