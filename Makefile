@@ -27,10 +27,10 @@ $(READY): pyproject.toml constraints.txt
 install: $(READY) ## make .venv
 
 demo: $(READY) ## the nightly job, end to end, on MovieLens-1M
-	$(BIN)/python -m cli.demo
+	$(BIN)/python -m mmlora_cli.demo
 
 demo-shop: $(READY) ## the same on a made-up shop whose truth is known; ARGS are its options
-	$(BIN)/python -m cli.demo_shop $(ARGS)
+	$(BIN)/python -m mmlora_cli.demo_shop $(ARGS)
 
 test: $(READY) ## the tests, under 10 minutes on 2 cores
 	$(PYTEST)
@@ -60,9 +60,10 @@ BENCH ?= *
 bench: $(READY) ## throughput and scores beside other libraries; BENCH=training runs one, ARGS are its options
 	@for script in tests/benchmarks/bench_$(BENCH).py; do $(BIN)/python $$script $(ARGS) || exit; done
 
-lint: $(READY) ## ruff, mypy --strict, import-linter
+lint: $(READY) ## ruff, codespell, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

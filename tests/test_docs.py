@@ -46,6 +46,23 @@ def test_links_of_the_docs_lead_somewhere(page: str) -> None:
     assert [link for link in targets if not (ROOT / "docs" / link).exists()] == []
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_the_pages_at_the_top_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert [link for link in targets if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_files_that_contributing_names_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`((?:mmlora|cli|tests|sql|dags|docker|feature_repo)/[^`]*)`", text))
+    assert len(names) > 20
+    assert [name for name in sorted(names) if "NAME" not in name and not (ROOT / name).exists()] == []
+
+
+def test_names_that_contributing_gives_are_in_the_code() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mmlora").rglob("*.py"))
+    defined = set(re.findall(r"\b(?:class|def) (\w+)|^(\w+)(?::.*)? = ", code, re.MULTILINE))
+    known = {name for pair in defined for name in pair if name}
+    said = set(re.findall(r"`([A-Z][a-zA-Z]+|BACKBONES|_split|parse_url|writer_for)`", text))
+    assert said - known == set()

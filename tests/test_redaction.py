@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cli.main import main
 from mmlora import redaction
 from mmlora.errors import TransientError
 from mmlora.pipeline.features import build_features
@@ -25,6 +24,7 @@ from mmlora.registry.tracking import Tracking
 from mmlora.schema import IdTypes
 from mmlora.settings import Settings, load_settings
 from mmlora.warehouse.warehouse import Warehouse
+from mmlora_cli.main import main
 
 PLANTED = "pl4nted w/ord"
 WRITTEN = "pl4nted%20w%2Ford"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ def test_the_wheel_imports_data_and_scores_elsewhere(tmp_path: Path, made_up: Ma
 
     run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", ROOT)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    packages = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert packages == {"mmlora", "mmlora_cli"}, "no name that another project could use as well"
+    assert "mmlora/py.typed" in names
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python, mmlora = tmp_path / "venv/bin/python", tmp_path / "venv/bin/mmlora"
     run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from mmlora.errors import MmloraError, UsageError, meaning_of
 from mmlora.pipeline.workspace import Workspace, open_workspace
 
 logger = logging.getLogger(__name__)
+
+Verb = TypeVar("Verb", bound=Callable[..., str])
 
 
 def describe(error: BaseException) -> str:
@@ -44,7 +46,7 @@ def failures_kept(workspace: Workspace, on: date, *domains: str) -> Iterator[Non
         raise known from error
 
 
-def keeps_failures(verb: Callable[..., str]) -> Callable[..., str]:
+def keeps_failures(verb: Verb) -> Verb:
     """Have a verb of a date and a domain keep why it failed, unless nothing is to be published."""
 
     @wraps(verb)
@@ -54,4 +56,4 @@ def keeps_failures(verb: Callable[..., str]) -> Callable[..., str]:
         with failures_kept(open_workspace(), on, domain):
             return verb(on, domain, **options)
 
-    return kept
+    return cast(Verb, kept)

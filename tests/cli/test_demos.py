@@ -18,7 +18,7 @@ def test_the_shop_demo_ends_with_what_its_lists_are_worth_and_a_second_run_shows
     tmp_path: Path,
 ) -> None:
     environment = {**os.environ, "MMLORA_HOME": str(tmp_path / "var"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "cli.demo_shop", "--scale", "0.05", "--seed", "2"]
+    command = [sys.executable, "-m", "mmlora_cli.demo_shop", "--scale", "0.05", "--seed", "2"]
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -13,15 +13,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.main import app
-from cli.output import format_value
+from mmlora_cli.main import app
+from mmlora_cli.output import format_value
 
 README = Path(__file__).parents[2] / "README.md"
 
 
 def _mmlora(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
+        [sys.executable, "-m", "mmlora_cli.main", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(README.parent), **variables},
         capture_output=True,
@@ -48,7 +48,7 @@ def test_every_verb_has_help_with_an_example_and_is_in_the_readme(command: tuple
     assert f"mmlora {' '.join(command)}" in README.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["mmlora", "cli.main"])
+@pytest.mark.parametrize("module", ["mmlora", "mmlora_cli.main"])
 def test_importing_pulls_in_nothing_heavy(module: str) -> None:
     heavy = "torch feast great_expectations mlflow pandas pyarrow sqlalchemy airflow pydantic duckdb rich"
     code = (

@@ -15,12 +15,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from cli.judgement import print_judgement
-from cli.main import app
-from cli.operate import write_rows
-from cli.train import print_training
 from mmlora.judging.judgement import nothing_judged
 from mmlora.pipeline.workspace import open_workspace
+from mmlora_cli.judgement import print_judgement
+from mmlora_cli.main import app
+from mmlora_cli.operate import write_rows
+from mmlora_cli.train import print_training
 
 
 def _run(*arguments: Any) -> Result:

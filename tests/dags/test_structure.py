@@ -11,11 +11,11 @@ from inspect import signature
 
 import pytest
 
-from cli.train import train
 from mmlora import names, schema
 from mmlora.errors import ContractError, DataError, TransientError, UsageError
 from mmlora.resources import resource
 from mmlora.settings import TrainingSettings
+from mmlora_cli.train import train
 
 FILES = sorted(resource("dags").glob("*.py"))
 HEAVY = {"torch", "feast", "pandas", "pyarrow", "great_expectations", "mlflow", "sqlalchemy", "duckdb"}

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
 from mmlora.data.shop import ShopDials, draw_impressions, make_world
 from mmlora.data.shop_truth import ShopTruth
 from mmlora.data.shop_world import MARKETS
@@ -20,6 +19,7 @@ from mmlora.data.store import OfflineStore
 from mmlora.errors import DataError, UsageError
 from mmlora.metrics import domain_metrics
 from mmlora.pipeline.importing import import_shop
+from mmlora_cli.main import app
 
 SMALL = ShopDials(scale=0.05)
 KEY = ["user_id", "item_id", "domain_id", "event_timestamp"]

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from cli.main import app
+from mmlora_cli.main import app
 
 TINY = """
 title = "Tiny"

@@ -110,7 +110,17 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tiny: Any, tmp_path: Path) -
     longer = (data + grid + settings).replace("rows = 1500", "rows = 20000")
     (file := tmp_path / "killed.toml").write_text(longer.replace("max_epochs = 2", "max_epochs = 8"))
     home = tmp_path / "var"
-    command = [sys.executable, "-m", "cli.main", "experiment", "run", str(file), "--workers", "2", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "mmlora_cli.main",
+        "experiment",
+        "run",
+        str(file),
+        "--workers",
+        "2",
+        "--json",
+    ]
     environment = {**os.environ, "MMLORA_HOME": str(home), "PYTHONPATH": str(Path.cwd())}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     cells = home / "experiments" / "killed" / "cells"

@@ -17,7 +17,6 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from cli.main import app
 from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
 from mmlora.pipeline.backfill import backfill
 from mmlora.pipeline.difference import diff, dry_run
@@ -31,6 +30,7 @@ from mmlora.pipeline.taking_back import restore, unpublish
 from mmlora.pipeline.training import train
 from mmlora.pipeline.validation import validate
 from mmlora.pipeline.workspace import open_workspace
+from mmlora_cli.main import app
 from tests.conftest import SMALL, MadeUp
 
 ON = date(2001, 4, 9)

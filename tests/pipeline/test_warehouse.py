@@ -73,7 +73,7 @@ def test_scores_are_read_from_the_warehouse_alone(home: Path, named: str) -> Non
 
 
 def test_the_command_line_reads_without_a_data_folder(home: Path) -> None:
-    command = [sys.executable, "-m", "cli.main", "read", "--domain", "news", "--format", "csv"]
+    command = [sys.executable, "-m", "mmlora_cli.main", "read", "--domain", "news", "--format", "csv"]
     for option in (["--home", str(home)], ["--url", f"sqlite:///{home / 'warehouse.db'}"]):
         done = subprocess.run([*command, *option], capture_output=True, text=True)
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 4), done.stderr
@@ -113,7 +113,7 @@ def test_a_moved_workspace_knows_its_warehouse(workspace: Workspace, tmp_path: P
 
 
 def test_verify_names_the_fault_and_the_command_and_ends_with_1(workspace: Workspace) -> None:
-    command = [sys.executable, "-m", "cli.main", "verify", "--domain", "news"]
+    command = [sys.executable, "-m", "mmlora_cli.main", "verify", "--domain", "news"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with Warehouse.open(workspace.warehouse_url) as warehouse, warehouse.database.writing() as connection:

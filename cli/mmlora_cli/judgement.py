@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from cli.output import format_value, print_table
+from mmlora_cli.output import format_value, print_table
 
 _MODEL = "model"
 

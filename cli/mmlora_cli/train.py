@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.judgement import print_judgement
-from cli.options import AcceptBelowBaseline, AsOfText, DomainOption, parse_date
-from cli.output import JsonFlag, print_json, print_table, progress_bar
 from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
+from mmlora_cli.judgement import print_judgement
+from mmlora_cli.options import AcceptBelowBaseline, AsOfText, DomainOption, parse_date
+from mmlora_cli.output import JsonFlag, print_json, print_table, progress_bar
 
 
 def register(app: typer.Typer) -> None:

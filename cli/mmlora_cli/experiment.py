@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import JsonFlag, note, print_json, print_table, progress_bar
+from mmlora_cli.output import JsonFlag, note, print_json, print_table, progress_bar
 
 app = typer.Typer(
     help="Compare backbones, adaptations and controls over data sets and seeds.", no_args_is_help=True

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.demos import Demo, run_demo, show_scores, show_training
-from cli.output import note, print_table
+from mmlora_cli.demos import Demo, run_demo, show_scores, show_training
+from mmlora_cli.output import note, print_table
 
 NIGHT = date(2026, 3, 2)
 FIRST = 20

@@ -11,8 +11,8 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from cli.options import DomainOption, parse_date
-from cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
+from mmlora_cli.options import DomainOption, parse_date
+from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
 
 def register(app: typer.Typer) -> None:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import AllowStale, DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
-from cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 from mmlora.names import Device, EngineName, Overridable
+from mmlora_cli.options import AllowStale, DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
+from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
 ModelVersion = Annotated[

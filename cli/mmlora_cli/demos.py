@@ -17,8 +17,8 @@ from typing import Any
 
 import typer
 
-from cli.output import note, print_table
 from mmlora.errors import MmloraError
+from mmlora_cli.output import note, print_table
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def _published(demo: Demo) -> bool:
 
 def show_training(trained: dict[str, Any], night: date) -> None:
     """Print the night's verdicts, what each phase did, the test metrics and the judgement."""
-    from cli.train import print_training
-    from cli.validate import print_verdicts
     from mmlora.pipeline.validation import stored_verdicts
+    from mmlora_cli.train import print_training
+    from mmlora_cli.validate import print_verdicts
 
     print_verdicts(stored_verdicts(night))
     print_training(trained)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from cli.demos import Demo, run_demo, show_scores, show_training
-from cli.output import note
+from mmlora_cli.demos import Demo, run_demo, show_scores, show_training
+from mmlora_cli.output import note
 
 NIGHT = date(2000, 12, 31)
 

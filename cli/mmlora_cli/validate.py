@@ -6,8 +6,8 @@ from typing import Any
 
 import typer
 
-from cli.options import AsOfText, parse_date
-from cli.output import JsonFlag, note, print_json, print_table
+from mmlora_cli.options import AsOfText, parse_date
+from mmlora_cli.output import JsonFlag, note, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import parse_date
-from cli.output import JsonFlag, print_json, print_table, progress_bar
+from mmlora_cli.options import parse_date
+from mmlora_cli.output import JsonFlag, print_json, print_table, progress_bar
 
 app = typer.Typer(help="Compute features from the offline store, and list them.", no_args_is_help=True)
 

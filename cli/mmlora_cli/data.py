@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.options import parse_date
-from cli.output import JsonFlag, print_json, print_table
+from mmlora_cli.options import parse_date
+from mmlora_cli.output import JsonFlag, print_json, print_table
 
 app = typer.Typer(help="Load interactions and profiles into the offline store.", no_args_is_help=True)
 

@@ -8,9 +8,9 @@ from typing import Annotated, NoReturn
 import typer
 
 import mmlora
-from cli import data, experiment, features, nights, operate, score, train, validate, workspace
 from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
+from mmlora_cli import data, experiment, features, nights, operate, score, train, validate, workspace
 
 app = typer.Typer(
     name="mmlora",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import JsonFlag, print_json
+from mmlora_cli.output import JsonFlag, print_json
 
 
 def register(app: typer.Typer) -> None:

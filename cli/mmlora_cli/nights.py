@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import parse_date
-from cli.output import JsonFlag, print_json
-from cli.score import print_differences
+from mmlora_cli.options import parse_date
+from mmlora_cli.output import JsonFlag, print_json
+from mmlora_cli.score import print_differences
 
 LoadId = Annotated[str, typer.Argument(metavar="LOAD", help="The load, see `mmlora status --domain`.")]
 
