@@ -61,7 +61,9 @@ class RedactingFormatter(logging.Formatter):
 
 def _names_in(url: str) -> set[str]:
     """Return the driver, user, hosts and database that a URL names."""
-    scheme, _, rest = url.partition("://")
+    scheme, parted, rest = url.partition("://")
+    if not parted:
+        scheme, rest = "", url
     userinfo, _, server = rest.partition("?")[0].rpartition("@")
     return {userinfo.partition(":")[0], *re.split(r"\W+", scheme), *re.split(r"[:/,]+", server)}
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from mmlora import redaction
 from mmlora.errors import TransientError
+from mmlora.pipeline.failures import describe
 from mmlora.pipeline.features import build_features
 from mmlora.pipeline.publishing import score_and_publish
 from mmlora.pipeline.setup import init_workspace, migrate_warehouse
@@ -51,6 +52,7 @@ def _no_secret(text: str) -> bool:
         f"postgresql:/user:{WRITTEN}@127.0.0.1/db",
         f"postgresql//user:{WRITTEN}@127.0.0.1/db",
         f"user:{WRITTEN}@127.0.0.1",
+        "user:pl4nted@127.0.0.1",
         f"host=127.0.0.1 password='{PLANTED}'",
         f"mysql://user:{WRITTEN}@127.0.0.1/db?ssl_password={WRITTEN}",
         f"sqlite://user:{WRITTEN}@127.0.0.1/db",
@@ -122,6 +124,18 @@ def test_logs_are_redacted_with_their_tracebacks() -> None:
     text = RedactingFormatter("%(levelname)s %(message)s").format(record)
     assert _no_secret(text)
     assert text.startswith("ERROR failed: ***\nTraceback")
+
+
+def test_a_reason_that_is_kept_or_printed_holds_no_secret(tmp_path: Path) -> None:
+    remember(f"postgresql://user:{WRITTEN}@host/db")
+    told = f"no connection with {PLANTED}"
+    assert describe(RuntimeError(told)) == "unexpected RuntimeError: no connection with ***"
+    with Warehouse.open(f"sqlite:///{tmp_path}/w.db", ids=IdTypes("int64", "int64", "string")) as warehouse:
+        warehouse.record_failure("news", date(2001, 1, 2), told)
+        load = warehouse.begin_load("news", date(2001, 1, 2), model_version="m", contract_hash="c")
+        warehouse.record(load, "override", who="me", why=told)
+        assert _no_secret(str(warehouse.ledger("news")))
+    assert not any(piece.encode() in (tmp_path / "w.db").read_bytes() for piece in PIECES)
 
 
 def test_what_is_no_secret_stays() -> None:

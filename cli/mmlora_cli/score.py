@@ -50,7 +50,7 @@ def score(
     ] = None,
     allow_stale: AllowStale = False,
     override: Annotated[
-        Overridable | None, typer.Option(help="Publish although this check of the load says no.")
+        Overridable | None, typer.Option(help="Publish although this check of the load fails.")
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why, for the ledger; goes with --override.")] = None,
     dry_run: Annotated[

@@ -150,4 +150,4 @@ def _time(name: str) -> str:
 
 
 def _quote(name: str) -> str:
-    return f'"{name}"'
+    return '"' + name.replace('"', '""') + '"'

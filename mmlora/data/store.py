@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmlora.data.commit import Commit, finish, locked, settle
+from mmlora.data.id_types import agree_on_ids
 from mmlora.data.interactions import REQUIRED, canonical_interactions
 from mmlora.data.manifest import MANIFEST, accept_files, adopt, refuse, store_faults
 from mmlora.data.merge import NewInteractions, Replace, connect, new_interactions
@@ -42,7 +43,7 @@ from mmlora.data.report import (
     is_date,
     profile_notes,
 )
-from mmlora.errors import ContractError, UsageError
+from mmlora.errors import UsageError
 from mmlora.json_files import read_json
 from mmlora.schema import (
     DOMAIN_ID,
@@ -229,7 +230,7 @@ class OfflineStore:
             if wrong := store_faults(self.root):
                 refuse(self.root, wrong)
             with Commit(self.root) as commit:
-                ids = self._agree_on_ids(table, checked)
+                ids = agree_on_ids(self.root, self._ids_or_none(), table, checked)
                 if self._ids_or_none() is None:
                     commit.add_bytes("ids.json", (json.dumps(ids.to_dict(), indent=2) + "\n").encode())
                 self._refuse_unstored(days)
@@ -375,35 +376,6 @@ class OfflineStore:
         """Return the stored files of some days."""
         folders = [self.root / "interactions" / f"day={day}" for day in sorted(days)]
         return [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
-
-    def _agree_on_ids(self, table: pa.Table | None, profiles: Mapping[Entity, pa.Table]) -> IdTypes:
-        """Return the store's id types, or at the first import this table's, if all tables have them."""
-        found: dict[str, tuple[Entity, pa.DataType]] = {}
-        if table is not None:
-            for entity, key in ENTITY_KEYS.items():
-                found[f"interactions' {key}"] = (entity, table.schema.field(key).type)
-        ids = self._ids_or_none()
-        if ids is None:
-            if not found:
-                raise UsageError(
-                    f"{self.root} holds no interactions yet; import them with the profiles, for they choose "
-                    "the types of the ids"
-                )
-            ids = IdTypes(**{entity: str(kind) for entity, kind in found.values()})  # type: ignore[arg-type]
-        for entity, profile in profiles.items():
-            key = ENTITY_KEYS[entity]
-            found[f"{entity} profiles' {key}"] = (entity, profile.schema.field(key).type)
-        wrong = [
-            f"{name} is {kind}, expected {ids.arrow(entity)}"
-            for name, (entity, kind) in found.items()
-            if kind != ids.arrow(entity)
-        ]
-        if wrong:
-            message = f"{'; '.join(wrong)}: the first import chose a store's id types; convert, or start anew"
-            raise ContractError(
-                message, expected=ids, found={name: str(kind) for name, (_, kind) in found.items()}
-            )
-        return ids
 
 
 def _stage_days(commit: Commit, versions: pa.Table) -> None:

@@ -5,7 +5,6 @@ The registry is a SQL one (SQLite under ``<home>/feast`` by default), and is wri
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,13 +23,13 @@ from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.database import database
 from mmlora.features.derived import Derived, decide, refresh
+from mmlora.features.feast_config import feast_config, write_yaml
 from mmlora.features.inputs import source_state
 from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.json_files import read_json
-from mmlora.redaction import redact
 from mmlora.resources import resource
 from mmlora.schema import (
     ENTITY_KEYS,
@@ -49,11 +48,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROJECT = "mmlora"
 SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlora_all"}
 _JOINED_ROWS = 250_000
 """Rows joined at once: each join sorts the views anew, and lists make a row of features large."""
-_REGISTRY_VARIABLE = "${MMLORA_FEAST_REGISTRY_URL}"
 _RELATIVE = "paths are relative to this folder\n"
 _BUILD_FIRST = "run `mmlora features build --through DATE` first"
 
@@ -88,7 +85,7 @@ class FeatureRepo:
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._folder / ".lock", timeout=60):
-                self._write_yaml()
+                write_yaml(self._folder, self._registry_url, self._offline / ".spill")
                 objects = self._definitions()
                 defined = {(type(o).__name__, o.name) for o in objects}
                 known = [*self._store.list_feature_services(), *self._store.list_feature_views()]
@@ -294,25 +291,10 @@ class FeatureRepo:
         from feast import FeatureStore
         from feast.repo_config import RepoConfig
 
-        self._write_yaml()
-        config = RepoConfig(**_config(self._registry_url, self._offline / ".spill"))
+        write_yaml(self._folder, self._registry_url, self._offline / ".spill")
+        config = RepoConfig(**feast_config(self._registry_url, self._offline / ".spill"))
         config.repo_path = self._folder
         return FeatureStore(repo_path=str(self._folder), config=config)
-
-    def _write_yaml(self) -> None:
-        """Write ``feature_store.yaml`` (JSON is YAML), unless it is there and right.
-
-        Feast's own tools work in this workspace too; a copied or moved one gets one of its own. A registry
-        URL with a password isn't written: Feast then reads the variable of mmlora's setting.
-        """
-        url = self._registry_url if redact(self._registry_url) == self._registry_url else _REGISTRY_VARIABLE
-        config = _config(url, self._offline / ".spill")
-        path, text = self._folder / "feature_store.yaml", json.dumps(config, indent=2) + "\n"
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            return
-        aside = path.with_name(f"{path.name}.{os.getpid()}")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
 
     def _make_relative(self, source: Any) -> None:
         """Name a source in the workspace from Feast's folder, so that a copied workspace reads its own."""
@@ -342,20 +324,6 @@ class FeatureRepo:
         for view in views:
             self._make_relative(getattr(view, "batch_source", None))
         return [*entities.values(), *views, *definitions.services(views)]
-
-
-def _config(registry_url: str, spill: Path) -> dict[str, Any]:
-    return {
-        "project": PROJECT,
-        "provider": "local",
-        "registry": {"registry_type": "sql", "path": registry_url, "cache_ttl_seconds": 60},
-        "offline_store": {
-            "type": "mmlora.features.asof_store.AsofOfflineStore",
-            "spill_location": str(spill),
-        },
-        "online_store": None,
-        "entity_key_serialization_version": 3,
-    }
 
 
 def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField, ...]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from mmlora.errors import MmloraError, UsageError, meaning_of
 from mmlora.pipeline.workspace import Workspace, open_workspace
+from mmlora.redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +19,9 @@ Verb = TypeVar("Verb", bound=Callable[..., str])
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as a reason, on one line; what isn't mmlora's own is named."""
+    """Return an error as a reason on one line, its secrets hidden; what isn't mmlora's own is named."""
     text = str(error) if isinstance(error, MmloraError) else f"unexpected {type(error).__name__}: {error}"
-    return " ".join(text.split())
+    return redact(" ".join(text.split()))
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from datetime import date
 from typing import Any
 
 from mmlora.errors import CheckError, MmloraError, TransientError, UsageError
+from mmlora.pipeline.engines import choose_engine
 from mmlora.pipeline.failures import describe, failures_kept
 from mmlora.pipeline.freshness import refuse_stale
 from mmlora.pipeline.promotion import CHAMPION
-from mmlora.pipeline.scoring import choose_engine, left_out, score, scoring_domains
+from mmlora.pipeline.scoring import left_out, score, scoring_domains
 from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
 
 PUBLISHERS = 4

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from mmlora.errors import CheckError, MmloraError, UsageError
+from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
 from mmlora.judging.verdict import below_baseline
 from mmlora.names import Device, EngineName, Overridable
@@ -26,6 +26,7 @@ from mmlora.pipeline.candidates import (
     without_pairs,
 )
 from mmlora.pipeline.contract import check_contract
+from mmlora.pipeline.engines import choose_engine
 from mmlora.pipeline.failures import keeps_failures
 from mmlora.pipeline.features import ensure_features
 from mmlora.pipeline.freshness import refuse_stale
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from mmlora.scoring.audit import AuditCheck
     from mmlora.scoring.score import SideFeatures
     from mmlora.scoring.work import Engine, Work
-    from mmlora.settings import Settings
     from mmlora.warehouse.loads import Load
     from mmlora.warehouse.warehouse import Warehouse
 
@@ -170,39 +170,6 @@ def score(
                     records.fail(load, reason=f"{type(error).__name__}: {error}")
             raise
         return load.load_id
-
-
-def choose_engine(
-    settings: Settings,
-    engine: EngineName | None,
-    ray_address: str | None,
-    device: Device | None = None,
-) -> Engine:
-    """Return who scores: what is asked for, else what the settings say.
-
-    Raises:
-        UsageError: the engine isn't installed, an address or a device is given to one that has none, or this
-            machine lacks the device or doesn't compute the precision.
-    """
-    from mmlora.scoring.devices import require_precision, torch_device
-
-    asked, name = settings.scoring, engine or settings.scoring.engine
-    memory = asked.memory_mb << 20
-    if name == "ray":
-        from mmlora.scoring.ray_engine import RayEngine
-
-        if device == "cuda":
-            raise UsageError("the engine `ray` computes on CPUs: leave --device out, or give --engine local")
-        require_precision(asked.precision, "cpu")
-        address = asked.ray_address if ray_address is None else ray_address
-        return RayEngine(address, threads=asked.ray_threads, memory=memory)
-    if ray_address is not None:
-        raise UsageError(f"a Ray address goes with the engine `ray`, not `{name}`: give --engine ray")
-    from mmlora.scoring.score import LocalEngine
-
-    chosen = LocalEngine(threads=settings.training.threads, device=device or asked.device, memory=memory)
-    require_precision(asked.precision, torch_device(chosen.device))
-    return chosen
 
 
 @lru_cache(maxsize=1024)

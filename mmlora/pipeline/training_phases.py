@@ -21,7 +21,11 @@ from mmlora.pipeline.training_run import (
 from mmlora.pipeline.workspace import Progress, Workspace
 
 if TYPE_CHECKING:
+    from mmlora.models.spec import ModelSpec
     from mmlora.training.checkpoint import Checkpoint
+    from mmlora.training.epoch import TrainingData
+    from mmlora.training.loop import TrainingOptions
+    from mmlora.training.observer import Observer
     from mmlora.training.phases import PhaseResult
 
 
@@ -31,14 +35,7 @@ def crosses(
     """Phase 0."""
     from mmlora.training.phases import train_crosses
 
-    return train_crosses(
-        spec_of(workspace, run),
-        forgetful(workspace, run),
-        options_of(workspace, run),
-        observe(data_of(workspace, run), progress),
-        checkpoint,
-        refit=refit,
-    )
+    return train_crosses(*_common(workspace, run, progress), checkpoint, refit=refit)
 
 
 def backbone(
@@ -47,15 +44,8 @@ def backbone(
     """Phase 1, on the cross terms where the model has them."""
     from mmlora.training.phases import train_backbone
 
-    return train_backbone(
-        spec_of(workspace, run),
-        forgetful(workspace, run),
-        options_of(workspace, run),
-        observe(data_of(workspace, run), progress),
-        checkpoint,
-        part_of(workspace, run, "crosses") if run.config["crosses"] else None,
-        epochs=epochs,
-    )
+    fitted = part_of(workspace, run, "crosses") if run.config["crosses"] else None
+    return train_backbone(*_common(workspace, run, progress), checkpoint, fitted, epochs=epochs)
 
 
 def expert(
@@ -72,14 +62,15 @@ def expert(
     """Phase 2 for one expert of one domain."""
     from mmlora.training.phases import train_expert
 
+    spec, data, options, observer = _common(workspace, run, progress)
     return train_expert(
-        spec_of(workspace, run),
+        spec,
         part_of(workspace, run, "backbone"),
-        forgetful(workspace, run),
+        data,
         domain=domain,
         slot=slot,
-        options=options_of(workspace, run),
-        observer=observe(data_of(workspace, run), progress),
+        options=options,
+        observer=observer,
         checkpoint=checkpoint,
         epochs=epochs,
         step=step,
@@ -103,3 +94,11 @@ def gate(
         checkpoint,
         epochs=epochs,
     )
+
+
+def _common(
+    workspace: Workspace, run: Run, progress: Progress
+) -> tuple[ModelSpec, TrainingData, TrainingOptions, Observer]:
+    """Return the specification, the rows as they are trained on, the options and who is told."""
+    observer = observe(data_of(workspace, run), progress)
+    return spec_of(workspace, run), forgetful(workspace, run), options_of(workspace, run), observer

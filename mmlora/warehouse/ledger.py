@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from mmlora.errors import DataError, UsageError
 from mmlora.names import LedgerAction
+from mmlora.redaction import redact
 from mmlora.schema import Id
 from mmlora.warehouse import loads, publish
 from mmlora.warehouse.database import clock, hold
@@ -62,7 +63,7 @@ def unpublish(
     connection.execute(
         sa.delete(tables.publications).where(column.domain_id == domain, column.score_date == score_date)
     )
-    reason = f"unpublished by {who}: {why}"
+    reason = redact(f"unpublished by {who}: {why}")
     _set(connection, tables, published, state="superseded", reason=reason)
     record_failure(connection, tables, domain=domain, score_date=score_date, reason=reason)
     record(connection, tables, published, "unpublish", before=published, who=who, why=why)
@@ -118,7 +119,7 @@ def record(
             load_id=load.load_id,
             before_load_id=before and before.load_id,
             who=who,
-            why=why,
+            why=redact(why),
             decided_at=clock(connection),
         )
     )

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from mmlora import resources
 from mmlora.errors import ContractError, UsageError
 from mmlora.schema import IdTypes
-from mmlora.warehouse.database import Database, hold
+from mmlora.warehouse.database import Database, hold, sqlite_file
 from mmlora.warehouse.tables import VERSION_TABLE, tables, views
 
 _IDENTITY = "identity"
@@ -193,3 +193,27 @@ def _refuse_newer(database: Database, revision: str | None) -> None:
 
 def _describe(ids: IdTypes) -> str:
     return ", ".join(f"{entity} {kind}" for entity, kind in ids.to_dict().items())
+
+
+def prepare_file(database: Database, ids: IdTypes | None, identity: str | None) -> None:
+    """Make the folder of a warehouse that is a file, where one may be made.
+
+    Args:
+        database: where.
+        ids: the id types that it is to have; without them none is made.
+        identity: of the warehouse that must be there.
+
+    Raises:
+        UsageError: there is no warehouse and no id types, or the folder can't be made.
+        ContractError: the warehouse that must be there isn't.
+    """
+    path = sqlite_file(database.engine.url)
+    if path is None or path.exists():
+        return
+    check_identity(database, identity, None)
+    if ids is None:  # connecting would leave an empty file behind
+        raise no_warehouse(database)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"no warehouse can be made at {database.where}: {error}") from error

@@ -11,6 +11,7 @@ from datetime import date, datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from mmlora.redaction import redact
 from mmlora.schema import Id
 from mmlora.warehouse.database import clock
 from mmlora.warehouse.tables import Tables, UtcTimestamp
@@ -60,7 +61,7 @@ def record_failure(
 ) -> None:
     """Keep why a domain isn't published for a date; a later reason takes the place of the earlier."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    values = {"reason": reason, "recorded_at": clock(connection)}
+    values = {"reason": redact(reason), "recorded_at": clock(connection)}
     connection.execute(
         insert(tables.night_failures)
         .values(domain_id=domain, score_date=score_date, **values)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmlora.errors import ContractError, UsageError
+from mmlora.errors import ContractError
 from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
 from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading, verify
-from mmlora.warehouse.database import Database, sqlite_file
+from mmlora.warehouse.database import Database
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
@@ -69,7 +69,7 @@ class Warehouse:
     def _open(cls, url: str, ids: IdTypes | None, identity: str | None, *, migrating: bool) -> Warehouse:
         database = Database.at(url)
         try:
-            _prepare_file(database, ids, identity)
+            migrate.prepare_file(database, ids, identity)
             with database.reading() as connection:
                 revision = migrate.revision_of(connection)
                 if revision is not None and not migrating:
@@ -393,16 +393,3 @@ class Warehouse:
                 expected=kind,
                 found=value,
             )
-
-
-def _prepare_file(database: Database, ids: IdTypes | None, identity: str | None) -> None:
-    path = sqlite_file(database.engine.url)
-    if path is None or path.exists():
-        return
-    migrate.check_identity(database, identity, None)
-    if ids is None:  # connecting would leave an empty file behind
-        raise migrate.no_warehouse(database)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"no warehouse can be made at {database.where}: {error}") from error

@@ -189,3 +189,8 @@ def test_what_decides_is_recorded_and_compared(tmp_path: Path) -> None:
     assert "exclude was clicked, is none" in said and "exclude_days was 30, is unset" in said
     assert any(line.startswith("stock_content was") for line in said)
     assert differences(None, now) == ["the policy of its candidates was not recorded"]
+
+
+def test_a_column_whose_name_holds_a_quote_is_read(offline: Path) -> None:
+    write_profiles(offline, **{"item_id": [10, 11], 'on "sale"': [True, False]})
+    assert items(offline, available='on "sale"', exclude="none") == [10]

@@ -1,0 +1,48 @@
+"""The configuration of the workspace's Feast repository."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmlora.redaction import redact
+
+PROJECT = "mmlora"
+_REGISTRY_VARIABLE = "${MMLORA_FEAST_REGISTRY_URL}"
+
+
+def feast_config(registry_url: str, spill: Path) -> dict[str, Any]:
+    """Return Feast's configuration.
+
+    Args:
+        registry_url: of the SQL registry.
+        spill: folder that joins may spill to.
+    """
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": {"registry_type": "sql", "path": registry_url, "cache_ttl_seconds": 60},
+        "offline_store": {
+            "type": "mmlora.features.asof_store.AsofOfflineStore",
+            "spill_location": str(spill),
+        },
+        "online_store": None,
+        "entity_key_serialization_version": 3,
+    }
+
+
+def write_yaml(folder: Path, registry_url: str, spill: Path) -> None:
+    """Write ``feature_store.yaml`` (JSON is YAML) into a folder, unless it is there and right.
+
+    Feast's own tools work in this workspace too; a copied or moved one gets one of its own. A registry URL
+    with a password isn't written: Feast then reads the variable of mmlora's setting.
+    """
+    url = registry_url if redact(registry_url) == registry_url else _REGISTRY_VARIABLE
+    path, text = folder / "feature_store.yaml", json.dumps(feast_config(url, spill), indent=2) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
