@@ -5,7 +5,7 @@
     MmloraError                exit  retried by Airflow
     ├── UsageError             2     no    an option, setting or name is wrong
     ├── DataError              1     no    a file or table breaks its contract
-    ├── CheckError             1     no    a check said no
+    ├── CheckError             1     no    a check failed
     ├── ContractError          1     no    bundle, features or ids differ from what was agreed
     ├── AccessError            1     no    a database refuses: wrong password, no such database, no right
     └── TransientError         75    yes   worth a retry: database gone, lock held
@@ -78,7 +78,7 @@ class DataError(MmloraError):
 
 
 class CheckError(MmloraError):
-    """A check said no: the data or a load is not fit to go on.
+    """A check failed: the data or a load is not fit to go on.
 
     Attributes:
         check: the name of the suite or audit.

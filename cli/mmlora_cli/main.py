@@ -51,7 +51,7 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Run the command line; exit 0 done, 1 the data or a check said no, 2 wrong usage, 75 try again later."""
+    """Run the command line; exit 0 done, 1 bad data or a failed check, 2 wrong usage, 75 try again later."""
     debug = "--debug" in sys.argv
     try:
         app()

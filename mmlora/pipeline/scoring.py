@@ -124,7 +124,7 @@ def score(
         The ``load_id``.
 
     Raises:
-        CheckError: the domain's verdict is ``broken``, or the audit said no; the load is rejected.
+        CheckError: the domain's verdict is ``broken``, or the audit failed; the load is rejected.
         ContractError: the model was trained on other features than the feature store gives, or the champion's
             files are gone.
         UsageError: no such domain or model, or an engine, device or precision that isn't there.

@@ -156,7 +156,7 @@ class Warehouse:
             loads.end(connection, self._tables, load, "failed", reason=reason)
 
     def reject(self, load: Load, reason: str, checks: Mapping[str, Any] | None = None) -> None:
-        """End an open load that a check said no to."""
+        """End an open load that failed a check."""
         with self.database.writing() as connection:
             loads.end(connection, self._tables, load, "rejected", reason=reason, checks=checks)
 
