@@ -4,7 +4,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import TriggerRule, chain, dag, task, task_group
 
 from mmlora.airflow_plugin import forms
-from mmlora.airflow_plugin.tasks import SCORES_PUBLISHED, chosen, daily, options, pipeline, run_date
+from mmlora.airflow_plugin.tasks import SCORES_PUBLISHED, chosen, daily, module, options, run_date
 
 
 @dag(**daily(hour=1), params=forms.NIGHTLY_SCORING)
@@ -18,28 +18,28 @@ def nightly_scoring():
     @task
     def build_features():
         """Compute the activity features up to the date, and apply the feature definitions."""
-        return pipeline("features").build_features(run_date())
+        return module("pipeline.features").build_features(run_date())
 
     @task
     def validate():
         """Check the data and give each domain its verdict; a `broken` domain isn't scored."""
-        return pipeline("validation").validate(run_date())["verdicts"]
+        return module("pipeline.validate").validate(run_date())["verdicts"]
 
     @task
     def scoring_domains(params=None):
         """Name the domains to score: those of the form, or all that may be."""
-        names = pipeline("scoring").scoring_domains(run_date(), **options("allow_stale"))
+        names = module("nights.load").scoring_domains(run_date(), **options("allow_stale"))
         return chosen(names, params["domains"])
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}")
     def score(domain):
         """Score one domain's candidates with the champion; stage and audit the load."""
-        return pipeline("scoring").score(run_date(), domain, **options(*forms.SCORE_OPTIONS))
+        return module("nights.load").score(run_date(), domain, **options(*forms.SCORE_OPTIONS))
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}")
     def publish(domain, load_id):
         """Write the load's rows, then move the pointer that readers follow."""
-        return domain, pipeline("publishing").publish(load_id)
+        return domain, module("pipeline.publish").publish(load_id)
 
     @task_group
     def domain(domain):

@@ -3,7 +3,7 @@
 from airflow.sdk import TriggerRule, chain, dag, task
 
 from mmlora.airflow_plugin import forms
-from mmlora.airflow_plugin.tasks import daily, options, pipeline, run_date, step
+from mmlora.airflow_plugin.tasks import daily, module, options, run_date, step
 
 
 @dag(**daily(hour=6), params=forms.TRAINING)
@@ -13,41 +13,41 @@ def training():
     @task
     def validate():
         """Check the data and give each domain its verdict: `rich`, `thin`, `absent` or `broken`."""
-        return pipeline("validation").validate(run_date())["verdicts"]
+        return module("pipeline.validate").validate(run_date())["verdicts"]
 
     @task
     def prepare():
         """Join each interaction with its features as of its own time; encode the training set."""
-        return pipeline("training").prepare(run_date(), **options(*forms.CHOICES))
+        return module("runs.steps").prepare(run_date(), **options(*forms.CHOICES))
 
-    tune = step("tuning", "tune", "Try other settings on validation rows, if asked to.", "tune_minutes")
+    tune = step("runs.tuning", "tune", "Try other settings on validation rows, if asked to.", "tune_minutes")
 
-    train_backbone = step("training", "train_backbone", "Phase 1: the network that all domains share.")
+    train_backbone = step("runs.steps", "train_backbone", "Phase 1: the network that all domains share.")
 
-    expert_domains = step("training", "expert_domains", "Name the domains whose verdict allows experts.")
+    expert_domains = step("runs.steps", "expert_domains", "Name the domains whose verdict allows experts.")
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}", doc_md="Phase 2: a domain's own experts.")
     def train_expert(run, domain):
-        return pipeline("training").train_expert(run, domain)
+        return module("runs.steps").train_expert(run, domain)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def train_gate(run):
         """Phase 3: how each domain mixes the experts; all else is frozen. Runs without experts, too."""
-        return pipeline("training").train_gate(run)
+        return module("runs.steps").train_gate(run)
 
     evaluate = step(
-        "training", "evaluate", "Calibrate on the validation rows, then measure once on the test rows."
+        "runs.steps", "evaluate", "Calibrate on the validation rows, then measure once on the test rows."
     )
 
     @task
     def judge(run):
         """Compare with item CTR, logistic regression, LightGBM and the champion on the same test rows."""
-        return pipeline("judging").judge(run)["sentence"]
+        return module("runs.judging").judge(run)["sentence"]
 
-    refit = step("refitting", "refit", "Train the judged model again on all rows, for as many epochs.")
+    refit = step("runs.refitting", "refit", "Train the judged model again on all rows, for as many epochs.")
 
     register = step(
-        "registering", "register", "Store the bundle as champion or challenger.", "accept_below_baseline"
+        "runs.registering", "register", "Store the bundle as champion or challenger.", "accept_below_baseline"
     )
 
     chain(validate(), prepared := prepare())

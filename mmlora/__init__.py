@@ -20,11 +20,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mmlora.metrics import domain_metrics
+    from mmlora.nights.load import score
     from mmlora.pipeline.backfill import backfill
-    from mmlora.pipeline.publishing import publish
-    from mmlora.pipeline.reading import read_scores
-    from mmlora.pipeline.scoring import score
-    from mmlora.pipeline.training import train
+    from mmlora.pipeline.publish import publish
+    from mmlora.pipeline.read import read_scores
+    from mmlora.pipeline.train import train
 
 __version__ = "0.1.0"
 
@@ -50,10 +50,10 @@ _MODULES = {
     "ShopTruth": "mmlora.data.shop_truth",
     "backfill": "mmlora.pipeline.backfill",
     "domain_metrics": "mmlora.metrics",
-    "publish": "mmlora.pipeline.publishing",
-    "read_scores": "mmlora.pipeline.reading",
-    "score": "mmlora.pipeline.scoring",
-    "train": "mmlora.pipeline.training",
+    "publish": "mmlora.pipeline.publish",
+    "read_scores": "mmlora.pipeline.read",
+    "score": "mmlora.nights.load",
+    "train": "mmlora.pipeline.train",
 }
 """Where each name is defined; the errors are in ``mmlora.errors``."""
 

@@ -1,4 +1,4 @@
-"""Settings: ``mmlora.toml``, overridden by ``MMLORA_*`` variables; read by the pipeline only.
+"""Settings: ``mmlora.toml``, overridden by ``MMLORA_*`` variables; read where a workspace is opened.
 
 Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
 """

@@ -101,7 +101,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
 @pytest.fixture
 def made_up_workspace(made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace under ``tmp_path`` with the made-up tables imported, small enough to train in seconds."""
-    from mmlora.pipeline.importing import import_tables
+    from mmlora.pipeline.data import import_tables
 
     monkeypatch.chdir(tmp_path)
     for name, value in SMALL.items():

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmlora.pipeline.publishing import score_and_publish
-from mmlora.pipeline.training import train
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.train import train
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,18 +13,19 @@ import sqlalchemy as sa
 
 from mmlora import redaction
 from mmlora.errors import TransientError
-from mmlora.pipeline.failures import describe
+from mmlora.nights.failures import describe
 from mmlora.pipeline.features import build_features
-from mmlora.pipeline.publishing import score_and_publish
-from mmlora.pipeline.setup import init_workspace, migrate_warehouse
+from mmlora.pipeline.init import init_workspace
+from mmlora.pipeline.migrate import migrate_warehouse
+from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
-from mmlora.pipeline.training import train
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.train import train
 from mmlora.redaction import RedactingFormatter, redact, remember
 from mmlora.registry.tracking import Tracking
 from mmlora.schema import IdTypes
 from mmlora.settings import Settings, load_settings
 from mmlora.warehouse.warehouse import Warehouse
+from mmlora.workspace import open_workspace
 from mmlora_cli.main import main
 
 PLANTED = "pl4nted w/ord"

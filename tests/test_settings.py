@@ -4,7 +4,7 @@ import pytest
 
 from mmlora.candidates.policy import Policy
 from mmlora.errors import UsageError
-from mmlora.pipeline.setup import init_workspace
+from mmlora.pipeline.init import init_workspace
 from mmlora.settings import load_settings
 
 

@@ -28,7 +28,7 @@ def movielens(
 
     Example: mmlora data movielens --domain-by occupation
     """
-    from mmlora.pipeline.importing import import_movielens
+    from mmlora.pipeline.data import import_movielens
 
     _print_import(import_movielens(domain_by=domain_by, path=path, positive_rating=positive_rating), as_json)
 
@@ -94,7 +94,7 @@ def import_(
     Example: mmlora data import clicks.parquet --users users.csv --column domain_id=theme
     """
     from mmlora.data.options import ReadOptions
-    from mmlora.pipeline.importing import import_tables
+    from mmlora.pipeline.data import import_tables
 
     options = ReadOptions(
         columns=_pairs("--column", column, "OURS=YOURS, e.g. --column label=clicked"),
@@ -162,7 +162,7 @@ def synthetic(
     Themes that differ in how they match vectors of users and items, as Taobao's log has them:
     mmlora data synthetic --vectors 32 --users 20000 --items 5000 --rows 450000 --days 30
     """
-    from mmlora.pipeline.importing import import_synthetic
+    from mmlora.pipeline.data import import_synthetic
 
     report = import_synthetic(
         domains=domains,
@@ -197,7 +197,7 @@ def shop(
 
     Example: mmlora data shop --scale 0.1
     """
-    from mmlora.pipeline.importing import import_shop
+    from mmlora.pipeline.data import import_shop
 
     _print_import(import_shop(seed=seed, scale=scale, days=days), as_json)
 
@@ -216,7 +216,7 @@ def taobao(
 
     Example: mmlora data taobao --path theme-click-log --themes 20
     """
-    from mmlora.pipeline.importing import import_taobao
+    from mmlora.pipeline.data import import_taobao
 
     report = import_taobao(path, themes=themes, seed=seed)
     _print_import(report, as_json)
@@ -235,7 +235,7 @@ def accept_files(as_json: JsonFlag = False) -> None:
 
     Example: mmlora data accept-files
     """
-    from mmlora.pipeline.importing import accept_files as run
+    from mmlora.pipeline.data import accept_files as run
 
     wrong = run()
     if as_json:

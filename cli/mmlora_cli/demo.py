@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _load() -> None:
-    from mmlora.pipeline.importing import import_movielens
+    from mmlora.pipeline.data import import_movielens
 
     note("MovieLens-1M (research use, https://grouplens.org/datasets/movielens/1m/), domains by occupation")
     report = import_movielens(domain_by="occupation")

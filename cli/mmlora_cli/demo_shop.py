@@ -39,7 +39,7 @@ def main(
 
 
 def _load(seed: int, scale: float) -> None:
-    from mmlora.pipeline.importing import import_shop
+    from mmlora.pipeline.data import import_shop
 
     note("A made-up shop of 12 markets; the day after and the true click probabilities are kept aside")
     report = import_shop(seed=seed, scale=scale)
@@ -72,8 +72,8 @@ def _show_lists() -> None:
     import pyarrow as pa
 
     from mmlora.data.shop_truth import ShopTruth
-    from mmlora.pipeline.reading import read_scores
-    from mmlora.pipeline.workspace import open_workspace
+    from mmlora.pipeline.read import read_scores
+    from mmlora.workspace import open_workspace
 
     workspace, lists = open_workspace(), []
     for domain in workspace.expected_domains():

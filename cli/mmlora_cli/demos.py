@@ -69,7 +69,7 @@ def run_demo(demo: Demo) -> None:
 
 def _run_dags(demo: Demo) -> None:
     from mmlora.airflow_plugin.local import run_dag, use_airflow_home
-    from mmlora.pipeline.workspace import open_workspace
+    from mmlora.workspace import open_workspace
 
     use_airflow_home(open_workspace().home / "airflow-demo")
     _show_steps()
@@ -95,9 +95,9 @@ def _show_steps() -> None:
 
 def _finished_run(demo: Demo) -> dict[str, Any] | None:
     """Return the summary of the run registered as of the demo's day, if there is one."""
-    from mmlora.pipeline.runs import Run
-    from mmlora.pipeline.training import summary
-    from mmlora.pipeline.workspace import open_workspace
+    from mmlora.pipeline.train import summary
+    from mmlora.runs.state import Run
+    from mmlora.workspace import open_workspace
 
     for folder in sorted((open_workspace().home / "runs").glob("*")):
         run = Run(folder)
@@ -107,7 +107,7 @@ def _finished_run(demo: Demo) -> dict[str, Any] | None:
 
 
 def _published(demo: Demo) -> bool:
-    from mmlora.pipeline.workspace import open_workspace
+    from mmlora.workspace import open_workspace
 
     workspace = open_workspace()
     with workspace.open_warehouse() as warehouse:
@@ -117,18 +117,19 @@ def _published(demo: Demo) -> bool:
 
 def show_training(trained: dict[str, Any], night: date) -> None:
     """Print the night's verdicts, what each phase did, the test metrics and the judgement."""
-    from mmlora.pipeline.validation import stored_verdicts
+    from mmlora.runs.verdicts import stored_verdicts
+    from mmlora.workspace import open_workspace
     from mmlora_cli.train import print_training
     from mmlora_cli.validate import print_verdicts
 
-    print_verdicts(stored_verdicts(night))
+    print_verdicts(stored_verdicts(open_workspace(), night))
     print_training(trained)
 
 
 def show_scores(domain: str, night: date) -> None:
     """Print a domain's first rows, and how much was scored and published for all."""
-    from mmlora.pipeline.reading import read_scores
-    from mmlora.pipeline.workspace import open_workspace
+    from mmlora.pipeline.read import read_scores
+    from mmlora.workspace import open_workspace
 
     with open_workspace().open_warehouse() as warehouse:
         loads = [load for load in warehouse.loads(states=("published",)) if load.score_date == night]

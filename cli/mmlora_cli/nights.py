@@ -28,7 +28,7 @@ def publish(load: LoadId, as_json: JsonFlag = False) -> None:
 
     Example: mmlora publish 2000-12-31-1-3fa9c1d2e4b5
     """
-    from mmlora.pipeline.publishing import publish as run
+    from mmlora.pipeline.publish import publish as run
     from mmlora.pipeline.status import load_state
 
     result = load_state(run(load))
@@ -50,7 +50,7 @@ def unpublish(
 
     Example: mmlora unpublish --domain farmer --date 2000-12-31 --reason "prices of the day before"
     """
-    from mmlora.pipeline.taking_back import unpublish as run
+    from mmlora.pipeline.unpublish import unpublish as run
 
     result = run(domain, parse_date(date), reason=reason)
     _print(result, f"{result['load_id']} is taken back: nothing is published of {domain} for {date}", as_json)
@@ -65,7 +65,7 @@ def restore(
 
     Example: mmlora restore 2000-12-31-1-3fa9c1d2e4b5 --reason "the rerun was worse"
     """
-    from mmlora.pipeline.taking_back import restore as run
+    from mmlora.pipeline.unpublish import restore as run
 
     result = run(load, reason=reason)
     _print(result, f"readers of {result['domain_id']} have {load} for {result['score_date']}", as_json)
@@ -86,7 +86,7 @@ def diff(
 
     Example: mmlora diff --domain farmer --date 2000-12-31
     """
-    from mmlora.pipeline.difference import diff as run
+    from mmlora.pipeline.diff import diff as run
 
     nights = {name: parse_date(text) if text else None for name, text in (("on", date), ("against", against))}
     result = run(domain, load_id=load, **nights)

@@ -47,7 +47,7 @@ def read(
     Example: mmlora read --domain farmer --user 42 --limit 10
     """
     from mmlora.errors import UsageError
-    from mmlora.pipeline.reading import read_scores
+    from mmlora.pipeline.read import read_scores
 
     if format == "parquet" and output is None:
         raise UsageError("--format parquet needs --output FILE")
@@ -168,7 +168,7 @@ def verify(
 
     Example: mmlora verify --domain farmer --start 2000-12-01
     """
-    from mmlora.pipeline.verifying import verify as run
+    from mmlora.pipeline.verify import verify as run
 
     first, last = (parse_date(text) if text else None for text in (start, end))
     with progress_bar(quiet=as_json) as progress:

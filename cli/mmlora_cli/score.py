@@ -66,8 +66,8 @@ def score(
 
     Example: mmlora score --date 2000-12-31 --domain farmer --top-k 50
     """
-    from mmlora.pipeline.difference import dry_run as rehearse
-    from mmlora.pipeline.publishing import score_and_publish
+    from mmlora.pipeline.diff import dry_run as rehearse
+    from mmlora.pipeline.score import score_and_publish
 
     with progress_bar(quiet=as_json) as progress:
         result = (rehearse if dry_run else score_and_publish)(

@@ -74,7 +74,7 @@ def train(
 
     Example: mmlora train experts --as-of 2000-12-31 --domain farmer --base champion
     """
-    from mmlora.pipeline.training import train as run
+    from mmlora.pipeline.train import train as run
 
     choices: dict[str, Any] = {
         "backbone": backbone,
@@ -209,7 +209,7 @@ def promote(
 
     Example: mmlora promote 20001230-3fa9c1d2 --why "wauc +0.004 on the last week"
     """
-    from mmlora.pipeline.promotion import promote as run
+    from mmlora.pipeline.promote import promote as run
 
     result = run(version, domain=domain, why=why, accept_below_baseline=accept_below_baseline)
     _print_promotion(result, as_json)
@@ -224,7 +224,7 @@ def rollback(
 
     Example: mmlora rollback --domain farmer --why "constant scores"
     """
-    from mmlora.pipeline.promotion import rollback as run
+    from mmlora.pipeline.promote import rollback as run
 
     _print_promotion(run(domain=domain, why=why), as_json)
 
@@ -242,7 +242,7 @@ def swap(
 
     Example: mmlora swap --domain farmer --from 20001230-3fa9c1d2
     """
-    from mmlora.pipeline.exchange import swap as run
+    from mmlora.pipeline.swap import swap as run
 
     result = run(domain, source, why=why)
     if as_json:

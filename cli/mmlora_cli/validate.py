@@ -23,7 +23,7 @@ def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
 
     Example: mmlora validate --as-of 2000-12-31
     """
-    from mmlora.pipeline.validation import validate as run
+    from mmlora.pipeline.validate import validate as run
 
     report = run(parse_date(as_of))
     if as_json:

@@ -20,7 +20,7 @@ def init(as_json: JsonFlag = False) -> None:
 
     Example: mmlora init
     """
-    from mmlora.pipeline.setup import init_workspace
+    from mmlora.pipeline.init import init_workspace
 
     result = init_workspace()
     if as_json:
@@ -44,7 +44,7 @@ def migrate(
 
     Example: mmlora migrate
     """
-    from mmlora.pipeline.setup import migrate_warehouse
+    from mmlora.pipeline.migrate import migrate_warehouse
 
     result = migrate_warehouse(accept=accept_warehouse)
     if as_json:

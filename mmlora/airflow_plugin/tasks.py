@@ -51,10 +51,10 @@ def daily(hour: int) -> dict[str, Any]:
     }
 
 
-def pipeline(name: str) -> ModuleType:
-    """Import ``mmlora.pipeline.<name>``, whose verbs are heavy, when a task runs."""
+def module(name: str) -> ModuleType:
+    """Import ``mmlora.<name>``, which is heavy, when a task runs."""
     _mask_secrets()
-    return import_module(f"mmlora.pipeline.{name}")
+    return import_module(f"mmlora.{name}")
 
 
 def _mask_secrets() -> None:
@@ -69,11 +69,11 @@ def _mask_secrets() -> None:
         mask_secret(secret)
 
 
-def step(module: str, verb: str, doc: str, *params: str) -> Any:
-    """Return a task named like a verb of ``mmlora.pipeline.<module>`` that takes a run's id, and Params."""
+def step(name: str, verb: str, doc: str, *params: str) -> Any:
+    """Return a task named like a verb of ``mmlora.<name>`` that takes a run's id, and Params."""
 
     def of_run(run: str) -> Any:
-        return getattr(pipeline(module), verb)(run, **options(*params))
+        return getattr(module(name), verb)(run, **options(*params))
 
     return task(task_id=verb, doc_md=doc)(of_run)
 

@@ -15,11 +15,11 @@ from filelock import FileLock
 
 from mmlora.experiments.cell import Cell
 from mmlora.experiments.plan import Experiment
-from mmlora.pipeline.importing import import_movielens, import_synthetic, import_taobao
-from mmlora.pipeline.training_set import build_training_set, read_rows
-from mmlora.pipeline.workspace import Progress, Workspace, open_workspace
+from mmlora.pipeline.data import import_movielens, import_synthetic, import_taobao
+from mmlora.runs.training_set import build_training_set, read_rows
 from mmlora.schema import EVENT_TIMESTAMP, fingerprint
 from mmlora.settings import TrainingSettings, load_settings
+from mmlora.workspace import Progress, Workspace, open_workspace
 
 if TYPE_CHECKING:
     from mmlora.training.dataset import TrainingSet

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import mmlora
 from mmlora.models.ctr import CTRModel, State
 from mmlora.models.spec import ModelSpec
-from mmlora.pipeline.training_run import shared_step
-from mmlora.pipeline.workspace import Workspace
+from mmlora.runs.training_run import shared_step
 from mmlora.training.epoch import RowNumbers, TrainingData
 from mmlora.training.loop import TrainingOptions
 from mmlora.training.observer import PhaseReport, SilentObserver
@@ -28,6 +27,7 @@ from mmlora.training.phases import (
     train_gate,
     train_joint,
 )
+from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np

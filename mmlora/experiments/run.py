@@ -19,8 +19,8 @@ from mmlora.experiments.cell import NEEDS, Cell
 from mmlora.experiments.plan import Experiment, read_experiment
 from mmlora.experiments.pool import CellQueue, run_jobs
 from mmlora.experiments.tracking import open_tracking, track
-from mmlora.pipeline.training_set import ROW_SETTINGS
-from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.runs.training_set import ROW_SETTINGS
+from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
     from mmlora.experiments.data import Rows
@@ -256,7 +256,7 @@ def _jobs(
 def refusal(cell: Cell, rows: Rows, settings: TrainingSettings) -> str | None:
     """Return why a cell can't be trained on its rows; None where it can."""
     from mmlora.experiments.data import open_rows
-    from mmlora.pipeline.training_run import spec_from
+    from mmlora.runs.training_run import spec_from
     from mmlora.training.controls import trainable_domains
     from mmlora.training.refusals import refuse_impossible
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from mmlora.data.movielens import DomainBy
 from mmlora.data.synthetic import Dials
 from mmlora.errors import UsageError
-from mmlora.pipeline.workspace import open_workspace
 from mmlora.schema import fingerprint, valid_names
+from mmlora.workspace import open_workspace
 
 SourceName = Literal["movielens", "synthetic", "taobao", "workspace"]
 _DIALS = tuple(dial.name for dial in fields(Dials))

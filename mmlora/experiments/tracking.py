@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmlora.pipeline.workspace import Workspace
 from mmlora.registry.parts import write_atomically
 from mmlora.registry.tracking import Point, Tracking
+from mmlora.workspace import Workspace
 
 _TAGS = ("cell_key", "data_key", "study", "trial")
 

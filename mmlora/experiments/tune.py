@@ -38,8 +38,8 @@ from mmlora.experiments.run import (
 )
 from mmlora.experiments.space import Tuning, wrong_budget
 from mmlora.experiments.tracking import open_tracking
-from mmlora.pipeline.workspace import Progress, open_workspace, silent
 from mmlora.schema import fingerprint
+from mmlora.workspace import Progress, open_workspace, silent
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import duckdb
 import pyarrow.types as pt
 
-from mmlora.features.asof_source import literal, quote
+from mmlora.features.asof.source import literal, quote
 from mmlora.features.columns import Column
 from mmlora.features.views import entries_sql
 from mmlora.resources import sql

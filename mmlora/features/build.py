@@ -41,9 +41,9 @@ from filelock import FileLock, Timeout
 
 from mmlora.errors import TransientError
 from mmlora.features.affinity import Affinity, AffinityView, TasteView, choose_affinity, prepare
+from mmlora.features.asof.database import database
 from mmlora.features.built import retire, sweep
 from mmlora.features.columns import analyse
-from mmlora.features.database import database
 from mmlora.features.plan import BuildState, Plan, Recipe, input_files, item_files, make_plan
 from mmlora.features.profile_stats import profile_schema
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView

@@ -65,6 +65,16 @@ def file_faults(
     return [*faults(folder, {path: records[path] for path in paths if path in records}), *gone]
 
 
+class _BuiltViews:
+    """The ASOF store's listing: a view's files are those of its newest build."""
+
+    files = staticmethod(built_files)
+    snapshot = staticmethod(snapshot)
+
+
+LISTING = _BuiltViews()
+
+
 def retire(retired: Mapping[str, float], old: Iterable[str], new: Iterable[str]) -> dict[str, float]:
     """Return since when files are out of use: those that just went, and those of the last day."""
     now, kept = time.time(), set(new)

@@ -25,10 +25,10 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mmlora.errors import TransientError
-from mmlora.features.asof_source import literal, quote
+from mmlora.features.asof.database import database
+from mmlora.features.asof.source import literal, quote
 from mmlora.features.built import STATE, file_faults, read_state, retire, sweep
 from mmlora.features.columns import Column
-from mmlora.features.database import database
 from mmlora.json_files import read_json
 from mmlora.manifest import record, write_json
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, TIMESTAMP, Entity, fingerprint

@@ -25,7 +25,8 @@ def feast_config(registry_url: str, spill: Path) -> dict[str, Any]:
         "provider": "local",
         "registry": {"registry_type": "sql", "path": registry_url, "cache_ttl_seconds": 60},
         "offline_store": {
-            "type": "mmlora.features.asof_store.AsofOfflineStore",
+            "type": "mmlora.features.asof.store.AsofOfflineStore",
+            "listing": "mmlora.features.built:LISTING",
             "spill_location": str(spill),
         },
         "online_store": None,

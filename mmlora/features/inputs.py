@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmlora.features.asof_source import locate
+from mmlora.features.asof.source import locate
 
 if TYPE_CHECKING:
     from feast import FeatureView

@@ -13,7 +13,7 @@ import duckdb
 
 from mmlora.errors import DataError, UsageError
 from mmlora.features.affinity import Affinity
-from mmlora.features.asof_source import literal
+from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.manifest import FileRecord

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from mmlora.features.asof_source import literal, quote
-from mmlora.features.database import database
+from mmlora.features.asof.database import database
+from mmlora.features.asof.source import literal, quote
 from mmlora.features.dates import NUMBER_FORMATS, TEXT_FORMATS, parse_sql
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, Entity
 

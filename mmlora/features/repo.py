@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 
 from mmlora.errors import ContractError, TransientError, UsageError
 from mmlora.features.affinity import Affinity, choose_affinity
+from mmlora.features.asof.database import database
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
-from mmlora.features.database import database
 from mmlora.features.derived import Derived, decide, refresh
 from mmlora.features.feast_config import feast_config, write_yaml
 from mmlora.features.inputs import source_state
@@ -44,7 +44,7 @@ from mmlora.schema import (
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from mmlora.features.asof_job import AsofJob
+    from mmlora.features.asof.job import AsofJob
 
 logger = logging.getLogger(__name__)
 

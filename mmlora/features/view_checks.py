@@ -9,8 +9,8 @@ import duckdb
 import pyarrow as pa
 
 from mmlora.errors import MmloraError, UsageError
-from mmlora.features.asof_request import fetch, same_kind
-from mmlora.features.asof_source import attach, locate, quote
+from mmlora.features.asof.request import fetch, same_kind
+from mmlora.features.asof.source import attach, locate, quote
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.transforms import to_input
 from mmlora.schema import ENTITY_KEYS, TIMESTAMP, Entity, FeatureField, IdTypes

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import CheckError, MmloraError, UsageError
 from mmlora.names import EngineName
-from mmlora.pipeline.candidates import recorded_policy
-from mmlora.pipeline.contract import check_contract
-from mmlora.pipeline.failures import describe
-from mmlora.pipeline.freshness import refuse_future, stale_reason
-from mmlora.pipeline.promotion import bundle_of, warn_of_labels
-from mmlora.pipeline.publishing import score_and_publish
-from mmlora.pipeline.scoring import left_out
-from mmlora.pipeline.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.nights.candidates import recorded_policy
+from mmlora.nights.failures import describe
+from mmlora.nights.load import left_out
+from mmlora.pipeline.score import score_and_publish
+from mmlora.runs.champions import bundle_of, warn_of_labels
+from mmlora.runs.contract import check_contract
+from mmlora.runs.freshness import refuse_future, stale_reason
 from mmlora.schema import Id
+from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
     from mmlora.warehouse.loads import Load

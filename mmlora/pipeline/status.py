@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mmlora.numerics import here
-from mmlora.pipeline.promotion import CHALLENGER, CHAMPION
-from mmlora.pipeline.workspace import Workspace, open_workspace
+from mmlora.runs.champions import CHALLENGER, CHAMPION
+from mmlora.workspace import Workspace, open_workspace
 
 _TROUBLES = 20
 _NIGHTS = 7

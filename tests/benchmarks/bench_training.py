@@ -29,9 +29,9 @@ def make_data(workspace: Path, movielens: Path | None) -> tuple[Path, int]:
     """Make the training set of ids, by gender, and the same training rows as plain columns for the peers."""
     os.environ["MMLORA_HOME"] = str(workspace)
     os.environ["MMLORA_CHECKS__WINDOW_DAYS"] = "2000"
-    from mmlora.pipeline.importing import import_movielens
-    from mmlora.pipeline.training import prepare
-    from mmlora.pipeline.training_run import data_of, open_run
+    from mmlora.pipeline.data import import_movielens
+    from mmlora.runs.steps import prepare
+    from mmlora.runs.training_run import data_of, open_run
 
     import_movielens(domain_by="gender", path=movielens)
     data = data_of(*open_run(prepare(date(2003, 3, 1), features="ids", split="random", adaptation="none")))

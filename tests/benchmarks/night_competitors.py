@@ -33,13 +33,13 @@ TABLE = "obvious_scores"
 REST, WAITING = "verdicts, model, loads", "publication"
 # What our verb calls, and the step that it is counted as. What is left of the verb waits for publication.
 PLACES = {
-    ("mmlora.pipeline.publishing", "scoring_domains"): REST,
-    ("mmlora.pipeline.publishing", "left_out"): REST,
-    ("mmlora.pipeline.publishing", "score"): REST,
-    ("mmlora.pipeline.publishing", "publish"): WAITING,
-    ("mmlora.pipeline.scoring", "ensure_features"): "features",
-    ("mmlora.pipeline.scoring", "_Job._candidates"): "candidates",
-    ("mmlora.pipeline.scoring", "_Job._features"): "features",
+    ("mmlora.pipeline.score", "scoring_domains"): REST,
+    ("mmlora.pipeline.score", "left_out"): REST,
+    ("mmlora.pipeline.score", "score"): REST,
+    ("mmlora.pipeline.score", "publish"): WAITING,
+    ("mmlora.nights.load", "ensure_features"): "features",
+    ("mmlora.nights.load", "_Job._candidates"): "candidates",
+    ("mmlora.nights.load", "_Job._features"): "features",
     ("mmlora.scoring.pair_scorer", "PairScorer.__init__"): "encoding",
     ("mmlora.scoring.pair_scorer", "PairScorer.of_users"): "encoding",
     ("mmlora.scoring.blocks", "Chunk.score"): "scoring",
@@ -101,10 +101,10 @@ class Stopwatch:
 
 def prepare(models: list[str], movielens: Path | None) -> dict[str, str]:
     """Import, build the features, train each model for an epoch a phase; return their versions."""
+    from mmlora.pipeline.data import import_movielens
     from mmlora.pipeline.features import build_features
-    from mmlora.pipeline.importing import import_movielens
-    from mmlora.pipeline.training import train
-    from mmlora.pipeline.validation import validate
+    from mmlora.pipeline.train import train
+    from mmlora.pipeline.validate import validate
 
     import_movielens(domain_by="gender", path=movielens)
     build_features(ON)
@@ -122,12 +122,12 @@ def ours(version: str) -> dict[str, Any]:
             "feast",
             "torch",
             "adbc_driver_postgresql.dbapi",
-            "mmlora.pipeline.publishing",
+            "mmlora.pipeline.score",
         ):
             importlib.import_module(name)
     for (module, place), step in PLACES.items():
         watch.watch(module, place, step)
-    from mmlora.pipeline.publishing import score_and_publish
+    from mmlora.pipeline.score import score_and_publish
 
     with watch.step(WAITING):
         result = score_and_publish(ON, model_version=version, top_k=TOP_K)
@@ -157,7 +157,7 @@ class Obvious:
         import pandas as pd
         import sqlalchemy as sa
 
-        from mmlora.pipeline.workspace import open_workspace
+        from mmlora.workspace import open_workspace
 
         workspace = open_workspace()
         bundle = workspace.bundles.load(version)

@@ -103,12 +103,12 @@ def feast(kind: str) -> Callable[[Path, pa.Table, Any], Callable[[], Iterator[pa
 
 
 def ours(folder: Path, entities: pa.Table) -> Callable[[], Iterator[pa.Table]]:
-    store = store_of("mmlora.features.asof_store.AsofOfflineStore", folder)
+    store = store_of("mmlora.features.asof.store.AsofOfflineStore", folder)
     return lambda: iter([store.get_historical_features(entities, FEATURES).to_arrow()])
 
 
 def streamed(folder: Path, entities: pa.Table) -> Callable[[], Iterator[pa.RecordBatch]]:
-    store = store_of("mmlora.features.asof_store.AsofOfflineStore", folder)
+    store = store_of("mmlora.features.asof.store.AsofOfflineStore", folder)
     return lambda: store.get_historical_features(entities, FEATURES).to_batches(memory_budget=BUDGET)
 
 

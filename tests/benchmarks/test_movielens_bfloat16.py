@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.metrics.ranking import auc
-from mmlora.pipeline.importing import import_movielens
-from mmlora.pipeline.scoring import score
-from mmlora.pipeline.training import train
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.nights.load import score
+from mmlora.pipeline.data import import_movielens
+from mmlora.pipeline.train import train
 from mmlora.scoring import devices
 from mmlora.scoring.staging import part_files
+from mmlora.workspace import open_workspace
 
 AS_OF = date(2003, 3, 1)
 DOMAIN = "F"

@@ -13,15 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmlora.pipeline.importing import import_movielens
-from mmlora.pipeline.training import (
-    evaluate,
-    expert_domains,
-    prepare,
-    train_backbone,
-    train_expert,
-    train_gate,
-)
+from mmlora.pipeline.data import import_movielens
+from mmlora.runs.steps import evaluate, expert_domains, prepare, train_backbone, train_expert, train_gate
 
 AS_OF = date(2003, 3, 1)
 SEEDS = (0, 1, 2)

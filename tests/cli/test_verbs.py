@@ -16,7 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mmlora.judging.judgement import nothing_judged
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.workspace import open_workspace
 from mmlora_cli.judgement import print_judgement
 from mmlora_cli.main import app
 from mmlora_cli.operate import write_rows

@@ -21,8 +21,8 @@ TRAINED, NIGHT, NEXT_NIGHT = "2024-03-12", "2024-03-13", "2024-03-14"
 
 def both_dags(folder: Path, home: Path, warehouse_url: str) -> dict[str, Any]:
     """Import, train, score a night; return how the DAGs ended and what readers get."""
-    from mmlora.pipeline.importing import import_tables
-    from mmlora.pipeline.reading import read_scores
+    from mmlora.pipeline.data import import_tables
+    from mmlora.pipeline.read import read_scores
 
     os.environ.update(MMLORA_HOME=str(home), MMLORA_WAREHOUSE_URL=warehouse_url)
     import_tables(folder / "interactions.csv", users=folder / "users.csv")

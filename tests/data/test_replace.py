@@ -9,8 +9,8 @@ import pytest
 
 from mmlora.data.store import OfflineStore
 from mmlora.errors import UsageError
-from mmlora.pipeline.importing import import_tables
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.data import import_tables
+from mmlora.workspace import open_workspace
 from tests.data.conftest import LATER, NOW, Current, Make
 
 

@@ -18,7 +18,7 @@ from mmlora.data.shop_world import MARKETS
 from mmlora.data.store import OfflineStore
 from mmlora.errors import DataError, UsageError
 from mmlora.metrics import domain_metrics
-from mmlora.pipeline.importing import import_shop
+from mmlora.pipeline.data import import_shop
 from mmlora_cli.main import app
 
 SMALL = ShopDials(scale=0.05)

@@ -15,7 +15,7 @@ from mmlora.data.store import OfflineStore
 from mmlora.data.synthetic import Dials, SyntheticData, best_reachable, domain_rows, make_synthetic
 from mmlora.errors import UsageError
 from mmlora.metrics import auc
-from mmlora.pipeline.importing import import_synthetic
+from mmlora.pipeline.data import import_synthetic
 from mmlora_cli.main import app
 
 SMALL = Dials(domains=4, users=200, items=100, rows=20_000, days=10)

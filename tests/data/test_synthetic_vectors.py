@@ -10,7 +10,7 @@ import pytest
 from mmlora.data.synthetic import Dials, make_synthetic
 from mmlora.errors import UsageError
 from mmlora.metrics import auc, domain_metrics
-from mmlora.pipeline.importing import import_synthetic
+from mmlora.pipeline.data import import_synthetic
 from tests.benchmarks.quality_themes import ThemeRows
 
 SMALL = Dials(domains=4, users=300, items=200, rows=20_000, days=10, vectors=6)

@@ -14,7 +14,7 @@ from mmlora.data.negatives import draw_negatives, true_probability
 from mmlora.data.store import OfflineStore
 from mmlora.data.taobao import read_taobao
 from mmlora.errors import DataError, UsageError
-from mmlora.pipeline.importing import import_taobao
+from mmlora.pipeline.data import import_taobao
 from mmlora_cli.main import app
 
 CLICKS = {1: 900, 2: 600, 3: 300, 4: 40}

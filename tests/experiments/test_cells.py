@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmlora import metrics
-from mmlora.pipeline.training_run import spec_from
+from mmlora.runs.training_run import spec_from
 from mmlora.training.controls import OneDomain
 from mmlora.training.dataset import TrainingSet
 from mmlora.training.loop import TrainingOptions

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mmlora.experiments.data import workspace_at
-from mmlora.pipeline import training_run
+from mmlora.runs import training_run
 from mmlora.training.observer import PhaseReport
 from mmlora.training.phases import PhaseResult
 
@@ -59,7 +59,7 @@ def test_a_phase_of_other_training_code_is_trained_again(
 
     workspace = workspace_at(tmp_path)
     for revision in (1, 1, 2):
-        monkeypatch.setattr("mmlora.pipeline.training_run.TRAINING_REVISION", revision)
+        monkeypatch.setattr("mmlora.runs.training_run.TRAINING_REVISION", revision)
         training_run.shared_step(workspace, {"step": "backbone"}, compute, "backbone")
     assert len(trained) == 2
 

@@ -13,8 +13,8 @@ from mmlora.experiments.data import prepare_rows, shared_home
 from mmlora.experiments.job import Job
 from mmlora.experiments.plan import read_experiment
 from mmlora.experiments.run import experiment_folder, refusal
-from mmlora.pipeline.importing import import_tables, import_taobao
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.data import import_tables, import_taobao
+from mmlora.workspace import open_workspace
 
 REST = """
 [grid]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import ContractError, UsageError
-from mmlora.features import asof_job
+from mmlora.features.asof import job as asof_job
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", tz="UTC")
@@ -61,7 +61,7 @@ def make_store(tmp_path):
             project="small",
             provider="local",
             registry=str(tmp_path / "registry.db"),
-            offline_store={"type": "mmlora.features.asof_store.AsofOfflineStore", **settings},
+            offline_store={"type": "mmlora.features.asof.store.AsofOfflineStore", **settings},
             online_store={"type": "sqlite", "path": str(tmp_path / "online.db")} if online else None,
             entity_key_serialization_version=3,
         )

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import ContractError, UsageError
-from mmlora.features import asof_job
+from mmlora.features.asof import job as asof_job
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
 TTL = timedelta(days=1)
-OURS = "mmlora.features.asof_store.AsofOfflineStore"
+OURS = "mmlora.features.asof.store.AsofOfflineStore"
 REFS = ["plain:a", "plain:tags", "expiring:a", "both:b", "uncreated:a"]
 
 

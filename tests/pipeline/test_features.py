@@ -9,7 +9,7 @@ import pytest
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.features import build_features, list_features
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.workspace import open_workspace
 
 LAST = date(2001, 4, 9)
 

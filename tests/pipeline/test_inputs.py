@@ -11,12 +11,12 @@ import pytest
 
 from mmlora.errors import DataError
 from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.data import accept_files
 from mmlora.pipeline.features import build_features
-from mmlora.pipeline.importing import accept_files
-from mmlora.pipeline.publishing import score_and_publish
-from mmlora.pipeline.training import train
-from mmlora.pipeline.validation import validate
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.train import train
+from mmlora.pipeline.validate import validate
+from mmlora.workspace import open_workspace
 
 ON = date(2001, 4, 9)
 VERBS: dict[str, Callable[[], object]] = {

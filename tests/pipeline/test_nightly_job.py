@@ -17,16 +17,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import CheckError, ContractError, DataError, UsageError
+from mmlora.nights.load import score, scoring_domains
 from mmlora.pipeline.backfill import backfill
-from mmlora.pipeline.promotion import promote, rollback
-from mmlora.pipeline.publishing import publish, score_and_publish
-from mmlora.pipeline.reading import read_scores
-from mmlora.pipeline.registering import register
-from mmlora.pipeline.scoring import score, scoring_domains
+from mmlora.pipeline.promote import promote, rollback
+from mmlora.pipeline.publish import publish
+from mmlora.pipeline.read import read_scores
+from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
-from mmlora.pipeline.training import train
-from mmlora.pipeline.validation import validate
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.train import train
+from mmlora.pipeline.validate import validate
+from mmlora.runs.registering import register
+from mmlora.workspace import open_workspace
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
@@ -270,7 +271,7 @@ def test_killed_in_the_middle_then_again(workspace: Path) -> None:
     script = (
         "import os, signal\n"
         "from datetime import date\n"
-        "from mmlora.pipeline.scoring import score\n"
+        "from mmlora.nights.load import score\n"
         "def die(what, done, total):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"score(date({ON.year}, {ON.month}, {ON.day}), 'sport', progress=die)\n"

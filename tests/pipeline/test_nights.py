@@ -18,18 +18,19 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
+from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
-from mmlora.pipeline.difference import diff, dry_run
-from mmlora.pipeline.importing import accept_files, import_tables
-from mmlora.pipeline.promotion import promote, rollback
-from mmlora.pipeline.publishing import publish, score_and_publish
-from mmlora.pipeline.reading import read_scores
-from mmlora.pipeline.scoring import score
+from mmlora.pipeline.data import accept_files, import_tables
+from mmlora.pipeline.diff import diff, dry_run
+from mmlora.pipeline.promote import promote, rollback
+from mmlora.pipeline.publish import publish
+from mmlora.pipeline.read import read_scores
+from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import domain_status, status
-from mmlora.pipeline.taking_back import restore, unpublish
-from mmlora.pipeline.training import train
-from mmlora.pipeline.validation import validate
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.train import train
+from mmlora.pipeline.unpublish import restore, unpublish
+from mmlora.pipeline.validate import validate
+from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
 from tests.conftest import SMALL, MadeUp
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from mmlora.errors import DataError, UsageError
-from mmlora.pipeline.importing import import_tables
-from mmlora.pipeline.training import prepare, train
-from mmlora.pipeline.training_run import open_run, options_of
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.data import import_tables
+from mmlora.pipeline.train import train
+from mmlora.runs.steps import prepare
+from mmlora.runs.training_run import open_run, options_of
+from mmlora.workspace import open_workspace
 from tests.conftest import MadeUp
 
 AS_OF = date(2001, 4, 8)

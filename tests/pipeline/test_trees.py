@@ -12,14 +12,15 @@ import pytest
 
 from mmlora.errors import UsageError
 from mmlora.models.trees.model import TreeModel
-from mmlora.pipeline.publishing import score_and_publish
-from mmlora.pipeline.training import prepare, train
-from mmlora.pipeline.training_run import data_of, open_run, options_of, spec_of
-from mmlora.pipeline.tuning import tune
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.train import train
+from mmlora.runs.steps import prepare
+from mmlora.runs.training_run import data_of, open_run, options_of, spec_of
+from mmlora.runs.tuning import tune
 from mmlora.training import boosting, refusals
 from mmlora.training.observer import SilentObserver
 from mmlora.training.phases import train_backbone
+from mmlora.workspace import open_workspace
 
 pytest.importorskip("lightgbm")
 

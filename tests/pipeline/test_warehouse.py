@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 
 from mmlora.errors import ContractError, UsageError
-from mmlora.pipeline.reading import read_scores
-from mmlora.pipeline.setup import migrate_warehouse
-from mmlora.pipeline.verifying import verify
-from mmlora.pipeline.workspace import Workspace
+from mmlora.pipeline.migrate import migrate_warehouse
+from mmlora.pipeline.read import read_scores
+from mmlora.pipeline.verify import verify
 from mmlora.schema import IdTypes, scores_schema
 from mmlora.scoring.staging import StagedWriter
 from mmlora.settings import Settings
 from mmlora.warehouse.warehouse import Warehouse
+from mmlora.workspace import Workspace
 
 IDS = IdTypes("string", "int64", "string")
 ON = date(2001, 4, 9)

@@ -21,7 +21,7 @@ from mmlora.models.builder import BACKBONES, build_model
 from mmlora.models.folding import fold
 from mmlora.models.side_plans import pair_model
 from mmlora.models.spec import FieldShape, ModelSpec
-from mmlora.pipeline.engines import choose_engine
+from mmlora.nights.engines import choose_engine
 from mmlora.schema import IdTypes
 from mmlora.scoring import devices
 from mmlora.scoring.devices import require_precision, torch_device

@@ -18,14 +18,14 @@ import pytest
 from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError, TransientError
+from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
-from mmlora.pipeline.scoring import score
-from mmlora.pipeline.training import train
-from mmlora.pipeline.workspace import open_workspace
+from mmlora.pipeline.train import train
 from mmlora.schema import IdTypes
 from mmlora.scoring import ray_engine
 from mmlora.scoring.ray_engine import RayEngine
 from mmlora.scoring.staging import part_files
+from mmlora.workspace import open_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray")

@@ -16,8 +16,8 @@ import pytest
 from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.content_hash import ContentHash
 from mmlora.errors import MmloraError, TransientError, UsageError
+from mmlora.nights.engines import choose_engine
 from mmlora.numerics import Numerics, here
-from mmlora.pipeline.engines import choose_engine
 from mmlora.scoring.blocks import ChunkLimits
 from mmlora.scoring.ray_engine import join_cluster
 from mmlora.scoring.score import LocalEngine

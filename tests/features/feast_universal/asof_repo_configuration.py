@@ -15,7 +15,7 @@ from feast import FileSource
 from feast.data_format import ParquetFormat
 from tests.universal.feature_repos.universal.data_sources.file import FileDataSourceCreator
 
-from mmlora.features.asof_store import AsofOfflineStoreConfig
+from mmlora.features.asof.store import AsofOfflineStoreConfig
 
 
 class AsofDataSourceCreator(FileDataSourceCreator):  # type: ignore[misc]

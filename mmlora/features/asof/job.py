@@ -1,0 +1,236 @@
+"""What the ASOF store hands back: jobs that run when their result is asked for, whole or batch by batch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.saved_dataset import SavedDatasetStorage
+
+from mmlora.errors import UsageError
+from mmlora.features.asof.database import database
+from mmlora.features.asof.join import AsofJoin
+from mmlora.features.asof.source import ParquetSource, attach, locate
+from mmlora.features.asof.write import write_dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast.on_demand_feature_view import OnDemandFeatureView
+    from feast.repo_config import RepoConfig
+
+CHUNK_ROWS = 2_000_000
+"""Entity rows joined at once: what is sorted beside them is bounded, the result is not."""
+BATCH_ROWS = 65_536
+MEMORY_BUDGET = 512 * 2**20
+LEAST_BUDGET = 64 * 2**20
+
+
+class AsofJob(RetrievalJob):  # type: ignore[misc]
+    """A job whose result comes as tables, one after the other."""
+
+    def __init__(self, config: RepoConfig, spill: Path) -> None:
+        self._config = config
+        self._spill = spill
+
+    @abstractmethod
+    def _tables(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        rows: int,
+        budget: int | None,
+        piece: int | None = None,
+    ) -> Iterator[pa.Table]:
+        """Yield the result, at least one table, in order; of ``piece`` rows at most, where it can be cut."""
+
+    def to_batches(
+        self,
+        *,
+        memory_budget: int | None = MEMORY_BUDGET,
+        batch_rows: int = BATCH_ROWS,
+        chunk_rows: int | None = None,
+        piece: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream the result, on-demand features included, in the order asked.
+
+        What the retrieval holds beside the entity rows and the batches handed out keeps within the budget:
+        half is DuckDB's, which spills what doesn't fit to disk; half is the views' features and the rows
+        at hand.
+
+        Args:
+            memory_budget: bytes, at least 64 MiB; None takes what the views and ``chunk_rows`` need.
+            batch_rows: the most rows of a batch.
+            chunk_rows: the most entity rows joined at once, 2 million when None.
+            piece: the most of them whose features are gathered at once; all when None.
+
+        Raises:
+            UsageError: the budget is too small for the views.
+        """
+        if memory_budget is not None and memory_budget < LEAST_BUDGET:
+            raise UsageError(
+                f"a memory budget of {memory_budget:,} bytes is too small: give {LEAST_BUDGET:,} or more"
+            )
+        schema: pa.Schema | None = None
+        with database(self._spill) as connection:
+            half = memory_budget and memory_budget // 2
+            if half:
+                connection.execute(f"SET memory_limit = '{half} B'")
+            try:
+                for table in self._tables(connection, chunk_rows or CHUNK_ROWS, half, piece):
+                    whole = self._with_on_demand(table)
+                    # A part in which an on-demand feature is always null doesn't know its type.
+                    whole = whole.cast(schema) if schema else whole
+                    schema = whole.schema
+                    yield from whole.to_batches(max_chunksize=batch_rows)
+            except duckdb.OutOfMemoryException as error:
+                given = f"a memory budget of {memory_budget >> 20} MiB" if memory_budget else "the memory"
+                raise UsageError(f"{given} is too small here: {error}") from error
+
+    def _with_on_demand(self, table: pa.Table) -> pa.Table:
+        if not self.on_demand_feature_views:
+            return table
+        return RetrievalJob.to_arrow(_Done(table, self))
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        with database(self._spill) as connection:
+            return pa.concat_tables(self._tables(connection, CHUNK_ROWS, None))
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal().to_pandas()
+
+    @property
+    def full_feature_names(self) -> bool:
+        """Whether features are named ``view__feature``."""
+        return False
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """The on-demand views to compute."""
+        return []
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        """What was asked for."""
+        return None
+
+    def persist(
+        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
+    ) -> None:
+        """Write the result as Parquet, batch by batch: a file where the path ends so, else a folder.
+
+        Raises:
+            feast.errors.SavedDatasetLocationAlreadyExists: something is there, and it may not be overwritten.
+            UsageError: the storage is no Parquet on a file system.
+        """
+        target = locate(self._config, storage.to_data_source(), "saved dataset")
+        write_dataset(target, self.to_batches(), overwrite=allow_overwrite)
+
+
+class _Done(RetrievalJob):  # type: ignore[misc]
+    """A part of a job's result, to which Feast's own code adds the on-demand features."""
+
+    def __init__(self, table: pa.Table, job: AsofJob) -> None:
+        self._table = table
+        self._job = job
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        return self._table
+
+    @property
+    def full_feature_names(self) -> bool:
+        return self._job.full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        return self._job.on_demand_feature_views
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        return self._job.metadata
+
+
+class AsofRetrievalJob(AsofJob):
+    """Entity rows with their features."""
+
+    def __init__(
+        self,
+        config: RepoConfig,
+        spill: Path,
+        join: AsofJoin,
+        *,
+        time: str,
+        feature_refs: list[str],
+        full_feature_names: bool,
+        on_demand: list[OnDemandFeatureView],
+    ) -> None:
+        super().__init__(config, spill)
+        self._join = join
+        self._time = time
+        self._feature_refs = feature_refs
+        self._full_feature_names = full_feature_names
+        self._on_demand = on_demand
+
+    def _tables(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        rows: int,
+        budget: int | None,
+        piece: int | None = None,
+    ) -> Iterator[pa.Table]:
+        return self._join.run(connection, rows=rows, piece=piece, budget=budget)
+
+    @property
+    def full_feature_names(self) -> bool:
+        """Whether features are named ``view__feature``."""
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """The on-demand views to compute."""
+        return self._on_demand
+
+    @property
+    def metadata(self) -> RetrievalMetadata:
+        """What was asked for, and for which times."""
+        times = pc.min_max(self._join.entities.column(self._time)).as_py()
+        keys = [name for name in self._join.entities.column_names if name != self._time]
+        return RetrievalMetadata(self._feature_refs, keys, times["min"], times["max"])
+
+
+class AsofPullJob(AsofJob):
+    """Rows of one source, as it stores them."""
+
+    def __init__(
+        self,
+        config: RepoConfig,
+        spill: Path,
+        source: ParquetSource,
+        query: str,
+        parameters: dict[str, datetime | None],
+    ) -> None:
+        super().__init__(config, spill)
+        self._source = source
+        self._query = query
+        self._parameters = parameters
+
+    def _tables(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        rows: int,
+        budget: int | None,
+        piece: int | None = None,
+    ) -> Iterator[pa.Table]:
+        attach(connection, [self._source])
+        reader: Any = connection.sql(self._query, params=self._parameters).to_arrow_reader(BATCH_ROWS)
+        empty = True
+        for batch in reader:
+            empty = False
+            yield pa.Table.from_batches([batch])
+        if empty:
+            yield reader.schema.empty_table()

@@ -1,0 +1,113 @@
+"""The entity rows of a retrieval: read them from whatever came, and check them against the views."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from mmlora.errors import ContractError, UsageError
+from mmlora.features.asof.sql import ViewColumns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KNOWN_AS_OF = "known_as_of"
+_EVENT_TIMESTAMP = "event_timestamp"
+
+
+def fetch(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    """Run a query into Arrow."""
+    return connection.sql(query).to_arrow_table()
+
+
+def entity_rows(entity_df: pd.DataFrame | pa.Table | str) -> tuple[pa.Table, datetime | None]:
+    """Return the rows as Arrow, and the moment as of which all is known, if they state one."""
+    if isinstance(entity_df, str):
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return fetch(connection, entity_df), None
+    if isinstance(entity_df, pa.Table):
+        stated = (entity_df.schema.metadata or {}).get(KNOWN_AS_OF.encode(), b"").decode()
+        table = entity_df.replace_schema_metadata(None)
+    else:
+        stated = entity_df.attrs.get(KNOWN_AS_OF, "")
+        table = pa.Table.from_pandas(entity_df, preserve_index=False).replace_schema_metadata(None)
+    if not stated:
+        return table, None
+    known_as_of = datetime.fromisoformat(str(stated))
+    return table, known_as_of if known_as_of.tzinfo else known_as_of.replace(tzinfo=UTC)
+
+
+def time_column(entities: pa.Table) -> str:
+    """Return the column of the rows' times: ``event_timestamp``, or the only timestamp there is."""
+    times = [f.name for f in entities.schema if pa.types.is_timestamp(f.type)]
+    if _EVENT_TIMESTAMP in entities.column_names or len(times) != 1:
+        times = [_EVENT_TIMESTAMP]
+    if times[0] not in entities.column_names:
+        raise UsageError(
+            f"entity rows need a column {_EVENT_TIMESTAMP}; they have {', '.join(entities.column_names)}"
+        )
+    return str(times[0])
+
+
+def check_names(entities: pa.Table, views: Sequence[ViewColumns]) -> None:
+    """Refuse a result in which two columns have one name."""
+    names = Counter([*entities.column_names, *(name for view in views for name, _ in view.features)])
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise UsageError(
+            f"{', '.join(twice)} would be in the result twice: rename the entity rows' column, or ask for "
+            "full feature names"
+        )
+
+
+def check_keys(
+    connection: duckdb.DuckDBPyConnection, view: ViewColumns, scan: str, entities: pa.Table
+) -> None:
+    """Refuse keys that are missing or of another kind than the view's, which match nothing or by accident."""
+    missing = [column for column, _ in view.keys if column not in entities.column_names]
+    if missing:
+        raise UsageError(f"feature view {view.name} needs {', '.join(missing)} in the entity rows")
+    try:
+        source = fetch(connection, f"SELECT * FROM {scan} LIMIT 0").schema
+    except duckdb.Error as error:
+        raise UsageError(
+            f"feature view {view.name}: {view.source.path} can't be read as Parquet ({error})"
+        ) from error
+    columns = [*(name for _, name in view.keys), *(name for _, name in view.features), view.event]
+    absent = sorted({c for c in (*columns, view.created) if c} - set(source.names))
+    if absent:
+        raise ContractError(
+            f"feature view {view.name}: {view.source.path} has no column {', '.join(absent)}; it has "
+            f"{', '.join(source.names)}",
+            expected=", ".join(absent),
+            found=", ".join(source.names),
+        )
+    for column, name in view.keys:
+        asked, stored = entities.schema.field(column).type, source.field(name).type
+        if not same_kind(asked, stored) and not pa.types.is_null(asked):
+            raise ContractError(
+                f"{column} is {asked} in the entity rows, but {stored} in feature view {view.name}: "
+                "use the ids as they were imported",
+                expected=str(stored),
+                found=str(asked),
+            )
+
+
+def same_kind(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether ids of two types can be equal: both are integers, or both are strings."""
+    return _kind(one) == _kind(other)
+
+
+def _kind(of: pa.DataType) -> str:
+    if pa.types.is_dictionary(of):
+        return _kind(of.value_type)
+    if pa.types.is_integer(of):
+        return "integer"
+    if pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of):
+        return "string"
+    return str(of)

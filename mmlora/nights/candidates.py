@@ -1,0 +1,185 @@
+"""A domain's candidates on a date: its policy, the tables that it names, the retrieval stage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from mmlora.errors import DataError, Fault, UsageError
+from mmlora.schema import DOMAIN_ID, Id
+from mmlora.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmlora.candidates.pairs import Candidates
+    from mmlora.candidates.policy import Policy
+    from mmlora.candidates.report import Selection
+    from mmlora.candidates.retrieval import Recall
+    from mmlora.candidates.tables import Table
+    from mmlora.scoring.work import Engine, Work
+
+logger = logging.getLogger(__name__)
+
+
+def policy_of(workspace: Workspace, domain: Id, pairs: str | None = None) -> Policy:
+    """Return a domain's policy: the settings', with the domain's own in their place where it has any.
+
+    Args:
+        workspace: the workspace.
+        domain: the domain.
+        pairs: a pair table instead of the settings' candidates.
+
+    Raises:
+        UsageError: the settings name a domain that there isn't, or a policy that can't be meant.
+    """
+    from mmlora.candidates.policy import Policy
+
+    section = workspace.settings.candidates
+    known = [str(name) for name in workspace.expected_domains()]
+    if strange := sorted(set(section.domains).difference(known)):
+        raise UsageError(
+            f"settings: candidates.domains.{strange[0]}: there is no such domain; the domains are "
+            f"{', '.join(known)}; one that is still to come goes into [checks] domains as well"
+        )
+    policy = Policy(**section.of(str(domain)))
+    return policy if pairs is None else replace(policy, pairs=pairs)
+
+
+def recorded_policy(
+    workspace: Workspace,
+    domain: Id,
+    on: date,
+    *,
+    pairs: str | None = None,
+    known_as_of: datetime | None = None,
+) -> dict[str, Any]:
+    """Return what decides a load's candidates beside the imported data, as it is kept with the load."""
+    from mmlora.candidates.tables import recorded
+
+    parts = recorded(policy_of(workspace, domain, pairs), domain, on)
+    return parts if known_as_of is None else {**parts, "known_as_of": known_as_of.isoformat()}
+
+
+def choose(
+    workspace: Workspace, policy: Policy, domain: Id, on: date, known_as_of: datetime | None
+) -> Selection:
+    """Find the candidates, before any retrieval."""
+    from mmlora.candidates.find import find_candidates
+
+    return find_candidates(
+        workspace.offline, policy=policy, ids=workspace.ids, domain=domain, on=on, known_as_of=known_as_of
+    )
+
+
+def check_retrieval(policy: Policy, top_k: int) -> None:
+    """Refuse a retrieval that keeps fewer items than a list is long.
+
+    Raises:
+        UsageError: it does.
+    """
+    if policy.retrieval != "none" and policy.pairs is None and 0 < policy.retrieval_items < top_k:
+        raise UsageError(
+            f"candidates.retrieval_items is {policy.retrieval_items}, but {top_k} rows are kept a user: "
+            "keep at least as many items, or lower top_k"
+        )
+
+
+def retrieve_best(
+    selection: Selection, policy: Policy, work: Work, users: pa.Table, *, engine: Engine, threads: int | None
+) -> tuple[Selection, Recall | None]:
+    """Keep each user's best items, where the policy asks for it and there are more.
+
+    Args:
+        selection: the candidates.
+        policy: the domain's.
+        work: what the full model scores with.
+        users: the users' features, in the candidates' order.
+        engine: scores a sample of users on all items, for the recall.
+        threads: threads of the retrieval.
+
+    Returns:
+        What is left, and how much of the full model's lists that is.
+    """
+    from mmlora.candidates.report import Removed
+    from mmlora.candidates.retrieval import popular, retrieve
+    from mmlora.scoring.workers import workers
+
+    every, keep = selection.candidates, policy.retrieval_items
+    if policy.retrieval == "none" or every.listed or not 0 < keep < len(every.items):
+        return selection, None
+    with workers(threads) as run:
+        if selection.popularity is not None:
+            scores = popular(selection.popularity)
+        else:
+            scores = replace(work, precision="float32").scorer(users, run=run).cross_scores
+        kept = retrieve(every, scores, keep, run=run)
+    reason = f"not among a user's best {keep:,} by {policy.retrieval}"
+    removed = Removed("pairs", reason, every.num_pairs - kept.num_pairs)
+    left = replace(selection, candidates=kept, removed=(*selection.removed, removed))
+    return left, _recall(every, kept, work, users, engine)
+
+
+def _recall(every: Candidates, kept: Candidates, work: Work, users: pa.Table, engine: Engine) -> Recall:
+    """Have the full model score a sample of users on all of their items."""
+    import pyarrow as pa
+
+    from mmlora.candidates.retrieval import RECALL_AT, recall, sampled_users
+    from mmlora.schema import scores_schema
+
+    rows = sampled_users(every)
+    full, some = replace(work, top_k=RECALL_AT), users.take(pa.array(rows))
+    lists = engine.tables(full, every.of_users(rows), some, lambda pairs: None, lambda by: None)
+    return recall(kept, pa.concat_tables([scores_schema(work.ids).empty_table(), *lists]))
+
+
+def without_pairs(
+    workspace: Workspace, on: date, domains: Sequence[Id], pairs: str | None = None
+) -> dict[Id, str]:
+    """Return the domains that their pair table, which has a ``domain_id``, has no rows of, with the reason.
+
+    A table of a domain's own (with ``{domain}`` in its name) isn't looked into, nor one that can't be read:
+    its domains fail when they are scored, each by itself.
+
+    Raises:
+        DataError: the table ``pairs`` names a domain that isn't known.
+    """
+    named: dict[str, set[Id] | None] = {}
+    without: dict[Id, str] = {}
+    for domain in domains:
+        template = policy_of(workspace, domain, pairs).pairs
+        if template is None or "{domain}" in template:
+            continue
+        if template not in named:
+            named[template] = _domains_of(workspace, template, on, strict=pairs is not None)
+        given = named[template]
+        if given is not None and domain not in given:
+            without[domain] = f"no rows in {_table(template, domain, on)}"
+    return without
+
+
+def _domains_of(workspace: Workspace, template: str, on: date, *, strict: bool) -> set[Id] | None:
+    """Return the domains that a pair table names; None where it names none, or can't be read."""
+    from mmlora.candidates.pair_table import pair_domains
+
+    table, known = _table(template, "", on), set(workspace.expected_domains())
+    try:
+        given = pair_domains(table, ids=workspace.ids)
+    except DataError:
+        return None
+    if strange := sorted(map(str, (given or set()) - known)):
+        names = ", ".join(sorted(map(str, known)))
+        fault = Fault(f"{strange[0]!r} is no domain; the domains are {names}", DOMAIN_ID)
+        if strict:
+            raise DataError(str(table), [fault])
+        logger.warning("%s: %s", table, fault)
+    return given
+
+
+def _table(template: str, domain: Id, on: date) -> Table:
+    from mmlora.candidates.tables import Table
+
+    return Table("pairs", template, domain, on)

@@ -1,0 +1,384 @@
+"""Scoring: candidates -> features -> scores -> audit -> a staged load, of one domain and date."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from mmlora.errors import CheckError, MmloraError
+from mmlora.features.built import snapshot
+from mmlora.judging.verdict import below_baseline
+from mmlora.names import Device, EngineName, Overridable
+from mmlora.nights.candidates import (
+    check_retrieval,
+    choose,
+    policy_of,
+    recorded_policy,
+    retrieve_best,
+    without_pairs,
+)
+from mmlora.nights.engines import choose_engine
+from mmlora.nights.failures import keeps_failures
+from mmlora.runs.built_features import ensure_features
+from mmlora.runs.champions import bundle_of, warn_of_labels
+from mmlora.runs.contract import check_contract
+from mmlora.runs.freshness import refuse_stale
+from mmlora.runs.verdicts import verdicts_as_of
+from mmlora.schema import (
+    DOMAIN_ID,
+    EVENT_TIMESTAMP,
+    ITEM_ID,
+    TIMESTAMP,
+    USER_ID,
+    DomainVerdict,
+    Id,
+    midnight,
+)
+from mmlora.workspace import Progress, Workspace, open_workspace, silent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmlora.candidates.pairs import Candidates
+    from mmlora.candidates.policy import Policy
+    from mmlora.candidates.report import Selection
+    from mmlora.nights.rehearsal import Rehearsal
+    from mmlora.registry.bundle import Bundle
+    from mmlora.scoring.audit import AuditCheck
+    from mmlora.scoring.score import SideFeatures
+    from mmlora.scoring.work import Engine, Work
+    from mmlora.warehouse.loads import Load
+    from mmlora.warehouse.warehouse import Warehouse
+
+logger = logging.getLogger(__name__)
+
+
+def scoring_domains(on: date, *, pairs: str | None = None, allow_stale: bool = False) -> list[str]:
+    """Return the domains to score on a date: all but those that :func:`left_out` names.
+
+    Args:
+        on: the score date.
+        pairs: see :func:`score`.
+        allow_stale: score also those that are broken for nothing but their missing last day.
+
+    Raises:
+        CheckError: none is left, which no night should pass over in silence.
+    """
+    workspace = open_workspace()
+    others = left_out(workspace, on, pairs, allow_stale=allow_stale)
+    for domain, reason in others.items():
+        logger.warning("domain %s isn't scored on %s: %s", domain, on, reason)
+    domains = [str(domain) for domain in workspace.expected_domains() if domain not in others]
+    if not domains:
+        raise CheckError(
+            f"validation as of {on}", [f"{domain}: {reason}" for domain, reason in others.items()][:5]
+        )
+    return domains
+
+
+@keeps_failures
+def score(
+    on: date,
+    domain: str,
+    *,
+    top_k: int | None = None,
+    pairs: str | None = None,
+    known_as_of: datetime | None = None,
+    model_version: str | None = None,
+    engine: EngineName | None = None,
+    ray_address: str | None = None,
+    device: Device | None = None,
+    allow_stale: bool = False,
+    override: Overridable | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> str:
+    """Score one domain's candidates of a date into a staged, audited load.
+
+    Args:
+        on: the score date; features are read as of its 00:00 UTC.
+        domain: the domain.
+        top_k: rows kept a user; 0 keeps all; the setting when None.
+        pairs: a table of (user_id, item_id), by path or SQL, instead of the settings' candidates.
+        known_as_of: the second cutoff of DESIGN's "Time"; ``on`` 00:00 UTC when None.
+        model_version: the model; the domain's champion when None.
+        engine: who scores; the setting when None.
+        ray_address: of the cluster that the engine ``ray`` uses; the setting when None.
+        device: where the engine ``local`` computes; the setting when None.
+        allow_stale: score also a date that the data doesn't reach.
+        override: a check that is not to stop the load: ``size``.
+        reason: why not; it goes into the ledger.
+        dry_run: leave the staged files and tell the warehouse nothing.
+        progress: told the pairs done.
+
+    Returns:
+        The ``load_id``.
+
+    Raises:
+        CheckError: the domain's verdict is ``broken``, or the audit failed; the load is rejected.
+        ContractError: the model was trained on other features than the feature store gives, or the champion's
+            files are gone.
+        UsageError: no such domain or model, or an engine, device or precision that isn't there.
+    """
+    from mmlora.nights.load_size import check_override
+    from mmlora.nights.rehearsal import Rehearsal
+
+    workspace = open_workspace()
+    chosen = choose_engine(workspace.settings, engine, ray_address, device)
+    check_override(override, reason)
+    target = workspace.domain(domain)
+    top_k = workspace.settings.scoring.top_k if top_k is None else top_k
+    check_retrieval(policy_of(workspace, target, pairs), top_k)
+    refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
+    if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
+        again = f"mend the data, then `mmlora validate --as-of {on}`"
+        raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
+    ensure_features(workspace, on)
+    with workspace.open_warehouse() as warehouse:
+        bundle = bundle_of(workspace, warehouse, target, model_version)
+        check_contract(workspace, bundle)
+        if on < (seen := bundle.manifest.as_of):
+            warn_of_labels(str(workspace.home), bundle.manifest.model_version, seen)
+        if below := below_baseline(bundle.manifest.judgement):
+            _warn(str(workspace.home), on, bundle.manifest.model_version, below)
+        records = Rehearsal(warehouse) if dry_run else warehouse
+        load = records.begin_load(
+            target,
+            on,
+            model_version=bundle.manifest.model_version,
+            contract_hash=bundle.contract.hash,
+            stale_after=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
+        )
+        job = _Job(workspace, records, bundle, load, known_as_of, chosen, progress)
+        job.override = (override, reason or "") if override else None
+        try:
+            with _heartbeat(records, load, workspace.settings.scoring.heartbeat_seconds):
+                job.run(pairs, top_k)
+        except BaseException as error:
+            shutil.rmtree(workspace.staging_folder(load.load_id), ignore_errors=True)
+            if not isinstance(error, CheckError):  # then the load is rejected already
+                with suppress(MmloraError):
+                    records.fail(load, reason=f"{type(error).__name__}: {error}")
+            raise
+        return load.load_id
+
+
+@lru_cache(maxsize=1024)
+def _warn(home: str, on: date, version: str, sentence: str) -> None:
+    """Say that a model is below its best baseline: once a night, and not once a domain."""
+    logger.warning("%s is scored by %s, though %s", on, version, sentence)
+
+
+class _Job:
+    """One load from candidates to audit."""
+
+    override: tuple[Overridable, str] | None = None
+    """A check that doesn't stop the load, and why."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        warehouse: Warehouse | Rehearsal,
+        bundle: Bundle,
+        load: Load,
+        known_as_of: datetime | None,
+        engine: Engine,
+        progress: Progress,
+    ) -> None:
+        self.workspace, self.warehouse, self.bundle, self.load = workspace, warehouse, bundle, load
+        self.known_as_of, self.engine, self.progress = known_as_of, engine, progress
+        self.domain, self.on = load.domain_id, load.score_date
+
+    def run(self, pairs: str | None, top_k: int) -> None:
+        """Stage the load and mark it staged, or reject it."""
+        from mmlora.nights.load_size import check_size
+        from mmlora.scoring.audit import Expected, audit_load
+        from mmlora.scoring.score import score_work
+
+        folder = self.workspace.staging_folder(self.load.load_id)
+        candidates, users, work, chosen = self._chosen(pairs, top_k)
+        staged = score_work(
+            work,
+            candidates,
+            users,
+            folder=folder,
+            engine=self.engine,
+            progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
+        )
+        expected = Expected.of(candidates, staged, top_k=top_k)
+        report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
+        sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
+        size = check_size(
+            self.warehouse,
+            self.load,
+            rows=staged.rows,
+            users=staged.users,
+            top_k=top_k,
+            min_ratio=self.workspace.settings.scoring.min_size_ratio,
+        )
+        audit = [asdict(check) for check in (*report.checks, size)]
+        checks = {**sizes, "top_k": top_k, "seconds": staged.seconds, "audit": audit}
+        checks["candidates"] = chosen
+        if below := below_baseline(self.bundle.manifest.judgement):
+            checks["below_baseline"] = below
+        if not report.passed:
+            self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
+            raise CheckError(f"audit of load {self.load.load_id}", report.failures)
+        if not size.passed:
+            self._pass_override(size, checks)
+        self.warehouse.mark_staged(
+            self.load,
+            rows=staged.rows,
+            content_hash=staged.content_hash,
+            numerics=staged.numerics,
+            checks=checks,
+        )
+        rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} a second"
+        logger.info("scored %s, %s: %s", self.domain, self.on, rate)
+
+    def _chosen(self, pairs: str | None, top_k: int) -> tuple[Candidates, pa.Table, Work, dict[str, Any]]:
+        """Return the candidates, the users' features, what to score with, and what is kept of the choice."""
+        policy = policy_of(self.workspace, self.domain, pairs)
+        recorded = recorded_policy(
+            self.workspace, self.domain, self.on, pairs=pairs, known_as_of=self.known_as_of
+        )
+        selection = self._candidates(policy)
+        if not selection.candidates.num_pairs:
+            self._reject_empty(selection, policy, recorded)
+        features = self._features(selection.candidates)
+        work = self._work(features, top_k)
+        selection, recall = retrieve_best(
+            selection,
+            policy,
+            work,
+            features.users,
+            engine=self.engine,
+            threads=self.workspace.settings.training.threads,
+        )
+        chosen = {"policy": recorded, **selection.to_dict(), "recall": recall and asdict(recall)}
+        return selection.candidates, features.users, work, chosen
+
+    def _pass_override(self, check: AuditCheck, checks: dict[str, Any]) -> None:
+        """Reject the load for a check that it fails, or keep in the ledger why it isn't to stop it."""
+        if self.override is None or self.override[0] != check.name:
+            self.warehouse.reject(self.load, reason=f"{check.name}: {check.detail}", checks=checks)
+            remedy = f"if that is as it should be: --override {check.name} --reason TEXT"
+            raise CheckError(f"audit of load {self.load.load_id}", [f"{check.name}: {check.detail}", remedy])
+        why = f"{check.name}: {self.override[1]}"
+        self.warehouse.record(self.load, "override", who=getpass.getuser(), why=why)
+        checks["overridden"] = {check.name: self.override[1]}
+
+    def _candidates(self, policy: Policy) -> Selection:
+        selection = choose(self.workspace, policy, self.domain, self.on, self.known_as_of)
+        for unknown in selection.unknown:
+            logger.warning("%s, %s: %s; they are not scored", self.domain, self.on, unknown)
+        return selection
+
+    def _reject_empty(self, selection: Selection, policy: Policy, recorded: dict[str, Any]) -> None:
+        """Reject a load without a pair, and say what the policy removed."""
+        from mmlora.candidates.tables import Table
+
+        reason = "nothing to score" if len(selection.candidates.users) else "nobody to score"
+        if policy.pairs is not None and not selection.unknown:
+            table = Table("pairs", policy.pairs, self.domain, self.on)
+            reason = f"nothing to score: {table} has no rows of the domain"
+        said = [*map(str, selection.removed), *map(str, selection.unknown)]
+        reason += f"; not scored: {'; '.join(said)}" if said else ""
+        checks = {"candidates": {"policy": recorded, **selection.to_dict(), "recall": None}}
+        self.warehouse.reject(self.load, reason=reason, checks=checks)
+        raise CheckError(f"load {self.load.load_id}", [reason])
+
+    def _work(self, features: SideFeatures, top_k: int) -> Work:
+        from mmlora.scoring.work import Work
+
+        return Work(
+            model=self.bundle.model(),
+            encoder=self.bundle.encoder(),
+            calibration=self.bundle.calibration,
+            items=features.items,
+            domain=features.domain,
+            ids=self.workspace.ids,
+            domain_id=self.domain,
+            on=self.on,
+            top_k=top_k,
+            block_rows=self.bundle.manifest.block_rows,
+            precision=self.workspace.settings.scoring.precision,
+        )
+
+    def _features(self, candidates: Candidates) -> SideFeatures:
+        """Read each side once: users (in this domain), items (in this domain), the domain."""
+        import pyarrow as pa
+
+        from mmlora.scoring.score import SideFeatures
+
+        arrow = self.workspace.ids.arrow("domain")
+        with snapshot():  # all sides of one build, whatever is built meanwhile
+            return SideFeatures(
+                users=self._side({USER_ID: candidates.users}, len(candidates.users)),
+                items=self._side({ITEM_ID: candidates.items}, len(candidates.items)),
+                domain=self._side({DOMAIN_ID: pa.array([self.domain], arrow)}, 1),
+            )
+
+    def _side(self, ids: dict[str, pa.Array], rows: int) -> pa.Table:
+        import pyarrow as pa
+
+        columns = {
+            DOMAIN_ID: pa.repeat(pa.scalar(self.domain, self.workspace.ids.arrow("domain")), rows),
+            **ids,
+            EVENT_TIMESTAMP: pa.repeat(pa.scalar(midnight(self.on), TIMESTAMP), rows),
+        }
+        return self.workspace.feature_repo.retrieve(
+            pa.table(columns), self.bundle.contract, known_as_of=self.known_as_of
+        )
+
+
+@contextmanager
+def _heartbeat(warehouse: Warehouse | Rehearsal, load: Load, seconds: float) -> Iterator[None]:
+    """Say every ``seconds`` that the load's process lives, whatever it is busy with."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(seconds):
+            try:
+                warehouse.heartbeat(load)
+            except MmloraError as error:  # given up, or the database is gone: the load's own steps will tell
+                logger.warning("load %s: no heartbeat: %s", load.load_id, error)
+
+    thread = threading.Thread(target=beat, name=f"heartbeat-{load.load_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def left_out(
+    workspace: Workspace, on: date, pairs: str | None = None, *, allow_stale: bool = False
+) -> dict[Id, str]:
+    """Return why domains aren't scored on a date: broken, absent, or not in the pair table."""
+    verdicts = verdicts_as_of(workspace, on)
+    absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
+    broken = {d: "broken: " + "; ".join(why) for d, why in _broken(verdicts, allow_stale).items()}
+    others = {**absent, **broken}
+    rest = [domain for domain in workspace.expected_domains() if domain not in others]
+    return {**others, **without_pairs(workspace, on, rest, pairs)}
+
+
+def _broken(verdicts: Mapping[Id, DomainVerdict], allow_stale: bool) -> dict[Id, tuple[str, ...]]:
+    from mmlora.checks.thresholds import SILENT
+
+    broken = {domain: found.reasons for domain, found in verdicts.items() if found.verdict == "broken"}
+    if not allow_stale:
+        return broken
+    stale = {domain for domain, why in broken.items() if all(reason.startswith(SILENT) for reason in why)}
+    return {domain: why for domain, why in broken.items() if domain not in stale}

@@ -1,0 +1,259 @@
+"""``mmlora data``: read tables, check them, write them into the offline store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmlora.errors import UsageError
+from mmlora.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from mmlora.data.options import ReadOptions
+    from mmlora.schema import Entity
+
+Files = Path | Sequence[Path] | None
+
+
+def accept_files() -> list[str]:
+    """Take the offline store's files as they are now; return what differed from what was stored."""
+    return open_workspace().store.accept_files()
+
+
+def import_movielens(
+    *,
+    domain_by: Literal["gender", "age", "occupation", "genre"] = "gender",
+    path: Path | None = None,
+    positive_rating: int = 5,
+    workspace: Workspace | None = None,
+) -> dict[str, Any]:
+    """Import MovieLens-1M with one domain a gender, age group, occupation or first genre.
+
+    The fetched file is kept in the current workspace, whichever the rows go to.
+    """
+    from mmlora.data.movielens import read_movielens
+
+    current = open_workspace()
+    interactions, profiles = read_movielens(
+        path, domain_by=domain_by, positive_rating=positive_rating, cache=current.home / "cache"
+    )
+    workspace = workspace or current
+    return _write(workspace, interactions, profiles)
+
+
+def import_tables(
+    interactions: Files = (),
+    *,
+    users: Files = (),
+    items: Files = (),
+    domains: Files = (),
+    options: ReadOptions | None = None,
+    history: bool = False,
+    replace: Literal["day", "domain-day"] | None = None,
+    days: Sequence[date] = (),
+    imported_at: datetime | None = None,
+) -> dict[str, Any]:
+    """Import anybody's Parquet or CSV tables; whatever columns the profiles have become features.
+
+    Args:
+        interactions: files, folders or patterns; none where only profiles come.
+        users: user profiles; ``items`` and ``domains`` likewise.
+        items: see users.
+        domains: see users.
+        options: what is to be known of the tables (:class:`mmlora.data.options.ReadOptions`).
+        history: whether all interactions count as known when they happened.
+        replace: whether stored rows of the delivery's days (or of its domains' days) that it lacks are
+            withdrawn.
+        days: stored days that the delivery is the whole truth of as well, with ``replace`` by day: it may
+            lack them, have no rows or not be there at all.
+        imported_at: when corrections and late rows became known; now when None.
+
+    Returns:
+        The import's report, with ``duplicates`` (rows that equal another one) and ``columns`` (what each is
+        and becomes).
+    """
+    from mmlora.data.options import TABLES, ReadOptions
+    from mmlora.data.reader import read_delivery
+
+    options = options or ReadOptions()
+    workspace = open_workspace()
+    profiles: dict[Entity, list[Path]] = {
+        "user": _paths(users),
+        "item": _paths(items),
+        "domain": _paths(domains),
+    }
+    if days and replace != "day":
+        raise UsageError("--day names days that are replaced as a whole: give --replace day with it")
+    if replace and not days and not _paths(interactions):
+        raise UsageError(
+            f"--replace {replace}: give the interactions that replace the stored ones, or --replace day with "
+            "the --day that has none"
+        )
+    imported_at = imported_at or datetime.now(UTC)
+    delivery = read_delivery(
+        _paths(interactions),
+        profiles,
+        options=options,
+        ids=workspace.ids_or_none,
+        stored=workspace.store.profile_schemas(),
+        now=imported_at,
+        may_be_empty=bool(days),
+    )
+    report = workspace.store.write(
+        delivery.interactions,
+        delivery.profiles,
+        imported_at=imported_at,
+        history=history,
+        replace=replace,
+        days=days,
+        valid_from={TABLES[table]: chosen for table, chosen in options.valid_from.items()},
+        texts=options.texts_of(),
+    )
+    return {
+        **asdict(report),
+        "duplicates": delivery.duplicates,
+        "notes": [*delivery.notes, *report.notes],
+        "columns": [asdict(column) for column in delivery.columns],
+    }
+
+
+def _paths(given: Files) -> list[Path]:
+    return [given] if isinstance(given, Path) else list(given or ())
+
+
+def _write(workspace: Workspace, interactions: Any, profiles: Any) -> dict[str, Any]:
+    return asdict(workspace.store.write(interactions, profiles, imported_at=datetime.now(UTC)))
+
+
+def import_synthetic(
+    *,
+    domains: int = 20,
+    users: int = 2000,
+    items: int = 1000,
+    rows: int = 200_000,
+    days: int = 60,
+    diversity: float = 0.5,
+    sparsity: float = 0.5,
+    families: int | None = None,
+    seed: int = 0,
+    vectors: int | None = None,
+    workspace: Workspace | None = None,
+) -> dict[str, Any]:
+    """Import made-up domains, and keep the true probability of every row beside the store.
+
+    Arguments are those of :class:`mmlora.data.synthetic.Dials`; the rows go to the current workspace unless
+    another is given.
+
+    Returns:
+        The import's report with ``truth`` (a Parquet file: key, probability, shared and own part of the
+        logit) and ``best`` (:func:`mmlora.data.synthetic.best_reachable`).
+
+    Raises:
+        UsageError: a dial is out of range, or the workspace holds other data.
+    """
+    import pyarrow.parquet as pq
+
+    from mmlora.data.synthetic import Dials, best_reachable, make_synthetic
+
+    dials = Dials(domains, users, items, rows, days, diversity, sparsity, families, seed, vectors)
+    dials.check()
+    workspace = workspace or open_workspace()
+    made_with = asdict(dials)
+    if vectors is None:  # as it was recorded before there were vectors
+        del made_with["vectors"]
+    folder = _claim(workspace, "synthetic", made_with)
+    data = make_synthetic(dials)
+    best = best_reachable(data)
+    truth = folder / "truth.parquet"
+    _replace(truth, lambda path: pq.write_table(data.truth, path))
+    _replace(folder / "best.json", lambda path: path.write_text(json.dumps(best, indent=2) + "\n"))
+    report = _write(workspace, data.interactions, data.profiles)
+    return {**report, "truth": str(truth), "best": best}
+
+
+def import_shop(*, seed: int = 1, scale: float = 1.0, days: int = 60) -> dict[str, Any]:
+    """Write the files of a made-up shop to ``<home>/shop``, and import them as anybody's files are.
+
+    The next day's interactions and the truth stay in that folder for judging; nothing that trains or scores
+    reads them.
+
+    Returns:
+        The import's report with ``as_of`` (the day after), ``next_day`` and ``truth`` (Parquet files).
+
+    Raises:
+        UsageError: a dial is out of range, or the workspace holds other data.
+    """
+    from dataclasses import asdict
+
+    from mmlora.data.shop import ShopDials
+    from mmlora.data.shop_files import write_shop
+
+    dials = ShopDials(seed, scale, days)
+    dials.check()
+    files = write_shop(_claim(open_workspace(), "shop", asdict(dials)), dials)
+    report = import_tables(files.interactions, users=files.users, items=files.items)
+    kept_aside = {"next_day": str(files.next_day), "truth": str(files.truth)}
+    return {**report, "as_of": files.as_of.isoformat(), **kept_aside}
+
+
+def import_taobao(
+    path: Path, *, themes: int = 10, seed: int = 0, workspace: Workspace | None = None
+) -> dict[str, Any]:
+    """Import Taobao's theme click log with one domain a theme, and negatives drawn for its clicks.
+
+    Returns:
+        The import's report with ``clicks_without_vector`` (left out), ``sampling`` (by theme, what
+        :mod:`mmlora.data.taobao` needs for turning scores into CTR) and ``sampling_file``, the JSON file
+        beside the store that keeps it.
+
+    Raises:
+        UsageError: there is no such folder, or the workspace holds other data.
+        DataError: a file is missing or at fault, or there are too few themes.
+    """
+    from mmlora.data.taobao import FILES, read_taobao
+
+    workspace = workspace or open_workspace()
+    data = read_taobao(path, themes=themes, seed=seed)
+    # Other files or themes would draw other negatives, and both would stand in the store.
+    sizes = {name: (path / name).stat().st_size for name in FILES}
+    folder = _claim(workspace, "taobao", {"themes": themes, "seed": seed, "bytes": sizes})
+    sampling, file = data.sampling.to_pylist(), folder / "sampling.json"
+    _replace(file, lambda path: path.write_text(json.dumps(sampling, indent=2) + "\n"))
+    report = _write(workspace, data.interactions, data.profiles)
+    return {
+        **report,
+        "clicks_without_vector": data.without_vector,
+        "sampling_file": str(file),
+        "sampling": sampling,
+    }
+
+
+def _claim(workspace: Workspace, name: str, made_with: dict[str, Any]) -> Path:
+    """Return ``home/name``, for data that can't be mixed with any other in the store.
+
+    Raises:
+        UsageError: the store holds something that was not made like this.
+    """
+    folder = workspace.home / name
+    record, text = folder / "made_with.json", json.dumps(made_with, indent=2, sort_keys=True) + "\n"
+    same = record.exists() and record.read_text(encoding="utf-8") == text
+    if not same and workspace.store.days():
+        raise UsageError(
+            f"{workspace.home} holds other data, and drawn rows of two kinds would mix; set MMLORA_HOME to a "
+            "new folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # Before the rows are stored: an import that was killed can then be run again.
+    _replace(record, lambda path: path.write_text(text))
+    return folder
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    write(temporary)
+    temporary.replace(path)

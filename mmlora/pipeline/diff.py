@@ -1,0 +1,179 @@
+"""``mmlora diff`` and ``mmlora score --dry-run``: what readers of a domain would see change, or saw."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlora.errors import DataError, UsageError
+from mmlora.nights.failures import describe
+from mmlora.nights.load import score
+from mmlora.pipeline.score import domains_to_score
+from mmlora.schema import Id
+from mmlora.workspace import Progress, Workspace, open_workspace, silent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmlora.warehouse.loads import Load
+    from mmlora.warehouse.publish import Publication
+    from mmlora.warehouse.warehouse import Warehouse
+
+Rows = Callable[[], "pa.RecordBatchReader"]
+
+
+def diff(
+    domain: str | None = None,
+    *,
+    on: date | None = None,
+    against: date | None = None,
+    load_id: str | None = None,
+) -> dict[str, Any]:
+    """Compare two nights of a domain, or a load with what readers have.
+
+    Args:
+        domain: the domain; not with ``load_id``.
+        on: its published night; the newest when None.
+        against: the published night to compare with; the one before when None.
+        load_id: instead of a published night, a load: staged, published or superseded. It is compared with
+            what readers have of its date, else of the newest date before.
+
+    Returns:
+        ``domain_id``, ``before`` and ``after`` (load, date, model version), and how their rows differ.
+
+    Raises:
+        UsageError: there is no such domain, night or load, or nothing to compare with.
+        DataError: the load has no rows any more.
+    """
+    if (domain is None) == (load_id is None):
+        raise UsageError("give a domain, or a load")
+    workspace = open_workspace()
+    with workspace.open_warehouse() as warehouse:
+        if load_id is not None:
+            after = warehouse.load(load_id)
+        else:
+            night = _published(warehouse, workspace.domain(str(domain)), on)
+            after = warehouse.load(night.load_id)
+        before = _before(warehouse, after, against)
+        return {
+            "domain_id": str(after.domain_id),
+            "before": _told(before),
+            "after": _told(after),
+            **_difference(_rows(workspace, warehouse, before), _rows(workspace, warehouse, after)),
+        }
+
+
+def dry_run(
+    on: date,
+    *,
+    domain: str | None = None,
+    pairs: str | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score a date's domains and say what publishing them would change; nothing is published.
+
+    Features, and verdicts of a date without any, are computed and kept: they are the same whoever asks first.
+    Arguments are those of ``score_and_publish``.
+
+    Returns:
+        ``loads`` (one row a domain: ``would publish`` or ``would fail``, and how its rows differ from what
+        readers have) and ``skipped``.
+    """
+    workspace = open_workspace()
+    domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
+    rows = [_rehearsed(workspace, on, name, progress, {**options, "pairs": pairs}) for name in domains]
+    return {"loads": rows, "skipped": skipped}
+
+
+def _rehearsed(
+    workspace: Workspace, on: date, domain: str, progress: Progress, options: dict[str, Any]
+) -> dict[str, Any]:
+    begun = time.monotonic()
+    row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat()}
+    try:
+        name = score(on, domain, dry_run=True, progress=progress, **options)
+    except Exception as error:
+        code = getattr(error, "exit_code", 1)
+        return {**row, "state": "would fail", "exit_code": code, "reason": describe(error)}
+    folder = workspace.staging_folder(name)
+    try:
+        with workspace.open_warehouse() as warehouse:
+            published = warehouse.publications(domain=workspace.domain(domain), end=on)
+            before = warehouse.load(published[0].load_id) if published else None
+            rows = None if before is None else _rows(workspace, warehouse, before)
+            found = _difference(rows, lambda: _staged(folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = time.monotonic() - begun
+    return {**row, "state": "would publish", "before": before and _told(before), **found, "seconds": seconds}
+
+
+def _published(warehouse: Warehouse, domain: Id, on: date | None) -> Publication:
+    night = warehouse.publication(domain, on)
+    if night is None:
+        raise UsageError(f"nothing is published for domain {domain!r}{f' on {on}' if on else ''}")
+    return night
+
+
+def _before(warehouse: Warehouse, after: Load, against: date | None) -> Load:
+    """Return what a load is to be compared with."""
+    if against is not None:
+        return warehouse.load(_published(warehouse, after.domain_id, against).load_id)
+    nights = warehouse.publications(domain=after.domain_id, end=after.score_date)
+    others = [night for night in nights if night.load_id != after.load_id]
+    if not others:
+        raise UsageError(
+            f"no other night of domain {after.domain_id!r} is published up to {after.score_date}"
+        )
+    return warehouse.load(others[0].load_id)
+
+
+def _told(load: Load) -> dict[str, Any]:
+    return {
+        "load_id": load.load_id,
+        "score_date": load.score_date.isoformat(),
+        "model_version": load.model_version,
+        "state": load.state,
+    }
+
+
+def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> Rows:
+    """Return a load's rows: in the warehouse, or staged."""
+    if load.state in ("published", "superseded"):
+        return lambda: warehouse.rows_of(load)
+    folder = workspace.staging_folder(load.load_id)
+    if load.state != "staged" or not any(folder.glob("part-*.parquet")):
+        raise DataError(f"load {load.load_id}", f"is {load.state}, and its rows are gone")
+    return lambda: _staged(folder)
+
+
+def _staged(folder: Path) -> pa.RecordBatchReader:
+    import pyarrow.dataset as ds
+
+    return ds.dataset(sorted(folder.glob("part-*.parquet"))).scanner().to_reader()
+
+
+def _difference(before: Rows | None, after: Rows) -> dict[str, Any]:
+    """Return how two loads' rows differ; with nothing before, all is new."""
+    import duckdb
+
+    from mmlora.resources import sql
+
+    columns = "user_id, item_id, score, position"
+    with tempfile.TemporaryDirectory(prefix="mmlora-diff-") as spill, duckdb.connect() as connection:
+        connection.execute("SET temp_directory = $spill", {"spill": spill})
+        connection.register("rows", after())
+        connection.execute(f"CREATE TEMP TABLE after AS SELECT {columns} FROM rows")
+        if before is None:
+            connection.execute("CREATE TEMP TABLE before AS SELECT * FROM after WHERE false")
+        else:
+            connection.register("rows", before())
+            connection.execute(f"CREATE TEMP TABLE before AS SELECT {columns} FROM rows")
+        found: dict[str, Any] = connection.sql(sql("difference.sql")).to_arrow_table().to_pylist()[0]
+    return found

@@ -1,0 +1,73 @@
+"""``mmlora init`` and ``mmlora migrate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from mmlora.settings import Settings
+from mmlora.workspace import open_workspace
+
+_HEADER = (
+    "# mmlora's settings. A line with a # shows the default, or an example where there is none. Remove\n"
+    "# the # to change it, and leave the [sections] as they are. Variables MMLORA_* win.\n"
+)
+_EXAMPLES: dict[type, object] = {bool: True, int: 1, float: 0.5, Path: "FILE", str: ""}
+
+
+def init_workspace() -> dict[str, Any]:
+    """Make the workspace's folder, and, unless there is one, ``mmlora.toml`` with every setting."""
+    workspace = open_workspace()
+    path = Path("mmlora.toml")
+    if not path.exists():
+        path.write_text(_HEADER + "\n".join(_commented(Settings.model_construct())) + "\n", encoding="utf-8")
+    return {"home": str(workspace.home), "settings": str(path.resolve())}
+
+
+def _commented(settings: Settings) -> list[str]:
+    lines: list[str] = []
+    sections: list[str] = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if hasattr(value, "model_dump"):
+            sections += ["", f"[{name}]"]
+            for key, sub in type(value).model_fields.items():
+                sections.append(_line(key, getattr(value, key), sub))
+        else:
+            lines.append(_line(name, value, field))
+    return lines + sections
+
+
+def _line(name: str, value: object, field: FieldInfo) -> str:
+    description = field.description
+    if value is None:
+        description = f"an example, unset by default: {description or 'see docs/settings.md'}"
+        value = field.examples[0] if field.examples else _example(field.annotation)
+    return f"# {name} = {_toml(value)}" + (f"  # {description}" if description else "")
+
+
+def _example(annotation: Any) -> object:
+    """Return a value of a setting that is unset by default."""
+    for kind in get_args(annotation) or (annotation,):
+        if get_origin(kind) is Annotated:
+            return _example(get_args(kind)[0])
+        if get_origin(kind) is tuple:
+            return tuple(_example(part) for part in get_args(kind) if part is not Ellipsis)
+        if kind in _EXAMPLES:
+            return _EXAMPLES[kind]
+    raise TypeError(f"no example of {annotation}")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(str(value))

@@ -1,0 +1,111 @@
+"""``mmlora promote`` and ``rollback``: who scores is decided in the warehouse; MLflow's aliases mirror it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmlora.errors import CheckError, UsageError
+from mmlora.judging.verdict import below_baseline
+from mmlora.runs.champions import ACCEPTED, CHAMPION, decide, mirror
+from mmlora.schema import Id
+from mmlora.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from mmlora.warehouse.decisions import Promotion
+
+logger = logging.getLogger(__name__)
+
+
+def promote(
+    model_version: str,
+    *,
+    domain: str | None = None,
+    why: str = "promoted by hand",
+    accept_below_baseline: bool = False,
+) -> dict[str, Any]:
+    """Make a model version the champion of all domains, or of one.
+
+    Args:
+        model_version: the version.
+        domain: of this domain only.
+        why: the reason, kept with the decision.
+        accept_below_baseline: also a version that is below its best baseline.
+
+    Raises:
+        UsageError: no such version or domain.
+        CheckError: the version is below its best baseline over all domains.
+    """
+    workspace = open_workspace()
+    target = None if domain is None else workspace.domain(domain)
+    below = below_baseline(workspace.bundles.load(model_version).manifest.judgement)
+    if below is not None and not accept_below_baseline:
+        raise CheckError(
+            f"the comparison of {model_version} with its baselines",
+            [below, "train a better one, or promote it all the same with --accept-below-baseline"],
+        )
+    return _promote(workspace, model_version, target, f"{why} ({ACCEPTED})" if below else why)
+
+
+def _promote(
+    workspace: Workspace, model_version: str, target: Id | None, why: str, goes_back_to: int | None = None
+) -> dict[str, Any]:
+    bundle = workspace.bundles.load(model_version)
+    with workspace.open_warehouse() as warehouse:
+        before = warehouse.current(CHAMPION, target)
+    metrics = {phase: values["wauc"] for phase, values in bundle.manifest.metrics.items()}
+    decide(
+        workspace,
+        model_version,
+        domain=target,
+        alias=CHAMPION,
+        why=why,
+        metrics=metrics,
+        goes_back_to=goes_back_to,
+    )
+    if target is None:
+        mirror(workspace, model_version, CHAMPION)
+    return {
+        "model_version": model_version,
+        "domain": None if target is None else str(target),
+        "before": before,
+    }
+
+
+def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> dict[str, Any]:
+    """Make the champion before this one the champion again, by a new decision: the record keeps both.
+
+    Again and again, it goes back a champion each time.
+
+    Raises:
+        UsageError: there was no other champion before.
+    """
+    workspace = open_workspace()
+    target = None if domain is None else workspace.domain(domain)
+    with workspace.open_warehouse() as warehouse:
+        decisions = warehouse.promotions(CHAMPION, target)
+    earlier = _before(decisions)
+    if earlier is None:
+        raise UsageError(f"there is no earlier champion of {domain or 'all domains'} to go back to")
+    return _promote(workspace, earlier.model_version, target, why, _in_force(earlier))
+
+
+def _before(decisions: Sequence[Promotion]) -> Promotion | None:
+    """Return the newest decision for another version from before the one in force; newest first."""
+    if not decisions:
+        return None
+    now = decisions[0]
+    return next(
+        (
+            decision
+            for decision in decisions
+            if decision.id < _in_force(now) and decision.model_version != now.model_version
+        ),
+        None,
+    )
+
+
+def _in_force(decision: Promotion) -> int:
+    """Return the decision that one puts in force: itself, or the one that a rollback goes back to."""
+    return decision.id if decision.goes_back_to is None else decision.goes_back_to

@@ -1,0 +1,33 @@
+"""``mmlora publish``: a staged load becomes what readers see."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+from mmlora.nights.failures import failures_kept
+from mmlora.workspace import open_workspace
+
+PUBLISHERS = 4
+"""Loads written to PostgreSQL side by side; each takes three connections."""
+
+logger = logging.getLogger(__name__)
+
+
+def publish(load_id: str) -> str:
+    """Publish a staged load: write its rows, then move the pointer; a published one is left as it is.
+
+    Its staged files go once readers follow it, or a later load.
+    """
+    workspace = open_workspace()
+    folder = workspace.staging_folder(load_id)
+    with workspace.open_warehouse() as warehouse:
+        load = warehouse.load(load_id)
+        with failures_kept(workspace, load.score_date, str(load.domain_id)):
+            load = warehouse.publish(load, sorted(folder.glob("part-*.parquet")))
+        earlier = warehouse.loads(
+            domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
+        )
+    for name in (load_id, *(other.load_id for other in earlier)):
+        shutil.rmtree(workspace.staging_folder(name), ignore_errors=True)
+    return load_id

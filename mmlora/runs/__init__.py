@@ -1,0 +1,1 @@
+"""What a training run is, and what runs and nights share: set, rows, contract, verdicts, champions."""

@@ -1,0 +1,89 @@
+"""Which model version scores a domain: decided in the warehouse, mirrored by MLflow's aliases."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+from collections.abc import Mapping
+from datetime import date
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmlora.errors import ContractError, UsageError
+from mmlora.schema import Id
+from mmlora.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mmlora.registry.bundle import Bundle
+    from mmlora.warehouse.warehouse import Warehouse
+
+logger = logging.getLogger(__name__)
+
+
+Alias = Literal["champion", "challenger"]
+
+
+CHAMPION: Alias = "champion"
+
+
+CHALLENGER: Alias = "challenger"
+
+
+ACCEPTED = "accepted below its best baseline"
+
+
+def bundle_of(workspace: Workspace, warehouse: Warehouse, domain: Id, wanted: str | None) -> Bundle:
+    """Open the model version that is wanted, else the domain's champion.
+
+    Raises:
+        UsageError: there is no such version, or no champion.
+        ContractError: the champion's files are gone.
+    """
+    version = wanted or warehouse.current(CHAMPION, domain)
+    if version is None:
+        raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
+    if wanted is None and not workspace.bundles.exists(version):
+        raise ContractError(
+            f"the champion of domain {domain!r} is {version}, which isn't in {workspace.bundles.root}: "
+            f"restore it, or make another the champion (mmlora rollback --domain {domain})",
+            expected=version,
+        )
+    return workspace.bundles.load(version)
+
+
+@lru_cache(maxsize=1024)
+def warn_of_labels(home: str, version: str, as_of: date) -> None:
+    """Say that a model has seen the labels of the nights that it scores: once a model."""
+    logger.warning(
+        "model %s was trained on what was known at %s, so it has seen the labels of the nights before that "
+        "date: its scores of them say nothing of its quality",
+        *(version, as_of),
+    )
+
+
+def decide(
+    workspace: Workspace,
+    model_version: str,
+    *,
+    domain: Id | None,
+    alias: Alias,
+    why: str,
+    metrics: Mapping[str, Any],
+    goes_back_to: int | None = None,
+) -> None:
+    """Append a decision to the warehouse."""
+    with workspace.open_warehouse() as warehouse:
+        warehouse.promote(
+            domain,
+            model_version,
+            alias=alias,
+            who=getpass.getuser(),
+            why=why,
+            metrics=metrics,
+            goes_back_to=goes_back_to,
+        )
+
+
+def mirror(workspace: Workspace, model_version: str, alias: Alias) -> None:
+    """Repeat a decision for all domains in MLflow, which knows an alias, but not domains."""
+    workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))

@@ -1,0 +1,61 @@
+"""Whether a night's data is there yet: scores of a date beyond the data would stick in ``scores_latest``."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from mmlora.errors import CheckError, UsageError
+from mmlora.schema import midnight
+from mmlora.workspace import Workspace
+
+
+def refuse_future(day: date) -> None:
+    """Refuse a date after tomorrow (UTC), which has no past to compute features of.
+
+    Raises:
+        UsageError: it is.
+    """
+    if day > (last := datetime.now(UTC).date() + timedelta(days=1)):
+        raise UsageError(f"{day} is in the future: give a date up to {last}")
+
+
+def refuse_stale(
+    workspace: Workspace, on: date, *, known_as_of: datetime | None = None, allow: bool = False
+) -> None:
+    """Refuse to score a date that the data doesn't reach.
+
+    Args:
+        workspace: whose data and settings.
+        on: the score date.
+        known_as_of: by when a row has to have reached us; ``on`` 00:00 UTC when None.
+        allow: whether it is to be scored all the same.
+
+    Raises:
+        UsageError: the date is after tomorrow.
+        CheckError: it is, and ``allow`` isn't given.
+    """
+    refuse_future(on)
+    reason = None if allow else stale_reason(workspace, on, known_as_of)
+    if reason is not None:
+        remedy = "import the days that are missing, or score it all the same with --allow-stale"
+        raise CheckError(f"the freshness of the data for {on}", [reason, remedy])
+
+
+def stale_reason(workspace: Workspace, on: date, known_as_of: datetime | None = None) -> str | None:
+    """Say why the data doesn't reach a score date; None when it does."""
+    from mmlora.data.newest import newest_event
+
+    settings, days = workspace.settings.scoring, workspace.store.days()
+    ahead = settings.max_days_ahead
+    if days and on > (last := days[-1] + timedelta(days=ahead)):
+        return f"the data ends on {days[-1]}, so {last} is the last date to score (max_days_ahead = {ahead})"
+    newest = newest_event(workspace.offline, before=midnight(on), known_as_of=known_as_of or midnight(on))
+    if newest is None:
+        return f"no interaction from before {on} was known by then"
+    hours = (midnight(on) - newest).total_seconds() / 3600
+    if hours <= settings.max_age_hours:
+        return None
+    return (
+        f"the newest interaction known by then is of {newest:%Y-%m-%d %H:%M} UTC, {hours:,.1f} hours before "
+        f"(max_age_hours = {settings.max_age_hours:g})"
+    )

@@ -1,0 +1,247 @@
+"""The step between evaluation and registration: the model is judged beside what a user would pick instead.
+
+The baselines are :mod:`mmlora.judging`'s. This file brings what lies in other rooms: the rows as they were
+read, the champion, and the lists that a night would give a sample of users.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmlora.errors import DataError
+from mmlora.judging.verdict import below_baseline
+from mmlora.runs.champions import CHAMPION
+from mmlora.runs.panels import Ranker
+from mmlora.runs.state import Run
+from mmlora.runs.training_run import data_of, models_of, open_run, refitted, rounded
+from mmlora.runs.training_set import features_of, rows_of
+from mmlora.schema import EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, midnight
+from mmlora.workspace import Progress, Workspace, silent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmlora.encoding import Encoder
+    from mmlora.judging.contest import Contender
+    from mmlora.judging.rows import Floats, Rows
+    from mmlora.models.builder import Model
+    from mmlora.registry.bundle import Bundle
+    from mmlora.training.calibration import Calibration
+    from mmlora.training.dataset import TrainingSet
+    from mmlora.training.epoch import RowNumbers
+
+logger = logging.getLogger(__name__)
+
+_EPOCH = date(1970, 1, 1)
+
+
+def judge(run_id: str, *, progress: Progress = silent) -> dict[str, Any]:
+    """Compare a run's final model with baselines and the champion on the test rows, once.
+
+    Args:
+        run_id: the run, which is evaluated.
+        progress: told which contender is done.
+
+    Returns:
+        What :func:`mmlora.judging.judgement.judge` says, with ``model`` (the phase that the model is of),
+        ``refit`` (whether what is registered is trained on all rows afterwards) and ``trained_until`` (the
+        last moment of the rows that what is registered is trained on).
+
+    Raises:
+        DataError: the stored interactions are no longer those of the training set.
+    """
+    workspace, run = open_run(run_id)
+    if (done := run.result("judgement")) is None:
+        done = run.record("judgement", _judge(workspace, run, progress))
+        _log(done)
+    return done
+
+
+def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]:
+    from mmlora.judging.contest import train_baselines
+    from mmlora.judging.judgement import judge, judged_rows, nothing_judged
+    from mmlora.judging.shown import held_out
+
+    data = data_of(workspace, run)
+    if not len(data.rows("test")):
+        return nothing_judged("the split leaves no test rows")
+    table = rows_of(workspace, data)
+    rows, ids = _rows(data, table, int(run.config["seed"]))
+    matured = midnight(date.fromisoformat(run.config["as_of"]))
+    matured -= timedelta(hours=run.config["label_maturity_hours"])
+    day_rows, day = held_out(rows, (matured.date() - _EPOCH).days - 1)
+    numbers = judged_rows(rows, day_rows)
+    *_, (phase, model) = models_of(workspace, run)
+    calibration = _calibration(workspace, run)
+    progress("judge", 0, 4)
+    contenders = [_model(model, calibration, data, numbers)]
+    progress("judge", 1, 4)
+    contenders += train_baselines(rows, numbers, workspace.settings.training.threads)
+    progress("judge", 2, 4)
+    contenders += _champion(workspace, data, table, numbers)
+    progress("judge", 3, 4)
+    ranker = Ranker(workspace, date.fromisoformat(run.config["as_of"]), data, ids, model, calibration)
+    judgement = judge(rows, contenders, numbers, day_rows, day, list(_lists(ranker, rows)))
+    progress("judge", 4, 4)
+    refit = refitted(run) is not run
+    until = _trained_until(data, table, refit=refit)
+    return {"model": phase, "refit": refit, "trained_until": until, **judgement}
+
+
+def _rows(data: TrainingSet, table: pa.Table, seed: int) -> tuple[Rows, dict[str, pa.Array]]:
+    """Return the rows to judge on, and the ids that its user and item codes stand for."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from mmlora.judging.rows import Rows
+    from mmlora.training.dataset import user_codes
+
+    if table.num_rows != len(data) or not np.array_equal(table[LABEL].to_numpy(), data.label):
+        raise DataError(
+            "judging",
+            f"the training set has {len(data):,} rows, but the interactions that it was made of have changed "
+            f"since ({table.num_rows:,} now): train again",
+        )
+    items = table[ITEM_ID].combine_chunks().dictionary_encode()
+    users = table[USER_ID].combine_chunks().dictionary_encode()
+    assert np.array_equal(users.indices.to_numpy(), user_codes(table[USER_ID]))
+    day = pc.cast(pc.cast(pc.floor_temporal(table[EVENT_TIMESTAMP], unit="day"), pa.date32()), pa.int32())
+    codes = items.indices.to_numpy().astype(np.int32)
+    return Rows(data, codes, day.to_numpy(), seed), {"user": users.dictionary, "item": items.dictionary}
+
+
+def _calibration(workspace: Workspace, run: Run) -> Calibration:
+    from mmlora.training.calibration import Calibration
+
+    evaluation = run.result("evaluation")
+    assert evaluation is not None  # the step before
+    return Calibration.from_dict(workspace.parts.json(evaluation["calibration"]))
+
+
+def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:
+    """Return the last moment of the rows that the registered model is trained on."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    chosen = np.asarray(data.split) == 0
+    newest: datetime = pc.max(table[EVENT_TIMESTAMP].filter(pa.array(chosen | refit))).as_py()
+    return newest.isoformat()
+
+
+def _model(model: Model, calibration: Calibration, data: TrainingSet, numbers: RowNumbers) -> Contender:
+    import torch
+
+    from mmlora.judging.contest import MODEL, Contender
+    from mmlora.training.loop import predict
+
+    begun = time.monotonic()
+    logits, _ = predict(model, data, numbers)
+    domain = torch.from_numpy(np.asarray(data.domain[numbers], np.int64))
+    scores = calibration.apply(torch.from_numpy(np.array(logits)).double(), domain).numpy()
+    return Contender(MODEL, scores, "calibrated", time.monotonic() - begun)
+
+
+def _champion(
+    workspace: Workspace, data: TrainingSet, table: pa.Table, numbers: RowNumbers
+) -> Iterator[Contender]:
+    """Yield the model that scores now, where there is one: with scores, or with why it wasn't compared."""
+    from mmlora.judging.contest import CHAMPION as NAME
+    from mmlora.judging.contest import Contender
+
+    with workspace.open_warehouse() as warehouse:
+        version = warehouse.current(CHAMPION)
+    if version is None:
+        return
+    begun, bundle = time.monotonic(), workspace.bundles.load(version)
+    if why := _incomparable(bundle, data):
+        logger.info("%s %s: not compared: %s", NAME, version, why)
+        yield Contender(NAME, None, f"{version}: {why}")
+        return
+    scores = _scores_of(workspace, bundle, data, table, numbers)
+    seen = _has_seen(bundle, data, table)
+    note = (
+        f"{version}; it may have been trained on some of these rows, which flatters it" if seen else version
+    )
+    yield Contender(NAME, scores, note, time.monotonic() - begun, decides=not seen)
+
+
+def _incomparable(bundle: Bundle, data: TrainingSet) -> str:
+    """Return why a bundle can't score the rows of a training set; empty when it can.
+
+    It can when every field that it reads is a field of the training set, by the same definition.
+    """
+    held = {field.name: field for field in data.manifest.contract.fields}
+    lacking = [f.name for f in bundle.contract.fields if held.get(f.name) != f]
+    if not lacking:
+        return ""
+    more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+    named = ", ".join(lacking[:3]) + more
+    return f"it reads features that these rows don't have, or not by the same definition: {named}"
+
+
+def _has_seen(bundle: Bundle, data: TrainingSet, table: pa.Table) -> bool:
+    """Say whether some of the test rows may have been training rows of a bundle."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    first: datetime = pc.min(table[EVENT_TIMESTAMP].filter(pa.array(np.asarray(data.split) == 2))).as_py()
+    judgement = bundle.manifest.judgement
+    if judgement is None:
+        return midnight(bundle.manifest.as_of) > first
+    return datetime.fromisoformat(judgement["trained_until"]).astimezone(UTC) >= first
+
+
+def _scores_of(
+    workspace: Workspace, bundle: Bundle, data: TrainingSet, table: pa.Table, numbers: RowNumbers
+) -> Floats:
+    """Score rows by a bundle of another run, from the features as they were retrieved."""
+    encoder, model = bundle.encoder(), bundle.model()
+    scores, start = np.empty(len(numbers)), 0
+    for features in features_of(workspace, data, table):
+        first, last = np.searchsorted(numbers, [start, start + features.num_rows])
+        chosen = features.take(numbers[first:last] - start)
+        scores[first:last] = _probabilities(chosen, encoder, model, bundle.calibration)
+        start += features.num_rows
+    return scores
+
+
+def _probabilities(table: pa.Table, encoder: Encoder, model: Model, calibration: Calibration) -> Floats:
+    import torch
+
+    from mmlora.training.rows import blocks
+
+    encoded, out = encoder.encode(table), np.empty(table.num_rows)
+    for place, block in blocks(np.arange(table.num_rows)):
+        batch = encoder.assemble([(encoded, block)])
+        with torch.inference_mode():
+            out[place] = calibration.apply(model(batch).double(), batch.domain).numpy()
+    return out
+
+
+def _lists(ranker: Ranker, rows: Rows) -> Iterator[dict[str, Any]]:
+    """Yield how alike the lists are that the model, and items' click rates, give a sample of each domain."""
+    from mmlora.judging.contest import ITEM_CTR, MODEL
+    from mmlora.judging.lists import LIST_LENGTH, list_figures, panels, popular_lists
+    from mmlora.judging.popularity import ItemRates
+
+    chosen, rates = panels(rows), ItemRates.of(rows)
+    for panel, ranked in zip(chosen, ranker.lists(chosen, LIST_LENGTH), strict=True):
+        domain = str(rows.data.domains[panel.domain])
+        yield {"domain": domain, "name": MODEL, **list_figures(panel, *ranked)}
+        popular = popular_lists(panel, rates, rows.seed)
+        yield {"domain": domain, "name": ITEM_CTR, **list_figures(panel, *popular)}
+
+
+def _log(judgement: dict[str, Any]) -> None:
+    """Log a line a contender, and the sentence: as a warning where the model is below its best baseline."""
+    for row in judgement["contenders"]:
+        if "wauc" in row:
+            logger.info("judge, %s: wauc %s, %.0f s", row["name"], rounded(row["wauc"]), row["seconds"])
+    level = logging.WARNING if below_baseline(judgement) else logging.INFO
+    logger.log(level, "%s", judgement["sentence"])

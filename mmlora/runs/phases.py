@@ -1,0 +1,104 @@
+"""The phases of a run, called with its rows, specification, options and earlier parts.
+
+The judged model and the one on all rows are trained by the same calls: the first chooses the number of epochs
+on validation rows, the second is told it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmlora.runs.state import Run
+from mmlora.runs.training_run import (
+    data_of,
+    experts_of,
+    forgetful,
+    observe,
+    options_of,
+    part_of,
+    spec_of,
+)
+from mmlora.workspace import Progress, Workspace
+
+if TYPE_CHECKING:
+    from mmlora.models.spec import ModelSpec
+    from mmlora.training.checkpoint import Checkpoint
+    from mmlora.training.epoch import TrainingData
+    from mmlora.training.loop import TrainingOptions
+    from mmlora.training.observer import Observer
+    from mmlora.training.phases import PhaseResult
+
+
+def crosses(
+    workspace: Workspace, run: Run, progress: Progress, checkpoint: Checkpoint, *, refit: bool = False
+) -> PhaseResult:
+    """Phase 0."""
+    from mmlora.training.phases import train_crosses
+
+    return train_crosses(*_common(workspace, run, progress), checkpoint, refit=refit)
+
+
+def backbone(
+    workspace: Workspace, run: Run, progress: Progress, checkpoint: Checkpoint, *, epochs: int | None = None
+) -> PhaseResult:
+    """Phase 1, on the cross terms where the model has them."""
+    from mmlora.training.phases import train_backbone
+
+    fitted = part_of(workspace, run, "crosses") if run.config["crosses"] else None
+    return train_backbone(*_common(workspace, run, progress), checkpoint, fitted, epochs=epochs)
+
+
+def expert(
+    workspace: Workspace,
+    run: Run,
+    progress: Progress,
+    checkpoint: Checkpoint,
+    *,
+    domain: int,
+    slot: int,
+    epochs: int | None = None,
+    step: float = 1.0,
+) -> PhaseResult:
+    """Phase 2 for one expert of one domain."""
+    from mmlora.training.phases import train_expert
+
+    spec, data, options, observer = _common(workspace, run, progress)
+    return train_expert(
+        spec,
+        part_of(workspace, run, "backbone"),
+        data,
+        domain=domain,
+        slot=slot,
+        options=options,
+        observer=observer,
+        checkpoint=checkpoint,
+        epochs=epochs,
+        step=step,
+    )
+
+
+def gate(
+    workspace: Workspace, run: Run, progress: Progress, checkpoint: Checkpoint, *, epochs: int | None = None
+) -> PhaseResult:
+    """Phase 3, on what the earlier ones left."""
+    from mmlora.training.phases import train_gate
+
+    data = data_of(workspace, run)
+    return train_gate(
+        spec_of(workspace, run),
+        part_of(workspace, run, "backbone"),
+        experts_of(workspace, run),
+        data,
+        options_of(workspace, run),
+        observe(data, progress),
+        checkpoint,
+        epochs=epochs,
+    )
+
+
+def _common(
+    workspace: Workspace, run: Run, progress: Progress
+) -> tuple[ModelSpec, TrainingData, TrainingOptions, Observer]:
+    """Return the specification, the rows as they are trained on, the options and who is told."""
+    observer = observe(data_of(workspace, run), progress)
+    return spec_of(workspace, run), forgetful(workspace, run), options_of(workspace, run), observer

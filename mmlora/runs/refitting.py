@@ -1,0 +1,95 @@
+"""The last step of training: the judged model's settings, trained on all rows up to the as-of date.
+
+Splitting, choosing epochs, calibrating and judging need rows that were held out, so the judged model has
+never seen the newest of them. What is registered is trained again on all rows, each phase for as many epochs
+as it had, and each expert with the step that was decided; the figures stay those of the model before, and its
+calibration is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mmlora.errors import UsageError
+from mmlora.runs import phases
+from mmlora.runs.state import Run
+from mmlora.runs.training_run import (
+    IGNORED,
+    data_of,
+    do_step,
+    forgotten,
+    open_run,
+    refitted,
+)
+from mmlora.runs.training_set import build_training_set
+from mmlora.settings import TrainingSettings
+from mmlora.workspace import Progress, Workspace, silent
+
+if TYPE_CHECKING:
+    from mmlora.training.checkpoint import Checkpoint
+    from mmlora.training.phases import PhaseResult
+
+logger = logging.getLogger(__name__)
+
+
+def refit(run_id: str, *, progress: Progress = silent) -> str:
+    """Train a run's model on all rows, where the setting ``refit`` asks for it and it has no base.
+
+    Args:
+        run_id: the run, whose phases are done.
+        progress: told how far it is.
+
+    Raises:
+        UsageError: a phase is not done yet.
+    """
+    workspace, run = open_run(run_id)
+    final = refitted(run)
+    if final is run:
+        return run_id
+    if final.result("config") is None:
+        final.record("chosen", _chosen(run))
+        final.record("forgotten", forgotten(workspace, run))
+        final.record("machine", run.result("machine") or {})
+        final.record("config", _config(workspace, run, progress))
+    chosen = final.result("chosen")
+    assert chosen is not None  # recorded before the configuration
+    run_of_all = workspace, final, progress
+    steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
+    if final.config["crosses"]:
+        steps["crosses"] = partial(phases.crosses, *run_of_all, refit=True)
+    steps["backbone"] = partial(phases.backbone, *run_of_all, epochs=chosen["backbone"]["epochs"])
+    for step in sorted(step for step in chosen if step.startswith("expert-")):
+        _, domain, slot = step.split("-")
+        steps[step] = partial(phases.expert, *run_of_all, domain=int(domain), slot=int(slot), **chosen[step])
+    if "gate" in chosen:
+        steps["gate"] = partial(phases.gate, *run_of_all, epochs=chosen["gate"]["epochs"])
+    for step, compute in steps.items():
+        ignored = IGNORED["expert" if step.startswith("expert-") else step]
+        also = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
+        do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, also=also)
+    return run_id
+
+
+def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, object]:
+    """Return the judged run's configuration, on all rows."""
+    asked = {name: run.config[name] for name in TrainingSettings.model_fields if name in run.config}
+    as_of, settings = date.fromisoformat(run.config["as_of"]), TrainingSettings(**asked)
+    broken = data_of(workspace, run).manifest.info["broken"]
+    everything = build_training_set(workspace, as_of, settings, progress, left_out=broken, held_out=False)
+    return {**run.config, "training_set_id": everything}
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    """Return the epochs that each phase was trained for, and the share of an expert's step that was taken."""
+    chosen = {}
+    for path in run.folder.glob("*.json"):
+        if path.stem in ("backbone", "gate") or path.stem.startswith("expert-"):
+            report = (run.result(path.stem) or {})["report"]
+            chosen[path.stem] = {"epochs": report["best_epoch"], "step": report.get("step", 1.0)}
+    if "backbone" not in chosen:
+        raise UsageError(f"run {run.run_id} has no backbone yet: train the phases in order")
+    return chosen

@@ -1,0 +1,189 @@
+"""Registration: a finished run becomes a bundle, a champion or challenger, and a run in MLflow."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import mmlora
+from mmlora.errors import UsageError
+from mmlora.judging.verdict import below_baseline
+from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, Alias, mirror
+from mmlora.runs.judged_points import judgement_points
+from mmlora.runs.state import Run
+from mmlora.runs.training_run import (
+    base_of,
+    composed,
+    data_of,
+    expert_records,
+    open_run,
+    refitted,
+    spec_of,
+)
+from mmlora.schema import Id
+from mmlora.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mmlora.registry.tracking import Point
+
+logger = logging.getLogger(__name__)
+
+_MEASURES = ("wauc", "macro_auc", "auc", "gauc", "logloss", "ne", "calibration", "ece")
+
+
+def register(run_id: str, *, accept_below_baseline: bool = False) -> str:
+    """Store a run's bundle; the first becomes champion, a later one challenger.
+
+    A model below its best baseline becomes champion where there is none, and otherwise neither of the two.
+
+    Args:
+        run_id: the run, which is judged.
+        accept_below_baseline: make it the challenger all the same.
+
+    Returns:
+        The model version; the same run gives the same.
+
+    Raises:
+        UsageError: the run isn't evaluated or judged yet.
+    """
+    workspace, run = open_run(run_id)
+    done = run.result("registered")
+    if done is not None and (done["alias"] or not accept_below_baseline):
+        return str(done["model_version"])
+    version = workspace.bundles.save(_manifest(workspace, run))
+    alias = _decide(workspace, run, version, accept_below_baseline)
+    if alias is not None:
+        mirror(workspace, version, alias)
+    if run.result("tracked") is None:
+        run.record("tracked", {"mlflow_run_id": _track(workspace, run, version)})
+    run.record("registered", {"model_version": version, "alias": alias})
+    return version
+
+
+def _decide(workspace: Workspace, run: Run, version: str, accept_below_baseline: bool) -> Alias | None:
+    """Make a version champion or challenger; None where it is below its best baseline and not accepted."""
+    metrics = {phase: values["wauc"] for phase, values in _evaluation(run)["metrics"].items()}
+    below = below_baseline(_judgement(run))
+    with workspace.open_warehouse() as warehouse:
+        decision = warehouse.register(
+            version,
+            who=getpass.getuser(),
+            metrics=metrics,
+            only_first=below is not None and not accept_below_baseline,
+            note=ACCEPTED if below and accept_below_baseline else "",
+        )
+    if decision is None:
+        logger.warning(
+            "registered %s as neither champion nor challenger, because %s; --accept-below-baseline makes it "
+            "the challenger",
+            *(version, below),
+        )
+        return None
+    logger.info("registered %s as the %s", version, decision.alias)
+    return CHAMPION if decision.alias == CHAMPION else CHALLENGER
+
+
+def _evaluation(run: Run) -> dict[str, Any]:
+    evaluation = run.result("evaluation")
+    if evaluation is None:
+        raise UsageError(f"run {run.run_id} isn't evaluated yet: evaluate it before registering")
+    return evaluation
+
+
+def _judgement(run: Run) -> dict[str, Any]:
+    judgement = run.result("judgement")
+    if judgement is None:
+        raise UsageError(f"run {run.run_id} isn't judged yet: judge it before registering")
+    return judgement
+
+
+def _manifest(workspace: Workspace, run: Run) -> Any:
+    from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
+
+    evaluation, judgement, final = _evaluation(run), _judgement(run), refitted(run)
+    if final.result("config") is None:
+        raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
+    data = data_of(workspace, final)
+    facts = {
+        "as_of": date.fromisoformat(run.config["as_of"]),
+        "data_fingerprint": data.manifest.fingerprint,
+        "metrics": evaluation["metrics"],
+        "judgement": judgement,
+        "tuning": run.result("tuning"),
+        "code_version": mmlora.__version__,
+    }
+    base = base_of(workspace, run)
+    if base is not None:
+        return composed(workspace, run, base, **facts)
+    gate = final.result("gate")
+    backbone = final.result("backbone")
+    if backbone is None:
+        raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
+    return Manifest(
+        **facts,
+        spec=spec_of(workspace, final).to_dict(),
+        contract=data.manifest.contract,
+        encoder=put_encoder(workspace.parts, data.encoder),
+        backbone=backbone["part"],
+        calibration=evaluation["calibration"],
+        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(final)),
+        gate=gate["part"] if gate else None,
+        training_domains=tuple(data.domains),
+        ids=workspace.ids,
+        block_rows=workspace.settings.scoring.block_rows,
+    )
+
+
+def _track(workspace: Workspace, run: Run, version: str) -> str:
+    """Copy the run into MLflow: what was asked, the curves of each phase and domain, the test metrics."""
+    names = data_of(workspace, run).domains
+    tracking = workspace.tracking
+    judgement, tuning = _judgement(run), run.result("tuning")
+    told = {"model_version": version, "verdict": judgement["verdict"], "judgement": judgement["sentence"]}
+    told |= {"tuning": tuning["sentence"]} if tuning else {}
+    mlflow_run = tracking.start_run(run.run_id, params=run.config, tags=told)
+    for step in ("backbone", "expert-", "gate"):
+        for record in run.steps(step):
+            tracking.log_points(mlflow_run, _curves(record["report"], names))
+    tracking.log_points(mlflow_run, _test_points(_evaluation(run)["metrics"]))
+    tracking.log_points(mlflow_run, judgement_points(judgement))
+    if tuning:
+        tracking.log_points(mlflow_run, _trial_points(tuning))
+    tracking.end_run(mlflow_run)
+    return mlflow_run
+
+
+def _curves(report: dict[str, Any], names: list[Id]) -> Iterator[Point]:
+    from mmlora.registry.tracking import Point
+
+    domain = None if report["domain"] is None else names[report["domain"]]
+    phase = report["phase"] if not report["slot"] else f"{report['phase']}{report['slot']}"
+    if report["start_metric"] is not None:
+        yield Point(phase, report["metric"], 0, report["start_metric"], domain)
+    for epoch in report["history"]:
+        yield Point(phase, "train_loss", epoch["epoch"], epoch["train_loss"], domain)
+        yield Point(phase, report["metric"], epoch["epoch"], epoch["metric"], domain)
+
+
+def _test_points(metrics: dict[str, Any]) -> Iterator[Point]:
+    from mmlora.registry.tracking import Point
+
+    for phase, values in metrics.items():
+        for group, row in ((None, {**values["pooled"], **_means(values)}), *values["by_domain"].items()):
+            for name in _MEASURES:
+                if row.get(name) is not None:
+                    yield Point(f"test/{phase}", name, 0, row[name], group)
+
+
+def _trial_points(tuning: dict[str, Any]) -> Iterator[Point]:
+    from mmlora.registry.tracking import Point
+
+    for number, trial in enumerate(tuning["trials"], 1):
+        yield Point("tune", "wauc", number, trial["wauc"])
+
+
+def _means(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in ("wauc", "macro_auc")}

@@ -1,0 +1,199 @@
+"""The steps of a training run, as ``mmlora train`` and the DAG `training` take them.
+
+A run's id follows from what was asked and from the data, and each step leaves its parts in the registry and a
+record in the run's folder; so the same request finds its finished steps, whoever runs them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import mmlora
+from mmlora.errors import UsageError
+from mmlora.runs import phases
+from mmlora.runs.choices import choose, choose_base, choose_expert_domains, choose_on_base
+from mmlora.runs.training_run import (
+    IGNORED,
+    base_of,
+    data_of,
+    do_step,
+    expert_records,
+    models_of,
+    open_run,
+    rounded,
+    run_of,
+    spec_from,
+)
+from mmlora.runs.training_set import build_training_set
+from mmlora.schema import fingerprint
+from mmlora.settings import TrainingSettings
+from mmlora.training import TRAINING_REVISION
+from mmlora.workspace import Progress, Workspace, open_workspace, silent
+
+if TYPE_CHECKING:
+    from mmlora.registry.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+
+_MACHINES_OWN = {"threads", "device"}  # where it is trained decides no more than last bits
+
+
+def prepare(
+    as_of: date,
+    *,
+    domain: str | None = None,
+    base: str | None = None,
+    progress: Progress = silent,
+    **choices: Any,
+) -> str:
+    """Build the training set and open a run for it.
+
+    Args:
+        as_of: train on what was known at this day's 00:00 UTC.
+        domain: train only this domain's experts; those of all rich domains when None.
+        base: train them on this model version (or ``champion``), all of which stays but for them.
+        progress: told how far the training set is.
+        choices: training settings by name; None leaves the setting as it is.
+
+    Returns:
+        The ``run_id``.
+
+    Raises:
+        UsageError: a choice is unknown or out of range, or no model can have this combination.
+        DataError: there is nothing to train on, or nothing to tell apart.
+        ContractError: the base was trained on other features than there are now.
+    """
+    workspace = open_workspace()
+    settings, bundle = workspace.settings.training, None
+    if base is None:
+        settings = choose(settings, choices)
+    else:
+        bundle = choose_base(workspace, base, domain)
+        settings = choose_on_base(settings, choices, bundle)
+    return open_training(workspace, as_of, settings, domain=domain, base=bundle, progress=progress)
+
+
+def open_training(
+    workspace: Workspace,
+    as_of: date,
+    settings: TrainingSettings,
+    *,
+    domain: str | None = None,
+    base: Bundle | None = None,
+    progress: Progress = silent,
+) -> str:
+    """Build the training set that some settings ask for, and open a run for it: see :func:`prepare`."""
+    from mmlora.training.dataset import TrainingSet
+    from mmlora.training.refusals import refuse_impossible
+
+    training_set_id = build_training_set(workspace, as_of, settings, progress, base=base)
+    data = TrainingSet.open(workspace.training_set_folder(training_set_id))
+    domains = choose_expert_domains(workspace, as_of, settings, data, domain)
+    config = {
+        "as_of": as_of.isoformat(),
+        "training_set_id": training_set_id,
+        "expert_domains": domains,
+        "code_version": mmlora.__version__,
+        "training_revision": TRAINING_REVISION,
+        **({"base": base.manifest.model_version} if base else {}),
+        **settings.model_dump(mode="json", exclude=_MACHINES_OWN),
+    }
+    names, spec = [str(name) for name in data.domains], spec_from(config, data)
+    if base is not None:  # its gate mixes more experts than are trained now
+        spec = replace(spec, gate_top_k=None)
+    refuse_impossible(spec, data, [names.index(name) for name in domains])
+    run_id = fingerprint(config)[:12]
+    run = run_of(workspace, run_id)
+    run.record("config", config)
+    run.record("machine", {"device": settings.device})
+    return run_id
+
+
+def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
+    """Phases 0 and 1: cross terms, then the backbone; a base has both already."""
+    workspace, run = open_run(run_id)
+    if "base" in run.config:
+        return run_id
+    if run.config["crosses"]:
+        fit = partial(phases.crosses, workspace, run, progress)
+        do_step(workspace, run, "crosses", fit, ignoring=IGNORED["crosses"])
+    compute = partial(phases.backbone, workspace, run, progress)
+    do_step(workspace, run, "backbone", compute, ignoring=IGNORED["backbone"])
+    return run_id
+
+
+def expert_domains(run_id: str) -> list[str]:
+    """Return the domains that train experts of their own in a run, as decided when it was prepared."""
+    _, run = open_run(run_id)
+    return list(run.config["expert_domains"])
+
+
+def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> str:
+    """Phase 2 for one domain: each of its experts, one after the other.
+
+    Raises:
+        UsageError: the domain trains no expert; those that do are listed.
+    """
+    workspace, run = open_run(run_id)
+    if domain not in (rich := expert_domains(run_id)):
+        raise UsageError(f"domain {domain!r} trains no expert in run {run_id}; these do: {', '.join(rich)}")
+    index = [str(name) for name in data_of(workspace, run).domains].index(domain)
+    for slot in range(run.config["experts_per_domain"]):
+        compute = partial(phases.expert, workspace, run, progress, domain=index, slot=slot)
+        step = f"expert-{index:05d}-{slot}"
+        label = f"expert of {domain}" + (f", {slot + 1}" if slot else "")
+        do_step(workspace, run, step, compute, label=label, ignoring=IGNORED["expert"])
+    return run_id
+
+
+def train_gate(run_id: str, *, progress: Progress = silent) -> str:
+    """Phase 3, where the adaptation has a gate and there are experts to mix; a base keeps its own gate."""
+    workspace, run = open_run(run_id)
+    wanted = run.config["adaptation"] == "moe_mlora" and "base" not in run.config
+    if wanted and expert_records(run):
+        do_step(workspace, run, "gate", partial(phases.gate, workspace, run, progress))
+    return run_id
+
+
+def evaluate(run_id: str) -> dict[str, Any]:
+    """Calibrate on the validation split; then read the test split, once, for the model of each phase.
+
+    On a base its calibration stays, and the two models are the base (``before``) and itself with the new
+    experts (``after``).
+
+    Returns:
+        Metrics by phase (``backbone``, ``experts``, ``gate``), each pooled and by domain name: see
+        :class:`~mmlora.metrics.DomainMetrics`.
+    """
+    from mmlora.training.calibration import fit_calibration
+    from mmlora.training.evaluation import evaluate as measure
+
+    workspace, run = open_run(run_id)
+    if (done := run.result("evaluation")) is not None:
+        metrics: dict[str, Any] = done["metrics"]
+        return metrics
+    base = base_of(workspace, run)
+    data, metrics, calibration = data_of(workspace, run), {}, None
+    for phase, model in models_of(workspace, run):
+        calibration = base.calibration if base else fit_calibration(model, data)
+        raw = measure(model, data, "test", calibration, user=data.user).to_dict()
+        metrics[phase] = _by_name(raw, [str(name) for name in data.domains])
+        logger.info("test split, %s: wauc %s", phase, rounded(raw["wauc"]))
+    assert calibration is not None  # there is always a backbone
+    part = workspace.parts.put_json(calibration.to_dict())
+    run.record("evaluation", {"metrics": metrics, "calibration": part})
+    return metrics
+
+
+def _by_name(raw: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return metrics with the domains' names in the place of their indices."""
+    return {
+        **{name: raw[name] for name in ("wauc", "macro_auc", "pooled")},
+        "by_domain": {names[int(index)]: row for index, row in raw["by_domain"].items()},
+        "without_auc": [names[index] for index in raw["without_auc"]],
+    }

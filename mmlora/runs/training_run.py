@@ -1,0 +1,298 @@
+"""What the steps of a training run share: data, specification, parts, and how a step is done once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from mmlora.errors import UsageError
+from mmlora.runs.exchange import exchanged
+from mmlora.runs.state import Run
+from mmlora.schema import Id, fingerprint
+from mmlora.settings import TrainingSettings
+from mmlora.training import TRAINING_REVISION
+from mmlora.workspace import Progress, Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from mmlora.models.spec import ModelSpec
+    from mmlora.registry.bundle import Bundle, Manifest
+    from mmlora.training.checkpoint import Checkpoint
+    from mmlora.training.dataset import TrainingSet
+    from mmlora.training.epoch import TrainingData
+    from mmlora.training.loop import TrainingOptions
+    from mmlora.training.observer import EpochRecord, Observer, PhaseName, PhaseReport
+    from mmlora.training.phases import Expert, PhaseResult
+
+logger = logging.getLogger(__name__)
+
+_OPTIMISATION = (
+    *("batch_size", "learning_rate", "expert_learning_rate", "gate_learning_rate", "weight_decay"),
+    *("expert_confidence", "max_epochs", "patience", "seed", "threads", "device", "precision"),
+)
+_SHAPE = (
+    *("crosses", "embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
+    *("gate", "gate_per_layer", "gate_top_k", "balance"),
+)
+
+
+_GATE_ONLY = {
+    *("adaptation", "gate", "gate_per_layer", "gate_top_k", "balance", "gate_learning_rate"),
+    *("experts_per_domain", "expert_domains", "refit"),
+}
+_EXPERTS_ONLY = {"rank", "alpha", "expert_learning_rate", "expert_confidence"}
+IGNORED: dict[str, set[str]] = {
+    # Beside the training set, cross terms depend on nothing but which fields they see, and the seed.
+    "crosses": {*TrainingSettings.model_fields, "expert_domains"}
+    - {"features", "crosses", "seed", "id_dropout"},
+    "backbone": _EXPERTS_ONLY | _GATE_ONLY,
+    "expert": _GATE_ONLY,
+    "gate": {"refit"},
+}
+"""What a phase does not depend on, so that runs which differ in nothing else share it."""
+
+
+def run_of(workspace: Workspace, run_id: str) -> Run:
+    """Return a run by its id, there or not."""
+    return Run(workspace.home / "runs" / run_id)
+
+
+def open_run(run_id: str) -> tuple[Workspace, Run]:
+    """Open the workspace and a run in it (``UsageError`` when there is no such run)."""
+    workspace = open_workspace()
+    run = run_of(workspace, run_id)
+    run.config  # noqa: B018  says when there is no such run
+    return workspace, run
+
+
+def data_of(workspace: Workspace, run: Run) -> TrainingSet:
+    """Open a run's training set."""
+    from mmlora.training.dataset import TrainingSet
+
+    return TrainingSet.open(workspace.training_set_folder(run.config["training_set_id"]))
+
+
+def forgetful(workspace: Workspace, run: Run) -> TrainingData:
+    """Return a run's rows as its phases train on them: see :mod:`mmlora.training.unknown_ids`."""
+    from mmlora.training.unknown_ids import ForgetfulData
+
+    data, shares = data_of(workspace, run), forgotten(workspace, run)
+    return ForgetfulData(data, shares) if shares else data
+
+
+def forgotten(workspace: Workspace, run: Run) -> dict[str, float]:
+    """Return in which share of training rows each field is forgotten.
+
+    A run on all rows has no validation rows to tell: there it is what the judged run found.
+    """
+    from mmlora.training.unknown_ids import unknown_shares
+
+    if not run.config.get("id_dropout"):
+        return {}
+    if (known := run.result("forgotten")) is None:
+        known = run.record("forgotten", unknown_shares(data_of(workspace, run)))
+    return known
+
+
+def spec_of(workspace: Workspace, run: Run) -> ModelSpec:
+    """Return a run's model specification."""
+    return spec_from(run.config, data_of(workspace, run))
+
+
+def spec_from(config: Mapping[str, Any], data: TrainingSet) -> ModelSpec:
+    """Return the model specification that a configuration asks for (``UsageError`` when no model has it)."""
+    from mmlora.models.spec import FieldShape, ModelSpec
+
+    fields = tuple(FieldShape(*shape) for shape in data.encoder.field_shapes())
+    shape = {name: config[name] for name in _SHAPE}
+    return ModelSpec(
+        backbone=config["backbone"],
+        adaptation=config["adaptation"],
+        fields=fields,
+        num_domains=data.num_domains,
+        **{**shape, "hidden_units": tuple(shape["hidden_units"])},
+    )
+
+
+def options_of(workspace: Workspace, run: Run) -> TrainingOptions:
+    """Return how a run optimises; threads and device are the affair of the machine that trains."""
+    from mmlora.training.loop import TrainingOptions
+
+    asked, own = run.result("machine") or {}, workspace.settings.training
+    config = {**run.config, "threads": own.threads, "device": asked.get("device", own.device)}
+    return TrainingOptions(**{name: config[name] for name in _OPTIMISATION})
+
+
+def do_step(
+    workspace: Workspace,
+    run: Run,
+    step: str,
+    compute: Callable[[Checkpoint], PhaseResult],
+    *,
+    label: str = "",
+    ignoring: Collection[str] = (),
+    also: Mapping[str, Any] | None = None,
+) -> None:
+    """Do a step unless it is done, here or in another run that differs only in settings it ignores.
+
+    Of processes that come to the same step at once, one does it and the others wait for what it leaves. A
+    step that was killed goes on from its checkpoint. ``also`` decides its result beside the configuration.
+    """
+    if run.result(step) is not None:
+        return
+    decisive = {name: value for name, value in run.config.items() if name not in ignoring}
+    decisive |= also or {}
+    record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
+    run.record(step, record)
+
+
+def shared_step(
+    workspace: Workspace,
+    decisive: Mapping[str, Any],
+    compute: Callable[[Checkpoint], PhaseResult],
+    label: str,
+) -> dict[str, Any]:
+    """Return the record of a shared step, doing it unless this revision has done it: see :func:`do_step`.
+
+    Args:
+        workspace: where the record, the checkpoint and the part are kept.
+        decisive: everything that decides the result, but for the training code.
+        compute: does the step.
+        label: for the log.
+
+    Returns:
+        ``part`` (the hash of its tensors) and ``report``.
+    """
+    from mmlora.training.checkpoint import FileCheckpoint
+
+    key = fingerprint({**decisive, "training_revision": TRAINING_REVISION})[:24]
+    shared = run_of(workspace, "steps")
+    shared.folder.mkdir(parents=True, exist_ok=True)
+    with _alone(FileLock(shared.folder / f"{key}.lock"), label):
+        checkpoint = FileCheckpoint(shared.folder / f"{key}.checkpoint")
+        record = shared.result(key)
+        if record is None:
+            result = compute(checkpoint)
+            part = workspace.parts.put_tensors(result.state)
+            record = shared.record(key, {"part": part, "report": result.report.to_dict()})
+            _log(label, result.report)
+        checkpoint.clear()
+    return record
+
+
+@contextmanager
+def _alone(lock: FileLock, label: str) -> Iterator[None]:
+    """Hold a lock; say so when another process has to be waited for."""
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("%s: another process trains it, waiting for what it leaves", label)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _log(label: str, report: PhaseReport) -> None:
+    logger.info(
+        "%s: %s %s -> %s in %d epochs, %.0f s%s",
+        *(label, report.metric, rounded(report.start_metric), rounded(report.best_metric)),
+        *(report.epochs, report.seconds, "" if report.helped else "; it didn't help, so the start is kept"),
+    )
+
+
+def rounded(value: float | None) -> str:
+    """Return a metric as a line of a log has it."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def refitted(run: Run) -> Run:
+    """Return the run of the model that is registered: trained on all rows, or the judged one itself."""
+    final = Run(run.folder / "final")
+    return final if run.config.get("refit") and "base" not in run.config else run
+
+
+def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
+    """Load the tensors that a step left (``UsageError`` when it isn't done); a base's backbone is its own."""
+    base = base_of(workspace, run)
+    if step == "backbone" and base is not None:
+        return workspace.parts.tensors(base.manifest.backbone)
+    record = run.result(step)
+    if record is None:
+        raise UsageError(f"run {run.run_id} has no {step} yet: train the phases in order")
+    return workspace.parts.tensors(record["part"])
+
+
+def expert_records(run: Run) -> list[tuple[int, int, str]]:
+    """Return (domain index, slot, part) of every trained expert, in the gate's order."""
+    records = run.steps("expert-")
+    return [(r["report"]["domain"], r["report"]["slot"], r["part"]) for r in records]
+
+
+def base_of(workspace: Workspace, run: Run) -> Bundle | None:
+    """Return the bundle that a run trains one domain's experts on; None when it trains a whole model."""
+    version = run.config.get("base")
+    return None if version is None else workspace.bundles.load(version)
+
+
+def composed(workspace: Workspace, run: Run, base: Bundle, **changes: Any) -> Manifest:
+    """Return a base's manifest with the experts that a run trained on it, and other facts as given."""
+    from mmlora.registry.manifest import ExpertPart
+
+    names = data_of(workspace, run).domains
+    trained = [ExpertPart(names[domain], slot, part) for domain, slot, part in expert_records(run)]
+    return exchanged(base.manifest, trained, **changes)
+
+
+def experts_of(workspace: Workspace, run: Run) -> list[Expert]:
+    """Load the trained experts, in the gate's order."""
+    from mmlora.training.phases import Expert
+
+    return [Expert(domain, slot, workspace.parts.tensors(part)) for domain, slot, part in expert_records(run)]
+
+
+def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
+    """Yield the model of each phase that was trained, in order; on a base, the model before and after."""
+    from dataclasses import replace
+
+    from mmlora.models.builder import assemble_model, stored_model
+
+    base = base_of(workspace, run)
+    if base is not None:
+        yield "before", base.model()
+        yield "after", replace(base, manifest=composed(workspace, run, base)).model()
+        return
+    spec, backbone = spec_of(workspace, run), part_of(workspace, run, "backbone")
+    yield "backbone", stored_model(replace(spec, adaptation="none"), backbone=backbone)
+    experts = [(expert.domain, expert.state) for expert in experts_of(workspace, run)]
+    if experts:
+        yield "experts", assemble_model(replace(spec, adaptation="mlora"), backbone=backbone, experts=experts)
+    if run.result("gate"):
+        gate = part_of(workspace, run, "gate")
+        yield "gate", assemble_model(spec, backbone=backbone, experts=experts, gate=gate)
+
+
+class _ProgressObserver:
+    def __init__(self, names: list[Id], progress: Progress) -> None:
+        self.names, self.progress, self.max_epochs = names, progress, 1
+
+    def phase_start(self, phase: PhaseName, domain: int | None, *, rows: int, max_epochs: int) -> None:
+        self.max_epochs = max_epochs
+
+    def epoch(self, phase: PhaseName, domain: int | None, record: EpochRecord) -> None:
+        self.progress(self._what(phase, domain), record.epoch, self.max_epochs)
+
+    def phase_end(self, report: PhaseReport) -> None:
+        self.progress(self._what(report.phase, report.domain), self.max_epochs, self.max_epochs)
+
+    def _what(self, phase: PhaseName, domain: int | None) -> str:
+        return f"train {phase}" if domain is None else f"train {phase} of {self.names[domain]}"
+
+
+def observe(data: TrainingSet, progress: Progress) -> Observer:
+    """Return an observer that turns epochs into progress."""
+    return _ProgressObserver(data.domains, progress)

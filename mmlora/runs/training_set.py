@@ -1,0 +1,271 @@
+"""The training set: interactions joined with their features as of their own time, split and encoded.
+
+Named by a fingerprint of all that it is made of, so it is built once, and again only when that changes: data
+that came after its date doesn't count. Features are streamed into a file, chunk by chunk, which a set
+of the same rows finds again; the encoder is fitted in one pass over it, and encodes in another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import mmlora
+from mmlora.errors import DataError
+from mmlora.runs.built_features import ensure_features, ensure_profiles
+from mmlora.runs.contract import check_contract
+from mmlora.runs.verdicts import verdicts_as_of
+from mmlora.schema import (
+    DOMAIN_ID,
+    EVENT_TIMESTAMP,
+    ITEM_ID,
+    LABEL,
+    USER_ID,
+    FeatureContract,
+    fingerprint,
+    midnight,
+)
+from mmlora.settings import TrainingSettings
+from mmlora.workspace import Progress, Workspace, silent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mmlora.encoding import Encoder
+    from mmlora.registry.bundle import Bundle
+    from mmlora.training.dataset import Chunk, TrainingSet
+
+logger = logging.getLogger(__name__)
+
+ROW_SETTINGS = ("split", "split_fractions", "seed", "min_count", "label_maturity_hours", "window_days")
+"""The settings that decide a training set, beside its features and a file of splits."""
+_OF_FEATURES = ("as_of", "code_version", "data", "contract", "activity", "broken", "views")
+_OF_ROWS = ("label_maturity_hours", "window_days")
+_CHUNK_ROWS = 50_000
+_RANDOM_FRACTIONS = (0.6, 0.2, 0.2)
+_CHRONOLOGICAL_FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def build_training_set(
+    workspace: Workspace,
+    as_of: date,
+    settings: TrainingSettings,
+    progress: Progress,
+    *,
+    left_out: Sequence[str] | None = None,
+    base: Bundle | None = None,
+    held_out: bool = True,
+) -> str:
+    """Build the training set of a date, unless it is there, and return its id.
+
+    Rows are the interactions before ``as_of`` 00:00 UTC whose label has matured, as known by then, less those
+    of domains whose verdict is ``broken``.
+
+    Args:
+        workspace: whose data.
+        as_of: the date.
+        settings: features, split and what else decides the rows.
+        progress: told how far it is.
+        left_out: domains to leave out; those whose verdict is ``broken`` when None.
+        base: encode as this bundle does, and leave out domains that it wasn't trained on.
+        held_out: whether some rows are for validation and test; else all are for training.
+
+    Raises:
+        DataError: nothing is left to train on.
+        ContractError: features that the base was trained on are gone.
+    """
+    from mmlora.training.dataset import TrainingSet
+
+    if settings.features == "all":
+        ensure_features(workspace, as_of, progress=progress)
+    elif settings.features == "profiles":
+        ensure_profiles(workspace)  # no activity is read; the ids alone don't even need this
+    if base is None:
+        contract = workspace.feature_repo.contract(settings.features)
+    else:
+        check_contract(workspace, base)
+        contract = base.contract
+    broken = _broken(workspace, as_of) if left_out is None else sorted(left_out)
+    recipe = _recipe(workspace, as_of, settings, contract, broken)
+    if base is not None:
+        known = {str(domain) for domain in base.manifest.training_domains}
+        strangers = {str(domain) for domain in workspace.expected_domains()} - known
+        broken = sorted(strangers.union(broken))
+        recipe |= {"encoder": base.manifest.encoder, "broken": broken}
+    if not held_out:
+        recipe["held_out"] = False
+    training_set_id = fingerprint(recipe)[:16]
+    folder = workspace.training_set_folder(training_set_id)
+    if folder.exists():
+        return training_set_id
+    rows = read_rows(workspace, as_of, settings, broken)
+    split = _split(rows, settings) if held_out else np.zeros(rows.num_rows, np.int8)
+    features = _retrieve(workspace, rows, contract, recipe, progress)
+    encoder = base.encoder() if base else _fit(features(), contract, rows, split, settings)
+    chunks = _encode(features(), encoder, rows, split, progress)
+    TrainingSet.write(folder, chunks, encoder=encoder, fingerprint=recipe["data"], info=recipe)
+    logger.info("training set %s: %s rows", training_set_id, f"{rows.num_rows:,}")
+    return training_set_id
+
+
+def _broken(workspace: Workspace, as_of: date) -> list[str]:
+    return sorted(str(d) for d, v in verdicts_as_of(workspace, as_of).items() if v.verdict == "broken")
+
+
+def _recipe(
+    workspace: Workspace,
+    as_of: date,
+    settings: TrainingSettings,
+    contract: FeatureContract,
+    broken: list[str],
+) -> dict[str, Any]:
+    from mmlora.data.current import fingerprint_known
+    from mmlora.training.dataset import FORMAT
+
+    views = workspace.feature_repo.inputs(contract)
+    split_file = settings.split_file
+    return {
+        "as_of": as_of.isoformat(),
+        "code_version": mmlora.__version__,
+        "layout": FORMAT,
+        "data": fingerprint_known(workspace.offline, midnight(as_of)),
+        "contract": contract.hash,
+        "activity": workspace.feature_repo.built if settings.features == "all" else None,
+        "broken": broken,
+        "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
+        **({"views": views} if views else {}),
+        **settings.model_dump(mode="json", include=set(ROW_SETTINGS)),
+    }
+
+
+def read_rows(
+    workspace: Workspace, as_of: date, settings: TrainingSettings, broken: Sequence[str] = ()
+) -> pa.Table:
+    """Return the interactions that a training set is made of, in its order (``DataError`` when none)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from mmlora.data.current import read_current
+
+    cutoff = midnight(as_of)
+    matured: datetime = cutoff - timedelta(hours=settings.label_maturity_hours)
+    since = cutoff - timedelta(days=settings.window_days) if settings.window_days else None
+    rows = read_current(workspace.offline, known_as_of=cutoff, before=matured, since=since)
+    if broken:
+        names = pc.cast(rows[DOMAIN_ID], pa.string())
+        rows = rows.filter(pc.invert(pc.is_in(names, value_set=pa.array(broken))))
+    if not rows.num_rows:
+        raise DataError(
+            "training set",
+            f"no interactions before {matured:%Y-%m-%d %H:%M} UTC are fit to train on "
+            f"(broken domains: {', '.join(broken) or 'none'}): import data, or train as of a later day",
+        )
+    return rows
+
+
+def rows_of(workspace: Workspace, data: TrainingSet) -> pa.Table:
+    """Return the interactions that a training set was made of, in its order, as they are known now."""
+    info = data.manifest.info
+    settings = TrainingSettings(**{name: info[name] for name in _OF_ROWS})
+    return read_rows(workspace, date.fromisoformat(info["as_of"]), settings, info["broken"])
+
+
+def features_of(workspace: Workspace, data: TrainingSet, rows: pa.Table) -> Iterator[pa.Table]:
+    """Yield the features of a training set's rows before they were encoded, chunk by chunk, in its order.
+
+    Args:
+        workspace: whose features.
+        data: the training set.
+        rows: what :func:`rows_of` returned.
+    """
+    recipe, contract = data.manifest.info, data.manifest.contract
+    return _retrieve(workspace, rows, contract, recipe, silent)()
+
+
+def _split(rows: pa.Table, settings: TrainingSettings) -> np.ndarray[Any, np.dtype[np.int8]]:
+    from mmlora.training.splits import split_rows
+
+    default = _RANDOM_FRACTIONS if settings.split == "random" else _CHRONOLOGICAL_FRACTIONS
+    return split_rows(
+        settings.split,
+        user=rows[USER_ID],
+        item=rows[ITEM_ID],
+        domain=rows[DOMAIN_ID],
+        event_timestamp=rows[EVENT_TIMESTAMP],
+        label=rows[LABEL],
+        seed=settings.seed,
+        fractions=settings.split_fractions or default,
+        file=settings.split_file,
+    )
+
+
+def _retrieve(
+    workspace: Workspace,
+    rows: pa.Table,
+    contract: FeatureContract,
+    recipe: dict[str, Any],
+    progress: Progress,
+) -> Callable[[], Iterator[pa.Table]]:
+    """Return what yields the rows' features, chunk by chunk, as often as it is called."""
+    from mmlora.runs.retrieved import open_retrieved
+
+    entities = rows.select([USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP])
+
+    def read() -> Iterator[pa.Table]:
+        done = 0
+        for table in workspace.feature_repo.stream(entities, contract, rows=_CHUNK_ROWS):
+            done += table.num_rows
+            progress("retrieve features", done, rows.num_rows)
+            yield table
+
+    if not any(field.view for field in contract.fields):
+        return read
+    name = fingerprint({key: recipe.get(key) for key in (*_OF_FEATURES, *_OF_ROWS)})[:16]
+    strings = [
+        field.name for field in contract.fields if field.dtype == "STRING" and field.kind == "categorical"
+    ]
+    file = open_retrieved(workspace.home / "training_sets" / ".features", name, read, strings)
+    return lambda: (file.read_row_group(group) for group in range(file.num_row_groups))
+
+
+def _fit(
+    features: Iterator[pa.Table],
+    contract: FeatureContract,
+    rows: pa.Table,
+    split: np.ndarray[Any, np.dtype[np.int8]],
+    settings: TrainingSettings,
+) -> Encoder:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from mmlora.encoding import Encoder
+
+    def training_rows() -> Iterator[pa.Table]:
+        start = 0
+        for table in features:
+            yield table.filter(pa.array(split[start : start + table.num_rows] == 0))
+            start += table.num_rows
+
+    domains = pc.unique(rows[DOMAIN_ID]).to_pylist()
+    return Encoder.fit(contract, training_rows(), domains=domains, min_count=settings.min_count)
+
+
+def _encode(
+    features: Iterator[pa.Table],
+    encoder: Encoder,
+    rows: pa.Table,
+    split: np.ndarray[Any, np.dtype[np.int8]],
+    progress: Progress,
+) -> Iterator[Chunk]:
+    from mmlora.training.dataset import Chunk, user_codes
+
+    users, labels, start = user_codes(rows[USER_ID]), rows[LABEL].to_numpy(), 0
+    for table in features:
+        chosen = slice(start, start + table.num_rows)
+        yield Chunk(encoder.encode(table), labels[chosen], split[chosen], users[chosen])
+        start += table.num_rows
+        progress("encode", start, rows.num_rows)

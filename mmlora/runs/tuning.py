@@ -1,0 +1,205 @@
+"""``mmlora train --tune``: before the full run, other settings are tried on validation rows.
+
+The climb is :mod:`mmlora.training.search`'s. A trial is a training run up to its gate, so it shares each step
+with any run that can't differ in it, and the best one is simply gone on with: evaluated, judged, trained on
+all rows and registered. What a trial was worth lies in its run's folder, where the same climb finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from mmlora.errors import DataError, UsageError
+from mmlora.runs.choices import choose
+from mmlora.runs.state import Run
+from mmlora.runs.steps import open_training, train_backbone, train_expert, train_gate
+from mmlora.runs.training_run import models_of, open_run, run_of
+from mmlora.settings import TrainingSettings
+from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Settings, Step, climb
+from mmlora.workspace import Progress, Workspace, silent
+
+logger = logging.getLogger(__name__)
+
+_TRIAL = "validation"
+
+
+def refuse_tuning(minutes: float | None, *, phase: str, base: str | None) -> None:
+    """Refuse a budget that is none, or tuning of what isn't a whole model."""
+    if minutes is None:
+        return
+    if not minutes > 0:
+        raise UsageError(f"tuning for {minutes:g} minutes: give more than 0")
+    if base is not None or phase != "all":
+        what = "the experts on a base" if base else f"`train {phase}`"
+        raise UsageError(f"only a whole model is tuned, not {what}: leave out --tune, or train all of it")
+
+
+def tune(run_id: str, *, tune_minutes: float | None = None, progress: Progress = silent) -> str:
+    """Try other settings than a run's on validation rows, and return the run of the best.
+
+    Args:
+        run_id: the run of one's own settings, which are tried first.
+        tune_minutes: time for all trials, in earlier calls as well; the run itself is returned when None. A
+            trial that is not done by then is stopped after its epoch, and doesn't count; the first never is.
+        progress: told how far each trial is.
+
+    Returns:
+        The id of the run with the best settings, whose phases are trained.
+
+    Raises:
+        UsageError: the run has a base, or there is no time at all.
+        DataError: validation rows hold one class of label.
+    """
+    if tune_minutes is None:
+        return run_id
+    workspace, run = open_run(run_id)
+    refuse_tuning(tune_minutes, phase="all", base=run.config.get("base"))
+    trials = _Trials(workspace, run, tune_minutes * 60, progress)
+    steps = climb(trials.own, trials.names, trials.measure)
+    best = trials.run_id({**trials.own, **_last(steps)})
+    record = trials.record(steps)
+    run_of(workspace, best).record("tuning", {"minutes": tune_minutes, "own_run": run_id, **record})
+    logger.info("tuning: %s", record["sentence"])
+    return best
+
+
+class _TimeIsUp(Exception):
+    """A trial went past the budget."""
+
+
+class _Trials:
+    """The trials of one climb: trained, or found where an earlier one left them."""
+
+    def __init__(self, workspace: Workspace, run: Run, seconds: float, progress: Progress) -> None:
+        self._workspace, self._run, self._budget, self._progress = workspace, run, seconds, progress
+        config = run.config
+        self.names = _read_by(config)
+        self.own = {name: config[name] for name in TUNED}
+        self.own["hidden_units"] = tuple(config["hidden_units"])
+        self._done: list[dict[str, Any]] = []
+        self._spent = 0.0
+        self._time_is_up = False
+
+    def run_id(self, settings: Settings, progress: Progress = silent) -> str:
+        """Return the run that has these settings in place of one's own."""
+        config = self._run.config
+        asked = {name: config[name] for name in TrainingSettings.model_fields if name in config}
+        asked |= self._run.result("machine") or {}
+        chosen = choose(TrainingSettings(**asked), settings)
+        # Experts of one domain alone are asked for again by its name.
+        domain = config["expert_domains"][0] if len(config["expert_domains"]) == 1 else None
+        as_of = date.fromisoformat(config["as_of"])
+        return open_training(self._workspace, as_of, chosen, domain=domain, progress=progress)
+
+    def measure(self, settings: Settings) -> float | None:
+        """Return the validation wauc of a model with these settings; None when the time is up."""
+        left = self._budget - self._spent
+        if self._done and left <= 0:
+            self._time_is_up = True
+            return None
+        changed = {name: value for name, value in settings.items() if value != self.own[name]}
+        named = ", ".join(f"{name} {_shown(value)}" for name, value in changed.items()) or "your own settings"
+        result = self._train(settings, left if self._done else None)
+        self._spent += result["seconds"]
+        if result["wauc"] is None:
+            self._time_is_up = True
+            logger.info("tuning, trial %d (%s): stopped, the time is up", len(self._done) + 1, named)
+            return None
+        self._done.append({"settings": changed, **result})
+        logger.info("tuning, trial %d (%s): validation wauc %.4f", len(self._done), named, result["wauc"])
+        wauc: float = result["wauc"]
+        return wauc
+
+    def record(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """Return what the trials came to, JSON-ready."""
+        own = self._done[0]["wauc"]
+        return {
+            "seconds": round(self._spent),
+            "trials": self._done,
+            "steps": [vars(step) for step in steps],
+            "own_wauc": own,
+            "best_wauc": steps[-1].metric_after if steps else own,
+            "lines": [f"{name} = {_shown(value)}" for name, value in _last(steps).items()],
+            "sentence": self._sentence([_change(step) for step in steps]),
+        }
+
+    def _sentence(self, changes: Sequence[str]) -> str:
+        """Say what changed, and what each change brought."""
+        trials, own = len(self._done), self._done[0]["wauc"]
+        of = f"{trials} {'trial' if trials == 1 else 'trials'} in {self._spent / 60:.1f} minutes"
+        end = "then the time was up" if self._time_is_up else "no further step was better"
+        said = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
+        return f"{said} ({of}, {end})"
+
+    def _train(self, settings: Settings, left: float | None) -> dict[str, Any]:
+        """Train a trial and keep what it is worth, or find that; ``left`` are its seconds, None without end.
+
+        One that was stopped before goes on where it was; its ``wauc`` is None until it is done.
+        """
+        began, label = time.monotonic(), f"trial {len(self._done) + 1}"
+
+        before: dict[str, Any] = {"wauc": None, "seconds": 0.0}
+
+        def told(what: str, done: int, total: int) -> None:
+            self._progress(f"{label}: {what}", done, total)
+
+        def watched(what: str, done: int, total: int) -> None:
+            told(what, done, total)
+            if left is not None and before["seconds"] + time.monotonic() - began > left:
+                raise _TimeIsUp
+
+        run_id = self.run_id(settings, told)
+        run = run_of(self._workspace, run_id)
+        before = run.result(_TRIAL) or before
+        if before["wauc"] is not None or (left is not None and before["seconds"] >= left):
+            return before
+        wauc = None
+        try:
+            train_backbone(run_id, progress=watched)
+            for domain in run.config["expert_domains"]:
+                train_expert(run_id, domain, progress=watched)
+            train_gate(run_id, progress=watched)
+            wauc = _validation_wauc(self._workspace, run)
+        except _TimeIsUp:
+            pass
+        return run.record(
+            _TRIAL, {"wauc": wauc, "seconds": before["seconds"] + time.monotonic() - began, "run_id": run_id}
+        )
+
+
+def _validation_wauc(workspace: Workspace, run: Run) -> float:
+    from mmlora.training.controls import WithoutTest
+    from mmlora.training.deciding import Validation
+
+    data = WithoutTest.open(workspace.training_set_folder(run.config["training_set_id"]))
+    validation = Validation.choose(data, "wauc", domain=None)
+    if validation.metric != "wauc":
+        raise DataError("tuning", f"{validation.note}: there is no wauc to tune by; choose other days")
+    *_, (_, model) = models_of(workspace, run)
+    return validation.measure(model)
+
+
+def _read_by(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the settings to tune that a run's model reads."""
+    if config["backbone"] == "gbdt":
+        return OF_TREES
+    return tuple(name for name in TUNED if config["expert_domains"] or name not in OF_EXPERTS)
+
+
+def _change(step: Step) -> str:
+    gain = f"validation wauc {step.metric_before:.4f} -> {step.metric_after:.4f}"
+    return f"{step.setting} {_shown(step.before)} -> {_shown(step.after)}: {gain}"
+
+
+def _last(steps: Sequence[Step]) -> dict[str, Any]:
+    """Return the settings that steps lead to."""
+    return {step.setting: step.after for step in steps}
+
+
+def _shown(value: Any) -> str:
+    """Return a setting's value as ``mmlora.toml`` has it."""
+    return str(list(value)) if isinstance(value, tuple | list) else f"{value:g}"

@@ -1,0 +1,60 @@
+"""Each domain's verdict as of a date, as the warehouse keeps it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from mmlora.schema import DomainVerdict, Id
+from mmlora.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mmlora.checks.validation import ValidationReport
+
+logger = logging.getLogger(__name__)
+
+
+def check_domains(workspace: Workspace, as_of: date) -> ValidationReport:
+    """Run the suites on what was known at ``as_of`` 00:00 UTC, and store each domain's verdict."""
+    from mmlora.checks.thresholds import Thresholds
+    from mmlora.checks.validation import run_validation
+
+    report = run_validation(
+        workspace.offline,
+        as_of=as_of,
+        thresholds=Thresholds(**workspace.settings.checks.model_dump(exclude={"domains"})),
+        expected_domains=workspace.expected_domains(),
+        data_docs=workspace.home / "data_docs",
+    )
+    with workspace.open_warehouse() as warehouse:
+        warehouse.record_verdicts(report.verdicts)
+    counts = Counter(verdict.verdict for verdict in report.verdicts)
+    logger.info("validated as of %s: %s", as_of, ", ".join(f"{n} {name}" for name, n in counts.items()))
+    return report
+
+
+def stored_verdicts(workspace: Workspace, as_of: date) -> dict[str, Any]:
+    """Return a date's stored verdicts: ``as_of``, ``verdicts`` by domain, ``domains`` and ``data_docs``."""
+    with workspace.open_warehouse() as warehouse:
+        verdicts = warehouse.verdicts(as_of)
+    return {
+        "as_of": as_of.isoformat(),
+        "verdicts": {str(verdict.domain_id): verdict.verdict for verdict in verdicts},
+        "domains": [asdict(verdict) for verdict in verdicts],
+        "data_docs": str(workspace.home / "data_docs" / "index.html"),
+    }
+
+
+def verdicts_as_of(workspace: Workspace, as_of: date) -> dict[Id, DomainVerdict]:
+    """Return the stored verdicts of a date by domain, validating first when a domain has none."""
+    for attempt in ("stored", "validated now"):
+        with workspace.open_warehouse() as warehouse:
+            verdicts = warehouse.verdicts(as_of)
+        unknown = set(workspace.expected_domains()).difference(verdict.domain_id for verdict in verdicts)
+        if not unknown or attempt == "validated now":
+            break
+        check_domains(workspace, as_of)
+    return {verdict.domain_id: verdict for verdict in verdicts}
