@@ -71,8 +71,21 @@ def views(
         _view(name, offline / "features" / name, keys, [_activity_field(f) for f in fields], "input")
         for name, (keys, fields) in activity.items()
     ]
+    activities.append(_history_view(offline, entities))
     profiles += _derived_views(offline, entities, columns, derived)
     return [*profiles, *activities, *_affinity_views(offline, entities, columns, affinity)]
+
+
+def _history_view(offline: Path, entities: dict[str, Entity]) -> FeatureView:
+    ids = Int64 if entities["item"].value_type == ValueType.INT64 else String
+    history = {"kind": "history", **{name: f"user_history__{name}" for name in ("rows", "clicks")}}
+    fields = [
+        Field(name="items", dtype=Array(ids), tags=history),
+        Field(name="rows", dtype=Array(Float32), tags={"kind": "counts"}),
+        Field(name="clicks", dtype=Array(Float32), tags={"kind": "counts"}),
+    ]
+    folder = offline / "features" / "user_history"
+    return _view("user_history", folder, [entities["user"]], fields, "input")
 
 
 def _derived_views(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 FeatureGroup = Literal["ids", "profiles", "all"]
-FieldKind = Literal["categorical", "dense", "vector", "bag", "weights"]
+FieldKind = Literal["categorical", "dense", "vector", "bag", "weights", "history", "counts"]
 ColumnKind = Literal["categorical", "dense", "log", "days_since", "bag", "words", "vector", "drop"]
 BackboneName = Literal[
     "wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet", "gbdt"

@@ -149,6 +149,11 @@ class FeatureField:
         return dict(self.tags).get(key, default)
 
 
+def items_of(history: str) -> str:
+    """Return the name of the items' vectors that a history's are multiplied with."""
+    return f"{history}.item"
+
+
 @dataclass(frozen=True)
 class FeatureContract:
     """The resolved definition of the model's FeatureService: what a bundle was trained on.
@@ -163,6 +168,17 @@ class FeatureContract:
     def hash(self) -> str:
         """SHA-256 over the canonical JSON (64 hex digits)."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of the vectors that encoded rows hold: the fields' own, and the items' beside a history."""
+        of_kind = {kind: [f.name for f in self.fields if f.kind == kind] for kind in valid_names(FieldKind)}
+        histories = [name for of in of_kind["history"] for name in (of, items_of(of))]
+        return (*of_kind["vector"], *of_kind["weights"], *histories)
+
+    def without_history(self) -> FeatureContract:
+        """Return the contract without the histories of items."""
+        return replace(self, fields=tuple(f for f in self.fields if f.kind not in ("history", "counts")))
 
     def keyed_by(self, keys: Iterable[str]) -> FeatureContract:
         """Return the contract of the fields whose keys are all among ``keys``."""

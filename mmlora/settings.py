@@ -125,6 +125,9 @@ class TrainingSettings(_Section):
     id_dropout: bool = Field(
         True, description="forget ids in training as often as validation rows hold unknown ones"
     )
+    item_history: bool = Field(
+        True, description="score items by those that the user met before, where validation rows gain by it"
+    )
     refit: bool = Field(
         True, description="train on all rows in the end, for as many epochs as the judged model"
     )

@@ -12,6 +12,8 @@ bag          list of those        indices, ``[N, L]`` int32, padded with 0
 dense        number               standardised, ``[N]`` float32; missing is 0, the mean
 vector       list of numbers      ``[N, W]`` float32; missing is 0
 weights      list of numbers      ``[N, L]`` float32, of a bag's elements; missing is 0
+history      list of item ids     ``[N, R]`` float32, and as many for the item: see :mod:`.history`
+counts       list of numbers      read by its history only
 ========== ====================== ==================================================
 
 NaN counts as missing. A side table (users, items or domains alone) is encoded with the fields it
@@ -32,10 +34,11 @@ from numpy.typing import NDArray
 from mmlora.batch import Batch
 from mmlora.encoding.arrow import plain, without_null_elements
 from mmlora.encoding.fields import FieldEncoder, FieldFit, fitter
+from mmlora.encoding.history import History
 from mmlora.encoding.numbers import Standard, Vector, Weights
 from mmlora.encoding.vocabularies import FIRST_KNOWN, Bag, Vocabulary, VocabularyFit, share_vocabulary
 from mmlora.errors import ContractError
-from mmlora.schema import DOMAIN_ID, Entity, FeatureContract, FeatureField, FieldKind, Id
+from mmlora.schema import DOMAIN_ID, ITEM_ID, Entity, FeatureContract, FeatureField, FieldKind, Id, items_of
 
 
 class Shape(NamedTuple):
@@ -63,7 +66,7 @@ class EncodedColumns:
         rows: N.
         categorical: ``[N, Fc]`` int32, a column for each of ``categorical_names``.
         dense: ``[N, Fd]`` float32, a column for each of ``dense_names``.
-        vectors: ``[N, W]`` float32 by field name, those of the kind ``weights`` among them.
+        vectors: ``[N, W]`` float32 by field name, those of the kinds ``weights`` and ``history`` among them.
         bags: ``[N, L]`` int32 by field name.
         domain: the domain's index, ``[N]`` int32, -1 when unknown; None without a domain column.
     """
@@ -103,6 +106,7 @@ class Encoder:
         *,
         domains: Iterable[Id],
         min_count: int = 1,
+        history: History | None = None,
     ) -> Encoder:
         """Fit on training rows: one table, or many read one after another.
 
@@ -114,27 +118,36 @@ class Encoder:
             tables: training rows only, or vocabularies and means would know the test rows.
             domains: the training domains.
             min_count: rows below which a value is out of vocabulary.
+            history: fitted on the same rows, where the contract has such a field.
 
         Raises:
             ContractError: a field's column is absent or of a type that its kind can't encode.
             DataError: vectors of a field differ in width.
         """
-        fitters = {f.name: fitter(f, min_count) for f in contract.fields}
+        others = [f for f in contract.fields if f.kind not in ("history", "counts")]
+        fitters = {f.name: fitter(f, min_count) for f in others}
         for table in [tables] if isinstance(tables, pa.Table) else tables:
             _require(table, contract.fields)
-            for f in contract.fields:
+            for f in others:
                 fitters[f.name].add(_column(table, f))
-        _share_vocabularies(contract, fitters)
-        return cls(contract, tuple(sorted(set(domains))), {name: fit.done() for name, fit in fitters.items()})
+        _share_vocabularies(fitters, {f.name: f.tag("vocabulary") for f in contract.fields})
+        fitted: dict[str, FieldEncoder] = {name: fit.done() for name, fit in fitters.items()}
+        if history is not None:
+            fitted |= {f.name: history for f in contract.fields if f.kind == "history"}
+        return cls(contract, tuple(sorted(set(domains))), fitted)
 
     def field_shapes(self) -> list[Shape]:
         """Return each field's name, kind, size and side, in the contract's order."""
         names = {f.name for f in self.contract.fields}
         partners = {f.name: f.partner if f.partner in names else "" for f in self.contract.fields}
-        return [
-            Shape(f.name, f.kind, self.fields[f.name].size, f.side, partners[f.name])
-            for f in self.contract.fields
-        ]
+        shapes = []
+        for f in self.contract.fields:
+            if f.kind == "history":
+                size, item = self.fields[f.name].size, items_of(f.name)
+                shapes += [Shape(f.name, f.kind, size, f.side, item), Shape(item, f.kind, size, "item")]
+            elif f.kind != "counts":
+                shapes.append(Shape(f.name, f.kind, self.fields[f.name].size, f.side, partners[f.name]))
+        return shapes
 
     def names(self, kind: FieldKind) -> tuple[str, ...]:
         """Return the names of a kind's fields: the order of a batch's columns."""
@@ -159,10 +172,12 @@ class Encoder:
         """
         wanted = self.contract.fields if fields is None else tuple(fields)
         _require(table, wanted)
-        if unknown := [f.name for f in wanted if f.name not in self.fields]:
+        if unknown := [f.name for f in wanted if f not in self.contract.fields]:
             raise ContractError(f"fields {unknown} are not in the contract", expected=list(self.fields))
         encoded: dict[str, NDArray[Any]] = {
-            f.name: self.fields[f.name].encode(f.name, _column(table, f)) for f in wanted
+            f.name: of.encode(f.name, _column(table, f))
+            for f in wanted
+            if (of := self.fields.get(f.name)) and not isinstance(of, History)
         }
         of_kind = {kind: [f.name for f in wanted if f.kind == kind] for kind in ("categorical", "dense")}
         return EncodedColumns(
@@ -171,10 +186,27 @@ class Encoder:
             categorical=_matrix([encoded[name] for name in of_kind["categorical"]], table.num_rows, np.int32),
             dense_names=tuple(of_kind["dense"]),
             dense=_matrix([encoded[name] for name in of_kind["dense"]], table.num_rows, np.float32),
-            vectors={f.name: encoded[f.name] for f in wanted if f.kind in ("vector", "weights")},
+            vectors={
+                **{f.name: encoded[f.name] for f in wanted if f.kind in ("vector", "weights")},
+                **self._histories(table, {f.name for f in wanted}),
+            },
             bags={f.name: encoded[f.name] for f in wanted if f.kind == "bag"},
             domain=self.domain_index(table[DOMAIN_ID]) if DOMAIN_ID in table.column_names else None,
         )
+
+    def _histories(self, table: pa.Table, wanted: set[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the vectors of histories, where they are wanted, and of items."""
+        found = {}
+        for f in self.contract.fields:
+            history = self.fields.get(f.name)
+            if not isinstance(history, History):
+                continue
+            if f.name in wanted:
+                lists = (table[name] for name in (f.name, f.tag("rows"), f.tag("clicks")))
+                found[f.name] = history.of_users(f.name, *lists)
+            if ITEM_ID in wanted:
+                found[items_of(f.name)] = history.of_items(ITEM_ID, table[ITEM_ID])
+        return found
 
     def assemble(self, sides: Sequence[Side], *, label: NDArray[Any] | None = None) -> Batch:
         """Gather rows of several sides into one batch.
@@ -188,7 +220,7 @@ class Encoder:
             ContractError: no side holds one of the contract's fields, or none knows the domain.
         """
         held = {n for s, _ in sides for n in (*s.categorical_names, *s.dense_names, *s.vectors, *s.bags)}
-        absent = [f.name for f in self.contract.fields if f.name not in held]
+        absent = [f.name for f in self.contract.fields if f.name not in held and f.kind != "counts"]
         domains = [s.domain[rows] for s, rows in sides if s.domain is not None]
         if absent or not domains:
             raise ContractError(
@@ -208,9 +240,7 @@ class Encoder:
                 _gather([(s.dense_names, s.dense, r) for s, r in sides], self.names("dense"), np.float32)
             ),
             domain=torch.from_numpy(domains[0].astype(np.int64)),
-            vectors={
-                n: torch.from_numpy(vectors[n]) for n in (*self.names("vector"), *self.names("weights"))
-            },
+            vectors={n: torch.from_numpy(vectors[n]) for n in self.contract.vectors},
             bags={n: torch.from_numpy(bags[n]) for n in self.names("bag")},
             label=None if label is None else torch.from_numpy(np.asarray(label).astype(np.float32)),
         )
@@ -222,7 +252,9 @@ class Encoder:
             for name, fitted in self.fields.items()
             if isinstance(fitted, Bag | Vocabulary)
         }
-        return {name: pa.table({"value": vocabulary.values}) for name, vocabulary in vocabularies.items()}
+        tables = {name: pa.table({"value": vocabulary.values}) for name, vocabulary in vocabularies.items()}
+        histories = {name: of.to_table() for name, of in self.fields.items() if isinstance(of, History)}
+        return tables | histories
 
     def spec(self) -> dict[str, Any]:
         """Return everything but the vocabularies, JSON-ready."""
@@ -235,8 +267,12 @@ class Encoder:
         contract = FeatureContract.from_json(spec["contract"])
         fields: dict[str, FieldEncoder] = {}
         for f in contract.fields:
+            if f.kind == "counts":
+                continue
             fitted = spec["fields"][f.name]
-            if f.kind == "dense":
+            if f.kind == "history":
+                fields[f.name] = History.from_table(tables[f.name])
+            elif f.kind == "dense":
                 fields[f.name] = Standard.from_spec(fitted)
             elif f.kind == "vector":
                 fields[f.name] = Vector(**fitted)
@@ -248,14 +284,12 @@ class Encoder:
         return cls(contract, tuple(spec["domains"]), fields)
 
 
-def _share_vocabularies(contract: FeatureContract, fitters: Mapping[str, FieldFit]) -> None:
+def _share_vocabularies(fitters: Mapping[str, FieldFit], named: Mapping[str, str]) -> None:
     """Let the fields that name one by the tag ``vocabulary`` have its vocabulary, and it theirs."""
-    named = {f.name: f.tag("vocabulary") for f in contract.fields}
     groups: dict[str, list[VocabularyFit]] = {}
-    for f in contract.fields:
-        fit = fitters[f.name]
+    for name, fit in fitters.items():
         if isinstance(fit, VocabularyFit):
-            groups.setdefault(_last_named(f.name, named), []).append(fit)
+            groups.setdefault(_last_named(name, named), []).append(fit)
     for fits in groups.values():
         if len(fits) > 1:
             share_vocabulary(fits)

@@ -6,17 +6,25 @@ model needs to know of it) and a ``spec`` (what it stores beside its vocabulary)
 
 from __future__ import annotations
 
+from mmlora.encoding.history import History
 from mmlora.encoding.numbers import Standard, StandardFit, Vector, VectorFit, Weights, WeightsFit
 from mmlora.encoding.vocabularies import Bag, Vocabulary, VocabularyFit
+from mmlora.errors import ContractError
 from mmlora.schema import FeatureField
 
-FieldEncoder = Vocabulary | Bag | Standard | Vector | Weights
+FieldEncoder = Vocabulary | Bag | Standard | Vector | Weights | History
 
 FieldFit = VocabularyFit | StandardFit | VectorFit | WeightsFit
 
 
 def fitter(field: FeatureField, min_count: int) -> FieldFit:
-    """Return what fits a field of its kind."""
+    """Return what fits a field of its kind.
+
+    Raises:
+        ContractError: its kind is that of the view `user_history` alone.
+    """
+    if field.kind in ("history", "counts"):
+        raise ContractError(f"field {field.name!r}: the kind {field.kind} is for the view user_history alone")
     if field.kind == "dense":
         return StandardFit(field)
     if field.kind == "weights":

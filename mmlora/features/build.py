@@ -40,13 +40,12 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from mmlora.errors import TransientError
-from mmlora.features.affinity import Affinity, AffinityView, TasteView, choose_affinity, prepare
+from mmlora.features.affinity import Affinity, choose_affinity, prepare
 from mmlora.features.asof.database import database
 from mmlora.features.built import retire, sweep
 from mmlora.features.columns import analyse
-from mmlora.features.plan import BuildState, Plan, Recipe, input_files, item_files, make_plan
+from mmlora.features.plan import BuildState, Plan, Recipe, View, input_files, item_files, make_plan
 from mmlora.features.profile_stats import profile_schema
-from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.manifest import FileRecord, record
 from mmlora.resources import sql
 
@@ -58,7 +57,6 @@ LOCK_SECONDS = 300.0
 _BEGINNING = date(1, 1, 2)
 _FORMER_PRIOR_CTR = 0.2
 """What stores were built with whose state doesn't say."""
-View = ActivityView | AffinityView | TasteView
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def build(
                 and plan.kept.inputs == inputs
                 and plan.kept.through >= str(plan.through)
             ):
-                rows = dict.fromkeys((view.name for view in _views(recipe)), 0)
+                rows = dict.fromkeys((view.name for view in recipe.views), 0)
                 return BuildReport(plan.through, plan.through, "", rows, time.monotonic() - started)
             rows, restated = _compute(connection, offline, plan, recipe, progress)
             state = BuildState(
@@ -144,10 +142,6 @@ def build(
     report = BuildReport(plan.through, since, plan.reason, rows, time.monotonic() - started)
     logger.info("features built through %s: %s rows", plan.through, f"{sum(rows.values()):,}")
     return report
-
-
-def _views(recipe: Recipe) -> tuple[View, ...]:
-    return (*ACTIVITY_VIEWS, *recipe.affinity.views)
 
 
 def _recipe(
@@ -212,7 +206,7 @@ def _compute(
         prepare(connection, item_files(offline), recipe.affinity)
     staging = offline / "features" / ".staging"
     staging.mkdir()
-    views, rows = _views(recipe), {}
+    views, rows = recipe.views, {}
     for done, view in enumerate(views):
         if progress:
             progress("features", done, len(views))

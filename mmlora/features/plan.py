@@ -12,15 +12,18 @@ from typing import Any
 import duckdb
 
 from mmlora.errors import DataError, UsageError
-from mmlora.features.affinity import Affinity
+from mmlora.features.affinity import Affinity, AffinityView, TasteView
 from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
-from mmlora.features.views import ACTIVITY_VIEWS
+from mmlora.features.history import HistoryView
+from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.manifest import FileRecord
 from mmlora.resources import sql
 from mmlora.schema import fingerprint
 
 logger = logging.getLogger(__name__)
+
+View = ActivityView | HistoryView | AffinityView | TasteView
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,11 @@ class Recipe:
     affinity: Affinity
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """The views to build."""
+        return (*ACTIVITY_VIEWS, HistoryView(), *self.affinity.views)
+
+    @property
     def prior(self) -> dict[str, float]:
         """The queries' parameters."""
         return {"prior_ctr": self.prior_ctr, "prior_weight": self.prior_weight}
@@ -120,7 +128,7 @@ class Recipe:
     def hash(self) -> str:
         """Hash of it and of the queries."""
         texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
-        for view in (*ACTIVITY_VIEWS, *self.affinity.views):
+        for view in self.views:
             texts += [view.name, view.entries_sql(), view.rows_sql()]
         return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_dict(), *texts])
 

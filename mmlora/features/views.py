@@ -52,7 +52,12 @@ class ActivityView:
 
 
 def entries_sql(
-    keys: tuple[str, ...], *, detail: str = "", which: str = "true", reach: int | None = None
+    keys: tuple[str, ...],
+    *,
+    detail: str = "",
+    which: str = "true",
+    reach: int | None = None,
+    joined: bool = False,
 ) -> str:
     """Return the statement that makes the temporary table ``entries``.
 
@@ -61,6 +66,7 @@ def entries_sql(
         detail: a column of the increments by which counts are kept apart as well.
         which: the increments that count.
         reach: days after which a day has left the last window; None keeps all.
+        joined: whether to say from which midnight on each was known, of what is carried in as well.
     """
     filled = {
         "keys": ", ".join(keys),
@@ -69,6 +75,7 @@ def entries_sql(
         "no_detail": ", NULL" if detail else "",
         "which": which,
         "reach": "NULL" if reach is None else str(reach),
+        "joined": ", joined" if joined else "",
     }
     statement = sql("features/entries.sql")
     for name, text in filled.items():

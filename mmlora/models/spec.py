@@ -16,7 +16,7 @@ class FieldShape:
 
     Attributes:
         name: the feature's name, as the contract has it.
-        kind: ``categorical``, ``dense``, ``vector`` or ``bag``.
+        kind: ``categorical``, ``dense``, ``vector``, ``bag``, ``weights`` of a bag, or ``history``.
         size: vocabulary size (indices 0 = missing and 1 = unknown included) of a categorical field or bag,
             the width of a vector, 1 for a dense field.
         side: what decides its value: the user (with or without the domain), the item, or the domain alone.

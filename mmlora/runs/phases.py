@@ -30,12 +30,19 @@ if TYPE_CHECKING:
 
 
 def crosses(
-    workspace: Workspace, run: Run, progress: Progress, checkpoint: Checkpoint, *, refit: bool = False
+    workspace: Workspace,
+    run: Run,
+    progress: Progress,
+    checkpoint: Checkpoint,
+    *,
+    refit: bool = False,
+    history_weight: float = 0.0,
 ) -> PhaseResult:
     """Phase 0."""
     from mmlora.training.phases import train_crosses
 
-    return train_crosses(*_common(workspace, run, progress), checkpoint, refit=refit)
+    common = _common(workspace, run, progress)
+    return train_crosses(*common, checkpoint, refit=refit, history_weight=history_weight)
 
 
 def backbone(

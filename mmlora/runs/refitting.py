@@ -23,6 +23,7 @@ from mmlora.runs.training_run import (
     do_step,
     forgotten,
     open_run,
+    part_of,
     refitted,
 )
 from mmlora.runs.training_set import build_training_set
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from mmlora.training.phases import PhaseResult
 
 logger = logging.getLogger(__name__)
+
+HISTORY_WEIGHT = "crosses.history_weight"
+"""The name of the item history's weight among the cross terms' tensors."""
 
 
 def refit(run_id: str, *, progress: Progress = silent) -> str:
@@ -51,7 +55,7 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     if final is run:
         return run_id
     if final.result("config") is None:
-        final.record("chosen", _chosen(run))
+        final.record("chosen", _chosen(workspace, run))
         final.record("forgotten", forgotten(workspace, run))
         final.record("machine", run.result("machine") or {})
         final.record("config", _config(workspace, run, progress))
@@ -60,7 +64,7 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     run_of_all = workspace, final, progress
     steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
     if final.config["crosses"]:
-        steps["crosses"] = partial(phases.crosses, *run_of_all, refit=True)
+        steps["crosses"] = partial(phases.crosses, *run_of_all, refit=True, **chosen.get("crosses", {}))
     steps["backbone"] = partial(phases.backbone, *run_of_all, epochs=chosen["backbone"]["epochs"])
     for step in sorted(step for step in chosen if step.startswith("expert-")):
         _, domain, slot = step.split("-")
@@ -83,13 +87,18 @@ def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, obj
     return {**run.config, "training_set_id": everything}
 
 
-def _chosen(run: Run) -> dict[str, Any]:
-    """Return the epochs that each phase was trained for, and the share of an expert's step that was taken."""
-    chosen = {}
+def _chosen(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """Return each phase's epochs, the share of an expert's step that was taken, the item history's weight."""
+    chosen: dict[str, Any] = {}
     for path in run.folder.glob("*.json"):
         if path.stem in ("backbone", "gate") or path.stem.startswith("expert-"):
             report = (run.result(path.stem) or {})["report"]
             chosen[path.stem] = {"epochs": report["best_epoch"], "step": report.get("step", 1.0)}
+    if (
+        run.config["crosses"]
+        and (weight := part_of(workspace, run, "crosses").get(HISTORY_WEIGHT)) is not None
+    ):
+        chosen["crosses"] = {"history_weight": float(weight)}
     if "backbone" not in chosen:
         raise UsageError(f"run {run.run_id} has no backbone yet: train the phases in order")
     return chosen

@@ -86,6 +86,7 @@ def build_training_set(
         ensure_profiles(workspace)  # no activity is read; the ids alone don't even need this
     if base is None:
         contract = workspace.feature_repo.contract(settings.features)
+        contract = contract if settings.item_history else contract.without_history()
     else:
         check_contract(workspace, base)
         contract = base.contract
@@ -243,6 +244,7 @@ def _fit(
     import pyarrow.compute as pc
 
     from mmlora.encoding import Encoder
+    from mmlora.encoding.history import fit_history
 
     def training_rows() -> Iterator[pa.Table]:
         start = 0
@@ -251,7 +253,12 @@ def _fit(
             start += table.num_rows
 
     domains = pc.unique(rows[DOMAIN_ID]).to_pylist()
-    return Encoder.fit(contract, training_rows(), domains=domains, min_count=settings.min_count)
+    history = None
+    if any(field.kind == "history" for field in contract.fields):
+        history = fit_history(rows.filter(pa.array(split == 0)))
+    return Encoder.fit(
+        contract, training_rows(), domains=domains, min_count=settings.min_count, history=history
+    )
 
 
 def _encode(
@@ -264,8 +271,12 @@ def _encode(
     from mmlora.training.dataset import Chunk, user_codes
 
     users, labels, start = user_codes(rows[USER_ID]), rows[LABEL].to_numpy(), 0
+    histories = [field.name for field in encoder.contract.fields if field.kind == "history"]
     for table in features:
         chosen = slice(start, start + table.num_rows)
-        yield Chunk(encoder.encode(table), labels[chosen], split[chosen], users[chosen])
+        columns = encoder.encode(table)
+        for name in histories:  # whose factors know the labels of training rows
+            columns.vectors[name][split[chosen] == 0] = 0.0
+        yield Chunk(columns, labels[chosen], split[chosen], users[chosen])
         start += table.num_rows
         progress("encode", start, rows.num_rows)

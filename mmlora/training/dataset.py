@@ -121,11 +121,8 @@ class TrainingSet:
         self._categorical, self._dense = self._column("categorical"), self._column("dense")
         self._rows = self._column("rows")
         fields = manifest.contract.fields
-        self._vectors = {
-            f.name: self._column(_file_name("vector", f.name))
-            for f in fields
-            if f.kind in ("vector", "weights")
-        }
+        vectors = manifest.contract.vectors
+        self._vectors = {name: self._column(_file_name("vector", name)) for name in vectors}
         self._bags = {f.name: self._column(_file_name("bag", f.name)) for f in fields if f.kind == "bag"}
 
     @classmethod

@@ -4,7 +4,8 @@
 -- A series is written for lo <= T <= hi; what entered before is carried in at lo - 1.
 -- {keys}: id columns; {daily_keys}: the same, qualified; {detail}: a column by which a day's counts are kept
 -- apart, with a comma before it, or nothing; {no_detail}: as many nulls; {reach}: days after which a day has left
--- the view's last window (NULL = never); {which}: the increments that count.
+-- the view's last window (NULL = never); {which}: the increments that count; {joined}: a comma and the midnight from
+-- which a day's counts were known, or nothing.
 -- Parameters: $after (last date built before), $through, $restated (last late instant restated before).
 CREATE OR REPLACE TEMP TABLE entries AS
 WITH daily AS (
@@ -31,7 +32,7 @@ WITH daily AS (
     FROM daily JOIN late_instants USING ({keys})
     WHERE late AND known < restated_at AND known_day BETWEEN lo AND hi
 )
-SELECT {keys}{detail}, restated_at, lo, hi, day, greatest(joined, lo - 1) AS enter,
+SELECT {keys}{detail}, restated_at, lo, hi, day, greatest(joined, lo - 1) AS enter{joined},
        coalesce(joined = day + 1, false) AS prompt, bool_or(news) AS news,
        sum(n) AS n, sum(clicks) AS clicks
 FROM series

@@ -73,11 +73,15 @@ def test_the_contract_names_every_field(repo, home):
     assert kinds["user_profile__embedding"] == ("FLOAT_LIST", "vector")
     assert kinds["item_profile__genres"] == ("STRING_LIST", "bag")
     built = [f"{view.name}__{name}" for view in ACTIVITY_VIEWS for name in view.features]
+    built += [f"user_history__{name}" for name in ("items", "rows", "clicks")]
     built += [f"{view}__genres{end}" for view in AFFINITIES for end in ("", "_lift", "_rows")]
     assert [f.name for f in contract.fields[8:]] == built
     affinity = {f.name: (f.dtype, f.kind, dict(f.tags)) for f in contract.fields if f.view in AFFINITIES}
     genres = {"match": "item_profile__genres", "vocabulary": "item_profile__genres", "max_length": "32"}
     assert affinity["user_affinity__genres"] == ("STRING_LIST", "bag", genres)
+    met = next(f for f in contract.fields if f.kind == "history")
+    assert met.dtype == f"{contract.fields[1].dtype}_LIST"
+    assert (met.tag("rows"), met.tag("clicks")) == ("user_history__rows", "user_history__clicks")
     weights = {"kind": "weights", "weights": "user_affinity__genres", "max_length": "32"}
     assert affinity["user_affinity__genres_lift"] == ("FLOAT_LIST", "weights", weights)
     assert affinity["user_affinity__genres_rows"] == ("FLOAT_LIST", "weights", weights)
@@ -154,6 +158,7 @@ def test_only_the_features_whose_keys_are_there(repo, asked):
         "user_profile",
         "user_activity",
         "user_affinity",
+        "user_history",
     }
     assert repo.retrieve(asked, repo.contract("ids")).to_pylist() == asked.select(IDS).to_pylist()
     with pytest.raises(UsageError, match="event_timestamp"):

@@ -93,4 +93,6 @@ def make_model(make_spec: Callable[..., ModelSpec]) -> Callable[..., CTRModel]:
 def _as_trained(crosses: CrossTerms) -> None:
     crosses.domain_user[0], crosses.domain_item[0] = 0.0, 0.0
     crosses.table[[term.start for term in crosses.terms]] = 0.0
+    if crosses.history:
+        crosses.history_weight.fill_(0.7)
     crosses.knots.copy_(torch.randn_like(crosses.knots).sort(1).values)

@@ -48,6 +48,8 @@ CROSSED = (
     FieldShape("domain__genres", "bag", 7, "domain", "item__genres"),
     FieldShape("domain__genres_ctr", "weights", 3, "domain", "domain__genres"),
     FieldShape("user__taste", "vector", 4, "user", "item__embedding"),
+    FieldShape("user__history", "history", 6, "user", "user__history.item"),
+    FieldShape("user__history.item", "history", 6, "item"),
 )
 NEEDS_BFLOAT16 = pytest.mark.skipif(not devices._has_bfloat16("cpu"), reason="the processor has no bfloat16")
 ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
@@ -83,7 +85,7 @@ def side(rows, role, fields):
         dense=torch.randn(rows, len(held("dense"))),
         domain=torch.zeros(rows, dtype=torch.int64),
         bags=bags,
-        vectors={field.name: torch.randn(rows, field.size) for field in held("vector", "weights")},
+        vectors={field.name: torch.randn(rows, field.size) for field in held("vector", "weights", "history")},
     )
 
 

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmlora.encoding.history import History
 from mmlora.pipeline.data import import_tables
 from mmlora.runs import retrieved, training_set
 from mmlora.runs.training_set import build_training_set, read_rows
-from mmlora.schema import Id
+from mmlora.schema import Id, items_of
 from mmlora.training.dataset import TrainingSet
 from mmlora.workspace import Workspace, open_workspace
 
@@ -170,3 +171,28 @@ def views(offline, entities):
     profiles, _ = build(workspace, features="profiles")  # which don't read it
     pq.write_table(table.append_column("price", pa.array([5.0, 5.0, 6.0], pa.float32())), prices)
     assert build(workspace, features="profiles")[0] == profiles
+
+
+def test_a_history_is_of_the_days_before_and_training_rows_hold_none(workspace):
+    data = opened(workspace, build(workspace)[0])
+    rows = read_rows(workspace, AS_OF, workspace.settings.training).to_pandas()
+    held = data.batch(np.arange(len(data))).vectors
+    name = next(field.name for field in data.manifest.contract.fields if field.kind == "history")
+    history = data.encoder.fields[name]
+    assert isinstance(history, History)
+    assert not held[name][np.asarray(data.split) == 0].any() and held[items_of(name)].any()
+
+    rows["day"] = rows["event_timestamp"].dt.date
+    tested = np.flatnonzero(np.asarray(data.split) == 2)[::5]
+    for place in tested:
+        row = rows.iloc[place]
+        before = rows[(rows["user_id"] == row["user_id"]) & (rows["day"] < row["day"])]
+        lists = (before["item_id"].tolist(), [1.0] * len(before), before["label"].astype(float).tolist())
+        expected = history.of_users(name, *(pa.array([of]) for of in lists))
+        np.testing.assert_allclose(held[name][place].numpy(), expected[0], atol=1e-5)
+    assert held[name][tested].any()
+
+
+def test_a_setting_leaves_the_history_out(workspace):
+    contract = opened(workspace, build(workspace, item_history=False)[0]).manifest.contract
+    assert not any(field.view == "user_history" for field in contract.fields)

@@ -91,3 +91,23 @@ def pair_fields(fields: Sequence[FieldShape]) -> list[PairField]:
             weights = tuple(f.name for f in fields if f.kind == "weights" and f.partner == field.name)
             pairs.append(PairField(field, item, weights))
     return pairs
+
+
+@dataclass(frozen=True)
+class HistoryPair:
+    """A user's history of items and an item: names of two vectors whose inner product is one number.
+
+    They are fitted with the encoder (:mod:`mmlora.encoding.history`).
+    """
+
+    user: str
+    item: str
+
+    def number(self, batch: Batch) -> Tensor:
+        """B rows -> ``[B]``."""
+        return (batch.vectors[self.user] * batch.vectors[self.item]).sum(1)
+
+
+def history_pair(fields: Sequence[FieldShape]) -> HistoryPair | None:
+    """Return the history among the fields; None where there is none."""
+    return next((HistoryPair(f.name, f.partner) for f in fields if f.kind == "history" and f.partner), None)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmlora.batch import Batch
 from mmlora.models.crosses.columns import Role, SideColumns
-from mmlora.models.crosses.pairs import pair_fields
+from mmlora.models.crosses.pairs import history_pair, pair_fields
 from mmlora.models.crosses.sparse import SparseTerm, side_places, sparse_terms
 from mmlora.models.spec import FieldShape
 
@@ -45,6 +45,9 @@ class CrossInputs(NamedTuple):
 
 class CrossTerms(nn.Module):
     """``u W i + P_d . u + Q_d . i + f(numbers) + pairs + sparse weights + sum_e g_e (u A_e) . (i B_e)``.
+
+    A history of items adds its product times a weight of its own, which is fitted on validation rows
+    (:mod:`mmlora.training.history`).
 
     Everything starts at 0 but ``A_e``, so that a fresh module, and a fresh expert, change nothing.
 
@@ -81,6 +84,10 @@ class CrossTerms(nn.Module):
         self.register_buffer("knots", torch.zeros(num_dense, KNOTS))
         self.precision: Tensor  # of each group's prior, as it was learned: see groups
         self.register_buffer("precision", torch.ones(self.num_groups))
+        self.history = history_pair(self.fields)
+        self.history_weight: Tensor
+        if self.history:
+            self.register_buffer("history_weight", torch.zeros(()))
         bound = 1 / math.sqrt(self.user.width)
         self.lora_a = nn.Parameter(torch.empty(num_experts, self.user.width, rank).uniform_(-bound, bound))
         self.lora_b = nn.Parameter(torch.zeros(num_experts, self.item.width, rank))
@@ -89,6 +96,8 @@ class CrossTerms(nn.Module):
         """B rows, ``gate_weights [B, E]`` (None: the backbone alone) -> ``[B]``."""
         inputs = self.inputs(batch)
         terms = self.backbone(inputs)
+        if self.history:
+            terms = terms + self.history_weight * self.history.number(batch)
         if gate_weights is None or not len(self.lora_a):
             return terms
         return terms + (gate_weights * self.adaptation(inputs.user, inputs.item)).sum(1)
@@ -105,7 +114,7 @@ class CrossTerms(nn.Module):
         return down.view(-1, experts, rank) * (self.scale if role == "user" else 1.0)
 
     def backbone(self, inputs: CrossInputs) -> Tensor:
-        """Return the terms without experts, ``[B]``."""
+        """Return the terms without experts and history, ``[B]``."""
         of_item = inputs.user @ self.weight + F.embedding(inputs.domain, self.domain_item)
         terms = (of_item * inputs.item).sum(1)
         terms = terms + (F.embedding(inputs.domain, self.domain_user) * inputs.user).sum(1)

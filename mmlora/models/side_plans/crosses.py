@@ -58,6 +58,9 @@ class CrossPlan:
             factors = [columns]
             looked_up = [side.index(batch, pair.item) for pair in self._looked_up]
         factors += [self._across(batch, role, term, index) for term in crosses.terms if term.small]
+        if crosses.history:
+            name = crosses.history.user if role == "user" else crosses.history.item
+            factors.append(batch.vectors[name] * (crosses.history_weight if role == "user" else 1.0))
         experts = (crosses.expert_side(columns, role),) if self._experts else ()
         return terms, torch.cat(factors, 1), *experts, *looked_up
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mmlora.models.builder import build_model
 from mmlora.models.spec import ModelSpec
 from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
 from mmlora.training.crosses import fit_crosses, passes_over
 from mmlora.training.epoch import TrainingData
+from mmlora.training.history import weigh_history
 from mmlora.training.loop import Fit, TrainingOptions, reproducible
 from mmlora.training.observer import Observer
 from mmlora.training.phases.phase import CROSSES_SEED, Phase, PhaseResult, all_domains
+from mmlora.training.progress import Progress
 
 
 def train_crosses(
@@ -20,8 +24,9 @@ def train_crosses(
     checkpoint: Checkpoint | None = None,
     *,
     refit: bool = False,
+    history_weight: float = 0.0,
 ) -> PhaseResult:
-    """Phase 0: fit the cross terms on all domains, alone; nothing is chosen by validation rows.
+    """Phase 0: fit the cross terms on all domains, alone; validation rows choose the weight of the history.
 
     Args:
         spec: the model's, with cross terms.
@@ -30,6 +35,7 @@ def train_crosses(
         observer: told of every pass.
         checkpoint: keeps every pass, to go on from after a stop; the caller clears it in the end.
         refit: whether all rows are for training, so that nothing can be measured.
+        history_weight: of the item history, as it was chosen before; goes with ``refit``.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
@@ -50,8 +56,19 @@ def train_crosses(
             on_epoch=lambda record: observer.epoch("crosses", None, record),
             checkpoint=checkpoint or NoCheckpoint(),
         )
-    last, history = progress.history[-1], tuple(progress.history)
-    fit = Fit(progress.start_metric, last.metric, last.epoch, history, progress.seconds)
-    report = run.report(fit)
+        fit = _fit_of(progress)
+        report = run.report(fit)
+        if model.crosses.history and refit:
+            model.crosses.history_weight.fill_(history_weight)
+        elif model.crosses.history:
+            gain = weigh_history(model, data, validation.rows, seed=options.seed)
+            report = replace(report, note="; ".join(filter(None, (report.note, str(gain)))), gain=gain.wauc)
+            if gain.weight:
+                report = replace(report, best_metric=validation.measure(model))
     observer.phase_end(report)
     return PhaseResult(model.cross_state(), report)
+
+
+def _fit_of(progress: Progress) -> Fit:
+    last, history = progress.history[-1], tuple(progress.history)
+    return Fit(progress.start_metric, last.metric, last.epoch, history, progress.seconds)
