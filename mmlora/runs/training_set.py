@@ -271,12 +271,23 @@ def _encode(
     from mmlora.training.dataset import Chunk, user_codes
 
     users, labels, start = user_codes(rows[USER_ID]), rows[LABEL].to_numpy(), 0
-    histories = [field.name for field in encoder.contract.fields if field.kind == "history"]
     for table in features:
         chosen = slice(start, start + table.num_rows)
-        columns = encoder.encode(table)
-        for name in histories:  # whose factors know the labels of training rows
-            columns.vectors[name][split[chosen] == 0] = 0.0
+        columns = encoder.encode(_without_histories(table, encoder.contract, split[chosen] == 0))
         yield Chunk(columns, labels[chosen], split[chosen], users[chosen])
         start += table.num_rows
         progress("encode", start, rows.num_rows)
+
+
+def _without_histories(
+    table: pa.Table, contract: FeatureContract, training: np.ndarray[Any, np.dtype[np.bool_]]
+) -> pa.Table:
+    """Take the histories of items from training rows, whose labels their factors know."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for place, name in enumerate(table.column_names):
+        if any(field.name == name and field.kind in ("history", "counts") for field in contract.fields):
+            kept = pc.if_else(pa.array(training), pa.scalar(None, table[name].type), table[name])
+            table = table.set_column(place, name, kept)
+    return table
