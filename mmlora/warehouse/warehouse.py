@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -99,6 +100,12 @@ class Warehouse:
     def close(self) -> None:
         """Close the connections."""
         self.database.close()
+
+    @contextmanager
+    def reads_in_a_row(self) -> Iterator[None]:
+        """Read several times, and write nothing: where each read would open a file anew, it stays open."""
+        with self.database.faults(), self.database.backend.reads_in_a_row(self.database.engine):
+            yield
 
     # Loads
 

@@ -20,6 +20,7 @@ _MODULES = {
     # the name in URLs, which is SQLAlchemy's name of the dialect: the module
     "sqlite": "sqlite",
     "postgresql": "postgresql",
+    "duckdb": "duckdb",
 }
 _ALIASES = {"postgres": "postgresql"}
 

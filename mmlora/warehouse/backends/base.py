@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -75,6 +75,10 @@ class Backend(ABC):
     @abstractmethod
     def alone(self, engine: sa.Engine, name: str) -> AbstractContextManager[None]:
         """Hold a named lock over several transactions, and wait for it as long as another process lives."""
+
+    def reads_in_a_row(self, engine: sa.Engine) -> AbstractContextManager[Any]:
+        """Keep open, for several reading transactions, what each would open anew."""
+        return nullcontext()
 
     def hold(self, connection: sa.Connection, name: str) -> None:  # noqa: B027
         """Hold a named lock until the transaction ends; needless where a writing transaction is alone."""
