@@ -61,18 +61,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def scoring_domains(on: date, *, pairs: str | None = None, allow_stale: bool = False) -> list[str]:
+def scoring_domains(
+    on: date, *, pairs: str | None = None, allow_stale: bool = False, workspace: Workspace | None = None
+) -> list[str]:
     """Return the domains to score on a date: all but those that :func:`left_out` names.
 
     Args:
         on: the score date.
         pairs: see :func:`score`.
         allow_stale: score also those that are broken for nothing but their missing last day.
+        workspace: see :func:`score`.
 
     Raises:
         CheckError: none is left, which no night should pass over in silence.
     """
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     others = left_out(workspace, on, pairs, allow_stale=allow_stale)
     for domain, reason in others.items():
         logger.warning("domain %s isn't scored on %s: %s", domain, on, reason)
@@ -101,6 +104,7 @@ def score(
     reason: str | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
+    workspace: Workspace | None = None,
 ) -> str:
     """Score one domain's candidates of a date into a staged, audited load.
 
@@ -119,6 +123,7 @@ def score(
         reason: why not; it goes into the ledger.
         dry_run: leave the staged files and tell the warehouse nothing.
         progress: told the pairs done.
+        workspace: the caller's, whose open warehouse is used; that of the settings when None.
 
     Returns:
         The ``load_id``.
@@ -132,18 +137,18 @@ def score(
     from mmlora.nights.load_size import check_override
     from mmlora.nights.rehearsal import Rehearsal
 
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     chosen = choose_engine(workspace.settings, engine, ray_address, device)
     check_override(override, reason)
     target = workspace.domain(domain)
     top_k = workspace.settings.scoring.top_k if top_k is None else top_k
     check_retrieval(policy_of(workspace, target, pairs), top_k)
-    refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
-    if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
-        again = f"mend the data, then `mmlora validate --as-of {on}`"
-        raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
-    ensure_features(workspace, on)
     with workspace.open_warehouse() as warehouse:
+        refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
+        if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
+            again = f"mend the data, then `mmlora validate --as-of {on}`"
+            raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
+        ensure_features(workspace, on)
         bundle = bundle_of(workspace, warehouse, target, model_version)
         check_contract(workspace, bundle)
         if on < (seen := bundle.manifest.as_of):

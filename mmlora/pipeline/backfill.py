@@ -65,26 +65,32 @@ def backfill(
     with workspace.open_warehouse() as warehouse:
         bundle = bundle_of(workspace, warehouse, target, model_version)
         published = {load.score_date: load for load in warehouse.loads(domain=target, states=("published",))}
-    if workspace.feature_repo.applied:
-        check_contract(workspace, bundle)
-    version = bundle.manifest.model_version
-    if start < bundle.manifest.as_of:
-        warn_of_labels(str(workspace.home), version, bundle.manifest.as_of)
-    days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
-    plan = []
-    for number, day in enumerate(days):
-        progress(f"plan {domain}", number, len(days))
-        why = _why(workspace, published.get(day), target, day, version, top_k)
-        refused = _why_not(workspace, target, day, allow_stale) if why else None
-        action, reason = (REFUSE, refused) if refused else (SCORE, why) if why else (KEEP, "")
-        plan.append(
-            {"score_date": day.isoformat(), "action": action, "reason": reason, "model_version": version}
-        )
-    progress(f"plan {domain}", len(days), len(days))
-    if plan_only:
-        return {"plan": plan}
-    options = {"top_k": top_k, "model_version": version, "engine": engine, "ray_address": ray_address}
-    return {"plan": plan, **_run(domain, plan, {**options, "allow_stale": allow_stale}, progress)}
+        if workspace.feature_repo.applied:
+            check_contract(workspace, bundle)
+        version = bundle.manifest.model_version
+        if start < bundle.manifest.as_of:
+            warn_of_labels(str(workspace.home), version, bundle.manifest.as_of)
+        days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
+        plan = []
+        for number, day in enumerate(days):
+            progress(f"plan {domain}", number, len(days))
+            why = _why(workspace, published.get(day), target, day, version, top_k)
+            refused = _why_not(workspace, target, day, allow_stale) if why else None
+            action, reason = (REFUSE, refused) if refused else (SCORE, why) if why else (KEEP, "")
+            plan.append(
+                {"score_date": day.isoformat(), "action": action, "reason": reason, "model_version": version}
+            )
+        progress(f"plan {domain}", len(days), len(days))
+        if plan_only:
+            return {"plan": plan}
+        options = {
+            "workspace": workspace,
+            "top_k": top_k,
+            "model_version": version,
+            "engine": engine,
+            "ray_address": ray_address,
+        }
+        return {"plan": plan, **_run(domain, plan, {**options, "allow_stale": allow_stale}, progress)}
 
 
 def _refuse_beyond_data(workspace: Workspace, end: date, allow_stale: bool) -> None:

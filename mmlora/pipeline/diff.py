@@ -86,8 +86,10 @@ def dry_run(
         readers have) and ``skipped``.
     """
     workspace = open_workspace()
-    domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
-    rows = [_rehearsed(workspace, on, name, progress, {**options, "pairs": pairs}) for name in domains]
+    with workspace.open_warehouse():  # for all that follows
+        domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
+        options.update(pairs=pairs, workspace=workspace)
+        rows = [_rehearsed(workspace, on, name, progress, options) for name in domains]
     return {"loads": rows, "skipped": skipped}
 
 

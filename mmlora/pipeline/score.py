@@ -30,6 +30,7 @@ def score_and_publish(
     domain: str | None = None,
     pairs: str | None = None,
     progress: Progress = silent,
+    workspace: Workspace | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Score and publish a date's domains, each by itself: one that fails doesn't stop the others.
@@ -42,17 +43,20 @@ def score_and_publish(
         domain: this domain only.
         pairs: see :func:`score`; a domain that the table's ``domain_id`` doesn't have is skipped.
         progress: told the pairs done.
+        workspace: the caller's, whose open warehouse is used; that of the settings when None.
         options: see :func:`score`.
 
     Returns:
         ``loads`` (one row a domain, with what its candidates' policy removed), ``skipped``, ``pairs``
         published and ``seconds`` in all.
     """
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     begun = time.monotonic()
-    with failures_kept(workspace, on, *map(str, [domain] if domain else workspace.expected_domains())):
-        domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
-    rows = _loads(workspace, on, domains, progress, {**options, "pairs": pairs})
+    expected = [domain] if domain else workspace.expected_domains()
+    with workspace.open_warehouse():  # for all that follows
+        with failures_kept(workspace, on, *map(str, expected)):
+            domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
+        rows = _loads(workspace, on, domains, progress, {**options, "pairs": pairs, "workspace": workspace})
     return {
         "loads": rows,
         "skipped": skipped,
@@ -75,7 +79,7 @@ def domains_to_score(
     refuse_stale(workspace, on, known_as_of=options.get("known_as_of"), allow=allow_stale)
     if domain:
         return [str(workspace.domain(domain))], []
-    domains = scoring_domains(on, pairs=pairs, allow_stale=allow_stale)
+    domains = scoring_domains(on, pairs=pairs, allow_stale=allow_stale, workspace=workspace)
     others = left_out(workspace, on, pairs, allow_stale=allow_stale)
     return domains, [{"domain_id": str(name), "reason": reason} for name, reason in others.items()]
 
@@ -93,7 +97,7 @@ def _refuse_misuse(workspace: Workspace, options: dict[str, Any]) -> None:
     if version := options.get("model_version"):
         workspace.bundles.load(version)
         return
-    with workspace.open_warehouse() as warehouse:
+    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
         if not any(warehouse.current(CHAMPION, domain) for domain in workspace.expected_domains()):
             raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
 
@@ -139,7 +143,7 @@ def _one(workspace: Workspace, on: date, domain: str, begun: float, scored: Futu
     row["exit_code"] = 0
     try:
         row["load_id"] = scored.result()
-        load_id = publish(row["load_id"])
+        load_id = publish(row["load_id"], workspace=workspace)
     except Exception as error:
         logger.debug("domain %s, %s failed", domain, on, exc_info=True)
         code, reason = (error.exit_code if isinstance(error, MmloraError) else 1), describe(error)

@@ -43,7 +43,9 @@ class Database:
     @property
     def where(self) -> str:
         """The URL without its passwords, for messages."""
-        return redact(self.engine.url.render_as_string(hide_password=True))
+        url = self.engine.url
+        plain = url.set(drivername=url.get_backend_name())  # as users write it
+        return redact(plain.render_as_string(hide_password=True))
 
     @property
     def file(self) -> Path | None:

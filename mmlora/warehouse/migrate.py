@@ -5,6 +5,7 @@ A whole upgrade is one transaction under a lock, on SQLite as well: it happens, 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,9 +28,14 @@ _IDENTITY = "identity"
 
 def newest_revision() -> str:
     """Return the revision that this mmlora works with."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None  # the first migration ships with the package
-    return head
+    return _revisions(resources.resource("sql/migrations"))[0]
+
+
+@cache
+def _revisions(folder: Path) -> list[str]:
+    """Return the revisions of a folder of migrations, newest first; it is read once a process."""
+    scripts = ScriptDirectory(str(folder)).walk_revisions()
+    return [script.revision for script in scripts]
 
 
 def revision_of(connection: sa.Connection) -> str | None:
@@ -178,8 +184,7 @@ def _config(**attributes: Any) -> Config:
 
 
 def _refuse_newer(database: Database, revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _revisions(resources.resource("sql/migrations")):
         raise UsageError(
             f"the warehouse {database.where} is at revision {revision}, made by a newer mmlora than this one "
             f"(which knows up to {newest_revision()}): upgrade mmlora"

@@ -33,11 +33,13 @@ ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
 def workspace(
     request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """The made-up workspace, on both warehouses."""
+    """The made-up workspace, on each warehouse."""
+    if request.param == "duckdb":
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", f"duckdb:///{made_up_workspace / 'scores.duckdb'}")
     if request.param == "postgres":
         monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
     return made_up_workspace
@@ -143,7 +145,8 @@ def test_a_model_goes_on_with_the_features_it_was_trained_on(made_up_workspace: 
     open_workspace().feature_repo.apply()
     with pytest.raises(ContractError, match="first__age"):
         score(ON, "news")
-    assert len(open_workspace().open_warehouse().loads()) == 1, "nothing was begun"
+    with open_workspace().open_warehouse() as warehouse:
+        assert len(warehouse.loads()) == 1, "nothing was begun"
 
 
 def test_backfill_goes_on_where_it_was(made_up_workspace: Path) -> None:

@@ -30,6 +30,7 @@ from mmlora.pipeline.status import domain_status, status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.unpublish import restore, unpublish
 from mmlora.pipeline.validate import validate
+from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
 from tests.conftest import SMALL, MadeUp
@@ -64,17 +65,25 @@ def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "var"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.slow])])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("duckdb", marks=pytest.mark.slow),
+        pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.slow]),
+    ]
+)
 def champion(
     request: pytest.FixtureRequest, trained: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """The copy's champion, on both warehouses."""
+    """The copy's champion, on each warehouse."""
     version = trained[1]
-    if request.param == "postgres":
+    if request.param != "sqlite":
         with open_workspace().open_warehouse() as sqlite:
             verdicts = sqlite.verdicts(ON) + sqlite.verdicts(BEFORE)
         (home / "warehouse.json").unlink()  # the workspace takes another warehouse
-        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
+        of_duckdb = f"duckdb:///{home / 'scores.duckdb'}"
+        url = of_duckdb if request.param == "duckdb" else request.getfixturevalue("postgres_url")
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", url)
         with open_workspace().open_warehouse() as warehouse:
             warehouse.record_verdicts(verdicts)
         promote(version, accept_below_baseline=True)
@@ -100,6 +109,25 @@ def _code(*arguments: Any) -> int:
 def _rows(domain: str = "news", on: date | None = None) -> int:
     with read_scores(domain, on=on) as reader:
         return int(reader.read_all().num_rows)
+
+
+def test_a_verb_opens_the_warehouse_once(champion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, really = [], Warehouse.open
+
+    def counted(*arguments: Any, **options: Any) -> Warehouse:
+        opened.append(really(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Warehouse, "open", counted)
+    for verb in (
+        lambda: score_and_publish(ON),
+        lambda: backfill("news", BEFORE, ON),
+        lambda: promote(champion, accept_below_baseline=True),
+        lambda: unpublish("news", ON, reason="a test"),
+    ):
+        opened.clear()
+        verb()
+        assert len(opened) == 1
 
 
 def test_a_date_that_the_data_does_not_reach_is_refused(

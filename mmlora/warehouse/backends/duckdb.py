@@ -198,13 +198,12 @@ class _File:
             writable = self._writable if self._open else writes or not Path(self.path).exists()
             try:
                 connection = duckdb.connect(self.path, read_only=not writable)
+                connection.execute("SET TimeZone = 'UTC'; BEGIN")
             except (duckdb.IOException, duckdb.ConnectionException) as error:
                 if (held := _HELD.search(str(error))) is None:
                     raise
                 return None, f"process {held[2]} ({held[1]})" if held[2] else "this process"
             self._open, self._writable = self._open + 1, writable
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("BEGIN")
         return connection, ""
 
     def close(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -242,7 +241,6 @@ class _Connection:
             raise
 
     def cursor(self) -> _Cursor:
-        """Return a cursor of the transaction."""
         return _Cursor(self)
 
     def commit(self) -> None:
@@ -290,20 +288,17 @@ class _Cursor:
         self.description, self.rowcount = None, -1
 
     def fetchone(self) -> tuple[Any, ...] | None:
-        """See PEP 249."""
         return self._rows.pop(0) if self._rows else None
 
     def fetchmany(self, size: int = arraysize) -> list[tuple[Any, ...]]:
-        """See PEP 249."""
         rows, self._rows = self._rows[:size], self._rows[size:]
         return rows
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """See PEP 249."""
         return self.fetchmany(len(self._rows))
 
     def close(self) -> None:
-        """See PEP 249."""
+        """Nothing to do: the rows are fetched."""
 
     def _raw(self) -> duckdb.DuckDBPyConnection:
         assert self._connection.raw is not None  # SQLAlchemy begins before it executes
