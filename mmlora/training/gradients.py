@@ -80,8 +80,10 @@ class Gradients:
         size = len(batch) if self._balance else min(_SLICE_ROWS, -(-len(batch) // 2))
         starts = range(0, len(batch), size)
         seeds = torch.randint(1 << 62, (len(starts),)).tolist()
-        places = self._model.embedding.places(batch)
-        self._clear_table(places)
+        places = None
+        if self._table.requires_grad:
+            places = self._model.embedding.places(batch)
+            self._clear_table(places)
         slices = [
             self._pool.submit(self._slice, batch, places, start, start + size, seed)
             for start, seed in zip(starts, seeds, strict=True)
@@ -90,7 +92,7 @@ class Gradients:
         for start, task in zip(starts, slices, strict=True):
             loss, by_row, gradients = task.result()
             total += loss
-            if by_row is not None and self._table.grad is not None:
+            if by_row is not None and places is not None and self._table.grad is not None:
                 where = (places[start : start + size].reshape(-1),)
                 self._table.grad.index_put_(where, by_row.flatten(0, 1), accumulate=True)
             if sums is None:
@@ -103,8 +105,6 @@ class Gradients:
 
     def _clear_table(self, places: Tensor) -> None:
         """Put the table's gradient to 0 where the last batch left it otherwise."""
-        if not self._table.requires_grad:
-            return
         before, self._places = self._places, places
         if self._table.grad is None:
             self._table.grad = torch.zeros_like(self._table)
@@ -114,17 +114,18 @@ class Gradients:
             self._table.grad.index_fill_(0, before.reshape(-1), 0.0)
 
     def _slice(
-        self, batch: Batch, places: Tensor, start: int, stop: int, seed: int
+        self, batch: Batch, places: Tensor | None, start: int, stop: int, seed: int
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Return a slice's part of the mean loss, and its gradients: of the table's rows, of the rest."""
         part = batch.map(lambda values: values[start:stop])
-        found = F.embedding(places[start:stop], self._table.detach())
-        found.requires_grad_(self._table.requires_grad)
+        found = None
+        if places is not None:
+            found = F.embedding(places[start:stop], self._table.detach()).requires_grad_(True)
         with masks_from(seed):
             loss = self._loss(part, found) * (len(part) / len(batch))
-        wanted = [found, *self._parameters] if found.requires_grad else self._parameters
+        wanted = self._parameters if found is None else [found, *self._parameters]
         gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
-        return loss.detach(), gradients.pop(0) if found.requires_grad else None, gradients
+        return loss.detach(), None if found is None else gradients.pop(0), gradients
 
     def _whole(self, batch: Batch) -> Tensor:
         loss = self._loss(batch, None)
