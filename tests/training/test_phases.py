@@ -10,7 +10,7 @@ from mmlora.errors import DataError, UsageError
 from mmlora.models.builder import BACKBONES, assemble_model, build_model
 from mmlora.training.checkpoint import FileCheckpoint
 from mmlora.training.observer import PhaseReport, SilentObserver
-from mmlora.training.phases import Expert, train_backbone, train_expert, train_gate
+from mmlora.training.phases import Expert, train_backbone, train_crosses, train_expert, train_gate
 from tests.offsets import assert_same_bits
 
 SILENT = SilentObserver()
@@ -258,3 +258,13 @@ def test_a_gate_has_nothing_to_mix_where_no_expert_was_kept(data, make_training_
     mixed = assemble_model(spec, backbone=first.state, experts=[(0, zero), (1, zero)], gate=gate.state)
     batch = data.batch(data.rows("test")[:50])
     assert torch.equal(alone(batch), mixed(batch))
+
+
+def test_experts_of_a_silent_tower_adapt_the_cross_terms_alone(data, make_training_spec, options):
+    spec = make_training_spec(adaptation="mlora", crosses=True)
+    fitted = train_crosses(spec, data, options, SILENT).state
+    silent = build_model(replace(spec, adaptation="none"))
+    silent.load_crosses(fitted)
+    result = train_expert(spec, silent.backbone_state(), data, domain=1, options=options, observer=SILENT)
+    moved = {name for name, value in result.state.items() if name.endswith("lora_b") and bool(value.any())}
+    assert moved == {"crosses.lora_b"}
