@@ -159,7 +159,7 @@ class Lab:
 
     def further(self, view: View, backbone: Stored, domain: int, start: Stored, epochs: int) -> Stored:
         """Train an expert for so many epochs more; where they don't help, it stays as it was."""
-        options = replace(self.options, max_epochs=epochs, patience=epochs)
+        options = replace(self.options, max_epochs=epochs, patience=epochs + 1)
         return self._expert(view, backbone, domain, start.report.slot, start, options)
 
     def gate(self, view: View, backbone: Stored, experts: Sequence[Stored]) -> Stored:
