@@ -228,7 +228,9 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(Path("var"), description="the workspace's folder")
-    warehouse_url: str = Field("", repr=False, description="SQLAlchemy URL; SQLite under home when empty")
+    warehouse_url: str = Field(
+        "", repr=False, description="URL of the warehouse; SQLite under home when empty"
+    )
     mlflow_url: str = Field("", repr=False, description="MLflow tracking URI; SQLite under home when empty")
     feast_registry_url: str = Field(
         "", repr=False, description="SQL registry URL; SQLite under home when empty"

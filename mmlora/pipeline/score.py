@@ -19,7 +19,7 @@ from mmlora.runs.freshness import refuse_stale
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 PUBLISHERS = 4
-"""Loads written to PostgreSQL side by side; each takes three connections."""
+"""Loads published side by side where a warehouse takes several writers; each takes three connections."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def score_and_publish(
 ) -> dict[str, Any]:
     """Score and publish a date's domains, each by itself: one that fails doesn't stop the others.
 
-    PostgreSQL is written while the next domains are scored. Interrupted, publications under way are finished.
+    Where the warehouse takes several writers, loads are published while the next domains are scored.
+    Interrupted, publications under way are finished.
 
     Args:
         on: the score date.
@@ -101,10 +102,10 @@ def _loads(
     workspace: Workspace, on: date, domains: Sequence[str], progress: Progress, options: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Score the domains in turn and publish each once it is scored; the rows are in the domains' order."""
-    from mmlora.warehouse.database import parse_url, sqlite_file
+    from mmlora.warehouse.backends import parse_url
 
-    one_writer = sqlite_file(parse_url(workspace.warehouse_url)) is not None
-    if one_writer or len(domains) == 1:
+    _, backend = parse_url(workspace.warehouse_url)
+    if backend.one_writer or len(domains) == 1:
         return [
             _one(workspace, on, domain, time.monotonic(), _scored(on, domain, progress, options))
             for domain in domains
