@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmlora import hyperparameters
 from mmlora.experiments.cell import Arm, Cell
 from mmlora.experiments.source import Source
+from mmlora.hyperparameters import read_by
 from mmlora.names import BackboneName, FeatureGroup, GateInput, SplitName
 from mmlora.schema import fingerprint, valid_names
-from mmlora.settings import TrainingSettings
 
 AXES: dict[str, tuple[str, ...]] = {
     "data": (),
@@ -32,8 +33,8 @@ DEFAULTS: dict[str, list[Any]] = {
 }
 """Of axes that a file needn't name."""
 # What a cell or the command says itself; files of splits name one data set's rows.
-_NOT_SETTINGS = {*AXES, "adaptation", "split_file", "threads", "device", "refit", "id_dropout"}
-SETTINGS = tuple(name for name in TrainingSettings.model_fields if name not in _NOT_SETTINGS)
+_NOT_SETTINGS = {*AXES, "adaptation", "split_file", "id_dropout", *read_by("refit", "machine")}
+SETTINGS = tuple(name for name in hyperparameters.SETTINGS if name not in _NOT_SETTINGS)
 
 
 def read_cells(raw: Mapping[str, Any], sources: Mapping[str, Source], faults: list[str]) -> tuple[Cell, ...]:

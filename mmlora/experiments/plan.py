@@ -76,11 +76,10 @@ class Experiment:
 
         That is what the file says, the defaults of what it doesn't say, and the training code.
         """
-        settings = self.training_settings(cell).model_dump(mode="json", exclude={"threads", "device"})
         decisive = {
             **cell.to_dict(),
             "data": self.definition(cell),
-            "training": settings,
+            "training": self.training_settings(cell).as_kept(),
             "activity": load_settings().features.model_dump() if cell.features == "all" else None,
             "training_revision": TRAINING_REVISION,
         }

@@ -237,7 +237,7 @@ def _jobs(
     jobs, failures = [], []
     for key, cell in waiting.items():
         settings = experiment.training_settings(cell)
-        decisive = settings.model_dump(mode="json", include={"features", *ROW_SETTINGS})
+        decisive = settings.as_kept(only=("features", *ROW_SETTINGS))
         data = json.dumps([experiment.definition(cell), decisive], default=str)
         if data not in made:
             try:

@@ -6,7 +6,7 @@
     trials = 30                       # and/or minutes; the command's options win
     backbone = "wdl"
     arm = "moe_mlora"                 # further: data, features, split, seed, gate, experts_per_domain
-    [tune.space]                      # all that the arm reads, over SPACE below, when left out
+    [tune.space]                      # all that the arm reads, over the declared space, when left out
     rank = [2, 4, 8]
     alpha = {low = 1, high = 32, log = true}
 """
@@ -18,77 +18,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from mmlora.experiments.cell import NEEDS, Cell
+from mmlora.experiments.cell import EXPERT_SETTINGS, GATE_SETTINGS, NEEDS, Arm, Cell
 from mmlora.experiments.grid import AXES, DEFAULTS, check_names, read_table, wrong_values
 from mmlora.experiments.source import Source
-from mmlora.settings import TrainingSettings
+from mmlora.hyperparameters import SETTINGS
+from mmlora.hyperparameters.search import Choices, Number, Range, Space
+from mmlora.hyperparameters.setting import Part
+from mmlora.schema import valid_names
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-Number = int | float
-_WHOLE = ("rank", "experts_per_domain")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Some values.
-
-    Attributes:
-        values: one of them is taken.
-    """
-
-    values: tuple[Number, ...]
-
-    @property
-    def probes(self) -> tuple[Number, ...]:
-        """Values that are valid only if all are."""
-        return self.values
-
-    def suggest(self, trial: Trial, name: str) -> Number:
-        """Let a trial take one."""
-        return trial.suggest_categorical(name, self.values)
-
-
-@dataclass(frozen=True)
-class Range:
-    """All values between two.
-
-    Attributes:
-        low: the least.
-        high: the greatest.
-        log: whether 1 to 10 is as wide as 10 to 100.
-    """
-
-    low: Number
-    high: Number
-    log: bool = False
-
-    @property
-    def probes(self) -> tuple[Number, ...]:
-        """Values that are valid only if all are."""
-        return self.low, self.high
-
-    def suggest(self, trial: Trial, name: str) -> Number:
-        """Let a trial take one; a whole number where both ends are, of what has to be one."""
-        if name in _WHOLE and isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(name, self.low, self.high, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
-
-
-Axis = Choices | Range
-
-SPACE: dict[str, Axis] = {
-    # What the backbone reads has few values, so that most trials find theirs trained.
-    "dropout": Choices((0.0, 0.2, 0.5)),
-    "learning_rate": Choices((3e-4, 1e-3, 3e-3)),
-    "weight_decay": Choices((1e-5, 1e-4)),
-    "rank": Choices((2, 4, 8, 16)),
-    "alpha": Range(1.0, 32.0, log=True),
-    "expert_learning_rate": Range(3e-4, 3e-2, log=True),
-    "experts_per_domain": Choices((1, 2, 3)),
-    "gate_learning_rate": Range(1e-3, 1e-1, log=True),
+SPACE: dict[str, Space] = {
+    name: one.setting.space
+    for name, one in sorted(
+        SETTINGS.items(), key=lambda item: valid_names(Part).index(item[1].setting.read_by[0])
+    )
+    if one.setting.space
 }
+"""The declared spaces, those of the backbone first."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +51,7 @@ class Tuning:
     """
 
     untuned: Cell
-    space: Mapping[str, Axis]
+    space: Mapping[str, Space]
     trials: int | None = None
     minutes: float | None = None
 
@@ -146,7 +94,7 @@ def read_tuning(
         faults += [f"[tune] {name}{fault}" for fault in wrong_values(name, values, named)]
     faults += [f"[tune] {fault}" for fault in wrong_budget(table.get("trials"), table.get("minutes"))]
     given = {
-        name: read_axis(name, value, faults) for name, value in read_table(table, "space", faults).items()
+        name: read_space(name, value, faults) for name, value in read_table(table, "space", faults).items()
     }
     if len(faults) > before:
         return None
@@ -168,7 +116,7 @@ def wrong_budget(trials: Any, minutes: Any) -> Iterator[str]:
         yield f"minutes {minutes!r}: give a number above 0"
 
 
-def read_axis(name: str, value: Any, faults: list[str]) -> Axis | None:
+def read_space(name: str, value: Any, faults: list[str]) -> Space | None:
     """Read the values of a parameter; what is wrong with them goes to ``faults``."""
     where, before = f"[tune.space] {name}", len(faults)
     if isinstance(value, dict):
@@ -179,7 +127,7 @@ def read_axis(name: str, value: Any, faults: list[str]) -> Axis | None:
             return None
         if type(log) is not bool or (log and low <= 0):
             faults.append(f"{where} log {log!r}: valid are true, with low above 0, and false")
-        axis: Axis = Range(low, high, log)
+        axis: Space = Range(low, high, log)
     else:
         if not isinstance(value, list) or not value or not all(map(_is_number, value)):
             faults.append(f"{where} is {value!r}: give a list of numbers, or {{low = ..., high = ...}}")
@@ -205,23 +153,34 @@ def _unsuited(chosen: Mapping[str, Any], sources: Mapping[str, Source]) -> Itera
         yield f"data {source.name}: {', '.join(source.axes)} has several values; tune on data of one"
 
 
-def _parameters(arm: Any) -> tuple[str, ...]:
-    """Return what an arm reads."""
-    needs, names = NEEDS[arm], ["dropout", "learning_rate", "weight_decay"]
-    if needs.experts:
-        names += ["rank", "alpha"]
-        names += [] if arm == "joint" else ["expert_learning_rate"]
-    if needs.several:
-        names.append("experts_per_domain")
-    if needs.gate and arm != "joint":
-        names.append("gate_learning_rate")
-    return tuple(names)
+def _parameters(arm: Arm) -> tuple[str, ...]:
+    """Return what an arm reads of the settings that have a space."""
+    needs, unread = NEEDS[arm], set[str]()
+    if not needs.experts:
+        unread |= EXPERT_SETTINGS
+    if not needs.several:
+        unread.add("experts_per_domain")
+    if not needs.gate:
+        unread |= GATE_SETTINGS - {"experts_per_domain"}
+    if arm == "joint":  # all has the backbone's
+        unread |= {"expert_learning_rate", "gate_learning_rate"}
+    return tuple(name for name in SPACE if name not in unread)
 
 
-def _default_space(parameters: tuple[str, ...], fixed: Mapping[str, Any]) -> dict[str, Axis]:
+def _default_space(parameters: tuple[str, ...], fixed: Mapping[str, Any]) -> dict[str, Space]:
     space = {name: SPACE[name] for name in parameters}
-    widths = fixed.get("hidden_units", TrainingSettings().hidden_units)
+    widths = fixed.get("hidden_units", SETTINGS["hidden_units"].default)
     if "rank" in space and widths and all(map(_is_number, widths)):
         fitting = tuple(rank for rank in space["rank"].probes if rank <= min(widths))
         space["rank"] = Choices(fitting or (1,))
     return space
+
+
+def suggest(trial: Trial, name: str, values: Space) -> Number:
+    """Let a trial take a value; a whole number where both ends are, of what has to be one."""
+    if isinstance(values, Choices):
+        return trial.suggest_categorical(name, values.values)
+    low, high = values.low, values.high
+    if SETTINGS[name].may_be_whole and isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, log=values.log)
+    return trial.suggest_float(name, low, high, log=values.log)

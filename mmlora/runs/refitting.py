@@ -18,10 +18,10 @@ from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import (
-    IGNORED,
     data_of,
     do_step,
     forgotten,
+    ignored_by,
     open_run,
     refitted,
 )
@@ -68,7 +68,7 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     if "gate" in chosen:
         steps["gate"] = partial(phases.gate, *run_of_all, epochs=chosen["gate"]["epochs"])
     for step, compute in steps.items():
-        ignored = IGNORED["expert" if step.startswith("expert-") else step]
+        ignored = ignored_by(step)
         also = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
         do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, also=also)
     return run_id

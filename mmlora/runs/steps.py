@@ -17,11 +17,11 @@ from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.choices import choose, choose_base, choose_expert_domains, choose_on_base
 from mmlora.runs.training_run import (
-    IGNORED,
     base_of,
     data_of,
     do_step,
     expert_records,
+    ignored_by,
     models_of,
     open_run,
     rounded,
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from mmlora.registry.bundle import Bundle
 
 logger = logging.getLogger(__name__)
-
-
-_MACHINES_OWN = {"threads", "device"}  # where it is trained decides no more than last bits
 
 
 def prepare(
@@ -101,7 +98,7 @@ def open_training(
         "code_version": mmlora.__version__,
         "training_revision": TRAINING_REVISION,
         **({"base": base.manifest.model_version} if base else {}),
-        **settings.model_dump(mode="json", exclude=_MACHINES_OWN),
+        **settings.as_kept(),
     }
     names, spec = [str(name) for name in data.domains], spec_from(config, data)
     if base is not None:  # its gate mixes more experts than are trained now
@@ -121,9 +118,9 @@ def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
         return run_id
     if run.config["crosses"]:
         fit = partial(phases.crosses, workspace, run, progress)
-        do_step(workspace, run, "crosses", fit, ignoring=IGNORED["crosses"])
+        do_step(workspace, run, "crosses", fit, ignoring=ignored_by("crosses"))
     compute = partial(phases.backbone, workspace, run, progress)
-    do_step(workspace, run, "backbone", compute, ignoring=IGNORED["backbone"])
+    do_step(workspace, run, "backbone", compute, ignoring=ignored_by("backbone"))
     return run_id
 
 
@@ -147,7 +144,7 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
         compute = partial(phases.expert, workspace, run, progress, domain=index, slot=slot)
         step = f"expert-{index:05d}-{slot}"
         label = f"expert of {domain}" + (f", {slot + 1}" if slot else "")
-        do_step(workspace, run, step, compute, label=label, ignoring=IGNORED["expert"])
+        do_step(workspace, run, step, compute, label=label, ignoring=ignored_by(step))
     return run_id
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from filelock import FileLock, Timeout
 
 from mmlora.errors import UsageError
+from mmlora.hyperparameters import SETTINGS, ModelShape, Optimisation, read_by
+from mmlora.hyperparameters.setting import Part, declared
 from mmlora.runs.exchange import exchanged
 from mmlora.runs.state import Run
 from mmlora.schema import Id, fingerprint
-from mmlora.settings import TrainingSettings
 from mmlora.training import TRAINING_REVISION
 from mmlora.workspace import Progress, Workspace, open_workspace
 
@@ -29,30 +30,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OPTIMISATION = (
-    *("batch_size", "learning_rate", "expert_learning_rate", "gate_learning_rate", "weight_decay"),
-    *("expert_confidence", "max_epochs", "patience", "seed", "threads", "device", "precision"),
-)
-_SHAPE = (
-    *("crosses", "embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
-    *("gate", "gate_per_layer", "gate_top_k", "balance"),
-)
+_PARTS: tuple[Part, ...] = get_args(Part)
 
 
-_GATE_ONLY = {
-    *("adaptation", "gate", "gate_per_layer", "gate_top_k", "balance", "gate_learning_rate"),
-    *("experts_per_domain", "expert_domains", "refit"),
-}
-_EXPERTS_ONLY = {"rank", "alpha", "expert_learning_rate", "expert_confidence"}
-IGNORED: dict[str, set[str]] = {
-    # Beside the training set, cross terms depend on nothing but which fields they see, and the seed.
-    "crosses": {*TrainingSettings.model_fields, "expert_domains"}
-    - {"features", "crosses", "seed", "id_dropout"},
-    "backbone": _EXPERTS_ONLY | _GATE_ONLY,
-    "expert": _GATE_ONLY,
-    "gate": {"refit"},
-}
-"""What a phase does not depend on, so that runs which differ in nothing else share it."""
+def ignored_by(step: str) -> set[str]:
+    """Return what a step does not depend on, so that runs which differ in nothing else share it.
+
+    A step depends on what it reads and what the steps before it read; cross terms on the training set alone,
+    whose own settings its id stands for.
+    """
+    phase = cast(Part, step.partition("-")[0])
+    parts = (phase,) if phase == "crosses" else _PARTS[: _PARTS.index(phase) + 1]
+    ignored = set(SETTINGS).difference(read_by(*parts))
+    return ignored if phase == "gate" else ignored | {"expert_domains"}
 
 
 def run_of(workspace: Workspace, run_id: str) -> Run:
@@ -107,7 +97,7 @@ def spec_from(config: Mapping[str, Any], data: TrainingSet) -> ModelSpec:
     from mmlora.models.spec import FieldShape, ModelSpec
 
     fields = tuple(FieldShape(*shape) for shape in data.encoder.field_shapes())
-    shape = {name: config[name] for name in _SHAPE}
+    shape = {name: config[name] for name in declared(ModelShape) if name in config}
     return ModelSpec(
         backbone=config["backbone"],
         adaptation=config["adaptation"],
@@ -123,7 +113,7 @@ def options_of(workspace: Workspace, run: Run) -> TrainingOptions:
 
     asked, own = run.result("machine") or {}, workspace.settings.training
     config = {**run.config, "threads": own.threads, "device": asked.get("device", own.device)}
-    return TrainingOptions(**{name: config[name] for name in _OPTIMISATION})
+    return TrainingOptions(**{name: config[name] for name in declared(Optimisation) if name in config})
 
 
 def do_step(
