@@ -96,6 +96,15 @@ def test_a_steps_key_holds_what_it_and_the_steps_before_it_read(name: str) -> No
     assert ("expert" in holding) == (name not in read_by("gate", "refit"))
 
 
+@pytest.mark.parametrize("name", [name for name, one in SETTINGS.items() if one.setting.late])
+def test_a_late_setting_is_in_keys_and_records_only_where_it_was_changed(name: str) -> None:
+    changed = {"label_smoothing": 0.1}[name]
+    assert name not in TrainingSettings().as_kept()
+    kept = TrainingSettings(**{name: changed}).as_kept()
+    assert kept == {**TrainingSettings().as_kept(), name: changed}
+    assert TrainingSettings(**TrainingSettings().as_kept()) == TrainingSettings()
+
+
 def test_declarations_import_nothing_heavy() -> None:
     code = "import sys, mmlora.hyperparameters, mmlora_cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -168,6 +168,11 @@ class Optimisation:
             space=Choices((1e-5, 1e-4)),
         ),
     ] = 1e-5
+    label_smoothing: Annotated[
+        float,
+        Bounds(ge=0, lt=0.5),
+        Setting("share s of a label in the loss: y (1 - s) + s / 2", _EVERY_FIT, late=True),
+    ] = 0.0
     expert_learning_rate: Annotated[
         float,
         _ABOVE_0,

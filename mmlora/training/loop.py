@@ -141,7 +141,7 @@ def fit(
         leave_start: moves the parameters from the start that is measured, and kept when nothing beats it, to
             where training begins; None where that is the same.
         also_moved: what it moves besides, and what goes back with the parameters.
-        options: batch size, epochs, patience, weight decay.
+        options: batch size, epochs, patience, weight decay, label smoothing.
         generator: decides the order of rows.
         on_epoch: told of every epoch, once it is in the checkpoint.
         checkpoint: keeps every epoch; what it holds already is gone on from.
@@ -164,6 +164,7 @@ def fit(
         loss = train_epoch(
             *(model, optimizer, in_pass(data, progress.epoch), order, options.batch_size),
             balance=balance,
+            label_smoothing=options.label_smoothing,
             precision=options.precision,
         )
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)
