@@ -24,11 +24,11 @@ from mmlora.experiments.data import shared_home, true_probability, workspace_at,
 from mmlora.experiments.job import Job
 from mmlora.experiments.lab import Lab, Mixing, Trained
 from mmlora.metrics import DomainMetrics
+from mmlora.models.calibration import Calibration, calibrate
 from mmlora.registry.parts import write_atomically
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import options_of, spec_of
 from mmlora.training import TRAINING_REVISION
-from mmlora.training.calibration import Calibration, calibrate
 from mmlora.training.controls import WithoutTest
 from mmlora.training.dataset import TrainingSet
 

@@ -92,6 +92,8 @@ class FieldEmbedding(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the embeddings; first-order weights start at 0."""
+        if self.table.is_meta:  # nothing to draw, and torch would import its compiler to find out
+            return
         with torch.no_grad():
             self.table.normal_(std=_INITIAL_STD)
             self.table[:, -1] = 0.0

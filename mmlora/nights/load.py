@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from mmlora.candidates.pairs import Candidates
     from mmlora.candidates.policy import Policy
     from mmlora.candidates.report import Selection
+    from mmlora.checks.audit import AuditCheck
     from mmlora.nights.rehearsal import Rehearsal
     from mmlora.registry.bundle import Bundle
-    from mmlora.scoring.audit import AuditCheck
     from mmlora.scoring.score import SideFeatures
     from mmlora.scoring.work import Engine, Work
     from mmlora.warehouse.loads import Load
@@ -200,9 +200,11 @@ class _Job:
 
     def run(self, pairs: str | None, top_k: int) -> None:
         """Stage the load and mark it staged, or reject it."""
+        from mmlora.checks.audit import audit_load
+        from mmlora.checks.scores import Expected
         from mmlora.nights.load_size import check_size
-        from mmlora.scoring.audit import Expected, audit_load
         from mmlora.scoring.score import score_work
+        from mmlora.scoring.staging import part_files
 
         folder = self.workspace.staging_folder(self.load.load_id)
         candidates, users, work, chosen = self._chosen(pairs, top_k)
@@ -214,8 +216,15 @@ class _Job:
             engine=self.engine,
             progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
-        expected = Expected.of(candidates, staged, top_k=top_k)
-        report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
+        # Worked out from the candidates, not from what was written.
+        expected = Expected(candidates.expected_rows(top_k), candidates.num_users, top_k, staged.content_hash)
+        report = audit_load(
+            part_files(folder),
+            ids=self.workspace.ids,
+            domain=self.domain,
+            on=self.on,
+            expected=expected,
+        )
         sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
         size = check_size(
             self.warehouse,

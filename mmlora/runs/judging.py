@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mmlora.judging.contest import Contender
     from mmlora.judging.rows import Floats, Rows
     from mmlora.models.builder import Model
+    from mmlora.models.calibration import Calibration
     from mmlora.registry.bundle import Bundle
-    from mmlora.training.calibration import Calibration
     from mmlora.training.dataset import TrainingSet
     from mmlora.training.epoch import RowNumbers
 
@@ -117,7 +117,7 @@ def _rows(data: TrainingSet, table: pa.Table, seed: int) -> tuple[Rows, dict[str
 
 
 def _calibration(workspace: Workspace, run: Run) -> Calibration:
-    from mmlora.training.calibration import Calibration
+    from mmlora.models.calibration import Calibration
 
     evaluation = run.result("evaluation")
     assert evaluation is not None  # the step before

@@ -108,6 +108,12 @@ def predict(
     return logits, labels
 
 
+def _out_of_patience(progress: Progress, patience: int, sooner: int) -> bool:
+    """Whether to stop early; where no epoch has gained anything over the start, some epochs sooner."""
+    gained = progress.best_epoch > 0
+    return progress.epochs_without_gain >= (patience if gained else max(1, patience - sooner))
+
+
 def fit(
     model: CTRModel,
     parameters: Sequence[nn.Parameter],
@@ -157,7 +163,9 @@ def fit(
         progress.start(measure(model) if measure else None)
         if leave_start is not None:
             leave_start()
-    while progress.epoch < options.max_epochs and progress.epochs_without_gain < options.patience:
+    # What leaves its start may need an epoch to come back to it.
+    sooner = 0 if leave_start else 1
+    while progress.epoch < options.max_epochs and not _out_of_patience(progress, options.patience, sooner):
         began = time.perf_counter()
         model.train(dropout)
         order = ShuffledRows(rows, generator)

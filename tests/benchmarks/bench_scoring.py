@@ -31,12 +31,12 @@ from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.encoding import Encoder
 from mmlora.errors import UsageError
 from mmlora.models.builder import build_model
+from mmlora.models.calibration import Calibration
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
 from mmlora.scoring.devices import require_precision
 from mmlora.scoring.score import LocalEngine, SideFeatures, Staged, score_candidates
 from mmlora.scoring.workers import ParallelMap, workers
-from mmlora.training.calibration import Calibration
 
 EIGHT = ["wdl", "nfm", "autoint", "pnn", "deepfm", "dcn", "xdeepfm", "fibinet"]
 ITEMS, TOP_K = 5_000, 100

@@ -46,7 +46,7 @@ PLACES = {
     ("mmlora.scoring.blocks", "Chunk.rank"): "ranking",
     ("mmlora.scoring.staging", "StagedWriter.write"): "staging",
     ("mmlora.scoring.staging", "StagedWriter.__exit__"): "staging",
-    ("mmlora.scoring.audit", "audit_load"): "audit",
+    ("mmlora.checks.audit", "audit_load"): "audit",
 }
 
 

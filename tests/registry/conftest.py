@@ -11,12 +11,12 @@ import torch
 
 from mmlora.encoding import Encoder
 from mmlora.models.builder import build_model
+from mmlora.models.calibration import Calibration
 from mmlora.models.ctr import CTRModel
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.registry.bundle import BundleStore, put_encoder
 from mmlora.registry.manifest import ExpertPart, Manifest
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
-from mmlora.training.calibration import Calibration
 
 CONTRACT = FeatureContract(
     "service",
