@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from mmlora.errors import UsageError
 from mmlora.hyperparameters import SETTINGS, Hyperparameters, as_kept, read_by
+from mmlora.hyperparameters.setting import declared
 from mmlora.names import (
     ColumnKind,
     Device,
@@ -83,6 +84,10 @@ class CheckSettings(_Section):
 
 class TrainingSettings(_Section, Hyperparameters):
     """Model and optimisation; an option of `mmlora train` with the same name wins."""
+
+    def of(self, declaration: type) -> dict[str, Any]:
+        """Return the settings that a declaration has, by name."""
+        return {name: getattr(self, name) for name in declared(declaration)}
 
     def as_kept(self, *, only: Collection[str] = ()) -> dict[str, Any]:
         """Return the settings, or some of them, JSON-ready, as keys and records have them.

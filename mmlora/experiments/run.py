@@ -263,7 +263,7 @@ def refusal(cell: Cell, rows: Rows, settings: TrainingSettings) -> str | None:
     data = open_rows(rows)
     domains = trainable_domains(data, data.label) if NEEDS[cell.arm].experts else []
     try:
-        refuse_impossible(spec_from(settings.model_dump(mode="json"), data), data, domains)
+        refuse_impossible(spec_from(settings, data), data, domains)
     except MmloraError as error:
         return str(error)
     return None
