@@ -61,7 +61,7 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
     assert train(BEFORE)["model_version"] == trained["model_version"], "a rerun finds its finished steps"
 
     result = score_and_publish(ON)
-    assert {row["domain_id"]: row["state"] for row in result["loads"]} == dict.fromkeys(
+    assert {row.domain_id: row.state for row in result.loads} == dict.fromkeys(
         ("news", "rare", "sport"), "published"
     )
     rows = _published()
@@ -72,13 +72,13 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
         by_user.setdefault(row["user_id"], []).append(row["score"])
     assert all(scores == sorted(scores, reverse=True) for scores in by_user.values())
 
-    again = score_and_publish(ON, domain="news")["loads"][0]
+    again = score_and_publish(ON, domain="news").loads[0]
     with open_workspace().open_warehouse() as warehouse:
         last, *_, first = warehouse.loads(domain="news")
     assert last.same_rows_as(first)
     assert status()["numerics"] == asdict(first.numerics)
     assert _published() == [
-        {**row, "load_id": again["load_id"], "published_at": new["published_at"]}
+        {**row, "load_id": again.load_id, "published_at": new["published_at"]}
         for row, new in zip(rows, _published(), strict=True)
     ], "a rerun is a new load with the same rows"
 
@@ -89,8 +89,8 @@ def test_challenger_promotion_and_rollback(made_up_workspace: Path) -> None:
     assert second["alias"] == "challenger"
     accepted = promote(second["model_version"], domain="news", accept_below_baseline=True)
     assert accepted["before"] == first
-    loads = score_and_publish(ON)["loads"]
-    assert {row["domain_id"]: row["model_version"] for row in loads} == {
+    loads = score_and_publish(ON).loads
+    assert {row.domain_id: row.model_version for row in loads} == {
         "news": second["model_version"],
         "rare": first,
         "sport": first,
@@ -114,8 +114,8 @@ def test_a_broken_domain_is_left_out_and_the_others_go_on(made_up_workspace: Pat
         result = score_and_publish(ON)
     finally:
         del os.environ["MMLORA_CHECKS__CTR_MAX"]
-    assert [row["state"] for row in result["loads"]] == ["published", "published"]
-    assert [row["domain_id"] for row in result["skipped"]] == ["sport"]
+    assert [row.state for row in result.loads] == ["published", "published"]
+    assert [row.domain_id for row in result.skipped] == ["sport"]
 
 
 def test_a_model_goes_on_with_the_features_it_was_trained_on(made_up_workspace: Path) -> None:
@@ -150,11 +150,11 @@ def test_backfill_goes_on_where_it_was(made_up_workspace: Path) -> None:
     train(BEFORE, features="ids", adaptation="none")
     start = ON - timedelta(days=2)
     backfill("news", start, start)
-    plan = backfill("news", start, ON, plan_only=True)["plan"]
-    assert [row["action"] for row in plan] == ["keep", "score", "score"]
-    loads = backfill("news", start, ON)["loads"]
-    assert [row["score_date"] for row in loads] == [(ON - timedelta(days=1)).isoformat(), ON.isoformat()]
-    assert all(row["state"] == "published" for row in loads)
+    plan = backfill("news", start, ON, plan_only=True).plan
+    assert [row.action for row in plan] == ["keep", "score", "score"]
+    loads = backfill("news", start, ON).loads
+    assert [row.score_date for row in loads] == [ON - timedelta(days=1), ON]
+    assert all(row.state == "published" for row in loads)
     with pytest.raises(UsageError, match="earlier date first"):
         backfill("news", ON, start)
 
@@ -175,19 +175,19 @@ def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> No
     train(BEFORE, features="ids", adaptation="none")
     pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
     pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
-    load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet"))["loads"][0]
-    assert (load["pairs"], load["rows"]) == (3, 3)
+    load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet")).loads[0]
+    assert (load.pairs, load.rows) == (3, 3)
     found = {(row["user_id"], row["item_id"]) for row in _published()}
     assert found == {("u01", 101), ("u01", 102), ("u02", 101)}
 
     of_news = pa.table({**pairs, "domain_id": ["news"] * 3})
     pq.write_table(of_news, tmp_path / "of_news.parquet")
     result = score_and_publish(ON, pairs=str(tmp_path / "of_news.parquet"))
-    assert [(load["domain_id"], load["state"]) for load in result["loads"]] == [("news", "published")]
-    assert {row["domain_id"] for row in result["skipped"]} == {"rare", "sport"}
-    assert all("no rows in" in row["reason"] for row in result["skipped"])
-    load = score_and_publish(ON, domain="sport", pairs=str(tmp_path / "of_news.parquet"))["loads"][0]
-    assert "has no rows of the domain" in load["reason"]
+    assert [(load.domain_id, load.state) for load in result.loads] == [("news", "published")]
+    assert {row.domain_id for row in result.skipped} == {"rare", "sport"}
+    assert all("no rows in" in row.reason for row in result.skipped)
+    load = score_and_publish(ON, domain="sport", pairs=str(tmp_path / "of_news.parquet")).loads[0]
+    assert "has no rows of the domain" in load.reason
     strange = of_news.set_column(2, "domain_id", pa.array(["news", "new", "news"]))
     pq.write_table(strange, tmp_path / "strange.parquet")
     with pytest.raises(DataError, match="'new' is no domain; the domains are news, rare, sport"):
@@ -220,10 +220,10 @@ def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) 
     later = date(2002, 1, 1)  # long after the last interaction
     with pytest.raises(CheckError, match="absent"):
         score_and_publish(later, allow_stale=True)
-    load = score_and_publish(later, domain="news", allow_stale=True)["loads"][0]
-    assert (load["state"], load["exit_code"]) == ("rejected", 1)
+    load = score_and_publish(later, domain="news", allow_stale=True).loads[0]
+    assert (load.state, load.exit_code) == ("rejected", 1)
     assert [row["state"] for row in status()["troubles"]] == ["rejected"], "one word for it"
-    assert "nobody to score" in load["reason"]
+    assert "nobody to score" in load.reason
     assert _published() == rows
     with pytest.raises(UsageError, match="in the future"):
         score(date.today() + timedelta(days=9), "news")
@@ -295,7 +295,7 @@ def test_killed_between_staging_and_publication(workspace: Path) -> None:
 
 
 def _rows_after(act: Any) -> list[tuple[Any, ...]]:
-    assert [row["state"] for row in act()["loads"]] == ["published"]
+    assert [row.state for row in act().loads] == ["published"]
     return _key(_published("sport"))
 
 
