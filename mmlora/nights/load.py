@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
@@ -59,6 +59,21 @@ if TYPE_CHECKING:
     from mmlora.warehouse.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
+
+
+class ScoreOptions(TypedDict, total=False):
+    """The options of :func:`score` that a night has for all of its domains."""
+
+    top_k: int | None
+    pairs: str | None
+    known_as_of: datetime | None
+    model_version: str | None
+    engine: EngineName | None
+    ray_address: str | None
+    device: Device | None
+    allow_stale: bool
+    override: Overridable | None
+    reason: str | None
 
 
 def scoring_domains(on: date, *, pairs: str | None = None, allow_stale: bool = False) -> list[str]:

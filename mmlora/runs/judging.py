@@ -72,9 +72,9 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]
     if not len(data.rows("test")):
         return nothing_judged("the split leaves no test rows")
     table = rows_of(workspace, data)
-    rows, ids = _rows(data, table, int(run.config["seed"]))
-    matured = midnight(date.fromisoformat(run.config["as_of"]))
-    matured -= timedelta(hours=run.config["label_maturity_hours"])
+    rows, ids = _rows(data, table, run.config.settings.seed)
+    matured = midnight(run.config.as_of)
+    matured -= timedelta(hours=run.config.settings.label_maturity_hours)
     day_rows, day = held_out(rows, (matured.date() - _EPOCH).days - 1)
     numbers = judged_rows(rows, day_rows)
     *_, (phase, model) = models_of(workspace, run)
@@ -86,7 +86,7 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]
     progress("judge", 2, 4)
     contenders += _champion(workspace, data, table, numbers)
     progress("judge", 3, 4)
-    ranker = Ranker(workspace, date.fromisoformat(run.config["as_of"]), data, ids, model, calibration)
+    ranker = Ranker(workspace, run.config.as_of, data, ids, model, calibration)
     judgement = judge(rows, contenders, numbers, day_rows, day, list(_lists(ranker, rows)))
     progress("judge", 4, 4)
     refit = refitted(run) is not run

@@ -47,11 +47,21 @@ class Gradients:
         precision: of the forward pass; loss, gradients and weights are float32 throughout.
         balance: weight of the gates' mean :func:`~mmlora.models.gate.load_balance`, a penalty on a whole
             batch, which then is one slice.
+        label_smoothing: share s, in [0, 0.5), of each label y in the loss: ``y (1 - s) + s / 2``.
         threads: to compute in.
     """
 
-    def __init__(self, model: CTRModel, *, precision: Precision, balance: float, threads: int) -> None:
+    def __init__(
+        self,
+        model: CTRModel,
+        *,
+        precision: Precision,
+        balance: float,
+        threads: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
         self._model, self._precision, self._balance = model, precision, balance
+        self._label_smoothing = label_smoothing
         self._device = next(model.parameters()).device.type
         self._table = model.embedding.table
         self._parameters = [
@@ -137,7 +147,8 @@ class Gradients:
     def _loss(self, batch: Batch, found: Tensor | None) -> Tensor:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._precision == "bfloat16"):
             logits, gates = self._model.forward_with_gates(batch, found)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), label_of(batch))
+        label = label_of(batch) * (1 - self._label_smoothing) + self._label_smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits.float(), label)
         if self._balance and gates:
             penalties = [load_balance(weights.float()) for weights in gates]
             loss = loss + self._balance * torch.stack(penalties).mean()
@@ -145,10 +156,14 @@ class Gradients:
 
 
 @contextmanager
-def gradients_of(model: CTRModel, *, precision: Precision, balance: float) -> Iterator[Gradients]:
+def gradients_of(
+    model: CTRModel, *, precision: Precision, balance: float, label_smoothing: float = 0.0
+) -> Iterator[Gradients]:
     """Make :class:`Gradients` in as many threads as torch has; meanwhile torch itself has one."""
     threads = torch.get_num_threads()
-    gradients = Gradients(model, precision=precision, balance=balance, threads=threads)
+    gradients = Gradients(
+        model, precision=precision, balance=balance, threads=threads, label_smoothing=label_smoothing
+    )
     try:
         torch.set_num_threads(1)
         yield gradients

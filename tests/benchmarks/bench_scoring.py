@@ -126,7 +126,7 @@ def score_made_up(pairs: int, threads: int, memory: int, folder: Path) -> tuple[
     )
     shapes = tuple(FieldShape(*shape) for shape in encoder.field_shapes())
     torch.manual_seed(0)
-    model = build_model(ModelSpec("wdl", "none", shapes, 1)).eval()
+    model = build_model(ModelSpec("wdl", "none", shapes, 1, crosses=False)).eval()
     candidates = Candidates(
         users, items, PairIndex(np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64))
     )

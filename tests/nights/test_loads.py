@@ -46,19 +46,19 @@ def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> No
     train(BEFORE, features="ids", adaptation="none")
     pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
     pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
-    load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet"))["loads"][0]
-    assert (load["pairs"], load["rows"]) == (3, 3)
+    load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet")).loads[0]
+    assert (load.pairs, load.rows) == (3, 3)
     found = {(row["user_id"], row["item_id"]) for row in _published()}
     assert found == {("u01", 101), ("u01", 102), ("u02", 101)}
 
     of_news = pa.table({**pairs, "domain_id": ["news"] * 3})
     pq.write_table(of_news, tmp_path / "of_news.parquet")
     result = score_and_publish(ON, pairs=str(tmp_path / "of_news.parquet"))
-    assert [(load["domain_id"], load["state"]) for load in result["loads"]] == [("news", "published")]
-    assert {row["domain_id"] for row in result["skipped"]} == {"rare", "sport"}
-    assert all("no rows in" in row["reason"] for row in result["skipped"])
-    load = score_and_publish(ON, domain="sport", pairs=str(tmp_path / "of_news.parquet"))["loads"][0]
-    assert "has no rows of the domain" in load["reason"]
+    assert [(load.domain_id, load.state) for load in result.loads] == [("news", "published")]
+    assert {row.domain_id for row in result.skipped} == {"rare", "sport"}
+    assert all("no rows in" in row.reason for row in result.skipped)
+    load = score_and_publish(ON, domain="sport", pairs=str(tmp_path / "of_news.parquet")).loads[0]
+    assert "has no rows of the domain" in load.reason
     strange = of_news.set_column(2, "domain_id", pa.array(["news", "new", "news"]))
     pq.write_table(strange, tmp_path / "strange.parquet")
     with pytest.raises(DataError, match="'new' is no domain; the domains are news, rare, sport"):
@@ -72,10 +72,10 @@ def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) 
     later = date(2002, 1, 1)  # long after the last interaction
     with pytest.raises(CheckError, match="absent"):
         score_and_publish(later, allow_stale=True)
-    load = score_and_publish(later, domain="news", allow_stale=True)["loads"][0]
-    assert (load["state"], load["exit_code"]) == ("rejected", 1)
+    load = score_and_publish(later, domain="news", allow_stale=True).loads[0]
+    assert (load.state, load.exit_code) == ("rejected", 1)
     assert [row["state"] for row in status()["troubles"]] == ["rejected"], "one word for it"
-    assert "nobody to score" in load["reason"]
+    assert "nobody to score" in load.reason
     assert _published() == rows
     with pytest.raises(UsageError, match="in the future"):
         score(date.today() + timedelta(days=9), "news")
@@ -128,7 +128,7 @@ def test_killed_between_staging_and_publication(workspace: Path) -> None:
 
 
 def _rows_after(act: Any) -> list[tuple[Any, ...]]:
-    assert [row["state"] for row in act()["loads"]] == ["published"]
+    assert [row.state for row in act().loads] == ["published"]
     return _key(_published("sport"))
 
 

@@ -51,7 +51,7 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
     assert train(BEFORE)["model_version"] == trained["model_version"], "a rerun finds its finished steps"
 
     result = score_and_publish(ON)
-    assert {row["domain_id"]: row["state"] for row in result["loads"]} == dict.fromkeys(
+    assert {row.domain_id: row.state for row in result.loads} == dict.fromkeys(
         ("news", "rare", "sport"), "published"
     )
     rows = _published()
@@ -62,13 +62,13 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
         by_user.setdefault(row["user_id"], []).append(row["score"])
     assert all(scores == sorted(scores, reverse=True) for scores in by_user.values())
 
-    again = score_and_publish(ON, domain="news")["loads"][0]
+    again = score_and_publish(ON, domain="news").loads[0]
     with open_workspace().open_warehouse() as warehouse:
         last, *_, first = warehouse.loads(domain="news")
     assert last.same_rows_as(first)
     assert status()["numerics"] == asdict(first.numerics)
     assert _published() == [
-        {**row, "load_id": again["load_id"], "published_at": new["published_at"]}
+        {**row, "load_id": again.load_id, "published_at": new["published_at"]}
         for row, new in zip(rows, _published(), strict=True)
     ], "a rerun is a new load with the same rows"
 
@@ -85,8 +85,8 @@ def test_a_broken_domain_is_left_out_and_the_others_go_on(
     with pytest.raises(CheckError, match="sport"):
         score(ON, "sport")
     result = score_and_publish(ON)
-    assert [row["state"] for row in result["loads"]] == ["published", "published"]
-    assert [row["domain_id"] for row in result["skipped"]] == ["sport"]
+    assert [row.state for row in result.loads] == ["published", "published"]
+    assert [row.domain_id for row in result.skipped] == ["sport"]
 
 
 def test_a_model_goes_on_with_the_features_it_was_trained_on(made_up_workspace: Path) -> None:
@@ -121,11 +121,11 @@ def test_backfill_goes_on_where_it_was(made_up_workspace: Path) -> None:
     train(BEFORE, features="ids", adaptation="none")
     start = ON - timedelta(days=2)
     backfill("news", start, start)
-    plan = backfill("news", start, ON, plan_only=True)["plan"]
-    assert [row["action"] for row in plan] == ["keep", "score", "score"]
-    loads = backfill("news", start, ON)["loads"]
-    assert [row["score_date"] for row in loads] == [(ON - timedelta(days=1)).isoformat(), ON.isoformat()]
-    assert all(row["state"] == "published" for row in loads)
+    plan = backfill("news", start, ON, plan_only=True).plan
+    assert [row.action for row in plan] == ["keep", "score", "score"]
+    loads = backfill("news", start, ON).loads
+    assert [row.score_date for row in loads] == [ON - timedelta(days=1), ON]
+    assert all(row.state == "published" for row in loads)
     with pytest.raises(UsageError, match="earlier date first"):
         backfill("news", ON, start)
 

@@ -73,6 +73,7 @@ def trained(tmp_path: Path, adaptation: str) -> Trained:
         adaptation=adaptation,
         fields=tuple(FieldShape(*shape) for shape in encoder.field_shapes()),
         num_domains=3,
+        crosses=False,
         embedding_dim=4,
         hidden_units=(8, 4),
         rank=2,

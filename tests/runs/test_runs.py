@@ -63,8 +63,8 @@ def test_challenger_promotion_and_rollback(made_up_workspace: Path) -> None:
     assert second["alias"] == "challenger"
     accepted = promote(second["model_version"], domain="news", accept_below_baseline=True)
     assert accepted["before"] == first
-    loads = score_and_publish(ON)["loads"]
-    assert {row["domain_id"]: row["model_version"] for row in loads} == {
+    loads = score_and_publish(ON).loads
+    assert {row.domain_id: row.model_version for row in loads} == {
         "news": second["model_version"],
         "rare": first,
         "sport": first,

@@ -148,6 +148,7 @@ def make_world(users: pa.Array, items: pa.Array, ids: IdTypes, backbone: str = "
         adaptation="moe_mlora",
         fields=tuple(FieldShape(*shape) for shape in encoder.field_shapes()),
         num_domains=len(DOMAINS),
+        crosses=False,
         embedding_dim=8,
         hidden_units=(64, 32),
         rank=4,

@@ -118,6 +118,20 @@ def test_same_seed_same_weights_another_slot_others(data, make_training_spec, op
     assert not torch.equal(expert(0)["tower.layers.0.lora_a"], expert(1)["tower.layers.0.lora_a"])
 
 
+def test_smoothed_labels_make_a_phase_learn_other_weights(data, make_training_spec, options):
+    spec, smoothed = make_training_spec(), replace(options, label_smoothing=0.4)
+    first = train_backbone(spec, data, options, SILENT)
+    assert not same(first.state, train_backbone(spec, data, smoothed, SILENT).state)
+    one, other = (
+        train_expert(spec, first.state, data, domain=0, options=how, observer=SILENT)
+        for how in (options, smoothed)
+    )
+    assert not same(one.state, other.state)
+    # The smoothed loss has a floor, which the loss of labels as they are has not.
+    floor = 0.5004  # the entropy of 0.2 and 0.8
+    assert min(epoch.train_loss for epoch in other.report.history) >= floor
+
+
 def test_training_leaves_torchs_random_state_and_threads_alone(data, make_training_spec, options):
     threads = torch.get_num_threads()
     before = torch.get_rng_state()
