@@ -63,7 +63,7 @@ def test_what_was_removed_is_kept_and_shown(trained: Path, monkeypatch: pytest.M
 
     assert _why(ON) == ""
     _set(monkeypatch, exclude="none", domains={"news": {"exclude_days": 7}})
-    assert _load("sport")["candidates"]["policy"]["exclude"] == "none"
+    assert _load("sport").candidates["policy"]["exclude"] == "none"
     assert _why(ON) == "exclude was clicked, is none; exclude_days was 30, is unset; " + (
         "exclude_in was domain, is unset"
     )
@@ -79,7 +79,7 @@ def test_retrieval_keeps_the_best_and_says_its_recall(trained: Path, monkeypatch
         _set(monkeypatch, retrieval="two_tower", retrieval_items=items)
         same = _load()
         with open_workspace().open_warehouse() as warehouse:
-            assert warehouse.load(same["load_id"]).same_rows_as(warehouse.load(every["load_id"]))
+            assert warehouse.load(same.load_id).same_rows_as(warehouse.load(every.load_id))
     best, recalls = _best(), {}
     for name in ("two_tower", "popularity"):
         _set(monkeypatch, retrieval=name, retrieval_items=20)
