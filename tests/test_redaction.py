@@ -176,7 +176,7 @@ def test_a_whole_night_leaves_the_password_nowhere(
     init_workspace()
     told = [build_features(date(2001, 4, 8)), migrate_warehouse()]
     told.append(train(date(2001, 4, 8), features="ids", adaptation="none"))
-    told.append(score_and_publish(date(2001, 4, 9), domain="news"))
+    told.append(score_and_publish(date(2001, 4, 9), domain="news").to_json())
     told.append(status())
     with open_workspace().open_warehouse() as warehouse:
         load = warehouse.begin_load("news", date(2001, 4, 10), model_version="v", contract_hash="c")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from mmlora.hyperparameters import read_by
 from mmlora.names import Adaptation, BackboneName, FeatureGroup, GateInput, SplitName
 from mmlora.schema import fingerprint
 
@@ -65,8 +66,8 @@ PLACEBO_FAULT = (
     "cross terms read the domain that a row is adapted as, so a placebo's backbone would change with its "
     "shuffled domains; set crosses = false, for the arms that it is compared with as well"
 )
-EXPERT_SETTINGS = frozenset({"rank", "alpha", "expert_learning_rate"})
-GATE_SETTINGS = frozenset({"gate_learning_rate", "gate_per_layer", "gate_top_k", "balance"})
+EXPERT_SETTINGS = frozenset(read_by("expert"))
+GATE_SETTINGS = frozenset(read_by("gate"))
 
 
 @dataclass(frozen=True)

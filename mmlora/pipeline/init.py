@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from mmlora.hyperparameters.setting import Setting
 from mmlora.settings import Settings
 from mmlora.workspace import open_workspace
 
@@ -42,10 +43,12 @@ def _commented(settings: Settings) -> list[str]:
 
 
 def _line(name: str, value: object, field: FieldInfo) -> str:
-    description = field.description
+    declared = next((part for part in field.metadata if isinstance(part, Setting)), None)
+    description = declared.help if declared else field.description
+    examples = [declared.example] if declared and declared.example else field.examples
     if value is None:
         description = f"an example, unset by default: {description or 'see docs/settings.md'}"
-        value = field.examples[0] if field.examples else _example(field.annotation)
+        value = examples[0] if examples else _example(field.annotation)
     return f"# {name} = {_toml(value)}" + (f"  # {description}" if description else "")
 
 

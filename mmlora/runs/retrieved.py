@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -51,7 +51,7 @@ def open_retrieved(
             logger.info("features: those of an earlier training set of these rows")
             path.touch()
         else:
-            _write(path, read)
+            _write(path, read, dictionaries)
         opened = pq.ParquetFile(path, read_dictionary=dictionaries)
     _remove_old(folder)
     return opened
@@ -61,14 +61,15 @@ def _lock(path: Path) -> FileLock:
     return FileLock(path.with_name(f".{path.stem}.lock"))
 
 
-def _write(path: Path, read: Callable[[], Iterator[pa.Table]]) -> None:
+def _write(path: Path, read: Callable[[], Iterator[pa.Table]], dictionaries: list[str]) -> None:
     import pyarrow.parquet as pq
 
     aside, tables = path.with_suffix(".partial"), read()
     try:
         first = next(tables)
         with aside.open("wb") as file:
-            with pq.ParquetWriter(file, first.schema, compression="lz4") as writer:
+            options: dict[str, Any] = {"compression": "lz4", "use_dictionary": dictionaries}
+            with pq.ParquetWriter(file, first.schema, **options) as writer:
                 for table in chain([first], tables):
                     writer.write_table(table)
             file.flush()
