@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rows:
+class PreparedRows:
     """A training set of an experiment; plain values, so that it travels between processes.
 
     Attributes:
@@ -53,7 +53,7 @@ def shared_home(folder: Path) -> Path:
     return folder.parent / "shared"
 
 
-def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Progress) -> Rows:
+def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Progress) -> PreparedRows:
     """Make a cell's data and training set, or find them.
 
     Raises:
@@ -65,7 +65,7 @@ def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Pro
     as_of = _import(workspace, definition)
     settings = experiment.training_settings(cell)
     built = build_training_set(workspace, as_of, settings, progress, left_out=())
-    return Rows(home, built, as_of)
+    return PreparedRows(home, built, as_of)
 
 
 def _import(workspace: Workspace, definition: Mapping[str, Any]) -> date:
@@ -103,7 +103,7 @@ def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
                 workspace.offline.symlink_to(current.offline, target_is_directory=True)
 
 
-def open_rows(rows: Rows) -> TrainingSet:
+def open_rows(rows: PreparedRows) -> TrainingSet:
     """Open the training set."""
     from mmlora.training.dataset import TrainingSet
 
@@ -171,7 +171,7 @@ def _item_column(data: TrainingSet) -> int:
     return names.index("item_id")
 
 
-def true_probability(rows: Rows, training_set: TrainingSet, settings: TrainingSettings) -> Any | None:
+def true_probability(rows: PreparedRows, training_set: TrainingSet, settings: TrainingSettings) -> Any | None:
     """Return the probability that each test row's label was drawn with, ``[N]``; None if unknown."""
     import pyarrow.parquet as pq
 

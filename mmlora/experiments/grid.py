@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmlora.experiments.cell import Arm, Cell
+from mmlora.experiments.arms import ArmName
+from mmlora.experiments.cell import Cell
 from mmlora.experiments.source import Source
 from mmlora.names import BackboneName, FeatureGroup, GateInput, SplitName
 from mmlora.schema import fingerprint, valid_names
@@ -16,7 +17,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "data": (),
     "features": valid_names(FeatureGroup),
     "backbone": tuple(name for name in valid_names(BackboneName) if name != "gbdt"),  # which nothing adapts
-    "arm": valid_names(Arm),
+    "arm": valid_names(ArmName),
     "experts_per_domain": (),
     "gate": valid_names(GateInput),
     "split": tuple(name for name in valid_names(SplitName) if name != "file"),

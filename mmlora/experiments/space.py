@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from mmlora.experiments.cell import NEEDS, Cell
+from mmlora.experiments.arms import ARMS
+from mmlora.experiments.cell import Cell
 from mmlora.experiments.grid import AXES, DEFAULTS, check_names, read_table, wrong_values
 from mmlora.experiments.source import Source
 from mmlora.settings import TrainingSettings
@@ -207,7 +208,7 @@ def _unsuited(chosen: Mapping[str, Any], sources: Mapping[str, Source]) -> Itera
 
 def _parameters(arm: Any) -> tuple[str, ...]:
     """Return what an arm reads."""
-    needs, names = NEEDS[arm], ["dropout", "learning_rate", "weight_decay"]
+    needs, names = ARMS[arm], ["dropout", "learning_rate", "weight_decay"]
     if needs.experts:
         names += ["rank", "alpha"]
         names += [] if arm == "joint" else ["expert_learning_rate"]

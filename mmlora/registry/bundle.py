@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from mmlora.encoding import Encoder
 from mmlora.errors import ContractError, UsageError
+from mmlora.files import write_atomically
 from mmlora.registry.manifest import ExpertPart, Manifest
-from mmlora.registry.parts import PartStore, write_atomically
+from mmlora.registry.parts import PartStore
 from mmlora.schema import FeatureContract
 from mmlora.training.calibration import Calibration
 

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from mmlora.errors import TransientError
+from mmlora.names import Alias
 from mmlora.redaction import redact
 from mmlora.schema import Id
 
@@ -35,8 +36,6 @@ _METRICS_A_CALL = 1000
 _PARAMS_A_CALL = 100
 _PARAM_LENGTH = 6000
 _NAME_LENGTH = 150
-
-Alias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mmlora.runs.state import Run
 from mmlora.runs.steps import open_training, train_backbone, train_expert, train_gate
 from mmlora.runs.training_run import models_of, open_run, run_of
 from mmlora.settings import TrainingSettings
-from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Settings, Step, climb
+from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Step, TrialSettings, climb
 from mmlora.workspace import Progress, Workspace, silent
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class _Trials:
         self._spent = 0.0
         self._time_is_up = False
 
-    def run_id(self, settings: Settings, progress: Progress = silent) -> str:
+    def run_id(self, settings: TrialSettings, progress: Progress = silent) -> str:
         """Return the run that has these settings in place of one's own."""
         config = self._run.config
         asked = {name: config[name] for name in TrainingSettings.model_fields if name in config}
@@ -95,7 +95,7 @@ class _Trials:
         as_of = date.fromisoformat(config["as_of"])
         return open_training(self._workspace, as_of, chosen, domain=domain, progress=progress)
 
-    def measure(self, settings: Settings) -> float | None:
+    def measure(self, settings: TrialSettings) -> float | None:
         """Return the validation wauc of a model with these settings; None when the time is up."""
         left = self._budget - self._spent
         if self._done and left <= 0:
@@ -135,7 +135,7 @@ class _Trials:
         said = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
         return f"{said} ({of}, {end})"
 
-    def _train(self, settings: Settings, left: float | None) -> dict[str, Any]:
+    def _train(self, settings: TrialSettings, left: float | None) -> dict[str, Any]:
         """Train a trial and keep what it is worth, or find that; ``left`` are its seconds, None without end.
 
         One that was stopped before goes on where it was; its ``wauc`` is None until it is done.

@@ -30,15 +30,15 @@ from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import DataError, UsageError
 from mmlora.json_files import read_json
 from mmlora.schema import FeatureContract, Id
+from mmlora.training.epoch import RowNumbers
 from mmlora.training.splits import SPLIT_PARTS
 
 FORMAT = 2
 _INDEX_ROWS = 1 << 20  # sorted at a time
-RowNumbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Chunk:
+class EncodedRows:
     """Some encoded rows on their way to disk.
 
     Attributes:
@@ -147,7 +147,7 @@ class TrainingSet:
     def write(
         cls,
         path: Path,
-        chunks: Iterable[Chunk],
+        chunks: Iterable[EncodedRows],
         *,
         encoder: Encoder,
         fingerprint: str,
@@ -257,7 +257,7 @@ class _ColumnFile:
 
 
 def _write_columns(
-    folder: Path, chunks: Iterable[Chunk], encoder: Encoder, fingerprint: str, info: dict[str, Any]
+    folder: Path, chunks: Iterable[EncodedRows], encoder: Encoder, fingerprint: str, info: dict[str, Any]
 ) -> TrainingManifest:
     folder.mkdir()
     counts = np.zeros((len(encoder.domains), len(SPLIT_PARTS)), np.int64)
@@ -291,7 +291,7 @@ def _write_columns(
     )
 
 
-def _blocks(chunk: Chunk, encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
+def _blocks(chunk: EncodedRows, encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
     columns = chunk.columns
     expected = (encoder.names("categorical"), encoder.names("dense"))
     if (columns.categorical_names, columns.dense_names) != expected or columns.domain is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Settings = Mapping[str, Any]
+TrialSettings = Mapping[str, Any]
 LEAST_GAIN = 1e-4
 """Of the metric, for a step to be kept: less can't be told from noise, and isn't worth another setting."""
 _LEAST_DIM, _LEAST_UNITS, _MOST_DROPOUT = 4, 8, 0.8
@@ -94,7 +94,7 @@ class Step:
 
 
 def climb(
-    start: Settings, names: tuple[str, ...], measure: Callable[[Settings], float | None]
+    start: TrialSettings, names: tuple[str, ...], measure: Callable[[TrialSettings], float | None]
 ) -> tuple[Step, ...]:
     """Try settings until no step from the best gains ``LEAST_GAIN``, or there is no more time.
 
@@ -130,7 +130,7 @@ def climb(
     return tuple(steps)
 
 
-def _stepped(settings: Settings, name: str, up: bool) -> dict[str, Any] | None:
+def _stepped(settings: TrialSettings, name: str, up: bool) -> dict[str, Any] | None:
     """Return the settings with the next value of one of them; None where no model can have it."""
     value = _NEXT[name](settings[name], up)
     changed = {**settings, name: value}

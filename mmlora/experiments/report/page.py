@@ -6,9 +6,9 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmlora.reporting import svg
-from mmlora.reporting.plots import Plot
-from mmlora.reporting.tables import Table, inline
+from mmlora.experiments.report import svg
+from mmlora.experiments.report.plots import Plot
+from mmlora.experiments.report.tables import ReportTable, inline
 
 _STYLE = """
 :root { color-scheme: light dark; --ink:#1d2129; --soft:#5b6472; --line:#d9dde3; --paper:#fff; --tint:#f4f6f8;
@@ -66,7 +66,7 @@ class Section:
     title: str
     lines: Sequence[str] = ()
     lists: Sequence[tuple[str, Sequence[str]]] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[ReportTable] = ()
     plots: Sequence[Plot] = ()
 
 

@@ -6,15 +6,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from mmlora.reporting import svg
-from mmlora.reporting.arms import arm_of
-from mmlora.reporting.grid import Study, Variant
-from mmlora.reporting.statistics import Estimate
-from mmlora.reporting.svg import Frame, Look, line, marker
-from mmlora.reporting.tables import interval, signed
+from mmlora.experiments.arms import ArmName
+from mmlora.experiments.report import svg
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import Study, Variant
+from mmlora.experiments.report.svg import Frame, Look, line, marker
+from mmlora.experiments.report.tables import interval, signed
 
 BASELINE = "pooled_domain"
 WIDTH = 920
+_LOOKS: dict[ArmName, tuple[str, str, bool]] = {
+    "pooled": ("grey", "circle", True),
+    "pooled_domain": ("grey", "circle", False),
+    "separate": ("purple", "square", False),
+    "mlora": ("blue", "circle", False),
+    "mlora_matched": ("blue", "square", True),
+    "moe_mlora": ("red", "circle", False),
+    "placebo_mlora": ("blue", "triangle", True),
+    "placebo_moe_mlora": ("red", "triangle", True),
+    "uniform_gate": ("orange", "square", True),
+    "random_gate": ("orange", "diamond", True),
+    "joint": ("green", "diamond", False),
+}
+"""Colour, one a family of arms; marker; whether that is hollow, as of controls."""
 _MANY = 5  # times the median width of an interval
 PANELS = ((76, 426), (546, 896))  # left and right end of each, in pixels
 
@@ -46,8 +60,7 @@ def make(
 
 def look_of(study: Study, variant: Variant) -> Look:
     """Return how a variant is drawn: as its arm always is."""
-    arm = arm_of(variant.arm)
-    return Look(study.label(variant), arm.colour, arm.shape, arm.hollow)
+    return Look(study.label(variant), *_LOOKS[variant.arm])
 
 
 def ends(estimates: Iterable[Estimate]) -> list[float]:

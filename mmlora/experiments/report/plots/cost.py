@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmlora.reporting import svg
-from mmlora.reporting.cells import Cell
-from mmlora.reporting.grid import Study
-from mmlora.reporting.plots.drawing import PANELS, WIDTH, Plot, look_of, make, seeds
-from mmlora.reporting.svg import Frame, Look, marker
+from mmlora.experiments.report import svg
+from mmlora.experiments.report.plots.drawing import PANELS, WIDTH, Plot, look_of, make, seeds
+from mmlora.experiments.report.reading import CellResult
+from mmlora.experiments.report.studies import Study
+from mmlora.experiments.report.svg import Frame, Look, marker
 
 
 def cost(study: Study) -> Plot | None:
@@ -47,12 +47,12 @@ def cost(study: Study) -> Plot | None:
     )
 
 
-def _seconds(cells: Sequence[Cell]) -> float | None:
-    return _mean([s for cell in cells if (s := (cell.result.get("seconds") or {}).get("total")) is not None])
+def _seconds(cells: Sequence[CellResult]) -> float | None:
+    return _mean([s for cell in cells if (s := (cell.raw.get("seconds") or {}).get("total")) is not None])
 
 
-def _parameters(cells: Sequence[Cell]) -> float | None:
-    held = [parts for cell in cells if (parts := cell.result.get("parameters"))]
+def _parameters(cells: Sequence[CellResult]) -> float | None:
+    held = [parts for cell in cells if (parts := cell.raw.get("parameters"))]
     return _mean([sum(count or 0 for count in parts.values()) for parts in held])
 
 

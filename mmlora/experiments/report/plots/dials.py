@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmlora.reporting import svg
-from mmlora.reporting.grid import RowKey, Study, Variant
-from mmlora.reporting.plots.drawing import BASELINE, PANELS, WIDTH, Plot, ends, look_of, make, seeds, series
-from mmlora.reporting.statistics import Estimate
-from mmlora.reporting.svg import Frame, Look, Scale, text
+from mmlora.experiments.report import svg
+from mmlora.experiments.report.plots.drawing import (
+    BASELINE,
+    PANELS,
+    WIDTH,
+    Plot,
+    ends,
+    look_of,
+    make,
+    seeds,
+    series,
+)
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import RowKey, Study, Variant
+from mmlora.experiments.report.svg import Frame, Look, Scale, text
 
 _BEST = Look("best reachable", "ink", dashed=True)
 _STEP = 320

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mmlora.reporting import svg
-from mmlora.reporting.grid import Study
-from mmlora.reporting.plots.drawing import BASELINE, Plot, ends, look_of, make, over, tip
-from mmlora.reporting.statistics import Estimate
-from mmlora.reporting.svg import Look, Scale, line, marker, text
+from mmlora.experiments.report import svg
+from mmlora.experiments.report.plots.drawing import BASELINE, Plot, ends, look_of, make, over, tip
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import Study
+from mmlora.experiments.report.svg import Look, Scale, line, marker, text
 
 # Arms whose point is another comparison; they would only crowd this plot.
 _LEFT_OUT = ("pooled", BASELINE, "placebo_mlora", "random_gate", "uniform_gate")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mmlora.reporting import svg
-from mmlora.reporting.grid import Study, Variant
-from mmlora.reporting.plots.drawing import PANELS, WIDTH, Plot, ends, make, seeds, series
-from mmlora.reporting.statistics import Estimate
-from mmlora.reporting.svg import Frame, Scale
+from mmlora.experiments.report import svg
+from mmlora.experiments.report.plots.drawing import PANELS, WIDTH, Plot, ends, make, seeds, series
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import Study, Variant
+from mmlora.experiments.report.svg import Frame, Scale
 
 _Points = list[tuple[int, Estimate, Estimate | None]]
 
@@ -48,14 +48,14 @@ def wauc_by_experts(study: Study) -> Plot | None:
 
 def _lines(study: Study) -> dict[str, _Points]:
     """The lines of several points by name: the backbone, and gate and settings where these vary."""
-    several = [v for v in study.variants if v.arm == "moe_mlora" and v.experts is not None]
+    several = [v for v in study.variants if v.arm == "moe_mlora"]
     kinds = {(v.gate, v.settings) for v in several}
     lines: dict[str, _Points] = {}
     for backbone in study.backbones:
         rows = [row for row in study.rows if row.backbone == backbone]
         for v in several:
             mean = study.mean(rows, v)
-            if mean is not None and v.experts is not None:
+            if mean is not None:
                 name = backbone + (_kind(v) if len(kinds) > 1 else "")
                 point = (v.experts, mean, study.difference(rows, v, "mlora"))
                 lines.setdefault(name, []).append(point)

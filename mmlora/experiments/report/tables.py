@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmlora.reporting.arms import BASELINES, QUESTIONS
-from mmlora.reporting.grid import RowKey, Study, Variant
-from mmlora.reporting.statistics import Estimate
+from mmlora.experiments.report.questions import BASELINES, QUESTIONS
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import RowKey, Study, Variant
 
 Mark = Literal["", "best", "up", "down", "soft"]
 _ARROWS = {"up": "▲ ", "down": "▼ "}
@@ -31,7 +31,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table.
 
     Attributes:
@@ -92,7 +92,7 @@ def interval(estimate: Estimate) -> str:
     return f"[{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
-def result_table(study: Study) -> Table:
+def result_table(study: Study) -> ReportTable:
     """Return the main table: wauc of every arm."""
     rows = []
     for row in study.rows:
@@ -109,10 +109,10 @@ def result_table(study: Study) -> Table:
         "these overlap."
     )
     labels = [study.label(variant) for variant in study.variants]
-    return _narrow(Table("Test wauc", note, (_row_kind(study), *labels), rows))
+    return _narrow(ReportTable("Test wauc", note, (_row_kind(study), *labels), rows))
 
 
-def difference_tables(study: Study) -> list[Table]:
+def difference_tables(study: Study) -> list[ReportTable]:
     """Return the paired differences to each baseline arm that the study has."""
     tables = []
     for arm in BASELINES:
@@ -132,11 +132,11 @@ def difference_tables(study: Study) -> list[Table]:
             "95% interval. ▲ above, ▼ below: the interval is without 0."
         )
         head = (_row_kind(study), *(study.label(v) for v in columns))
-        tables.append(_narrow(Table(f"Difference to {arm}", note, head, rows)))
+        tables.append(_narrow(ReportTable(f"Difference to {arm}", note, head, rows)))
     return tables
 
 
-def question_table(study: Study) -> Table | None:
+def question_table(study: Study) -> ReportTable | None:
     """Return what each comparison answers, by backbone and over all; None where there is none."""
     mains = {variant.arm: variant for variant in study.main_variants()}
     groups = [[row for row in study.rows if row.backbone == name] for name in study.backbones]
@@ -158,10 +158,10 @@ def question_table(study: Study) -> Table | None:
         "variants: the one that most backbones have and, of these, with the best wauc on validation rows."
     )
     head = ("comparison", *study.backbones, *("all backbones" for _ in over_all))
-    return Table("What each part is worth", note, head, rows)
+    return ReportTable("What each part is worth", note, head, rows)
 
 
-def _narrow(table: Table) -> Table:
+def _narrow(table: ReportTable) -> ReportTable:
     """Turn a table that is wider than a page, and long enough to gain by it."""
     columns = len(table.head) - 1
     if columns <= 8 or columns <= len(table.rows):
@@ -170,7 +170,7 @@ def _narrow(table: Table) -> Table:
     rows = [
         (Entry(label), *(row[i] for row in table.rows)) for i, label in enumerate(table.head[1:], start=1)
     ]
-    return Table(table.title, table.note, head, rows, table.folded)
+    return ReportTable(table.title, table.note, head, rows, table.folded)
 
 
 def _best(study: Study, row: RowKey, means: dict[Variant, Estimate | None]) -> Variant | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmlora.reporting import svg
-from mmlora.reporting.cells import Domain
-from mmlora.reporting.grid import Study, Variant
-from mmlora.reporting.plots.drawing import (
+from mmlora.experiments.report import svg
+from mmlora.experiments.report.plots.drawing import (
     BASELINE,
     PANELS,
     WIDTH,
@@ -19,8 +17,10 @@ from mmlora.reporting.plots.drawing import (
     tip,
     upright,
 )
-from mmlora.reporting.statistics import Estimate
-from mmlora.reporting.svg import Frame, marker
+from mmlora.experiments.report.reading import Domain
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import Study, Variant
+from mmlora.experiments.report.svg import Frame, marker
 
 _ARMS = ("separate", "mlora", "moe_mlora")
 _FEWEST = 4  # domains, for a scatter to show anything

@@ -3,22 +3,24 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmlora.reporting import write_report
-from mmlora.reporting.cells import read_experiment
-from mmlora.reporting.grid import Study, studies
-from mmlora.reporting.statistics import Evidence
-from tests.reporting.made_cells import NOISE, MadeCells
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.report.reading import read_results
+from mmlora.experiments.report.statistics import Evidence
+from mmlora.experiments.report.studies import Study, studies
+from mmlora.experiments.report.write import write_report
+from tests.experiments.report.made_cells import NOISE, MadeCells
 
 DESCRIPTION = "Whether `moe_mlora` helps <here> & now."
 
 
 def study_of(folder: Path) -> Study:
-    experiment = read_experiment(folder)
+    experiment = read_results(folder)
     (study,) = studies(experiment, Evidence(experiment))
     return study
 
@@ -143,16 +145,16 @@ def test_missing_failed_and_broken_cells_are_named(tmp_path: Path) -> None:
     made = MadeCells(folder)
     keys = [made.add(arm) for arm in ("pooled_domain", "mlora", "separate")]
     stranger = made.add("joint")
-    planned = {key: result(folder, key)["cell"] for key in keys}
+    planned = {key: Cell.from_dict(result(folder, key)["cell"]) for key in keys}  # type: ignore[arg-type]
     np.save(folder / "cells" / keys[2] / "scores.npy", np.zeros(3, np.float32))
     (folder / "cells" / "stopped").mkdir()
-    planned["stopped"] = {**planned[keys[0]], "seed": 7}  # type: ignore[dict-item]
-    planned["absent"] = {**planned[keys[0]], "seed": 8}  # type: ignore[dict-item]
-    text = write_report(folder, "t", "d", tmp_path, planned)[0].read_text()  # type: ignore[arg-type]
+    planned["stopped"] = replace(planned[keys[0]], seed=7)
+    planned["absent"] = replace(planned[keys[0]], seed=8)
+    text = write_report(folder, "t", "d", tmp_path, planned)[0].read_text()
     missing = text.split("## Missing cells", 1)[1]
-    assert "gender, ids, random, wdl, pooled_domain, seed 7: no result yet" in missing
-    assert "gender, ids, random, wdl, pooled_domain, seed 8: not yet run" in missing
-    assert "separate, seed 0: can't be read: (3,) scores for (4000,) test rows" in missing
+    assert "gender, ids, wdl, pooled_domain, split random, seed 7: no result yet" in missing
+    assert "gender, ids, wdl, pooled_domain, split random, seed 8: not yet run" in missing
+    assert "separate, split random, seed 0: can't be read: (3,) scores for (4000,) test rows" in missing
     assert "joint" not in text, f"{stranger} is of no cell of the grid"
     assert "cells missing: 3" in text
 

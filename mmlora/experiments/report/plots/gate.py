@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from mmlora.reporting.cells import Cell
-from mmlora.reporting.grid import Study
-from mmlora.reporting.plots.drawing import Plot, make
-from mmlora.reporting.svg import text
+from mmlora.experiments.report.plots.drawing import Plot, make
+from mmlora.experiments.report.reading import CellResult
+from mmlora.experiments.report.studies import Study
+from mmlora.experiments.report.svg import text
 
 _LEFT = 180.0
 
@@ -19,12 +19,12 @@ def gate_weights(study: Study) -> Plot | None:
     if variant is None:
         return None
     held = [cell for row in study.cells.values() for cell in row.get(variant, {}).values()]
-    cells = [cell for cell in held if cell.result.get("gate_weights")]
+    cells = [cell for cell in held if cell.raw.get("gate_weights")]
     if not cells:
         return None
     columns = _columns(cells[0])
     cells = [cell for cell in cells if _columns(cell) == columns]
-    tables = [cell.result["gate_weights"]["rows"] for cell in cells]
+    tables = [cell.raw["gate_weights"]["rows"] for cell in cells]
     names = [name for name in tables[0] if all(name in table for table in tables)]
     grid = [
         [sum(table[name][k] for table in tables) / len(tables) for k in range(len(columns))] for name in names
@@ -48,8 +48,8 @@ def gate_weights(study: Study) -> Plot | None:
     )
 
 
-def _columns(cell: Cell) -> list[tuple[str, int]]:
-    return [(expert["domain"], expert["slot"]) for expert in cell.result["gate_weights"]["experts"]]
+def _columns(cell: CellResult) -> list[tuple[str, int]]:
+    return [(expert["domain"], expert["slot"]) for expert in cell.raw["gate_weights"]["experts"]]
 
 
 def _own_share(
