@@ -123,7 +123,7 @@ class _Trials:
             "steps": [vars(step) for step in steps],
             "own_wauc": own,
             "best_wauc": steps[-1].metric_after if steps else own,
-            "lines": [f"{name} = {_shown(value)}" for name, value in _last(steps).items()],
+            "lines": _as_toml(_last(steps)),
             "sentence": self._sentence([_change(step) for step in steps]),
         }
 
@@ -200,6 +200,14 @@ def _last(steps: Sequence[Step]) -> dict[str, Any]:
     return {step.setting: step.after for step in steps}
 
 
+def _as_toml(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as lines of ``mmlora.toml``."""
+    import tomlkit
+
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return tomlkit.dumps(plain).splitlines()
+
+
 def _shown(value: Any) -> str:
-    """Return a setting's value as ``mmlora.toml`` has it."""
+    """Return a setting's value as a sentence has it."""
     return str(list(value)) if isinstance(value, tuple | list) else f"{value:g}"

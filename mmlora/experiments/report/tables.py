@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,6 +28,11 @@ class Entry:
     sub: str = ""
     mark: Mark = ""
 
+    @property
+    def arrow(self) -> str:
+        """What shows the way of a difference, colours apart."""
+        return _ARROWS.get(self.mark, "")
+
 
 @dataclass(frozen=True)
 class ReportTable:
@@ -54,29 +58,6 @@ class ReportTable:
         lines.append(_line(["---", *("---:" for _ in self.head[1:])]))
         lines += [_line([_markdown(entry) for entry in row]) for row in self.rows]
         return "\n".join(lines) + "\n"
-
-    def to_html(self) -> str:
-        """Return it with its title and note."""
-        head = "".join(f"<th>{_code(name)}</th>" for name in self.head)
-        body = "\n".join(
-            "<tr>"
-            + f"<th>{_html(row[0])}</th>"
-            + "".join(f'<td class="{entry.mark}">{_html(entry)}</td>' for entry in row[1:])
-            + "</tr>"
-            for row in self.rows
-        )
-        table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-        table = f'<div class="wide">{table}</div>'
-        title, note = html.escape(self.title), inline(self.note)
-        if self.folded:
-            return f"<details><summary>{title}</summary>\n<p>{note}</p>\n{table}</details>"
-        return f"<h3>{title}</h3>\n<p>{note}</p>\n{table}"
-
-
-def inline(markdown: str) -> str:
-    """Return a line of Markdown as HTML; all the markup that it may have is code between backquotes."""
-    parts = html.escape(markdown, quote=False).split("`")
-    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
 
 
 def signed(value: float) -> str:
@@ -221,18 +202,8 @@ def _row_kind(study: Study) -> str:
 
 
 def _markdown(entry: Entry) -> str:
-    body = f"**{entry.main}**" if entry.mark == "best" else f"{_ARROWS.get(entry.mark, '')}{entry.main}"
+    body = f"**{entry.main}**" if entry.mark == "best" else f"{entry.arrow}{entry.main}"
     return f"{body} {entry.sub}".strip()
-
-
-def _html(entry: Entry) -> str:
-    sub = f"<small>{html.escape(entry.sub)}</small>" if entry.sub else ""
-    return f"{_ARROWS.get(entry.mark, '')}{html.escape(entry.main)}{sub}"
-
-
-def _code(name: str) -> str:
-    first, _, rest = name.partition(", ")
-    return html.escape(first) + (f"<small>{html.escape(rest)}</small>" if rest else "")
 
 
 def _line(fields: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 
 from mmlora.experiments.arms import ARMS
 from mmlora.experiments.cell import Cell
-from mmlora.experiments.report import svg
 from mmlora.experiments.report.findings import caution, findings, left_out, nothing_compared, spread
 from mmlora.experiments.report.page import Page, Section
 from mmlora.experiments.report.plots import plots
@@ -23,6 +22,7 @@ from mmlora.experiments.report.tables import (
     question_table,
     result_table,
 )
+from mmlora.files import write_atomically
 
 _PICTURES = "plots"
 _TOLERANCE = 1e-4
@@ -78,18 +78,16 @@ def write_report(
         UsageError: the folder has no finished cell.
     """
     results = read_results(folder, planned)
-    page, drawings = _page(results, title, description)
-    (output / _PICTURES).mkdir(parents=True, exist_ok=True)
+    page = _page(results, title, description)
     files = {output / "report.md": page.to_markdown(_PICTURES), output / "report.html": page.to_html()}
-    files |= {
-        output / _PICTURES / f"{slug}.svg": svg.standalone(drawing) for slug, drawing in drawings.items()
-    }
+    for plot in (plot for section in page.sections for plot in section.plots):
+        files |= {output / _PICTURES / name: drawing for name, drawing in plot.files().items()}
     for path, content in files.items():
-        path.write_text(content, encoding="utf-8")
+        write_atomically(path, content.encode())
     return list(files)
 
 
-def _page(results: Results, title: str, description: str) -> tuple[Page, dict[str, str]]:
+def _page(results: Results, title: str, description: str) -> Page:
     evidence = Evidence(results)
     every = studies(results, evidence)
     sections = [_findings(every)]
@@ -104,8 +102,7 @@ def _page(results: Results, title: str, description: str) -> tuple[Page, dict[st
         _missing(results, _doubts(results, evidence)),
     ]
     sections.append(Section("How figures are computed", _METHOD))
-    drawings = {plot.slug: plot.drawing for section in sections for plot in section.plots}
-    return Page(title, description, _facts(results), sections), drawings
+    return Page(title, description, _facts(results), sections)
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:

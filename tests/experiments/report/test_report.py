@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from mmlora.experiments.cell import Cell
+from mmlora.experiments.report.plots.style import COLOURS
 from mmlora.experiments.report.reading import read_results
 from mmlora.experiments.report.statistics import Evidence
 from mmlora.experiments.report.studies import Study, studies
 from mmlora.experiments.report.write import write_report
 from tests.experiments.report.made_cells import NOISE, MadeCells
 
+SVG = "{http://www.w3.org/2000/svg}"
 DESCRIPTION = "Whether `moe_mlora` helps <here> & now."
 
 
@@ -113,23 +115,47 @@ def test_best_is_marked_where_it_is_above_every_other(report: list[Path]) -> Non
 def test_the_page_stands_by_itself_and_is_well_formed(report: list[Path]) -> None:
     page = report[1].read_text()
     tree = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
-    assert not re.search(r"https?:|<script|<img|<link|@import|url\(", page)
+    assert not re.search(r"https?:|<script|<img|<link|@import|url\((?!#)", page)
     tags = {element.tag for element in tree.iter()}
     assert {"svg", "table", "figure", "figcaption"} <= tags
     assert "Whether <code>moe_mlora</code> helps &lt;here&gt; &amp; now." in page
     assert "prefers-color-scheme: dark" in page
-    for link in re.findall(r'href="#([^"]+)"', page):
-        assert f'id="{link}"' in page
+    ids = [element.attrib["id"] for element in tree.iter() if "id" in element.attrib]
+    assert len(ids) == len(set(ids)), "plots share ids"
+    assert {link.lstrip("#") for link in re.findall(r'href="([^"]+)"|url\(#', page) if link} <= set(ids)
+
+
+def test_plots_in_the_page_take_the_colours_of_its_light_or_dark_paper(report: list[Path]) -> None:
+    page = report[1].read_text()
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert drawings and not re.search("#[0-9a-f]{6};", "".join(drawings)), "a colour is the same on any paper"
+    names = set(re.findall(r"var\(--(\w+)\)", "".join(drawings)))
+    light, dark = page.split("prefers-color-scheme: dark", 1)
+    assert {"ink", "paper", "blue", "red"} <= names
+    for name in names:
+        assert f"--{name}:" in light and f"--{name}:" in dark
+    assert COLOURS["paper"] in report[2].read_text(), "a file of its own is on white paper"
+
+
+def test_a_point_says_what_it_is_when_it_is_pointed_at(report: list[Path]) -> None:
+    lift, cost = (
+        ElementTree.parse(next(path for path in report if path.stem.startswith(name))).iter(f"{SVG}title")
+        for name in ("lift", "cost")
+    )
+    domains = [title.text or "" for title in lift]
+    assert sum(text.startswith("M, mlora: +0.0") for text in domains) == 1
+    assert sum(text.startswith("F, ") for text in domains) == 6
+    assert any(re.match(r"joint on wdl: wauc 0\.\d{4}, 120 s", title.text or "") for title in cost)
 
 
 def test_every_plot_that_the_cells_have_is_there_with_its_words(report: list[Path]) -> None:
-    names = {path.stem.removesuffix("-gender-ids-random") for path in report[2:]}
+    names = {path.stem.split("-gender-ids-random")[0] for path in report[2:]}
     assert names == {"lift-by-domain", "experts", "gate", "cost"}  # 2 domains are too few for the scatter
     markdown = report[0].read_text()
     for path in report[2:]:
         ElementTree.fromstring(path.read_text())
         assert f"](plots/{path.name})" in markdown
-    experts = next(path for path in report if path.stem.startswith("experts")).read_text()
+    experts = "".join(path.read_text() for path in report if path.stem.startswith("experts"))
     for words in ("experts per domain (count)", "test wauc less that of mlora", "dcn", "wdl"):
         assert (words in experts) == (words != "dcn")  # dcn has one number of experts: no line
 

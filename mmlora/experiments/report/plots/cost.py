@@ -3,48 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from mmlora.experiments.report import svg
-from mmlora.experiments.report.plots.drawing import PANELS, WIDTH, Plot, look_of, make, seeds
+from matplotlib.figure import Figure
+
+from mmlora.experiments.report.plots.drawing import Plot, limits, make, panel, point, seeds, use_log_axis
+from mmlora.experiments.report.plots.style import Look, look_of
 from mmlora.experiments.report.reading import CellResult
 from mmlora.experiments.report.studies import Study
-from mmlora.experiments.report.svg import Frame, Look, marker
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """An arm on a backbone: how it is drawn, its wauc, and its price."""
+
+    look: Look
+    backbone: str
+    wauc: float
+    seconds: float
+    parameters: float
 
 
 def cost(study: Study) -> Plot | None:
     """Each arm's wauc on each backbone against its training time, and against its parameters."""
-    looks = {v: look_of(study, v) for v in study.main_variants()}
-    points: list[tuple[Look, str, float, float, float]] = []
-    for backbone in study.backbones:
-        rows = [row for row in study.rows if row.backbone == backbone]
-        for v, look in looks.items():
-            cells = [cell for row in rows for cell in study.cells[row].get(v, {}).values()]
-            mean, seconds, parameters = study.mean(rows, v), _seconds(cells), _parameters(cells)
-            if mean is not None and seconds and parameters:
-                points.append((look, backbone, mean.value, seconds, parameters))
+    points = _points(study)
     if len(points) < 2:
         return None
-    used = [look for look in looks.values() if any(point[0] == look for point in points)]
-    parts, height = svg.legend(0, 38, WIDTH, used)
-    top = 46 + height
-    y = svg.fit([wauc for _, _, wauc, _, _ in points], top + 260, top)
     time, size = "training time, all phases (seconds, log scale)", "parameters, all parts (count, log scale)"
-    for (left, right), title in zip(PANELS, (time, size), strict=True):
-        at = [seconds if title == time else parameters for *_, seconds, parameters in points]
-        frame = Frame(svg.fit(at, left, right, log=True), y)
-        parts += frame.axes(title, "test wauc")
-        for value, (look, backbone, wauc, *_) in zip(at, points, strict=True):
-            about = f"{look.label} on {backbone}: wauc {wauc:.4f}, {value:,.0f}"
-            parts.append(marker(frame.x(value), y(wauc), look, about))
+    figures = [
+        _panel(points, time, [p.seconds for p in points], "s"),
+        _panel(points, size, [p.parameters for p in points], "parameters"),
+    ]
     return make(
         study,
         "cost",
         "What it costs",
-        (WIDTH, top + 310),
-        parts,
+        figures,
         f"Each point is an arm on a backbone (mean over {seeds(study)}): up is better, left is cheaper, so a "
         "point with another above and to its left isn't worth its price; point at one for its name.",
     )
+
+
+def _points(study: Study) -> list[_Priced]:
+    points = []
+    for backbone in study.backbones:
+        rows = [row for row in study.rows if row.backbone == backbone]
+        for v in study.main_variants():
+            cells = [cell for row in rows for cell in study.cells[row].get(v, {}).values()]
+            mean, seconds, parameters = study.mean(rows, v), _seconds(cells), _parameters(cells)
+            if mean is not None and seconds and parameters:
+                points.append(_Priced(look_of(study, v), backbone, mean.value, seconds, parameters))
+    return points
+
+
+def _panel(points: Sequence[_Priced], title: str, prices: Sequence[float], unit: str) -> Figure:
+    figure, axes = panel(dict.fromkeys(p.look for p in points))
+    axes.set_ylim(*limits([p.wauc for p in points]))
+    use_log_axis(axes, prices)
+    axes.set_xlabel(title)
+    axes.set_ylabel("test wauc")
+    for p, price in zip(points, prices, strict=True):
+        tip = f"{p.look.label} on {p.backbone}: wauc {p.wauc:.4f}, {price:,.0f} {unit}"
+        point(axes, price, p.wauc, p.look, tip)
+    return figure
 
 
 def _seconds(cells: Sequence[CellResult]) -> float | None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from mmlora.experiments.report import svg
-from mmlora.experiments.report.plots.drawing import PANELS, WIDTH, Plot, ends, make, seeds, series
+from matplotlib.figure import Figure
+
+from mmlora.experiments.report.plots.drawing import (
+    Plot,
+    ends,
+    label_differences,
+    limits,
+    make,
+    panel,
+    seeds,
+    series,
+)
+from mmlora.experiments.report.plots.style import looks
 from mmlora.experiments.report.statistics import Estimate
 from mmlora.experiments.report.studies import Study, Variant
-from mmlora.experiments.report.svg import Frame, Scale
 
-_Points = list[tuple[int, Estimate, Estimate | None]]
+_Lines = dict[str, list[tuple[int, Estimate, Estimate | None]]]
 
 
 def wauc_by_experts(study: Study) -> Plot | None:
@@ -16,46 +26,51 @@ def wauc_by_experts(study: Study) -> Plot | None:
     lines = _lines(study)
     if not lines:
         return None
-    looks = svg.looks(list(lines))
-    parts, height = svg.legend(0, 38, WIDTH, looks)
-    top = 46 + height
-    experts = sorted({at for points in lines.values() for at, _, _ in points})
-    means = [mean.value for points in lines.values() for _, mean, _ in points]
-    differences = [d for points in lines.values() for _, _, d in points if d is not None]
-    panels = [("test wauc", means)]
-    if differences:
-        panels.append(("test wauc less that of mlora", ends(differences)))
-    for (left, right), (title, values) in zip(PANELS, panels, strict=False):
-        paired = values is not means
-        x = Scale(experts[0] - 0.4, experts[-1] + 0.4, left, right)
-        frame = Frame(x, svg.fit(values, top + 240, top, zero=paired))
-        parts += frame.axes("experts per domain (count)", title, signed=paired, x_at=experts)
-        for i, (look, points) in enumerate(zip(looks, lines.values(), strict=True)):
-            shift = (i - (len(lines) - 1) / 2) * min(9, 60 / len(lines)) if paired else 0.0
-            line = [(float(at), e) for at, m, d in points if (e := d if paired else m) is not None]
-            parts += series(frame, line, look, shift, bars=paired)
+    paired = any(difference is not None for points in lines.values() for *_, difference in points)
+    figures = [_panel(lines, paired=False), *([_panel(lines, paired=True)] if paired else [])]
     return make(
         study,
         "experts",
         "wauc against experts per domain",
-        (WIDTH, top + 290),
-        parts,
-        "Left, the mean test wauc of `moe_mlora` by experts per domain; right, its paired difference to "
+        figures,
+        "First, the mean test wauc of `moe_mlora` by experts per domain; then its paired difference to "
         "`mlora` with 95% intervals, in which what both share cancels: experts pay where one lies above 0 "
         f"({seeds(study)}).",
     )
 
 
-def _lines(study: Study) -> dict[str, _Points]:
+def _panel(lines: _Lines, *, paired: bool) -> Figure:
+    drawn = {
+        name: [(float(at), e) for at, mean, less in points if (e := less if paired else mean) is not None]
+        for name, points in lines.items()
+    }
+    estimates = [found for points in drawn.values() for _, found in points]
+    values = ends(estimates) if paired else [found.value for found in estimates]
+    experts = sorted({at for points in lines.values() for at, *_ in points})
+    styles = looks(list(lines))
+    figure, axes = panel(styles)
+    axes.set_xlim(experts[0] - 0.4, experts[-1] + 0.4)
+    axes.set_xticks(experts)
+    axes.set_ylim(*limits(values, zero=paired))
+    axes.set_xlabel("experts per domain (count)")
+    axes.set_ylabel("test wauc less that of mlora" if paired else "test wauc")
+    if paired:
+        label_differences(axes.yaxis, axes.axhline)
+    for i, (look, points) in enumerate(zip(styles, drawn.values(), strict=True)):
+        shift = (i - (len(lines) - 1) / 2) * min(9, 60 / len(lines)) if paired else 0.0
+        series(axes, points, look, shift, bars=paired)
+    return figure
+
+
+def _lines(study: Study) -> _Lines:
     """The lines of several points by name: the backbone, and gate and settings where these vary."""
     several = [v for v in study.variants if v.arm == "moe_mlora"]
     kinds = {(v.gate, v.settings) for v in several}
-    lines: dict[str, _Points] = {}
+    lines: _Lines = {}
     for backbone in study.backbones:
         rows = [row for row in study.rows if row.backbone == backbone]
         for v in several:
-            mean = study.mean(rows, v)
-            if mean is not None:
+            if (mean := study.mean(rows, v)) is not None:
                 name = backbone + (_kind(v) if len(kinds) > 1 else "")
                 point = (v.experts, mean, study.difference(rows, v, "mlora"))
                 lines.setdefault(name, []).append(point)

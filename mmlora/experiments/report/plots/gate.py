@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
+from typing import Any
 
-from mmlora.experiments.report.plots.drawing import Plot, make
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mmlora.experiments.report.plots.drawing import WIDTH, Plot, make, panel, tipped
+from mmlora.experiments.report.plots.style import COLOURS
 from mmlora.experiments.report.reading import CellResult
 from mmlora.experiments.report.studies import Study
-from mmlora.experiments.report.svg import text
 
-_LEFT = 180.0
+_SHADES = 20
+_LETTER = 6.6  # points that a letter of a name takes
+Expert = tuple[str, int]
+"""The domain that an expert was trained on, and its slot."""
 
 
 def gate_weights(study: Study) -> Plot | None:
@@ -22,111 +32,100 @@ def gate_weights(study: Study) -> Plot | None:
     cells = [cell for cell in held if cell.raw.get("gate_weights")]
     if not cells:
         return None
-    columns = _columns(cells[0])
-    cells = [cell for cell in cells if _columns(cell) == columns]
+    experts = _experts(cells[0])
+    cells = [cell for cell in cells if _experts(cell) == experts]
     tables = [cell.raw["gate_weights"]["rows"] for cell in cells]
     names = [name for name in tables[0] if all(name in table for table in tables)]
-    grid = [
-        [sum(table[name][k] for table in tables) / len(tables) for k in range(len(columns))] for name in names
-    ]
-    if not grid:
+    if not names:
         return None
-    own = _own_share(names, columns, grid)
-    even = sum(domain == columns[0][0] for domain, _ in columns) / len(columns)
-    parts, size = _heat_map(names, columns, grid)
+    weights = np.array([np.mean([table[name] for table in tables], axis=0) for name in names])
+    own = np.mean([weights[i, [d == name for d, _ in experts]].sum() for i, name in enumerate(names)])
+    even = sum(domain == experts[0][0] for domain, _ in experts) / len(experts)
     return make(
         study,
         "gate",
         "Gate weights",
-        size,
-        parts,
+        [_heat_map(names, experts, weights)],
         "Stronger colour is more weight, from the rows of the domain at the left to the expert above; a "
-        "domain's "
-        f"own experts are outlined and get {own:.2f} together on average, where equal weights would give "
-        f"{even:.2f} "
-        f"(`{study.label(variant)}`, mean of {len(cells)} cells: seeds and backbones).",
+        f"domain's own experts are outlined and get {own:.2f} together on average, where equal weights would "
+        f"give {even:.2f} (`{study.label(variant)}`, mean of {len(cells)} cells: seeds and backbones).",
     )
 
 
-def _columns(cell: CellResult) -> list[tuple[str, int]]:
+def _experts(cell: CellResult) -> list[Expert]:
     return [(expert["domain"], expert["slot"]) for expert in cell.raw["gate_weights"]["experts"]]
 
 
-def _own_share(
-    names: Sequence[str], columns: Sequence[tuple[str, int]], grid: Sequence[Sequence[float]]
-) -> float:
-    shares = [
-        sum(weight for weight, (domain, _) in zip(row, columns, strict=True) if domain == name)
-        for name, row in zip(names, grid, strict=True)
-    ]
-    return sum(shares) / len(shares)
-
-
-def _heat_map(
-    names: Sequence[str], columns: Sequence[tuple[str, int]], grid: Sequence[Sequence[float]]
-) -> tuple[list[str], tuple[float, float]]:
-    wide = min(84.0, max(16.0, 660 / len(columns)))
+def _heat_map(names: Sequence[str], experts: Sequence[Expert], weights: np.ndarray) -> Figure:
+    left = _LETTER * max(map(len, names)) + 40
+    wide = min(84.0, max(16.0, max(660.0 - left, WIDTH - left) / len(experts)))
     tall = min(38.0, max(20.0, wide * 0.55))
-    peak = max(max(row) for row in grid) or 1.0
-    parts, top = _heads(columns, wide)
-    for i, (name, row) in enumerate(zip(names, grid, strict=True)):
-        y = top + tall * i
-        parts.append(text(_LEFT - 8, y + tall / 2 + 4, name, "end"))
-        for k, ((domain, slot), weight) in enumerate(zip(columns, row, strict=True)):
-            shade = 0.05 + 0.95 * weight / peak
-            about = f"rows of {name}: expert {slot + 1} of {domain} weighs {weight:.3f}"
-            box = _box(_LEFT + wide * k, y, wide - 2, tall - 2)
-            parts.append(
-                f'{box} class="cell" fill-opacity="{shade:.2f}"><title>{html.escape(about)}</title></rect>'
-            )
-            if domain == name:
-                parts.append(f'{box} class="own"/>')
-            if wide >= 34:
-                ink = "middle small onheat" if shade > 0.6 else "middle small"
-                parts.append(text(_LEFT + wide * (k + 0.5) - 1, y + tall / 2 + 3, f"{weight:.2f}", ink))
-    bottom = top + tall * len(names)
-    parts.append(text(14, (top + bottom) / 2, "domain of the rows", "middle soft", -90))
-    parts += _key(bottom + 18, peak)
-    return parts, (max(_LEFT + wide * len(columns) + 110, 640), bottom + 44)
+    heads = [_head(expert, experts, narrow=wide < 34) for expert in experts]
+    longest = max(map(len, heads)) * _LETTER
+    turned = longest > wide - 4
+    height = tall * len(names) + (longest * 0.85 if turned else 14) + 90
+    figure, axes = panel(
+        height=height, width=max(WIDTH, left + wide * len(experts) + (longest * 0.6 * turned))
+    )
+    shades = Normalize(0, weights.max() or 1.0), _shades()
+    _draw_cells(axes, names, experts, weights, shades, written=wide >= 34)
+    _name_cells(axes, names, heads, turned=turned)
+    slots = len({slot for _, slot in experts})
+    axes.set_xlabel("expert: the domain it was trained on" + (f", {slots} a domain" if slots > 1 else ""))
+    key = figure.colorbar(ScalarMappable(*shades), ax=axes, orientation="horizontal", aspect=40, shrink=0.6)
+    key.set_label("weight (share of 1)")
+    key.outline.set_visible(False)
+    return figure
 
 
-def _heads(columns: Sequence[tuple[str, int]], wide: float) -> tuple[list[str], float]:
-    """The experts' names, turned where they are long, and where the rows begin below them.
-
-    Narrow columns name each domain once, over its first expert.
-    """
-    slots = 1 + max(slot for _, slot in columns)
-    narrow = wide < 34
-    labels = [_head(domain, slot, slots, narrow) for domain, slot in columns]
-    longest = max(map(len, labels))
-    turned = longest * 6.5 > wide - 4
-    top = 70 + (longest * 5.4 if turned else 0)
-    what = "expert: the domain it was trained on" + (f", and which of its {slots}" if slots > 1 else "")
-    if slots > 1 and narrow:
-        what = f"expert: the domain it was trained on, {slots} side by side"
-    parts = [text(_LEFT, 42, what, "start soft")]
-    place, classes, turn = (4, "start small", -55) if turned else (-1, "middle small", 0)
-    at = [_LEFT + wide * (k + 0.5) + place for k in range(len(labels))]
-    parts += [text(x, top - 8, label, classes, turn) for x, label in zip(at, labels, strict=True) if label]
-    return parts, top
-
-
-def _head(domain: str, slot: int, slots: int, narrow: bool) -> str:
-    if slots == 1:
+def _head(expert: Expert, experts: Sequence[Expert], *, narrow: bool) -> str:
+    """An expert's name; where columns are narrow, each domain is named once, over its first expert."""
+    domain, slot = expert
+    if all(other == 0 for _, other in experts):
         return domain
     if narrow:
         return "" if slot else domain
     return f"{domain}, {slot + 1}"
 
 
-def _key(y: float, peak: float) -> list[str]:
-    shades = [
-        f'{_box(_LEFT + 126 + 7 * i, y, 7, 13)} class="cell" fill-opacity="{0.05 + 0.05 * i:.2f}"/>'
-        for i in range(20)
-    ]
-    named = text(_LEFT, y + 11, "weight (share of 1): 0", "start small soft")
-    return [named, *shades, text(_LEFT + 272, y + 11, f"{peak:.2f}", "start small soft")]
+def _shades() -> Colormap:
+    """One colour, from hardly there to full, so that a page can set it."""
+    heat = COLOURS["blue"]
+    return LinearSegmentedColormap.from_list("heat", [to_rgba(heat, 0.05), to_rgba(heat, 1.0)], N=_SHADES)
 
 
-def _box(x: float, y: float, width: float, height: float) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+def _draw_cells(
+    axes: Axes,
+    names: Sequence[str],
+    experts: Sequence[Expert],
+    weights: np.ndarray,
+    shades: tuple[Normalize, Colormap],
+    *,
+    written: bool,
+) -> None:
+    scale, colours = shades
+    for (i, k), weight in np.ndenumerate(weights):
+        domain, slot = experts[k]
+        tip = f"rows of {names[i]}: expert {slot + 1} of {domain} weighs {weight:.3f}"
+        box = Rectangle((k - 0.48, i - 0.46), 0.96, 0.92, facecolor=colours(scale(weight)), edgecolor="none")
+        axes.add_patch(tipped(box, tip))
+        if domain == names[i]:
+            outline = Rectangle((k - 0.48, i - 0.46), 0.96, 0.92, facecolor="none", edgecolor=COLOURS["ink"])
+            axes.add_patch(outline)
+        if written:
+            ink = COLOURS["paper" if scale(weight) > 0.6 else "ink"]
+            axes.text(k, i, f"{weight:.2f}", ha="center", va="center", fontsize=11, color=ink)
+
+
+def _name_cells(axes: Axes, names: Sequence[str], heads: Sequence[str], *, turned: bool) -> None:
+    axes.set_xlim(-0.5, len(heads) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(length=0)
+    style: dict[str, Any] = {"rotation": 55, "ha": "left", "rotation_mode": "anchor"} if turned else {}
+    axes.set_xticks(range(len(heads)), heads, **style)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylabel("domain of the rows")

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from mmlora.experiments.report import svg
-from mmlora.experiments.report.plots.drawing import BASELINE, Plot, ends, look_of, make, over, tip
+from textwrap import fill
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from mmlora.experiments.report.plots.drawing import (
+    BASELINE,
+    Plot,
+    bar,
+    ends,
+    label_differences,
+    limits,
+    make,
+    over,
+    panel,
+    point,
+    tip_of,
+)
+from mmlora.experiments.report.plots.style import Look, look_of
+from mmlora.experiments.report.reading import Domain
 from mmlora.experiments.report.statistics import Estimate
-from mmlora.experiments.report.studies import Study
-from mmlora.experiments.report.svg import Look, Scale, line, marker, text
+from mmlora.experiments.report.studies import Study, Variant
 
 # Arms whose point is another comparison; they would only crowd this plot.
 _LEFT_OUT = ("pooled", BASELINE, "placebo_mlora", "random_gate", "uniform_gate")
-_WIDTH, _LEFT, _RIGHT = 860, 240, 840
+_STEP = 11.0  # points from arm to arm
+_GAP = 16.0  # points between domains
+_Lifts = dict[tuple[str, Variant], Estimate]
 
 
 def lift_by_domain(study: Study) -> Plot | None:
@@ -27,45 +46,50 @@ def lift_by_domain(study: Study) -> Plot | None:
         return None
     shown = [domain for domain in domains if any((domain.name, v) in lifts for v in variants)]
     looks = {v: look_of(study, v) for v in variants}
-    parts, height = svg.legend(0, 38, _WIDTH, list(looks.values()))
-    step, top = max(10 * len(variants) + 14, 36), 34 + height
-    bottom = top + step * len(shown)
-    x = svg.fit(ends(lifts.values()), _LEFT, _RIGHT, zero=True)
-    parts += _ruler(x, top, bottom)
+    step = max(_STEP * len(variants) + _GAP, 40)
+    figure, axes = panel(looks.values(), height=step * len(shown) + 50)
+    axes.set_xlim(*limits(ends(lifts.values()), zero=True))
+    _label(axes, shown)
     for i, domain in enumerate(shown):
-        y = top + step * i
-        parts.append(line(0, y, _RIGHT, y, "rule"))
-        parts.append(text(_LEFT - 14, y + step / 2 - 2, domain.name, "end"))
-        rows = f"{domain.train_rows:,} training rows"
-        parts.append(text(_LEFT - 14, y + step / 2 + 12, rows, "end small soft"))
-        first = y + step / 2 - 5 * (len(variants) - 1)
-        for j, v in enumerate(variants):
-            if (domain.name, v) in lifts:
-                parts += _dot(x, first + 10 * j, lifts[domain.name, v], looks[v], domain.name)
+        _draw_domain(axes, i, domain, {v: _STEP / step * j for j, v in enumerate(variants)}, looks, lifts)
     return make(
         study,
         "lift-by-domain",
         "Lift over the pooled backbone by domain",
-        (_WIDTH, bottom + 50),
-        parts,
+        [figure],
         f"Each dot is an arm's AUC on a domain's test rows less that of `{BASELINE}` on the same rows, "
         f"{over(study)}, with its 95% interval: right of the line the arm is better there; the domain with "
         "most training rows comes first. A very wide interval is cut at the frame.",
     )
 
 
-def _ruler(x: Scale, top: float, bottom: float) -> list[str]:
-    parts = []
-    for value in x.ticks():
-        parts.append(line(x(value), top, x(value), bottom, "rule"))
-        parts.append(text(x(value), bottom + 17, svg.number(value, True), "middle small soft"))
-    title = f"test AUC less that of {BASELINE} (difference of AUC)"
-    middle = text((_LEFT + _RIGHT) / 2, bottom + 38, title, "middle soft")
-    return [*parts, line(x(0), top, x(0), bottom, "zero"), middle]
+def _label(axes: Axes, shown: list[Domain]) -> None:
+    names = [f"{fill(domain.name, 20)}\n{domain.train_rows:,} training rows" for domain in shown]
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_yticks(range(len(shown)), names)
+    axes.set_yticks([i - 0.5 for i in range(len(shown))], minor=True)
+    axes.tick_params(which="minor", length=0)
+    axes.grid(visible=False, which="major", axis="y")
+    axes.grid(visible=True, which="minor", axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(f"test AUC less that of {BASELINE}")
+    label_differences(axes.xaxis, axes.axvline)
 
 
-def _dot(x: Scale, y: float, lift: Estimate, look: Look, domain: str) -> list[str]:
-    bar = []
-    if lift.low is not None and lift.high is not None:
-        bar.append(line(x(lift.low), y, x(lift.high), y, f"bar {look.colour}"))
-    return [*bar, marker(x(lift.value), y, look, tip(domain, look, lift))]
+def _draw_domain(
+    axes: Axes,
+    row: int,
+    domain: Domain,
+    places: dict[Variant, float],
+    looks: dict[Variant, Look],
+    lifts: _Lifts,
+) -> None:
+    middle = max(places.values()) / 2
+    for v, place in places.items():
+        if (lift := lifts.get((domain.name, v))) is None:
+            continue
+        y = row + place - middle
+        if lift.low is not None and lift.high is not None:
+            bar(axes, (lift.low, lift.high), (y, y), looks[v])
+        point(axes, lift.value, y, looks[v], tip_of(domain.name, looks[v], lift))
