@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmlora.checks.rules import Rule
-from mmlora.files import write_atomically
-from mmlora.json_files import read_json
+from mmlora.files import read_json, write_atomically
 from mmlora.schema import DomainVerdict
 from mmlora.templates import render
 
@@ -58,7 +57,7 @@ def write_pages(
         suites[rule.suite] = max(suites[rule.suite], _outcome(rule), key=_OUTCOMES.index)
     facts = {"as_of": str(as_of), "suites": suites, "verdicts": [asdict(verdict) for verdict in verdicts]}
     text = json.dumps({**facts, "counts": counts}, default=str, indent=1)
-    write_atomically(folder / f"{as_of}.json", text.encode())
+    write_atomically(folder / f"{as_of}.json", text)
     page = render(
         "mmlora.checks",
         "date.html",
@@ -67,9 +66,9 @@ def write_pages(
         suites=[_suite(name, outcome, rules, failures) for name, outcome in suites.items()],
         figures=_FIGURES,
     )
-    write_atomically(folder / f"{as_of}.html", page.encode())
+    write_atomically(folder / f"{as_of}.html", page)
     dates = [read_json(file, "delete it") for file in sorted(folder.glob("*.json"), reverse=True)]
-    write_atomically(data_docs / "index.html", _index_page(dates).encode())
+    write_atomically(data_docs / "index.html", _index_page(dates))
     return data_docs / "index.html"
 
 

@@ -30,7 +30,7 @@ def read_result(place: Path) -> dict[str, Any]:
 
 def write_result(place: Path, result: Mapping[str, Any]) -> None:
     """Write a result into a cell's or trial's folder, whole or not at all."""
-    write_atomically(place / RESULT, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(place / RESULT, (json.dumps(result, indent=1, allow_nan=False) + "\n"))
 
 
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:

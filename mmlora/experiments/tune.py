@@ -17,9 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from mmlora.errors import DataError, TransientError, UsageError
+from mmlora.errors import DataError, UsageError
 from mmlora.experiments.cell import Cell, described
 from mmlora.experiments.plan import Experiment, read_experiment
 from mmlora.experiments.pool import run_jobs
@@ -36,6 +34,7 @@ from mmlora.experiments.run import (
 )
 from mmlora.experiments.space import Tuning, wrong_budget
 from mmlora.experiments.tracking import open_tracking
+from mmlora.files import locked
 from mmlora.schema import fingerprint
 from mmlora.workspace import Progress, open_workspace, silent
 
@@ -179,12 +178,9 @@ class StudyRun:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes off the study."""
-        self.place.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.place / ".lock", timeout=0):
-                yield
-        except Timeout:
-            raise TransientError(f"another process runs the trials of {self.place}: wait for it") from None
+        busy = f"another process runs the trials of {self.place}: wait for it"
+        with locked(self.place / ".lock", wait=0, busy=busy):
+            yield
 
     def open(self) -> None:
         """Open the study, or begin it; trials that were stopped before they told of their end tell it now."""

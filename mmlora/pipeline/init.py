@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tomlkit
 from pydantic.fields import FieldInfo
 
+from mmlora.files import write_atomically
 from mmlora.settings import Settings
 from mmlora.workspace import open_workspace
 
@@ -24,7 +25,7 @@ def init_workspace() -> dict[str, Any]:
     workspace = open_workspace()
     path = Path("mmlora.toml")
     if not path.exists():
-        path.write_text(_HEADER + "\n".join(_commented(Settings.model_construct())) + "\n", encoding="utf-8")
+        write_atomically(path, _HEADER + "\n".join(_commented(Settings.model_construct())) + "\n")
     return {"home": str(workspace.home), "settings": str(path.resolve())}
 
 

@@ -19,9 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from mmlora.errors import TransientError
+from mmlora.files import locked
 from mmlora.names import Alias
 from mmlora.redaction import redact
 from mmlora.schema import Id
@@ -193,7 +192,7 @@ class Tracking:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.artifacts.mkdir(parents=True, exist_ok=True)
         # Two processes that both find no tables would both make them.
-        with FileLock(self.artifacts / ".mlflow.lock"), warnings.catch_warnings():
+        with locked(self.artifacts / ".mlflow.lock"), warnings.catch_warnings():
             # MLflow's own tables use what SQLAlchemy will drop one day: nothing that a user could change.
             warnings.filterwarnings(
                 "ignore", "The ``noload`` loader strategy is deprecated", SADeprecationWarning

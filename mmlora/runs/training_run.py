@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from mmlora.errors import UsageError
+from mmlora.files import locked
 from mmlora.runs.exchange import exchanged
 from mmlora.runs.state import Run
 from mmlora.schema import Id, fingerprint
@@ -170,8 +168,8 @@ def shared_step(
 
     key = fingerprint({**decisive, "training_revision": TRAINING_REVISION})[:24]
     shared = run_of(workspace, "steps")
-    shared.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(FileLock(shared.folder / f"{key}.lock"), label):
+    waiting = f"{label}: another process trains it, waiting for what it leaves"
+    with locked(shared.folder / f"{key}.lock", waiting=waiting):
         checkpoint = FileCheckpoint(shared.folder / f"{key}.checkpoint")
         record = shared.result(key)
         if record is None:
@@ -181,20 +179,6 @@ def shared_step(
             _log(label, result.report)
         checkpoint.clear()
     return record
-
-
-@contextmanager
-def _alone(lock: FileLock, label: str) -> Iterator[None]:
-    """Hold a lock; say so when another process has to be waited for."""
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("%s: another process trains it, waiting for what it leaves", label)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _log(label: str, report: PhaseReport) -> None:

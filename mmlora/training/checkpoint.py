@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from mmlora.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +92,9 @@ class FileCheckpoint:
         """Write a file beside the last one, see it safe on disk, and rename it into place."""
         from safetensors.torch import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(".partial")
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
-        save_file(tensors, partial, metadata={"facts": json.dumps(state.facts)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(self._file)
+        with replacing(self._file, alone=True) as aside:
+            save_file(tensors, aside, metadata={"facts": json.dumps(state.facts)})
 
     def clear(self) -> None:
         """Remove the folder."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from filelock import FileLock
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from mmlora.errors import AccessError, ContractError, DataError, MmloraError, TransientError, UsageError
+from mmlora.files import locked
 from mmlora.redaction import redact
 
 LOCK_WAIT_SECONDS = 30
@@ -127,7 +127,7 @@ class Database:
         path = sqlite_file(self.engine.url)
         if path is not None:
             lock = path.with_name(f"{path.name}.{name}.lock")
-            with FileLock(lock):
+            with locked(lock):
                 yield
             lock.unlink(missing_ok=True)  # not after a failure: another may be waiting to try
             return

@@ -163,7 +163,7 @@ def test_a_file_keeps_bits_and_facts_until_cleared(tmp_path):
 def test_what_a_killed_writer_left_is_passed_over(tmp_path, caplog):
     checkpoint = FileCheckpoint(tmp_path / "c")
     checkpoint.save(CheckpointState({"a": torch.ones(2)}, {}))
-    (tmp_path / "c" / "state.partial").write_bytes(b"half a file")
+    (tmp_path / "c" / ".state.safetensors.partial").write_bytes(b"half a file")
     found = checkpoint.load()
     assert found is not None and found.tensors["a"].tolist() == [1, 1]
     (tmp_path / "c" / "state.safetensors").write_bytes(b"not a file of tensors")

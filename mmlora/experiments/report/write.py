@@ -83,7 +83,7 @@ def write_report(
     for plot in (plot for section in page.sections for plot in section.plots):
         files |= {output / _PICTURES / name: drawing for name, drawing in plot.files().items()}
     for path, content in files.items():
-        write_atomically(path, content.encode())
+        write_atomically(path, content)
     return list(files)
 
 
