@@ -64,5 +64,5 @@ def test_names_that_contributing_gives_are_in_the_code() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mmlora").rglob("*.py"))
     defined = set(re.findall(r"\b(?:class|def) (\w+)|^(\w+)(?::.*)? = ", code, re.MULTILINE))
     known = {name for pair in defined for name in pair if name}
-    said = set(re.findall(r"`([A-Z][a-zA-Z]+|BACKBONES|_split|parse_url|writer_for)`", text))
+    said = set(re.findall(r"`([A-Z][a-zA-Z]+|BACKBONES|BACKEND|_split|_MODULES|add_check)`", text))
     assert said - known == set()

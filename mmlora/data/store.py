@@ -101,6 +101,10 @@ class OfflineStore:
             raise UsageError(f"{self.root} holds no data yet; import some first (mmlora data --help)")
         return found
 
+    def require_import(self) -> None:
+        """Raise what :attr:`ids` raises, e.g. ``UsageError`` when nothing was imported yet."""
+        _ = self.ids
+
     def check(self) -> None:
         """Finish a commit whose process died, and see that every file is as it was stored.
 

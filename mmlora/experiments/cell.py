@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmlora.experiments.arms import ARMS, ArmName
+from mmlora.hyperparameters import read_by
 from mmlora.names import BackboneName, FeatureGroup, GateInput, SplitName
 from mmlora.schema import fingerprint
 
-EXPERT_SETTINGS = frozenset({"rank", "alpha", "expert_learning_rate"})
-GATE_SETTINGS = frozenset({"gate_learning_rate", "gate_per_layer", "gate_top_k", "balance"})
+EXPERT_SETTINGS = frozenset(read_by("expert"))
+GATE_SETTINGS = frozenset(read_by("gate"))
 
 
 @dataclass(frozen=True)

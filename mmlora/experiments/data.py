@@ -96,7 +96,7 @@ def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
             import_taobao(**arguments, workspace=workspace)
         case _:
             current = open_workspace()
-            current.store.ids  # noqa: B018  says "import data first"
+            current.store.require_import()
             if not workspace.offline.is_symlink():  # left by a run that was killed
                 workspace.offline.symlink_to(current.offline, target_is_directory=True)
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import mmlora
+from mmlora.hyperparameters import as_kept, read_by
 from mmlora.models.ctr import CTRModel, State
 from mmlora.models.spec import ModelSpec
 from mmlora.runs.training_run import shared_step
@@ -143,8 +144,9 @@ class Lab:
         spec = ModelSpec(
             "wdl", "none", fields, domains, crosses=True, embedding_dim=1, hidden_units=(1,), rank=1
         )
+        own = self.options
         options = TrainingOptions(
-            seed=self.options.seed, device=self.options.device, threads=self.options.threads
+            seed=own.seed, device=own.device, threads=own.threads, expert_confidence=0.0
         )
 
         def compute(checkpoint: Checkpoint) -> PhaseResult:
@@ -159,7 +161,7 @@ class Lab:
 
     def further(self, view: RowView, backbone: Stored, domain: int, start: Stored, epochs: int) -> Stored:
         """Train an expert for so many epochs more; where they don't help, it stays as it was."""
-        options = replace(self.options, max_epochs=epochs, patience=epochs)
+        options = replace(self.options, max_epochs=epochs, patience=epochs + 1)
         return self._expert(view, backbone, domain, start.report.slot, start, options)
 
     def gate(self, view: RowView, backbone: Stored, experts: Sequence[Stored]) -> Stored:
@@ -229,7 +231,7 @@ class Lab:
         parts: Mapping[str, Any],
         compute: Callable[[Checkpoint], PhaseResult],
     ) -> Stored:
-        how = {name: value for name, value in asdict(options).items() if name not in ("threads", "device")}
+        how = {k: value for k, value in as_kept(asdict(options)).items() if k not in read_by("machine")}
         decisive = {
             "step": step,
             "training_set": self.training_set_id,

@@ -215,7 +215,7 @@ def _jobs(
     jobs, failures = [], []
     for key, cell in waiting.items():
         settings = experiment.training_settings(cell)
-        decisive = settings.model_dump(mode="json", include={"features", *ROW_SETTINGS})
+        decisive = settings.as_kept(only=("features", *ROW_SETTINGS))
         data = json.dumps([experiment.definition(cell), decisive], default=str)
         if data not in made:
             try:
@@ -241,7 +241,7 @@ def refusal(cell: Cell, rows: PreparedRows, settings: TrainingSettings) -> str |
     data = open_rows(rows)
     domains = trainable_domains(data, data.label) if ARMS[cell.arm].experts else []
     try:
-        refuse_impossible(spec_from(settings.model_dump(mode="json"), data), data, domains)
+        refuse_impossible(spec_from(settings, data), data, domains)
     except MmloraError as error:
         return str(error)
     return None

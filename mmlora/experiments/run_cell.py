@@ -23,10 +23,9 @@ from mmlora.experiments.results import write_result
 from mmlora.experiments.train_arms import TRAINERS
 from mmlora.files import write_atomically
 from mmlora.metrics import DomainMetrics
-from mmlora.runs.state import Run
-from mmlora.runs.training_run import options_of, spec_of
+from mmlora.models.calibration import Calibration, calibrate
+from mmlora.runs.training_run import options_from, spec_from
 from mmlora.training import TRAINING_REVISION
-from mmlora.training.calibration import Calibration, calibrate
 from mmlora.training.controls import WithoutTest
 from mmlora.training.dataset import TrainingSet
 
@@ -114,20 +113,15 @@ def _trained(job: Job, trained: Trained, began: float) -> dict[str, Any]:
 def make_lab(job: Job) -> Lab:
     """Open a cell's rows, and derive its model and options as a training run does."""
     data = workspace_at(job.rows.home, job.threads)
-    run = Run(job.place)
-    config = {
-        "training_set_id": job.rows.training_set_id,
-        **job.settings.model_dump(mode="json", exclude={"threads"}),
-    }
-    run.record("config", config)
+    rows = (WithoutTest if job.study else TrainingSet).open(
+        data.training_set_folder(job.rows.training_set_id)
+    )
     return Lab(
         workspace=workspace_at(shared_home(job.folder), job.threads),
-        training_set=(WithoutTest if job.study else TrainingSet).open(
-            data.training_set_folder(job.rows.training_set_id)
-        ),
+        training_set=rows,
         training_set_id=job.rows.training_set_id,
-        spec=spec_of(data, run),
-        options=options_of(data, run),
+        spec=spec_from(job.settings, rows),
+        options=options_from(job.settings, data),
     )
 
 

@@ -32,7 +32,7 @@ from mmlora.experiments.run import (
     told_of_a_stop,
     track_or_tell,
 )
-from mmlora.experiments.space import Tuning, wrong_budget
+from mmlora.experiments.space import Tuning, suggest, wrong_budget
 from mmlora.experiments.tracking import open_tracking
 from mmlora.files import locked
 from mmlora.schema import fingerprint
@@ -256,7 +256,8 @@ class StudyRun:
             study_id = self.storage.get_study_id_from_name(_STUDY)
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
             trial = optuna.Trial(self.study, trial_id)
-        cell = self.tuning.cell({name: axis.suggest(trial, name) for name, axis in self.tuning.space.items()})
+        space = self.tuning.space
+        cell = self.tuning.cell({name: suggest(trial, name, values) for name, values in space.items()})
         settings = self.experiment.training_settings(cell)
         return Job(cell, str(trial.number), self.folder, self.rows, settings, self.threads, self.name)
 

@@ -23,6 +23,7 @@ from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.derived import Derived, decide, refresh
 from mmlora.features.feast_config import feast_config, write_yaml
+from mmlora.features.feast_import import import_feast
 from mmlora.features.inputs import source_state
 from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
@@ -283,6 +284,7 @@ class FeatureRepo:
 
     @cached_property
     def _store(self) -> FeatureStore:
+        import_feast()
         from feast import FeatureStore
         from feast.repo_config import RepoConfig
 

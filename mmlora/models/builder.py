@@ -102,6 +102,7 @@ def assemble_model(
         model.load_expert(number, state)
     if gate is not None:
         model.load_gate(gate)
+    model.rest()
     return model.eval()
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
@@ -50,15 +50,30 @@ if TYPE_CHECKING:
     from mmlora.candidates.pairs import Candidates
     from mmlora.candidates.policy import Policy
     from mmlora.candidates.report import Selection
+    from mmlora.checks.audit import AuditCheck
     from mmlora.nights.rehearsal import Rehearsal
     from mmlora.registry.bundle import Bundle
-    from mmlora.scoring.audit import AuditCheck
     from mmlora.scoring.score import SideFeatures
     from mmlora.scoring.work import Engine, Work
     from mmlora.warehouse.loads import Load
     from mmlora.warehouse.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
+
+
+class ScoreOptions(TypedDict, total=False):
+    """The options of :func:`score` that a night has for all of its domains."""
+
+    top_k: int | None
+    pairs: str | None
+    known_as_of: datetime | None
+    model_version: str | None
+    engine: EngineName | None
+    ray_address: str | None
+    device: Device | None
+    allow_stale: bool
+    override: Overridable | None
+    reason: str | None
 
 
 def scoring_domains(on: date, *, pairs: str | None = None, allow_stale: bool = False) -> list[str]:
@@ -200,9 +215,11 @@ class _Job:
 
     def run(self, pairs: str | None, top_k: int) -> None:
         """Stage the load and mark it staged, or reject it."""
+        from mmlora.checks.audit import audit_load
+        from mmlora.checks.scores import Expected
         from mmlora.nights.load_size import check_size
-        from mmlora.scoring.audit import Expected, audit_load
         from mmlora.scoring.score import score_work
+        from mmlora.scoring.staging import part_files
 
         folder = self.workspace.staging_folder(self.load.load_id)
         candidates, users, work, chosen = self._chosen(pairs, top_k)
@@ -214,8 +231,15 @@ class _Job:
             engine=self.engine,
             progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
-        expected = Expected.of(candidates, staged, top_k=top_k)
-        report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
+        # Worked out from the candidates, not from what was written.
+        expected = Expected(candidates.expected_rows(top_k), candidates.num_users, top_k, staged.content_hash)
+        report = audit_load(
+            part_files(folder),
+            ids=self.workspace.ids,
+            domain=self.domain,
+            on=self.on,
+            expected=expected,
+        )
         sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
         size = check_size(
             self.warehouse,

@@ -6,13 +6,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mmlora.errors import DataError, UsageError
 from mmlora.nights.failures import describe
-from mmlora.nights.load import score
+from mmlora.nights.load import ScoreOptions, score
 from mmlora.pipeline.score import domains_to_score
 from mmlora.schema import Id
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -72,9 +73,8 @@ def dry_run(
     on: date,
     *,
     domain: str | None = None,
-    pairs: str | None = None,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[ScoreOptions],
 ) -> dict[str, Any]:
     """Score a date's domains and say what publishing them would change; nothing is published.
 
@@ -86,13 +86,13 @@ def dry_run(
         readers have) and ``skipped``.
     """
     workspace = open_workspace()
-    domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
-    rows = [_rehearsed(workspace, on, name, progress, {**options, "pairs": pairs}) for name in domains]
-    return {"loads": rows, "skipped": skipped}
+    domains, skipped = domains_to_score(workspace, on, domain, options)
+    rows = [_rehearsed(workspace, on, name, progress, options) for name in domains]
+    return {"loads": rows, "skipped": [asdict(other) for other in skipped]}
 
 
 def _rehearsed(
-    workspace: Workspace, on: date, domain: str, progress: Progress, options: dict[str, Any]
+    workspace: Workspace, on: date, domain: str, progress: Progress, options: ScoreOptions
 ) -> dict[str, Any]:
     begun = time.monotonic()
     row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat()}

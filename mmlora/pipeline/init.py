@@ -10,6 +10,7 @@ import tomlkit
 from pydantic.fields import FieldInfo
 
 from mmlora.files import write_atomically
+from mmlora.hyperparameters.setting import Setting
 from mmlora.settings import Settings
 from mmlora.workspace import open_workspace
 
@@ -44,10 +45,12 @@ def _commented(settings: Settings) -> list[str]:
 
 
 def _line(name: str, value: object, field: FieldInfo) -> str:
-    description = field.description
+    declared = next((part for part in field.metadata if isinstance(part, Setting)), None)
+    description = declared.help if declared else field.description
+    examples = [declared.example] if declared and declared.example else field.examples
     if value is None:
         description = f"an example, unset by default: {description or 'see docs/settings.md'}"
-        value = field.examples[0] if field.examples else _example(field.annotation)
+        value = examples[0] if examples else _example(field.annotation)
     plain = json.loads(json.dumps(value, default=str))  # tuples become arrays, paths texts
     item = tomlkit.inline_table() if plain == {} else tomlkit.item(plain)
     line = tomlkit.document().add(name, item.comment(description) if description else item)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 
 from mmlora.nights.failures import failures_kept
 from mmlora.workspace import open_workspace
-
-PUBLISHERS = 4
-"""Loads written to PostgreSQL side by side; each takes three connections."""
-
-logger = logging.getLogger(__name__)
 
 
 def publish(load_id: str) -> str:

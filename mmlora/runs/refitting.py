@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import date
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,14 @@ from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import (
-    IGNORED,
     data_of,
     do_step,
     forgotten,
+    ignored_by,
     open_run,
     refitted,
 )
 from mmlora.runs.training_set import build_training_set
-from mmlora.settings import TrainingSettings
 from mmlora.workspace import Progress, Workspace, silent
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     assert chosen is not None  # recorded before the configuration
     run_of_all = workspace, final, progress
     steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
-    if final.config["crosses"]:
+    if final.config.settings.crosses:
         steps["crosses"] = partial(phases.crosses, *run_of_all, refit=True)
     steps["backbone"] = partial(phases.backbone, *run_of_all, epochs=chosen["backbone"]["epochs"])
     for step in sorted(step for step in chosen if step.startswith("expert-")):
@@ -68,7 +67,7 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     if "gate" in chosen:
         steps["gate"] = partial(phases.gate, *run_of_all, epochs=chosen["gate"]["epochs"])
     for step, compute in steps.items():
-        ignored = IGNORED["expert" if step.startswith("expert-") else step]
+        ignored = ignored_by(step)
         also = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
         do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, also=also)
     return run_id
@@ -76,11 +75,12 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
 
 def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, object]:
     """Return the judged run's configuration, on all rows."""
-    asked = {name: run.config[name] for name in TrainingSettings.model_fields if name in run.config}
-    as_of, settings = date.fromisoformat(run.config["as_of"]), TrainingSettings(**asked)
+    config = run.config
     broken = data_of(workspace, run).manifest.info["broken"]
-    everything = build_training_set(workspace, as_of, settings, progress, left_out=broken, held_out=False)
-    return {**run.config, "training_set_id": everything}
+    everything = build_training_set(
+        workspace, config.as_of, config.settings, progress, left_out=broken, held_out=False
+    )
+    return replace(config, training_set_id=everything).to_json()
 
 
 def _chosen(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import TransientError
 from mmlora.files import ASIDE, locked, replacing
@@ -51,7 +51,7 @@ def open_retrieved(
             logger.info("features: those of an earlier training set of these rows")
             path.touch()
         else:
-            _write(path, read)
+            _write(path, read, dictionaries)
         opened = pq.ParquetFile(path, read_dictionary=dictionaries)
     _remove_old(folder)
     return opened
@@ -62,15 +62,13 @@ def _lock(path: Path) -> Path:
     return path.with_name(f".{name}.lock")
 
 
-def _write(path: Path, read: Callable[[], Iterator[pa.Table]]) -> None:
+def _write(path: Path, read: Callable[[], Iterator[pa.Table]], dictionaries: list[str]) -> None:
     import pyarrow.parquet as pq
 
     tables = read()
     first = next(tables)
-    with (
-        replacing(path, alone=True) as aside,
-        pq.ParquetWriter(aside, first.schema, compression="lz4") as writer,
-    ):
+    options: dict[str, Any] = {"compression": "lz4", "use_dictionary": dictionaries}
+    with replacing(path, alone=True) as aside, pq.ParquetWriter(aside, first.schema, **options) as writer:
         for table in chain([first], tables):
             writer.write_table(table)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 import mmlora
 from mmlora.errors import DataError
+from mmlora.hyperparameters import read_by
 from mmlora.runs.built_features import ensure_features, ensure_profiles
 from mmlora.runs.contract import check_contract
 from mmlora.runs.verdicts import verdicts_as_of
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROW_SETTINGS = ("split", "split_fractions", "seed", "min_count", "label_maturity_hours", "window_days")
+ROW_SETTINGS = tuple(name for name in read_by("data") if name not in ("features", "split_file"))
 """The settings that decide a training set, beside its features and a file of splits."""
 _OF_FEATURES = ("as_of", "code_version", "data", "contract", "activity", "broken", "views")
 _OF_ROWS = ("label_maturity_hours", "window_days")
@@ -138,7 +139,7 @@ def _recipe(
         "broken": broken,
         "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
         **({"views": views} if views else {}),
-        **settings.model_dump(mode="json", include=set(ROW_SETTINGS)),
+        **settings.as_kept(only=ROW_SETTINGS),
     }
 
 

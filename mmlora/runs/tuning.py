@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any
 
 from mmlora.errors import DataError, UsageError
 from mmlora.runs.choices import choose
-from mmlora.runs.state import Run
+from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.steps import open_training, train_backbone, train_expert, train_gate
 from mmlora.runs.training_run import models_of, open_run, run_of
-from mmlora.settings import TrainingSettings
 from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Step, TrialSettings, climb
 from mmlora.workspace import Progress, Workspace, silent
 
@@ -57,7 +55,7 @@ def tune(run_id: str, *, tune_minutes: float | None = None, progress: Progress =
     if tune_minutes is None:
         return run_id
     workspace, run = open_run(run_id)
-    refuse_tuning(tune_minutes, phase="all", base=run.config.get("base"))
+    refuse_tuning(tune_minutes, phase="all", base=run.config.base)
     trials = _Trials(workspace, run, tune_minutes * 60, progress)
     steps = climb(trials.own, trials.names, trials.measure)
     best = trials.run_id({**trials.own, **_last(steps)})
@@ -78,8 +76,7 @@ class _Trials:
         self._workspace, self._run, self._budget, self._progress = workspace, run, seconds, progress
         config = run.config
         self.names = _read_by(config)
-        self.own = {name: config[name] for name in TUNED}
-        self.own["hidden_units"] = tuple(config["hidden_units"])
+        self.own = {name: getattr(config.settings, name) for name in TUNED}
         self._done: list[dict[str, Any]] = []
         self._spent = 0.0
         self._time_is_up = False
@@ -87,13 +84,10 @@ class _Trials:
     def run_id(self, settings: TrialSettings, progress: Progress = silent) -> str:
         """Return the run that has these settings in place of one's own."""
         config = self._run.config
-        asked = {name: config[name] for name in TrainingSettings.model_fields if name in config}
-        asked |= self._run.result("machine") or {}
-        chosen = choose(TrainingSettings(**asked), settings)
+        chosen = choose(config.settings, {**settings, **(self._run.result("machine") or {})})
         # Experts of one domain alone are asked for again by its name.
-        domain = config["expert_domains"][0] if len(config["expert_domains"]) == 1 else None
-        as_of = date.fromisoformat(config["as_of"])
-        return open_training(self._workspace, as_of, chosen, domain=domain, progress=progress)
+        domain = config.expert_domains[0] if len(config.expert_domains) == 1 else None
+        return open_training(self._workspace, config.as_of, chosen, domain=domain, progress=progress)
 
     def measure(self, settings: TrialSettings) -> float | None:
         """Return the validation wauc of a model with these settings; None when the time is up."""
@@ -160,7 +154,7 @@ class _Trials:
         wauc = None
         try:
             train_backbone(run_id, progress=watched)
-            for domain in run.config["expert_domains"]:
+            for domain in run.config.expert_domains:
                 train_expert(run_id, domain, progress=watched)
             train_gate(run_id, progress=watched)
             wauc = _validation_wauc(self._workspace, run)
@@ -175,7 +169,7 @@ def _validation_wauc(workspace: Workspace, run: Run) -> float:
     from mmlora.training.controls import WithoutTest
     from mmlora.training.deciding import Validation
 
-    data = WithoutTest.open(workspace.training_set_folder(run.config["training_set_id"]))
+    data = WithoutTest.open(workspace.training_set_folder(run.config.training_set_id))
     validation = Validation.choose(data, "wauc", domain=None)
     if validation.metric != "wauc":
         raise DataError("tuning", f"{validation.note}: there is no wauc to tune by; choose other days")
@@ -183,11 +177,11 @@ def _validation_wauc(workspace: Workspace, run: Run) -> float:
     return validation.measure(model)
 
 
-def _read_by(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _read_by(config: RunConfig) -> tuple[str, ...]:
     """Return the settings to tune that a run's model reads."""
-    if config["backbone"] == "gbdt":
+    if config.settings.backbone == "gbdt":
         return OF_TREES
-    return tuple(name for name in TUNED if config["expert_domains"] or name not in OF_EXPERTS)
+    return tuple(name for name in TUNED if config.expert_domains or name not in OF_EXPERTS)
 
 
 def _change(step: Step) -> str:

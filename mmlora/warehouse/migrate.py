@@ -18,7 +18,8 @@ from alembic.script import ScriptDirectory
 from mmlora import resources
 from mmlora.errors import ContractError, UsageError
 from mmlora.schema import IdTypes
-from mmlora.warehouse.database import Database, hold, sqlite_file
+from mmlora.warehouse.backends import backend_of
+from mmlora.warehouse.database import Database, hold
 from mmlora.warehouse.tables import VERSION_TABLE, tables, views
 
 _IDENTITY = "identity"
@@ -157,17 +158,11 @@ def configure_options(config: Config) -> dict[str, Any]:
 
 
 def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
-    if connection.dialect.name == "sqlite":  # it alters a table by copying, which fails under a view
-        for name in views():
-            connection.execute(sa.text(f"DROP VIEW IF EXISTS {name}"))
+    backend = backend_of(connection.dialect)
+    backend.before_migrations(connection, views())
     command.upgrade(_config(connection=connection, ids=ids), "head")
-    # Replaced, not dropped, on PostgreSQL: grants on a view and what others built on it stay.
-    create = "CREATE OR REPLACE VIEW" if connection.dialect.name == "postgresql" else "CREATE VIEW"
     for name in views():
-        query = resources.sql(f"views/{name}.sql")
-        if connection.dialect.name == "sqlite":  # before 3.44 it knows the function by this name only
-            query = query.replace("string_agg(", "group_concat(")
-        connection.exec_driver_sql(f"{create} {name} AS {query}")
+        backend.create_view(connection, name, resources.sql(f"views/{name}.sql"))
     if first:
         connection.execute(sa.insert(tables(ids).workspace).values(name="ids", value=ids.to_dict()))
     if stored_identity(connection) is None:
@@ -207,7 +202,7 @@ def prepare_file(database: Database, ids: IdTypes | None, identity: str | None) 
         UsageError: there is no warehouse and no id types, or the folder can't be made.
         ContractError: the warehouse that must be there isn't.
     """
-    path = sqlite_file(database.engine.url)
+    path = database.file
     if path is None or path.exists():
         return
     check_identity(database, identity, None)

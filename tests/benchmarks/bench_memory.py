@@ -99,6 +99,7 @@ def measure(millions: int, folder: Path) -> None:
         adaptation="none",
         fields=tuple(FieldShape(name, "categorical", values + 2) for name, values in _VALUES.items()),
         num_domains=_VALUES["domain_id"],
+        crosses=False,
         embedding_dim=4,
         hidden_units=(8,),
         dropout=0.0,

@@ -85,6 +85,8 @@ class FiBiNET(nn.Module):
         UsageError: fewer than two embedded fields, so that there is no pair.
     """
 
+    first_order_terms = True
+
     def __init__(
         self,
         *,

@@ -20,6 +20,8 @@ class NFM(nn.Module):
         num_dense: Fd, dense fields.
     """
 
+    first_order_terms = True
+
     def __init__(self, *, num_fields: int, embedding_dim: int, num_dense: int) -> None:
         super().__init__()
         self.output_dim = embedding_dim + num_dense

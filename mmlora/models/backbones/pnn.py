@@ -73,6 +73,8 @@ class PNN(nn.Module):
         product: ``inner`` (IPNN) or ``outer`` (OPNN).
     """
 
+    first_order_terms = True
+
     def __init__(
         self, *, num_fields: int, embedding_dim: int, num_dense: int, product: Product = "inner"
     ) -> None:

@@ -17,6 +17,8 @@ class WDL(nn.Module):
         num_dense: Fd, dense fields.
     """
 
+    first_order_terms = True
+
     def __init__(self, *, num_fields: int, embedding_dim: int, num_dense: int) -> None:
         super().__init__()
         self.output_dim = num_fields * embedding_dim + num_dense

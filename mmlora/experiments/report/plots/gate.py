@@ -19,7 +19,7 @@ from mmlora.experiments.report.studies import Study
 
 _SHADES = 20
 _LETTER = 6.6  # points that a letter of a name takes
-Expert = tuple[str, int]
+ExpertSlot = tuple[str, int]
 """The domain that an expert was trained on, and its slot."""
 
 
@@ -52,11 +52,11 @@ def gate_weights(study: Study) -> Plot | None:
     )
 
 
-def _experts(cell: CellResult) -> list[Expert]:
+def _experts(cell: CellResult) -> list[ExpertSlot]:
     return [(expert["domain"], expert["slot"]) for expert in cell.raw["gate_weights"]["experts"]]
 
 
-def _heat_map(names: Sequence[str], experts: Sequence[Expert], weights: np.ndarray) -> Figure:
+def _heat_map(names: Sequence[str], experts: Sequence[ExpertSlot], weights: np.ndarray) -> Figure:
     left = _LETTER * max(map(len, names)) + 40
     wide = min(84.0, max(16.0, max(660.0 - left, WIDTH - left) / len(experts)))
     tall = min(38.0, max(20.0, wide * 0.55))
@@ -78,7 +78,7 @@ def _heat_map(names: Sequence[str], experts: Sequence[Expert], weights: np.ndarr
     return figure
 
 
-def _head(expert: Expert, experts: Sequence[Expert], *, narrow: bool) -> str:
+def _head(expert: ExpertSlot, experts: Sequence[ExpertSlot], *, narrow: bool) -> str:
     """An expert's name; where columns are narrow, each domain is named once, over its first expert."""
     domain, slot = expert
     if all(other == 0 for _, other in experts):
@@ -97,7 +97,7 @@ def _shades() -> Colormap:
 def _draw_cells(
     axes: Axes,
     names: Sequence[str],
-    experts: Sequence[Expert],
+    experts: Sequence[ExpertSlot],
     weights: np.ndarray,
     shades: tuple[Normalize, Colormap],
     *,
