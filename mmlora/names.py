@@ -23,6 +23,7 @@ Verdict = Literal["rich", "thin", "absent", "broken"]
 LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
 LedgerAction = Literal["unpublish", "restore", "override"]
 Overridable = Literal["size"]
+Alias = Literal["champion", "challenger"]
 
 
 def valid_names(literal: object) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from mmlora.errors import UsageError
+from mmlora.files import write_atomically
 from mmlora.schema import Id, IdTypes
 from mmlora.settings import Settings, load_settings
 
@@ -175,10 +175,7 @@ class Workspace:
 
     def keep_identity(self, warehouse: Warehouse) -> None:
         """Have the workspace refuse any other warehouse from now on."""
-        aside = self.home / f"{_WAREHOUSE}.{os.getpid()}"
-        text = json.dumps({"identity": warehouse.identity})
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(self.home / _WAREHOUSE)
+        write_atomically(self.home / _WAREHOUSE, json.dumps({"identity": warehouse.identity}) + "\n")
 
     def domain(self, text: Id) -> Id:
         """Turn a command-line text into a known domain.

@@ -44,7 +44,7 @@ from mmlora.data.report import (
     profile_notes,
 )
 from mmlora.errors import UsageError
-from mmlora.json_files import read_json
+from mmlora.files import read_json
 from mmlora.schema import (
     DOMAIN_ID,
     ENTITY_KEYS,

@@ -30,7 +30,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmlora.errors import UsageError
-from mmlora.experiments.cell import NEEDS, PLACEBO_FAULT, Cell
+from mmlora.experiments.arms import ARMS, PLACEBO_FAULT
+from mmlora.experiments.cell import Cell
 from mmlora.experiments.grid import SETTINGS, check_names, read_cells
 from mmlora.experiments.source import Source, read_source
 from mmlora.experiments.space import Tuning, read_tuning
@@ -138,7 +139,7 @@ def _faulty_settings(
             chosen = _training_settings(cell, settings, sources[cell.data])
             shape = {name: getattr(chosen, name) for name in shapes}
             ModelSpec(fields=(FieldShape("user_id", "categorical", 3),), num_domains=1, **shape)
-            if chosen.crosses and NEEDS[cell.arm].placebo:
+            if chosen.crosses and ARMS[cell.arm].placebo:
                 faults.append(f"arm {cell.arm} with crosses true: {PLACEBO_FAULT}")
         except ValidationError as error:
             faults += [f"settings: {fault}" for fault in faults_of(error)]
@@ -159,7 +160,7 @@ def _training_settings(cell: Cell, fixed: Mapping[str, Any], source: Source) -> 
             **fixed,
             **own,
             "backbone": cell.backbone,
-            "adaptation": NEEDS[cell.arm].adaptation,
+            "adaptation": ARMS[cell.arm].adaptation,
             "features": cell.features,
             "split": cell.split,
             "seed": cell.seed,

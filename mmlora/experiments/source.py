@@ -15,14 +15,14 @@ from pydantic_core import ErrorDetails
 from mmlora.data.movielens import DomainBy
 from mmlora.data.synthetic import Dials
 from mmlora.errors import UsageError
-from mmlora.experiments.tables import From0, From1, Several, Table, read, shown
+from mmlora.experiments.tables import FileTable, From0, From1, Several, read, shown
 from mmlora.schema import fingerprint, valid_names
 from mmlora.workspace import open_workspace
 
 SourceName = Literal["movielens", "synthetic", "taobao", "workspace"]
 
 
-class SourceTable(Table):
+class SourceTable(FileTable):
     """A ``[data.NAME]`` table without its ``source``."""
 
     @classmethod
@@ -57,7 +57,7 @@ class Taobao(SourceTable):
     seed: From0 = Field(0, description="give a whole number from 0")
 
 
-class Workspace(SourceTable):
+class OwnWorkspace(SourceTable):
     """The rows of the current workspace."""
 
     as_of: date = Field(description="give a date without quotes, e.g. as_of = 2001-01-01")
@@ -77,7 +77,7 @@ _TABLES: dict[SourceName, type[SourceTable]] = {
     "movielens": MovieLens,
     "synthetic": Synthetic,
     "taobao": Taobao,
-    "workspace": Workspace,
+    "workspace": OwnWorkspace,
 }
 # A dial that would be taken for a cell's own seed.
 _SHOWN_AS = {"seed": "data_seed"}

@@ -17,13 +17,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mmlora.experiments.cell import EXPERT_SETTINGS, GATE_SETTINGS, NEEDS, Arm, Cell
+from mmlora.experiments.arms import ARMS, ArmName
+from mmlora.experiments.cell import EXPERT_SETTINGS, GATE_SETTINGS, Cell
 from mmlora.experiments.grid import check_names, wrong_data
 from mmlora.experiments.source import Source
 from mmlora.experiments.tables import AXES, Budget, File, SpaceRange, Tune, is_number, read
 from mmlora.hyperparameters import SETTINGS
 from mmlora.hyperparameters.search import Choices, Number, Range, Space
-from mmlora.hyperparameters.setting import Part
+from mmlora.hyperparameters.setting import TrainedPart
 from mmlora.schema import valid_names
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SPACE: dict[str, Space] = {
     name: one.setting.space
     for name, one in sorted(
-        SETTINGS.items(), key=lambda item: valid_names(Part).index(item[1].setting.read_by[0])
+        SETTINGS.items(), key=lambda item: valid_names(TrainedPart).index(item[1].setting.read_by[0])
     )
     if one.setting.space
 }
@@ -131,16 +132,16 @@ def read_space(name: str, value: object, faults: list[str]) -> Space | None:
 
 
 def _unsuited(table: Tune, sources: Mapping[str, Source]) -> Iterator[str]:
-    if NEEDS[table.arm].placebo:
+    if ARMS[table.arm].placebo:
         yield f"arm {table.arm}: a placebo is no arm to tune; tune the arm that it is compared with"
     source = sources.get(table.data or "")
     if source is not None and source.axes:
         yield f"data {source.name}: {', '.join(source.axes)} has several values; tune on data of one"
 
 
-def _parameters(arm: Arm) -> tuple[str, ...]:
+def _parameters(arm: ArmName) -> tuple[str, ...]:
     """Return what an arm reads of the settings that have a space."""
-    needs, unread = NEEDS[arm], set[str]()
+    needs, unread = ARMS[arm], set[str]()
     if not needs.experts:
         unread |= EXPERT_SETTINGS
     if not needs.several:

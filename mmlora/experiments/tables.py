@@ -21,14 +21,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from mmlora.experiments.cell import Arm
+from mmlora.experiments.arms import ArmName
 from mmlora.hyperparameters.search import Number
 from mmlora.names import FeatureGroup, GateInput, NetworkName, RuleSplit, valid_names
 
-AnyTable = TypeVar("AnyTable", bound="Table")
+AnyTable = TypeVar("AnyTable", bound="FileTable")
 
 
-class Table(BaseModel):
+class FileTable(BaseModel):
     """A table of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -105,7 +105,7 @@ _Value = TypeVar("_Value")
 Several = Annotated[list[_Value], BeforeValidator(listed), Field(min_length=1)]
 
 
-class File(Table):
+class File(FileTable):
     """The file itself; its tables are read by themselves."""
 
     title: str = Field("", description="give a text")
@@ -117,13 +117,13 @@ class File(Table):
     tune: dict[str, Any] | None = Field(None, description="give a table, [tune]")
 
 
-class Grid(Table):
+class Grid(FileTable):
     """A ``[grid]``: every combination of its axes is a cell."""
 
     data: Several[str] | None = Field(None, description="use some of the file's data sets")
     features: Several[FeatureGroup] = Field(["ids"], description=_some(*valid_names(FeatureGroup)))
     backbone: Several[NetworkName] = Field(description=_some(*valid_names(NetworkName)))
-    arm: Several[Arm] = Field(description=_some(*valid_names(Arm)))
+    arm: Several[ArmName] = Field(description=_some(*valid_names(ArmName)))
     experts_per_domain: Several[From1] = Field([1], description=_WHOLE_FROM_1)
     gate: Several[GateInput] = Field(["domain"], description=_some(*valid_names(GateInput)))
     split: Several[RuleSplit] = Field(["random"], description=_some(*valid_names(RuleSplit)))
@@ -135,7 +135,7 @@ AXES: tuple[str, ...] = tuple(name for name in Grid.model_fields if name != "set
 """What a cell says itself."""
 
 
-class Budget(Table):
+class Budget(FileTable):
     """How long is tuned."""
 
     trials: From1 | None = Field(None, description="give a whole number from 1")
@@ -148,7 +148,7 @@ class Tune(Budget):
     data: str | None = Field(None, description="use one of the file's data sets")
     features: FeatureGroup = Field("ids", description=_some(*valid_names(FeatureGroup)))
     backbone: NetworkName = Field(description=_some(*valid_names(NetworkName)))
-    arm: Arm = Field(description=_some(*valid_names(Arm)))
+    arm: ArmName = Field(description=_some(*valid_names(ArmName)))
     experts_per_domain: From1 = Field(1, description=_WHOLE_FROM_1)
     gate: GateInput = Field("domain", description=_some(*valid_names(GateInput)))
     split: RuleSplit = Field("random", description=_some(*valid_names(RuleSplit)))
@@ -156,7 +156,7 @@ class Tune(Budget):
     space: dict[str, Any] = Field({}, description="give a table, [tune.space]")
 
 
-class SpaceRange(Table):
+class SpaceRange(FileTable):
     """All values between two, in ``[tune.space]``."""
 
     model_config = ConfigDict(extra="ignore")  # its names are checked beside those of the table around it

@@ -16,6 +16,7 @@ from mmlora.features.affinity import Affinity
 from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
 from mmlora.features.views import ACTIVITY_VIEWS
+from mmlora.files import write_json
 from mmlora.manifest import FileRecord
 from mmlora.resources import sql
 from mmlora.schema import fingerprint
@@ -77,9 +78,7 @@ class BuildState:
 
     def save(self, folder: Path) -> None:
         """Replace the state in one step."""
-        aside = folder / f"{STATE}.new"
-        aside.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        aside.replace(folder / STATE)
+        write_json(folder / STATE, asdict(self))
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmlora.hyperparameters.search import Choices, Plus, Range, Times
-from mmlora.hyperparameters.setting import Bounds, Declared, Part, Setting, declared
+from mmlora.hyperparameters.setting import Bounds, Declared, Setting, TrainedPart, declared
 from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
 
-_DATA: tuple[Part, ...] = ("data",)
-_EVERY_FIT: tuple[Part, ...] = ("backbone",)
+_DATA: tuple[TrainedPart, ...] = ("data",)
+_EVERY_FIT: tuple[TrainedPart, ...] = ("backbone",)
 """Of what backbone, experts and gate read alike."""
 _FROM_1, _FROM_0, _ABOVE_0 = Bounds(ge=1), Bounds(ge=0), Bounds(gt=0)
 
@@ -227,7 +227,7 @@ OFFERED: tuple[str, ...] = tuple(name for name, one in SETTINGS.items() if one.s
 """Those that the command line and the DAG's form offer."""
 
 
-def read_by(*parts: Part) -> tuple[str, ...]:
+def read_by(*parts: TrainedPart) -> tuple[str, ...]:
     """Return the names of the settings that any of these steps read."""
     return tuple(name for name, one in SETTINGS.items() if not set(parts).isdisjoint(one.setting.read_by))
 

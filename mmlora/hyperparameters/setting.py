@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from mmlora.hyperparameters.search import Move, Space
 
-Part = Literal["data", "crosses", "backbone", "expert", "gate", "refit", "machine"]
+TrainedPart = Literal["data", "crosses", "backbone", "expert", "gate", "refit", "machine"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Setting:
     """
 
     help: str
-    read_by: tuple[Part, ...]
+    read_by: tuple[TrainedPart, ...]
     offered: bool = False
     switch: str = ""
     valid: str = ""

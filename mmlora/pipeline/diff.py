@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmlora.warehouse.publish import Publication
     from mmlora.warehouse.warehouse import Warehouse
 
-Rows = Callable[[], "pa.RecordBatchReader"]
+RowReader = Callable[[], "pa.RecordBatchReader"]
 
 
 def diff(
@@ -145,7 +145,7 @@ def _told(load: Load) -> dict[str, Any]:
     }
 
 
-def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> Rows:
+def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> RowReader:
     """Return a load's rows: in the warehouse, or staged."""
     if load.state in ("published", "superseded"):
         return lambda: warehouse.rows_of(load)
@@ -161,7 +161,7 @@ def _staged(folder: Path) -> pa.RecordBatchReader:
     return ds.dataset(sorted(folder.glob("part-*.parquet"))).scanner().to_reader()
 
 
-def _difference(before: Rows | None, after: Rows) -> dict[str, Any]:
+def _difference(before: RowReader | None, after: RowReader) -> dict[str, Any]:
     """Return how two loads' rows differ; with nothing before, all is new."""
     import duckdb
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import mmlora
 from mmlora.errors import UsageError
 from mmlora.judging.verdict import below_baseline
-from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, Alias, mirror
+from mmlora.names import Alias
+from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
 from mmlora.runs.judged_points import judgement_points
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import (

@@ -6,7 +6,6 @@ A step that finds its file is done; so a run goes on where it was stopped.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmlora.errors import UsageError
+from mmlora.files import read_json, write_atomically
 from mmlora.hyperparameters import SETTINGS
-from mmlora.json_files import read_json
 from mmlora.settings import TrainingSettings
 
 
@@ -103,11 +102,7 @@ class Run:
 
     def record(self, step: str, result: dict[str, Any]) -> dict[str, Any]:
         """Keep what a step left, in its order, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{step}.json"
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
-        partial.replace(path)
+        write_atomically(self.folder / f"{step}.json", json.dumps(result, indent=1, default=str))
         return result
 
     def steps(self, prefix: str) -> list[dict[str, Any]]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from filelock import FileLock, Timeout
-
 from mmlora.errors import UsageError
+from mmlora.files import locked
 from mmlora.hyperparameters import SETTINGS, ModelShape, Optimisation, read_by
-from mmlora.hyperparameters.setting import Part
+from mmlora.hyperparameters.setting import TrainedPart
 from mmlora.names import Device
 from mmlora.runs.exchange import exchanged
 from mmlora.runs.state import Run
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PARTS: tuple[Part, ...] = get_args(Part)
+_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
 
 
 def ignored_by(step: str) -> set[str]:
@@ -41,7 +39,7 @@ def ignored_by(step: str) -> set[str]:
     A step depends on what it reads and what the steps before it read; cross terms on the training set alone,
     whose own settings its id stands for.
     """
-    phase = cast(Part, step.partition("-")[0])
+    phase = cast(TrainedPart, step.partition("-")[0])
     parts = (phase,) if phase == "crosses" else _PARTS[: _PARTS.index(phase) + 1]
     ignored = set(SETTINGS).difference(read_by(*parts))
     return ignored if phase == "gate" else ignored | {"expert_domains"}
@@ -168,8 +166,8 @@ def shared_step(
 
     key = fingerprint({**decisive, "training_revision": TRAINING_REVISION})[:24]
     shared = run_of(workspace, "steps")
-    shared.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(FileLock(shared.folder / f"{key}.lock"), label):
+    waiting = f"{label}: another process trains it, waiting for what it leaves"
+    with locked(shared.folder / f"{key}.lock", waiting=waiting):
         checkpoint = FileCheckpoint(shared.folder / f"{key}.checkpoint")
         record = shared.result(key)
         if record is None:
@@ -179,20 +177,6 @@ def shared_step(
             _log(label, result.report)
         checkpoint.clear()
     return record
-
-
-@contextmanager
-def _alone(lock: FileLock, label: str) -> Iterator[None]:
-    """Hold a lock; say so when another process has to be waited for."""
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("%s: another process trains it, waiting for what it leaves", label)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _log(label: str, report: PhaseReport) -> None:

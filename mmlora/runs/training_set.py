@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from mmlora.encoding import Encoder
     from mmlora.registry.bundle import Bundle
-    from mmlora.training.dataset import Chunk, TrainingSet
+    from mmlora.training.dataset import EncodedRows, TrainingSet
 
 logger = logging.getLogger(__name__)
 
@@ -261,12 +261,12 @@ def _encode(
     rows: pa.Table,
     split: np.ndarray[Any, np.dtype[np.int8]],
     progress: Progress,
-) -> Iterator[Chunk]:
-    from mmlora.training.dataset import Chunk, user_codes
+) -> Iterator[EncodedRows]:
+    from mmlora.training.dataset import EncodedRows, user_codes
 
     users, labels, start = user_codes(rows[USER_ID]), rows[LABEL].to_numpy(), 0
     for table in features:
         chosen = slice(start, start + table.num_rows)
-        yield Chunk(encoder.encode(table), labels[chosen], split[chosen], users[chosen])
+        yield EncodedRows(encoder.encode(table), labels[chosen], split[chosen], users[chosen])
         start += table.num_rows
         progress("encode", start, rows.num_rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmlora.errors import DataError, UsageError
@@ -17,7 +17,7 @@ from mmlora.runs.choices import choose
 from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.steps import open_training, train_backbone, train_expert, train_gate
 from mmlora.runs.training_run import models_of, open_run, run_of
-from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Settings, Step, climb
+from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Step, TrialSettings, climb
 from mmlora.workspace import Progress, Workspace, silent
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class _Trials:
         self._spent = 0.0
         self._time_is_up = False
 
-    def run_id(self, settings: Settings, progress: Progress = silent) -> str:
+    def run_id(self, settings: TrialSettings, progress: Progress = silent) -> str:
         """Return the run that has these settings in place of one's own."""
         config = self._run.config
         chosen = choose(config.settings, {**settings, **(self._run.result("machine") or {})})
@@ -89,7 +89,7 @@ class _Trials:
         domain = config.expert_domains[0] if len(config.expert_domains) == 1 else None
         return open_training(self._workspace, config.as_of, chosen, domain=domain, progress=progress)
 
-    def measure(self, settings: Settings) -> float | None:
+    def measure(self, settings: TrialSettings) -> float | None:
         """Return the validation wauc of a model with these settings; None when the time is up."""
         left = self._budget - self._spent
         if self._done and left <= 0:
@@ -117,7 +117,7 @@ class _Trials:
             "steps": [vars(step) for step in steps],
             "own_wauc": own,
             "best_wauc": steps[-1].metric_after if steps else own,
-            "lines": [f"{name} = {_shown(value)}" for name, value in _last(steps).items()],
+            "lines": _as_toml(_last(steps)),
             "sentence": self._sentence([_change(step) for step in steps]),
         }
 
@@ -129,7 +129,7 @@ class _Trials:
         said = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
         return f"{said} ({of}, {end})"
 
-    def _train(self, settings: Settings, left: float | None) -> dict[str, Any]:
+    def _train(self, settings: TrialSettings, left: float | None) -> dict[str, Any]:
         """Train a trial and keep what it is worth, or find that; ``left`` are its seconds, None without end.
 
         One that was stopped before goes on where it was; its ``wauc`` is None until it is done.
@@ -194,6 +194,14 @@ def _last(steps: Sequence[Step]) -> dict[str, Any]:
     return {step.setting: step.after for step in steps}
 
 
+def _as_toml(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as lines of ``mmlora.toml``."""
+    import tomlkit
+
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return tomlkit.dumps(plain).splitlines()
+
+
 def _shown(value: Any) -> str:
-    """Return a setting's value as ``mmlora.toml`` has it."""
+    """Return a setting's value as a sentence has it."""
     return str(list(value)) if isinstance(value, tuple | list) else f"{value:g}"

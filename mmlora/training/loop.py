@@ -26,7 +26,7 @@ from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
 from mmlora.training.epoch import RowNumbers, TrainingData, label_of, train_epoch
 from mmlora.training.observer import EpochRecord
 from mmlora.training.order import ShuffledRows
-from mmlora.training.progress import Progress
+from mmlora.training.progress import TrainingProgress
 from mmlora.training.rows import blocks, scratch
 from mmlora.training.unknown_ids import in_pass
 
@@ -108,7 +108,7 @@ def predict(
     return logits, labels
 
 
-def _out_of_patience(progress: Progress, patience: int, sooner: int) -> bool:
+def _out_of_patience(progress: TrainingProgress, patience: int, sooner: int) -> bool:
     """Whether to stop early; where no epoch has gained anything over the start, some epochs sooner."""
     gained = progress.best_epoch > 0
     return progress.epochs_without_gain >= (patience if gained else max(1, patience - sooner))
@@ -158,7 +158,7 @@ def fit(
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=options.weight_decay, fused=True)
     checkpoint = checkpoint or NoCheckpoint()
-    progress = Progress([*parameters, *also_moved], optimizer, generator)
+    progress = TrainingProgress([*parameters, *also_moved], optimizer, generator)
     if not progress.restore(checkpoint.load()):
         progress.start(measure(model) if measure else None)
         if leave_start is not None:

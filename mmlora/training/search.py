@@ -15,7 +15,7 @@ from typing import Any
 from mmlora.hyperparameters import SETTINGS, read_by
 from mmlora.hyperparameters.search import Move
 
-Settings = Mapping[str, Any]
+TrialSettings = Mapping[str, Any]
 LEAST_GAIN = 1e-4
 """Of the metric, for a step to be kept: less can't be told from noise, and isn't worth another setting."""
 
@@ -48,7 +48,7 @@ class Step:
 
 
 def climb(
-    start: Settings, names: tuple[str, ...], measure: Callable[[Settings], float | None]
+    start: TrialSettings, names: tuple[str, ...], measure: Callable[[TrialSettings], float | None]
 ) -> tuple[Step, ...]:
     """Try settings until no step from the best gains ``LEAST_GAIN``, or there is no more time.
 
@@ -84,7 +84,7 @@ def climb(
     return tuple(steps)
 
 
-def _stepped(settings: Settings, name: str, up: bool) -> dict[str, Any] | None:
+def _stepped(settings: TrialSettings, name: str, up: bool) -> dict[str, Any] | None:
     """Return the settings with the next value of one of them; None where no model can have it."""
     value = MOVES[name].next(settings[name], up)
     changed = {**settings, name: value}

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from mmlora.errors import UsageError
-from mmlora.experiments.arms import placebo_mlora, placebo_moe_mlora, uniform_gate_arm
 from mmlora.experiments.data import workspace_at
 from mmlora.experiments.lab import Lab, Trained
+from mmlora.experiments.train_arms import placebo_mlora, placebo_moe_mlora, uniform_gate_arm
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.training.controls import (

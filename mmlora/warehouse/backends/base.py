@@ -14,6 +14,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
+from mmlora.files import locked
+
 if TYPE_CHECKING:
     from mmlora.warehouse.database import Database
     from mmlora.warehouse.loads import Load
@@ -28,7 +30,7 @@ WRITES = "mmlora_writes"
 UNCHECKED = "mmlora_unchecked"
 UNSYNCED = "mmlora_unsynced"
 
-Fault = Literal["transient", "refused", "unfit", "no_database", "corrupt"]
+FaultKind = Literal["transient", "refused", "unfit", "no_database", "corrupt"]
 """What a driver's error means: worth a retry; who we are or what we may do; a value that the database can't
 hold; a file of another kind; a damaged file."""
 
@@ -151,7 +153,7 @@ class Backend(ABC):
     # Errors
 
     @abstractmethod
-    def fault(self, error: Exception, text: str) -> Fault | None:
+    def fault(self, error: Exception, text: str) -> FaultKind | None:
         """Return what a driver's error means; None for a fault of the program.
 
         Args:
@@ -167,10 +169,8 @@ class Backend(ABC):
 @contextmanager
 def alone_by_file(file: Path, name: str) -> Iterator[None]:
     """Hold a lock in a file beside a database's; see :meth:`Backend.alone`."""
-    from filelock import FileLock
-
     lock = file.with_name(f"{file.name}.{name}.lock")
-    with FileLock(lock):
+    with locked(lock):
         yield
     lock.unlink(missing_ok=True)  # not after a failure: another may be waiting to try
 

@@ -34,7 +34,7 @@ from sqlalchemy.types import TypeEngine
 from mmlora.errors import TransientError
 from mmlora.schema import LOAD_KEY
 from mmlora.warehouse.backends import base
-from mmlora.warehouse.backends.base import Backend, Fault, RowWriter, alone_by_file, excluded
+from mmlora.warehouse.backends.base import Backend, FaultKind, RowWriter, alone_by_file, excluded
 
 if TYPE_CHECKING:
     from mmlora.warehouse.database import Database
@@ -116,7 +116,7 @@ class DuckdbBackend(Backend):
             with pa.ipc.open_stream(spill) as kept:
                 yield from kept
 
-    def fault(self, error: Exception, text: str) -> Fault | None:
+    def fault(self, error: Exception, text: str) -> FaultKind | None:
         """See :class:`Backend`."""
         if "Corrupt database file" in text or isinstance(error, duckdb.FatalException):
             return "corrupt"

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeEngine
 
 from mmlora.schema import LOAD_KEY
 from mmlora.warehouse.backends import base
-from mmlora.warehouse.backends.base import Backend, Fault, RowWriter, excluded, rows_as_batches
+from mmlora.warehouse.backends.base import Backend, FaultKind, RowWriter, excluded, rows_as_batches
 
 if TYPE_CHECKING:
     from mmlora.warehouse.database import Database
@@ -104,7 +104,7 @@ class PostgresqlBackend(Backend):
         """Read by ADBC, which needs a connection of its own; a few rows by the one that is there."""
         return rows_as_batches(database, query, schema) if few else _by_adbc(database, query)
 
-    def fault(self, error: Exception, text: str) -> Fault | None:
+    def fault(self, error: Exception, text: str) -> FaultKind | None:
         """See :class:`Backend`."""
         state = str(getattr(error, "sqlstate", None) or "")
         if state.startswith(_UNFIT_CLASSES) or "cannot contain NUL" in text:

@@ -21,7 +21,14 @@ from sqlalchemy.types import TypeEngine
 
 from mmlora.schema import DOMAIN_ID, ITEM_ID, LOAD_KEY, POSITION, SCORE, SCORE_DATE, USER_ID
 from mmlora.warehouse.backends import base
-from mmlora.warehouse.backends.base import Backend, Fault, RowWriter, alone_by_file, excluded, rows_as_batches
+from mmlora.warehouse.backends.base import (
+    Backend,
+    FaultKind,
+    RowWriter,
+    alone_by_file,
+    excluded,
+    rows_as_batches,
+)
 
 if TYPE_CHECKING:
     from mmlora.warehouse.database import Database
@@ -122,7 +129,7 @@ class SqliteBackend(Backend):
         """See :class:`Backend`."""
         return rows_as_batches(database, query, schema)
 
-    def fault(self, error: Exception, text: str) -> Fault | None:
+    def fault(self, error: Exception, text: str) -> FaultKind | None:
         """See :class:`Backend`."""
         if not isinstance(error, sqlite3.Error):
             return None

@@ -5,11 +5,8 @@ A trial of a study ends before the calibration.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +16,14 @@ import torch
 import mmlora
 from mmlora import metrics
 from mmlora.errors import DataError
-from mmlora.experiments.arms import ARMS
 from mmlora.experiments.data import shared_home, true_probability, workspace_at, write_test_rows
 from mmlora.experiments.job import Job
 from mmlora.experiments.lab import Lab, Mixing, Trained
+from mmlora.experiments.results import write_result
+from mmlora.experiments.train_arms import TRAINERS
+from mmlora.files import write_atomically
 from mmlora.metrics import DomainMetrics
 from mmlora.models.calibration import Calibration, calibrate
-from mmlora.registry.parts import write_atomically
 from mmlora.runs.training_run import options_from, spec_from
 from mmlora.training import TRAINING_REVISION
 from mmlora.training.controls import WithoutTest
@@ -48,7 +46,7 @@ def run_cell(job: Job) -> dict[str, Any]:
     """
     began = time.perf_counter()
     lab = make_lab(job)
-    trained = ARMS[job.cell.arm](lab)
+    trained = TRAINERS[job.cell.arm](lab)
     calibration, validation_wauc = _validate(trained, lab.training_set)
     probability, measured = _test(trained, lab.training_set, calibration)
     result = {
@@ -65,7 +63,7 @@ def run_cell(job: Job) -> dict[str, Any]:
     scores = BytesIO()
     np.save(scores, probability.astype(np.float32))
     write_atomically(job.place / "scores.npy", scores.getvalue())
-    write_result(job.place / "result.json", result)
+    write_result(job.place, result)
     return result
 
 
@@ -80,7 +78,7 @@ def run_trial(job: Job) -> dict[str, Any]:
     """
     began = time.perf_counter()
     lab = make_lab(job)
-    trained = ARMS[job.cell.arm](lab)
+    trained = TRAINERS[job.cell.arm](lab)
     data = lab.training_set
     rows = data.rows("validation")
     wauc = metrics.wauc(np.asarray(data.label[rows]), trained.score(rows), np.asarray(data.domain[rows]))
@@ -93,7 +91,7 @@ def run_trial(job: Job) -> dict[str, Any]:
         "validation_wauc": wauc,
         **_trained(job, trained, began),
     }
-    write_result(job.place / "result.json", result)
+    write_result(job.place, result)
     return result
 
 
@@ -110,11 +108,6 @@ def _trained(job: Job, trained: Trained, began: float) -> dict[str, Any]:
         "training_revision": TRAINING_REVISION,
         "mlflow_run_id": None,
     }
-
-
-def write_result(file: Path, result: Mapping[str, Any]) -> None:
-    """Write a result, whole or not at all."""
-    write_atomically(file, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
 
 
 def make_lab(job: Job) -> Lab:

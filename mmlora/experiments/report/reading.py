@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmlora.errors import DataError, UsageError
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.results import is_done, read_result
 
 Array = npt.NDArray[Any]
 
@@ -63,43 +65,27 @@ class ScoredRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """One trained and tested arm.
+class CellResult:
+    """A cell that was trained and tested.
 
     Attributes:
         key: names it.
+        cell: what was trained, on what.
         data_key: names its test rows.
-        data: data set.
-        features: feature group.
-        split: how rows were split.
-        backbone: model that all domains share.
-        arm: what was put on it, e.g. ``mlora``.
-        experts_per_domain: of an arm that has experts.
-        gate: the gate's input, where there is a gate.
-        seed: of split and weights.
-        settings: all else that was set.
         scores: probabilities of the test rows, ``[N]``.
-        result: the whole of its ``result.json``.
+        raw: the whole of its ``result.json``.
     """
 
     key: str
+    cell: Cell
     data_key: str
-    data: str
-    features: str
-    split: str
-    backbone: str
-    arm: str
-    experts_per_domain: int | None
-    gate: str | None
-    seed: int
-    settings: Mapping[str, Any]
     scores: Array
-    result: Mapping[str, Any]
+    raw: Mapping[str, Any]
 
     @property
     def best_reachable(self) -> float | None:
         """What the true probability of made-up data scores on the test rows; None where nobody knows it."""
-        found: float | None = (self.result.get("best_reachable") or {}).get("wauc")
+        found: float | None = (self.raw.get("best_reachable") or {}).get("wauc")
         return found
 
 
@@ -117,8 +103,8 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
-    """All that was read.
+class Results:
+    """All that was read of an experiment.
 
     Attributes:
         cells: the usable cells, in the order of their keys.
@@ -126,23 +112,23 @@ class Experiment:
         problems: cells that can't be used, and those still to be run.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
     rows: Mapping[str, ScoredRows]
     problems: tuple[Problem, ...]
 
 
-def read_experiment(folder: Path, planned: Mapping[str, Mapping[str, Any]] | None = None) -> Experiment:
+def read_results(folder: Path, planned: Mapping[str, Cell] | None = None) -> Results:
     """Return the cells under a folder.
 
     Args:
         folder: the experiment's folder.
-        planned: the ``cell`` of every cell of the grid, by its key: those not yet run are named, and
+        planned: every cell of the grid by its key: those not yet run are named, and
             what else the folder has, from another grid, is left out. None takes what the folder has.
 
     Raises:
         UsageError: there is no finished cell in the folder.
     """
-    cells: list[Cell] = []
+    cells: list[CellResult] = []
     rows: dict[str, ScoredRows] = {}
     problems: list[Problem] = []
     present = sorted(path for path in (folder / "cells").glob("*") if path.is_dir())
@@ -157,58 +143,31 @@ def read_experiment(folder: Path, planned: Mapping[str, Mapping[str, Any]] | Non
                 rows[cell.data_key] = _read_rows(folder / "data" / cell.data_key)
             _check(cell, rows[cell.data_key])
         except (OSError, KeyError, ValueError, TypeError, DataError) as error:
-            what = describe(planned[path.name]) if path.name in planned else path.name
+            what = str(planned[path.name]) if path.name in planned else path.name
             problems.append(Problem(what, _why(path, error)))
         else:
             cells.append(cell)
     names = {path.name for path in present}
-    problems += [Problem(describe(cell), "not yet run") for key, cell in planned.items() if key not in names]
+    problems += [Problem(str(cell), "not yet run") for key, cell in planned.items() if key not in names]
     if not cells:
         first = "; ".join(f"{problem.cell}: {problem.why}" for problem in problems[:5])
         raise UsageError(
             f"{folder} has no finished cell to report on; run the experiment first. "
             f"{len(problems)} not run or not readable{f', such as {first}' if first else ''}"
         )
-    return Experiment(tuple(cells), rows, tuple(problems))
-
-
-def describe(cell: Mapping[str, Any]) -> str:
-    """Return a ``cell`` as one line."""
-    settings = cell.get("settings") or {}
-    known = ("data", "features", "split", "backbone", "arm")
-    parts = [str(cell[name]) for name in known if cell.get(name) is not None]
-    if cell.get("experts_per_domain"):
-        parts.append(f"{cell['experts_per_domain']} experts a domain")
-    if cell.get("gate"):
-        parts.append(f"gate {cell['gate']}")
-    parts += [f"{name} {value}" for name, value in sorted(settings.items())]
-    return ", ".join([*parts, f"seed {cell.get('seed')}"])
+    return Results(tuple(cells), rows, tuple(problems))
 
 
 def _why(path: Path, error: Exception) -> str:
-    if not (path / "result.json").exists():
+    if not is_done(path):
         return "no result yet: it failed, was stopped, or is still running"
     return f"can't be read: {error!r}" if isinstance(error, KeyError) else f"can't be read: {error}"
 
 
-def _read_cell(path: Path) -> Cell:
-    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
-    cell = result["cell"]
-    return Cell(
-        key=path.name,
-        data_key=result["data_key"],
-        data=cell["data"],
-        features=cell["features"],
-        split=cell["split"],
-        backbone=cell["backbone"],
-        arm=cell["arm"],
-        experts_per_domain=cell.get("experts_per_domain"),
-        gate=cell.get("gate"),
-        seed=int(cell["seed"]),
-        settings=cell.get("settings") or {},
-        scores=np.load(path / "scores.npy"),
-        result=result,
-    )
+def _read_cell(path: Path) -> CellResult:
+    result = read_result(path)
+    cell = Cell.from_dict(result["cell"])
+    return CellResult(path.name, cell, result["data_key"], np.load(path / "scores.npy"), result)
 
 
 def _read_rows(path: Path) -> ScoredRows:
@@ -219,7 +178,7 @@ def _read_rows(path: Path) -> ScoredRows:
     return ScoredRows(label, domain, user, domains)
 
 
-def _check(cell: Cell, rows: ScoredRows) -> None:
+def _check(cell: CellResult, rows: ScoredRows) -> None:
     """Raise where the scores aren't ones of the rows."""
     if cell.scores.shape != rows.label.shape:
         raise ValueError(f"{cell.scores.shape} scores for {rows.label.shape} test rows")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmlora.reporting.arms import BASELINES, QUESTIONS
-from mmlora.reporting.grid import RowKey, Study, Variant
-from mmlora.reporting.statistics import Estimate
+from mmlora.experiments.report.questions import BASELINES, QUESTIONS
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import RowKey, Study, Variant
 
 Mark = Literal["", "best", "up", "down", "soft"]
 _ARROWS = {"up": "▲ ", "down": "▼ "}
@@ -29,9 +28,14 @@ class Entry:
     sub: str = ""
     mark: Mark = ""
 
+    @property
+    def arrow(self) -> str:
+        """What shows the way of a difference, colours apart."""
+        return _ARROWS.get(self.mark, "")
+
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table.
 
     Attributes:
@@ -55,29 +59,6 @@ class Table:
         lines += [_line([_markdown(entry) for entry in row]) for row in self.rows]
         return "\n".join(lines) + "\n"
 
-    def to_html(self) -> str:
-        """Return it with its title and note."""
-        head = "".join(f"<th>{_code(name)}</th>" for name in self.head)
-        body = "\n".join(
-            "<tr>"
-            + f"<th>{_html(row[0])}</th>"
-            + "".join(f'<td class="{entry.mark}">{_html(entry)}</td>' for entry in row[1:])
-            + "</tr>"
-            for row in self.rows
-        )
-        table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-        table = f'<div class="wide">{table}</div>'
-        title, note = html.escape(self.title), inline(self.note)
-        if self.folded:
-            return f"<details><summary>{title}</summary>\n<p>{note}</p>\n{table}</details>"
-        return f"<h3>{title}</h3>\n<p>{note}</p>\n{table}"
-
-
-def inline(markdown: str) -> str:
-    """Return a line of Markdown as HTML; all the markup that it may have is code between backquotes."""
-    parts = html.escape(markdown, quote=False).split("`")
-    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
-
 
 def signed(value: float) -> str:
     """Return a difference of AUCs to four decimals; one that rounds to 0 has no sign."""
@@ -92,7 +73,7 @@ def interval(estimate: Estimate) -> str:
     return f"[{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
-def result_table(study: Study) -> Table:
+def result_table(study: Study) -> ReportTable:
     """Return the main table: wauc of every arm."""
     rows = []
     for row in study.rows:
@@ -109,10 +90,10 @@ def result_table(study: Study) -> Table:
         "these overlap."
     )
     labels = [study.label(variant) for variant in study.variants]
-    return _narrow(Table("Test wauc", note, (_row_kind(study), *labels), rows))
+    return _narrow(ReportTable("Test wauc", note, (_row_kind(study), *labels), rows))
 
 
-def difference_tables(study: Study) -> list[Table]:
+def difference_tables(study: Study) -> list[ReportTable]:
     """Return the paired differences to each baseline arm that the study has."""
     tables = []
     for arm in BASELINES:
@@ -132,11 +113,11 @@ def difference_tables(study: Study) -> list[Table]:
             "95% interval. ▲ above, ▼ below: the interval is without 0."
         )
         head = (_row_kind(study), *(study.label(v) for v in columns))
-        tables.append(_narrow(Table(f"Difference to {arm}", note, head, rows)))
+        tables.append(_narrow(ReportTable(f"Difference to {arm}", note, head, rows)))
     return tables
 
 
-def question_table(study: Study) -> Table | None:
+def question_table(study: Study) -> ReportTable | None:
     """Return what each comparison answers, by backbone and over all; None where there is none."""
     mains = {variant.arm: variant for variant in study.main_variants()}
     groups = [[row for row in study.rows if row.backbone == name] for name in study.backbones]
@@ -158,10 +139,10 @@ def question_table(study: Study) -> Table | None:
         "variants: the one that most backbones have and, of these, with the best wauc on validation rows."
     )
     head = ("comparison", *study.backbones, *("all backbones" for _ in over_all))
-    return Table("What each part is worth", note, head, rows)
+    return ReportTable("What each part is worth", note, head, rows)
 
 
-def _narrow(table: Table) -> Table:
+def _narrow(table: ReportTable) -> ReportTable:
     """Turn a table that is wider than a page, and long enough to gain by it."""
     columns = len(table.head) - 1
     if columns <= 8 or columns <= len(table.rows):
@@ -170,7 +151,7 @@ def _narrow(table: Table) -> Table:
     rows = [
         (Entry(label), *(row[i] for row in table.rows)) for i, label in enumerate(table.head[1:], start=1)
     ]
-    return Table(table.title, table.note, head, rows, table.folded)
+    return ReportTable(table.title, table.note, head, rows, table.folded)
 
 
 def _best(study: Study, row: RowKey, means: dict[Variant, Estimate | None]) -> Variant | None:
@@ -221,18 +202,8 @@ def _row_kind(study: Study) -> str:
 
 
 def _markdown(entry: Entry) -> str:
-    body = f"**{entry.main}**" if entry.mark == "best" else f"{_ARROWS.get(entry.mark, '')}{entry.main}"
+    body = f"**{entry.main}**" if entry.mark == "best" else f"{entry.arrow}{entry.main}"
     return f"{body} {entry.sub}".strip()
-
-
-def _html(entry: Entry) -> str:
-    sub = f"<small>{html.escape(entry.sub)}</small>" if entry.sub else ""
-    return f"{_ARROWS.get(entry.mark, '')}{html.escape(entry.main)}{sub}"
-
-
-def _code(name: str) -> str:
-    first, _, rest = name.partition(", ")
-    return html.escape(first) + (f"<small>{html.escape(rest)}</small>" if rest else "")
 
 
 def _line(fields: Sequence[str]) -> str:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmlora.reporting import svg
-from mmlora.reporting.grid import RowKey, Study, Variant
-from mmlora.reporting.plots.drawing import BASELINE, PANELS, WIDTH, Plot, ends, look_of, make, seeds, series
-from mmlora.reporting.statistics import Estimate
-from mmlora.reporting.svg import Frame, Look, Scale, text
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-_BEST = Look("best reachable", "ink", dashed=True)
-_STEP = 320
+from mmlora.experiments.report.plots.drawing import (
+    BASELINE,
+    Plot,
+    ends,
+    label_differences,
+    limits,
+    make,
+    panel,
+    seeds,
+    series,
+)
+from mmlora.experiments.report.plots.style import COLOURS, Look, look_of
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import RowKey, Study, Variant
+
+_BEST = Look("best reachable", "ink", marker="")
 _Lines = Mapping[Look, list[tuple[float, Estimate]]]
 
 
@@ -26,30 +37,16 @@ def dials(study: Study) -> Plot | None:
     }
     if not panels or not variants:
         return None
-    used = list(dict.fromkeys(look for lines in panels.values() for look in lines))
-    parts, height = svg.legend(0, 38, WIDTH, used)
-    top = 46 + height
     arms = [e for lines in panels.values() for look, line in lines.items() if look != _BEST for _, e in line]
-    low_high = svg.fit(ends(arms), 1, 0, zero=True)
-    for i, (name, lines) in enumerate(panels.items()):
-        floor = top + 260 + _STEP * (i // 2)
-        at = sorted({value for line in lines.values() for value, _ in line})
-        y = Scale(low_high.low, low_high.high, floor, floor - 260)
-        frame = Frame(svg.fit(at, *PANELS[i % 2]), y)
-        parts += frame.axes(
-            f"{name} (setting of the data)", f"wauc less that of {BASELINE}", signed=True, x_at=at
-        )
-        parts += _panel(frame, lines)
+    y = limits(ends(arms), zero=True)
     return make(
         study,
         "dials",
         "Lift along the dials of the data",
-        (WIDTH, top + 310 + _STEP * ((len(panels) - 1) // 2)),
-        parts,
+        [_panel(name, lines, y) for name, lines in panels.items()],
         f"Each line is an arm's paired lift over `{BASELINE}`, averaged over all else in the grid at that "
         f"setting ({seeds(study)}), with 95% intervals; best reachable is the lift of the true probability "
-        "on the "
-        "same rows.",
+        "on the same rows.",
     )
 
 
@@ -65,19 +62,29 @@ def _lines(study: Study, name: str, variants: Sequence[Variant]) -> _Lines:
     return lines
 
 
-def _panel(frame: Frame, lines: _Lines) -> list[str]:
-    parts: list[str] = []
+def _panel(name: str, lines: _Lines, y: tuple[float, float]) -> Figure:
+    at = sorted({value for line in lines.values() for value, _ in line})
+    figure, axes = panel(lines)
+    axes.set_xlim(*limits(at))
+    axes.set_xticks(at)
+    axes.set_ylim(*y)
+    axes.set_xlabel(f"{name} (setting of the data)")
+    axes.set_ylabel(f"wauc less that of {BASELINE}")
+    label_differences(axes.yaxis, axes.axhline)
     for i, (look, points) in enumerate(lines.items()):
         if look != _BEST:
-            parts += series(frame, points, look, 4.0 * (i - (len(lines) - 1) / 2), bars=True)
-        elif all(found.value <= frame.y.high for _, found in points):
-            parts += series(frame, points, look, 0, bars=False)
+            series(axes, points, look, 4.0 * (i - (len(lines) - 1) / 2), bars=True)
+        elif all(found.value <= y[1] for _, found in points):
+            series(axes, points, look, 0, bars=False)
         else:  # in the frame it would press all else together
-            values = [found.value for _, found in points]
-            low, high = f"{min(values):+.3f}", f"{max(values):+.3f}"
-            said = f"best reachable, above the frame: {low}{f' to {high}' if high != low else ''}"
-            parts.append(text(frame.x.end, frame.y.end - 4, said, "end small soft"))
-    return parts
+            _say_best(axes, [found.value for _, found in points])
+    return figure
+
+
+def _say_best(axes: Axes, values: Sequence[float]) -> None:
+    low, high = f"{min(values):+.3f}", f"{max(values):+.3f}"
+    said = f"best reachable, above the frame: {low}{f' to {high}' if high != low else ''}"
+    axes.set_title(said, loc="right", fontsize=11, color=COLOURS["soft"])
 
 
 def _headroom(study: Study, rows: Sequence[RowKey]) -> Estimate | None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mmlora.reporting import svg
-from mmlora.reporting.arms import arm_of, rank_of
-from mmlora.reporting.cells import Cell, Experiment, describe, read_experiment
-from mmlora.reporting.findings import caution, findings, left_out, nothing_compared, spread
-from mmlora.reporting.grid import Study, studies
-from mmlora.reporting.page import Page, Section
-from mmlora.reporting.plots import plots
-from mmlora.reporting.statistics import Evidence
-from mmlora.reporting.tables import Entry, Table, difference_tables, question_table, result_table
+from mmlora.experiments.arms import ARMS
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.report.findings import caution, findings, left_out, nothing_compared, spread
+from mmlora.experiments.report.page import Page, Section
+from mmlora.experiments.report.plots import plots
+from mmlora.experiments.report.reading import CellResult, Results, read_results
+from mmlora.experiments.report.statistics import Evidence
+from mmlora.experiments.report.studies import Study, studies
+from mmlora.experiments.report.tables import (
+    Entry,
+    ReportTable,
+    difference_tables,
+    question_table,
+    result_table,
+)
+from mmlora.files import write_atomically
 
 _PICTURES = "plots"
 _TOLERANCE = 1e-4
@@ -52,7 +58,7 @@ def write_report(
     title: str,
     description: str,
     output: Path,
-    planned: Mapping[str, Mapping[str, Any]] | None = None,
+    planned: Mapping[str, Cell] | None = None,
 ) -> list[Path]:
     """Write ``report.md``, its ``plots/*.svg``, and ``report.html``, which holds all in one file.
 
@@ -63,7 +69,7 @@ def write_report(
         title: of the report.
         description: what the experiment is about: paragraphs between empty lines, code between backquotes.
         output: folder to write to; made where missing.
-        planned: the ``cell`` of every cell of the grid by its key, so that those not yet run are listed.
+        planned: every cell of the grid by its key, so that those not yet run are listed.
 
     Returns:
         The files, ``report.md`` and ``report.html`` first.
@@ -71,21 +77,19 @@ def write_report(
     Raises:
         UsageError: the folder has no finished cell.
     """
-    experiment = read_experiment(folder, planned)
-    page, drawings = _page(experiment, title, description)
-    (output / _PICTURES).mkdir(parents=True, exist_ok=True)
+    results = read_results(folder, planned)
+    page = _page(results, title, description)
     files = {output / "report.md": page.to_markdown(_PICTURES), output / "report.html": page.to_html()}
-    files |= {
-        output / _PICTURES / f"{slug}.svg": svg.standalone(drawing) for slug, drawing in drawings.items()
-    }
+    for plot in (plot for section in page.sections for plot in section.plots):
+        files |= {output / _PICTURES / name: drawing for name, drawing in plot.files().items()}
     for path, content in files.items():
-        path.write_text(content, encoding="utf-8")
+        write_atomically(path, content)
     return list(files)
 
 
-def _page(experiment: Experiment, title: str, description: str) -> tuple[Page, dict[str, str]]:
-    evidence = Evidence(experiment)
-    every = studies(experiment, evidence)
+def _page(results: Results, title: str, description: str) -> Page:
+    evidence = Evidence(results)
+    every = studies(results, evidence)
     sections = [_findings(every)]
     for study in every:
         asked = question_table(study)
@@ -93,31 +97,30 @@ def _page(experiment: Experiment, title: str, description: str) -> tuple[Page, d
         notes = [note for note in (left_out(study), spread(study)) if note]
         sections.append(Section(study.title, notes, (), tables, plots(study)))
     sections += [
-        _what_was_run(every, experiment),
-        _arms(experiment),
-        _missing(experiment, _doubts(experiment, evidence)),
+        _what_was_run(every, results),
+        _arms(results),
+        _missing(results, _doubts(results, evidence)),
     ]
     sections.append(Section("How figures are computed", _METHOD))
-    drawings = {plot.slug: plot.drawing for section in sections for plot in section.plots}
-    return Page(title, description, _facts(experiment), sections), drawings
+    return Page(title, description, _facts(results), sections)
 
 
-def _facts(experiment: Experiment) -> list[tuple[str, str]]:
-    cells = experiment.cells
-    spent = [cell.result.get("seconds") or {} for cell in cells]
+def _facts(results: Results) -> list[tuple[str, str]]:
+    cells = results.cells
+    spent = [cell.raw.get("seconds") or {} for cell in cells]
     seconds = sum(each.get("cell") or each.get("total") or 0.0 for each in spent)
     facts = [
         ("cells trained and tested", f"{len(cells):,}"),
-        ("data sets", f"{len({cell.data for cell in cells})}"),
-        ("backbones", f"{len({cell.backbone for cell in cells})}"),
-        ("arms", f"{len({cell.arm for cell in cells})}"),
-        ("seeds", f"{len({cell.seed for cell in cells})}"),
+        ("data sets", f"{len({cell.cell.data for cell in cells})}"),
+        ("backbones", f"{len({cell.cell.backbone for cell in cells})}"),
+        ("arms", f"{len({cell.cell.arm for cell in cells})}"),
+        ("seeds", f"{len({cell.cell.seed for cell in cells})}"),
         (
             "of computing, all cells",
             f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
         ),
     ]
-    return [*facts, ("cells missing", f"{len(experiment.problems):,}")] if experiment.problems else facts
+    return [*facts, ("cells missing", f"{len(results.problems):,}")] if results.problems else facts
 
 
 def _findings(every: list[Study]) -> Section:
@@ -125,19 +128,19 @@ def _findings(every: list[Study]) -> Section:
     return Section("Findings", [caution(every) or nothing_compared(every)], lists)
 
 
-def _what_was_run(every: list[Study], experiment: Experiment) -> Section:
+def _what_was_run(every: list[Study], results: Results) -> Section:
     rows: list[tuple[Entry, ...]] = []
     tables = [_domain_table(study) for study in every if not study.dials]
     for study in every:
         for dials in study.dial_values():
             held = [row for row in study.rows if row.dials == dials]
             name = ", ".join([study.title, *(f"{dial} {value}" for dial, value in dials)])
-            rows.append((Entry(name), *_data_row(study, study.all_cells(held), experiment)))
+            rows.append((Entry(name), *_data_row(study, study.all_cells(held), results)))
     note = (
         "Means over the seeds' splits. Density: share of a domain's pairs of user and item that have a row. "
         "Best reachable: what the true probability of made-up data scores on the test rows."
     )
-    summary = Table("Data sets", note, ("data", *_DATA_COLUMNS), rows)
+    summary = ReportTable("Data sets", note, ("data", *_DATA_COLUMNS), rows)
     return Section("What was run", (), [("", [_grid(study) for study in every])], [summary, *tables])
 
 
@@ -154,9 +157,9 @@ def _grid(study: Study) -> str:
     )
 
 
-def _data_row(study: Study, cells: list[Cell], experiment: Experiment) -> tuple[Entry, ...]:
+def _data_row(study: Study, cells: list[CellResult], results: Results) -> tuple[Entry, ...]:
     keys = sorted({cell.data_key for cell in cells})
-    tested = [experiment.rows[key] for key in keys]
+    tested = [results.rows[key] for key in keys]
     domains = study.evidence.domains(keys)
     densities = sorted({f"{domain.density:.2%}" for domain in domains}, key=lambda text: float(text[:-1]))
     clicks = sum(int(rows.label.sum()) for rows in tested) / max(sum(len(rows.label) for rows in tested), 1)
@@ -169,23 +172,23 @@ def _data_row(study: Study, cells: list[Cell], experiment: Experiment) -> tuple[
         Entry(f"{users:,.0f}"),
         Entry(" – ".join([densities[0], densities[-1]][: len(densities)])),
         Entry(_best_reachable(cells)),
-        Entry(f"{len({cell.seed for cell in cells})}"),
+        Entry(f"{len({cell.cell.seed for cell in cells})}"),
         Entry(", ".join(sorted({_code(cell) for cell in cells}))),
     )
 
 
-def _best_reachable(cells: list[Cell]) -> str:
+def _best_reachable(cells: list[CellResult]) -> str:
     by_data = {cell.data_key: cell.best_reachable for cell in cells}
     found = [wauc for wauc in by_data.values() if wauc is not None]
     return f"{sum(found) / len(found):.4f}" if found else "unknown"
 
 
-def _code(cell: Cell) -> str:
-    version, revision = (cell.result.get(name, "?") for name in ("code_version", "training_revision"))
+def _code(cell: CellResult) -> str:
+    version, revision = (cell.raw.get(name, "?") for name in ("code_version", "training_revision"))
     return f"{version}, training revision {revision}"
 
 
-def _domain_table(study: Study) -> Table:
+def _domain_table(study: Study) -> ReportTable:
     rows = [
         (
             Entry(domain.name),
@@ -198,35 +201,36 @@ def _domain_table(study: Study) -> Table:
         for domain in study.domains()
     ]
     head = ("domain", "training rows", "test rows", "users", "items", "density")
-    return Table(f"Domains of {study.title}", "Means over the seeds' splits.", head, rows, folded=True)
+    return ReportTable(f"Domains of {study.title}", "Means over the seeds' splits.", head, rows, folded=True)
 
 
-def _arms(experiment: Experiment) -> Section:
-    names = sorted({cell.arm for cell in experiment.cells}, key=rank_of)
-    bullets = [f"`{name}`: {arm_of(name).what}." for name in names]
+def _arms(results: Results) -> Section:
+    run = {cell.cell.arm for cell in results.cells}
+    bullets = [f"`{name}`: {arm.what}." for name, arm in ARMS.items() if name in run]
     return Section("Arms", (), [("", bullets)])
 
 
-def _missing(experiment: Experiment, doubts: list[str]) -> Section:
-    if not experiment.problems and not doubts:
+def _missing(results: Results, doubts: list[str]) -> Section:
+    if not results.problems and not doubts:
         return Section("Missing cells", ["None."])
-    count = len(experiment.problems)
+    count = len(results.problems)
     said = (
         f"{count:,} cell{'s' * (count != 1)} of the grid {'is' if count == 1 else 'are'} not in this report; "
         "its means are of the cells that are."
         if count
         else "None. Of these, the result and the scores don't agree:"
     )
-    bullets = [f"{problem.cell}: {problem.why}" for problem in experiment.problems]
+    bullets = [f"{problem.cell}: {problem.why}" for problem in results.problems]
     return Section("Missing cells", [said], [("", bullets + doubts)])
 
 
-def _doubts(experiment: Experiment, evidence: Evidence) -> list[str]:
+def _doubts(results: Results, evidence: Evidence) -> list[str]:
     """Cells whose scores don't give the wauc that their result says; scores are kept in float32."""
     doubts = []
-    for cell in experiment.cells:
-        said, found = cell.result["test"].get("wauc"), evidence.wauc(cell)
+    for cell in results.cells:
+        said, found = cell.raw["test"].get("wauc"), evidence.wauc(cell)
         if (said is None) != (found is None) or (said is not None and abs(said - (found or 0)) > _TOLERANCE):
-            name = describe(cell.result["cell"])
-            doubts.append(f"{name}: its result says wauc {said}, its scores give {found}, which is used here")
+            doubts.append(
+                f"{cell.cell}: its result says wauc {said}, its scores give {found}, which is used here"
+            )
     return doubts

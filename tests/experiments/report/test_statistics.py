@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.report.reading import CellResult, Domain, Results, ScoredRows
+from mmlora.experiments.report.statistics import Evidence, Term, combine, placements
 from mmlora.metrics import compare, wauc
 from mmlora.metrics.ranking import Ranking
-from mmlora.reporting.cells import Cell, Domain, Experiment, ScoredRows
-from mmlora.reporting.statistics import Evidence, Term, combine, placements
 
 
-def cell(key: str, scores: np.ndarray, data_key: str = "rows", seed: int = 0) -> Cell:
-    return Cell(
-        key, data_key, "made", "ids", "random", "wdl", "mlora", 1, None, seed, {}, scores, {"test": {}}
-    )
+def cell(key: str, scores: np.ndarray, data_key: str = "rows", seed: int = 0) -> CellResult:
+    trained = Cell("made", "ids", "wdl", "mlora", 1, None, "random", seed)
+    return CellResult(key, trained, data_key, scores, {"test": {}})
 
 
 def rows_of(label: list[int], domain: list[int], user: list[int]) -> ScoredRows:
@@ -43,7 +43,7 @@ def test_placements_by_hand_with_a_tie() -> None:
 def test_a_domain_of_one_class_has_no_auc_and_no_part_in_wauc() -> None:
     rows = rows_of([0, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 1, 2, 3, 4])
     one = cell("a", np.array([0.2, 0.9, 0.5, 0.5, 0.5]))
-    evidence = Evidence(Experiment((one,), {"rows": rows}, ()))
+    evidence = Evidence(Results((one,), {"rows": rows}, ()))
     assert evidence.wauc(one) == 1.0
     assert evidence.auc(one, "d1") is None
     assert evidence.estimate([Term(one, 1.0)], "d1") is None
@@ -53,7 +53,7 @@ def test_a_domain_of_one_class_has_no_auc_and_no_part_in_wauc() -> None:
 def test_wauc_is_that_of_the_metrics() -> None:
     rows, logit = made_rows()
     one = cell("a", logit.round(1))
-    evidence = Evidence(Experiment((one,), {"rows": rows}, ()))
+    evidence = Evidence(Results((one,), {"rows": rows}, ()))
     assert evidence.wauc(one) == pytest.approx(wauc(rows.label, logit.round(1), rows.domain), abs=1e-12)
 
 
@@ -82,7 +82,7 @@ def test_one_seed_holds_rows_only_and_one_user_says_nothing() -> None:
 def test_equal_scores_differ_by_nothing() -> None:
     rows, logit = made_rows()
     one, other = cell("a", logit), cell("b", logit)
-    evidence = Evidence(Experiment((one, other), {"rows": rows}, ()))
+    evidence = Evidence(Results((one, other), {"rows": rows}, ()))
     found = evidence.estimate([Term(one, 1.0), Term(other, -1.0)])
     assert found is not None
     assert (found.low, found.value, found.high, found.sign) == (0.0, 0.0, 0.0, 0)
@@ -96,9 +96,7 @@ def test_rows_of_users_of_their_own_agree_with_the_paired_bootstrap_of_rows() ->
         1 / (1 + np.exp(-(logit + sigma * random.normal(size=len(logit))))) for sigma in (0.5, 0.8)
     )
     one, other = cell("a", better), cell("b", worse)
-    found = Evidence(Experiment((one, other), {"rows": rows}, ())).estimate(
-        [Term(one, 1.0), Term(other, -1.0)]
-    )
+    found = Evidence(Results((one, other), {"rows": rows}, ())).estimate([Term(one, 1.0), Term(other, -1.0)])
     drawn = compare(rows.label, better, worse, rows.domain, draws=400).wauc
     assert found is not None and drawn.low is not None and drawn.high is not None
     assert found.value == pytest.approx(drawn.value)
@@ -110,9 +108,7 @@ def test_users_of_many_rows_agree_with_a_bootstrap_of_users_and_are_wider_than_r
     random = np.random.default_rng(2)
     taste = random.normal(0, 0.8, 60)[rows.user]  # what one model gets wrong about a user, on all their rows
     one, other = cell("a", logit), cell("b", logit + taste)
-    found = Evidence(Experiment((one, other), {"rows": rows}, ())).estimate(
-        [Term(one, 1.0), Term(other, -1.0)]
-    )
+    found = Evidence(Results((one, other), {"rows": rows}, ())).estimate([Term(one, 1.0), Term(other, -1.0)])
     assert found is not None and found.rows_error is not None
     share = np.bincount(rows.domain) / len(rows.label)
     rankings = [Ranking(rows.domain, each.scores) for each in (one, other)]
@@ -125,7 +121,7 @@ def test_users_of_many_rows_agree_with_a_bootstrap_of_users_and_are_wider_than_r
     draws = [drawn(random.multinomial(60, np.full(60, 1 / 60))[rows.user]) for _ in range(500)]
     assert found.rows_error == pytest.approx(np.std(draws), rel=0.2)
     alone = ScoredRows(rows.label, rows.domain, np.arange(len(rows.label)), rows.domains)
-    by_row = Evidence(Experiment((one, other), {"rows": alone}, ())).estimate(
+    by_row = Evidence(Results((one, other), {"rows": alone}, ())).estimate(
         [Term(one, 1.0), Term(other, -1.0)]
     )
     assert by_row is not None and by_row.rows_error is not None
@@ -135,7 +131,7 @@ def test_users_of_many_rows_agree_with_a_bootstrap_of_users_and_are_wider_than_r
 def test_seeds_that_share_test_rows_dont_count_them_twice() -> None:
     rows, logit = made_rows()
     cells = [cell(f"s{seed}", logit, seed=seed) for seed in range(4)]
-    evidence = Evidence(Experiment(tuple(cells), {"rows": rows}, ()))
+    evidence = Evidence(Results(tuple(cells), {"rows": rows}, ()))
     once, four = evidence.estimate([Term(cells[0], 1.0)]), evidence.estimate([Term(c, 1.0) for c in cells])
     assert once is not None and four is not None
     assert four.rows_error == pytest.approx(once.rows_error)
@@ -154,7 +150,7 @@ def test_intervals_of_three_seeds_cover_the_truth() -> None:
 
 def test_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     from mmlora.errors import UsageError
-    from mmlora.reporting.cells import read_experiment
+    from mmlora.experiments.report.reading import read_results
 
     with pytest.raises(UsageError, match="run the experiment first"):
-        read_experiment(tmp_path)
+        read_results(tmp_path)

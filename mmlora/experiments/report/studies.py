@@ -11,29 +11,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmlora.reporting.arms import rank_of
-from mmlora.reporting.cells import Cell, Domain, Experiment
-from mmlora.reporting.statistics import Estimate, Evidence, Term
+from mmlora.experiments.arms import ARMS, ArmName
+from mmlora.experiments.report.reading import CellResult, Domain, Results
+from mmlora.experiments.report.statistics import Estimate, Evidence, Term
 
-Pairs = tuple[tuple[str, Any], ...]
-BySeed = Mapping[int, Cell]
+NamedValues = tuple[tuple[str, Any], ...]
+"""Names and values, hashable."""
+BySeed = Mapping[int, CellResult]
 
 
 @dataclass(frozen=True)
 class Variant:
     """An arm with its experts, gate and other settings."""
 
-    arm: str
-    experts: int | None
+    arm: ArmName
+    experts: int
     gate: str | None
-    settings: Pairs
+    settings: NamedValues
 
 
 @dataclass(frozen=True)
 class RowKey:
     """A row of a study: the values of the dials, and the backbone."""
 
-    dials: Pairs
+    dials: NamedValues
     backbone: str
 
 
@@ -84,7 +85,7 @@ class Study:
         found = {seed for row in self.cells.values() for by_seed in row.values() for seed in by_seed}
         return tuple(sorted(found))
 
-    def all_cells(self, rows: Iterable[RowKey] | None = None) -> list[Cell]:
+    def all_cells(self, rows: Iterable[RowKey] | None = None) -> list[CellResult]:
         """Return the cells of some rows, or of all."""
         held = self.cells.values() if rows is None else [self.cells[row] for row in rows]
         return [cell for row in held for by_seed in row.values() for cell in by_seed.values()]
@@ -93,7 +94,7 @@ class Study:
         """Name a variant by its arm and by what sets it apart from the arm's other variants."""
         others = [other for other in self.variants if other.arm == variant.arm]
         parts = []
-        if len({other.experts for other in others}) > 1 and variant.experts is not None:
+        if len({other.experts for other in others}) > 1:
             parts.append(f"{variant.experts} expert{'s' * (variant.experts != 1)}")
         if len({other.gate for other in others}) > 1 and variant.gate:
             parts.append(f"gate {variant.gate}")
@@ -173,10 +174,10 @@ class Study:
 
     def _standing(self, variant: Variant) -> tuple[int, float]:
         cells = [cell for row in self.cells.values() for cell in row.get(variant, {}).values()]
-        found = [wauc for cell in cells if (wauc := cell.result.get("validation_wauc")) is not None]
+        found = [wauc for cell in cells if (wauc := cell.raw.get("validation_wauc")) is not None]
         return len(cells), sum(found) / len(found) if found else -1.0
 
-    def dial_values(self) -> tuple[Pairs, ...]:
+    def dial_values(self) -> tuple[NamedValues, ...]:
         """Return the settings of the dials, each once, in order."""
         return tuple(dict.fromkeys(row.dials for row in self.cells))
 
@@ -185,41 +186,42 @@ class Study:
         return self.evidence.domains({cell.data_key for cell in self.all_cells(rows)})
 
 
-def studies(experiment: Experiment, evidence: Evidence) -> list[Study]:
+def studies(results: Results, evidence: Evidence) -> list[Study]:
     """Return the studies of an experiment."""
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
-    for cell in experiment.cells:
-        groups.setdefault((cell.data, cell.features, cell.split), []).append(cell)
+    groups: dict[tuple[str, str, str], list[CellResult]] = {}
+    for tested in results.cells:
+        cell = tested.cell
+        groups.setdefault((cell.data, cell.features, cell.split), []).append(tested)
     return [_study(key, cells, evidence) for key, cells in sorted(groups.items())]
 
 
-def _study(key: tuple[str, str, str], cells: list[Cell], evidence: Evidence) -> Study:
+def _study(key: tuple[str, str, str], cells: list[CellResult], evidence: Evidence) -> Study:
     dials = _dials(cells)
-    found: dict[RowKey, dict[Variant, dict[int, Cell]]] = {}
-    for cell in cells:
-        settings = dict(cell.settings)
+    found: dict[RowKey, dict[Variant, dict[int, CellResult]]] = {}
+    for tested in cells:
+        cell, settings = tested.cell, dict(tested.cell.settings)
         row = RowKey(tuple((name, settings.pop(name)) for name in dials), cell.backbone)
         variant = Variant(cell.arm, cell.experts_per_domain, cell.gate, _pairs(settings))
-        found.setdefault(row, {}).setdefault(variant, {})[cell.seed] = cell
+        found.setdefault(row, {}).setdefault(variant, {})[cell.seed] = tested
     variants = sorted({variant for row in found.values() for variant in row}, key=_column)
     rows = sorted(found, key=lambda row: (tuple(_sortable(value) for _, value in row.dials), row.backbone))
     ordered = {row: {v: found[row][v] for v in variants if v in found[row]} for row in rows}
     return Study(*key, dials, ordered, tuple(variants), evidence)
 
 
-def _dials(cells: list[Cell]) -> tuple[str, ...]:
-    """Settings of every cell with several values, none of which share a data key."""
-    names = set.intersection(*(set(cell.settings) for cell in cells))
+def _dials(cells: list[CellResult]) -> tuple[str, ...]:
+    """NamedValues of every cell with several values, none of which share a data key."""
+    names = set.intersection(*(set(tested.cell.settings) for tested in cells))
     dials = []
     for name in sorted(names):
-        held = {(cell.data_key, _freeze(cell.settings[name])) for cell in cells}
+        held = {(tested.data_key, _freeze(tested.cell.settings[name])) for tested in cells}
         values = {value for _, value in held}
         if len(values) > 1 and len(held) == len({data_key for data_key, _ in held}):
             dials.append(name)
     return tuple(dials)
 
 
-def _pairs(settings: Mapping[str, Any]) -> Pairs:
+def _pairs(settings: Mapping[str, Any]) -> NamedValues:
     return tuple((name, _freeze(value)) for name, value in sorted(settings.items()))
 
 
@@ -229,7 +231,7 @@ def _freeze(value: Any) -> Any:
 
 def _column(variant: Variant) -> tuple[Any, ...]:
     settings = tuple((name, _sortable(value)) for name, value in variant.settings)
-    return (rank_of(variant.arm), variant.experts or 0, variant.gate or "", settings)
+    return (list(ARMS).index(variant.arm), variant.experts, variant.gate or "", settings)
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

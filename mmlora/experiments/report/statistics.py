@@ -29,14 +29,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from mmlora.reporting.cells import Cell, Domain, Experiment, ScoredRows
+from mmlora.experiments.report.reading import Array, CellResult, Domain, Results, ScoredRows
 
-Array = npt.NDArray[Any]
 LEVEL = 0.95
 
 
@@ -82,7 +79,7 @@ class Estimate:
 class Term:
     """A cell's part in what is estimated: ``weight`` times its value, added up over the cells of a seed."""
 
-    cell: Cell
+    tested: CellResult
     weight: float
 
 
@@ -90,20 +87,20 @@ class Evidence:
     """The AUCs of an experiment's cells and what each user adds to them, computed once a cell.
 
     Args:
-        experiment: cells and rows.
+        results: cells and rows.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
-        users = np.unique(np.concatenate([np.unique(rows.user) for rows in experiment.rows.values()]))
+    def __init__(self, results: Results) -> None:
+        users = np.unique(np.concatenate([np.unique(rows.user) for rows in results.rows.values()]))
         self._users = len(users)
-        self._rows = {key: _UserDomains(rows, users) for key, rows in experiment.rows.items()}
-        self._cells = {cell.key: self._rows[cell.data_key].measure(cell.scores) for cell in experiment.cells}
+        self._rows = {key: _UserDomains(rows, users) for key, rows in results.rows.items()}
+        self._cells = {cell.key: self._rows[cell.data_key].measure(cell.scores) for cell in results.cells}
 
-    def auc(self, cell: Cell, domain: str) -> float | None:
+    def auc(self, cell: CellResult, domain: str) -> float | None:
         """Return a domain's AUC; None where it has one class or no row."""
         return _defined(self._cells[cell.key], self._rows[cell.data_key], domain)
 
-    def wauc(self, cell: Cell) -> float | None:
+    def wauc(self, cell: CellResult) -> float | None:
         """Return the mean of the domains' AUCs, weighted by rows; None where none has one."""
         return _defined(self._cells[cell.key], self._rows[cell.data_key], None)
 
@@ -137,17 +134,19 @@ class Evidence:
         """
         by_seed: dict[int, list[Term]] = {}
         for term in terms:
-            by_seed.setdefault(term.cell.seed, []).append(term)
+            by_seed.setdefault(term.tested.cell.seed, []).append(term)
         values: dict[int, float] = {}
         for seed, parts in sorted(by_seed.items()):
-            found = [_defined(self._cells[t.cell.key], self._rows[t.cell.data_key], domain) for t in parts]
+            found = [
+                _defined(self._cells[t.tested.key], self._rows[t.tested.data_key], domain) for t in parts
+            ]
             if all(value is not None for value in found):
                 values[seed] = math.fsum(
                     term.weight * value for term, value in zip(parts, found, strict=True) if value is not None
                 )
         if not values:
             return None
-        used = [Term(t.cell, t.weight / len(values)) for seed in values for t in by_seed[seed]]
+        used = [Term(t.tested, t.weight / len(values)) for seed in values for t in by_seed[seed]]
         return combine(list(values.values()), self._by_user(used, domain))
 
     def _by_user(self, terms: Sequence[Term], domain: str | None) -> Array:
@@ -155,8 +154,8 @@ class Evidence:
         total = np.zeros(self._users)
         by_rows: dict[str, Array] = {}
         for term in terms:
-            part = term.weight * self._cells[term.cell.key].added
-            by_rows[term.cell.data_key] = by_rows.get(term.cell.data_key, 0.0) + part
+            part = term.weight * self._cells[term.tested.key].added
+            by_rows[term.tested.data_key] = by_rows.get(term.tested.data_key, 0.0) + part
         for key, added in by_rows.items():
             total += self._rows[key].by_user(added, domain, self._users)
         return total

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mmlora.reporting.arms import QUESTIONS, Question
-from mmlora.reporting.grid import Pairs, RowKey, Study, Variant
-from mmlora.reporting.statistics import Estimate
-from mmlora.reporting.tables import interval, signed
+from mmlora.experiments.report.questions import QUESTIONS, Question
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import NamedValues, RowKey, Study, Variant
+from mmlora.experiments.report.tables import interval, signed
 
 
 def findings(study: Study) -> list[str]:
@@ -50,7 +50,7 @@ def nothing_compared(every: Iterable[Study]) -> str:
 
 def left_out(study: Study) -> str:
     """Return which domains have no AUC and so no part in means; empty where all have."""
-    held = [cell.result["test"].get("without_auc") or () for cell in study.all_cells()]
+    held = [cell.raw["test"].get("without_auc") or () for cell in study.all_cells()]
     names = sorted({name for each in held for name in each})
     if not names:
         return ""
@@ -132,7 +132,7 @@ def _row_by_row(study: Study, question: Question, candidate: Variant, rows: list
     )
 
 
-def _place(dials: Pairs) -> str:
+def _place(dials: NamedValues) -> str:
     return ", ".join(f"{name} {value}" for name, value in dials)
 
 

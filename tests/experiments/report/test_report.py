@@ -3,22 +3,26 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmlora.reporting import write_report
-from mmlora.reporting.cells import read_experiment
-from mmlora.reporting.grid import Study, studies
-from mmlora.reporting.statistics import Evidence
-from tests.reporting.made_cells import NOISE, MadeCells
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.report.plots.style import COLOURS
+from mmlora.experiments.report.reading import read_results
+from mmlora.experiments.report.statistics import Evidence
+from mmlora.experiments.report.studies import Study, studies
+from mmlora.experiments.report.write import write_report
+from tests.experiments.report.made_cells import NOISE, MadeCells
 
+SVG = "{http://www.w3.org/2000/svg}"
 DESCRIPTION = "Whether `moe_mlora` helps <here> & now."
 
 
 def study_of(folder: Path) -> Study:
-    experiment = read_experiment(folder)
+    experiment = read_results(folder)
     (study,) = studies(experiment, Evidence(experiment))
     return study
 
@@ -111,23 +115,47 @@ def test_best_is_marked_where_it_is_above_every_other(report: list[Path]) -> Non
 def test_the_page_stands_by_itself_and_is_well_formed(report: list[Path]) -> None:
     page = report[1].read_text()
     tree = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
-    assert not re.search(r"https?:|<script|<img|<link|@import|url\(", page)
+    assert not re.search(r"https?:|<script|<img|<link|@import|url\((?!#)", page)
     tags = {element.tag for element in tree.iter()}
     assert {"svg", "table", "figure", "figcaption"} <= tags
     assert "Whether <code>moe_mlora</code> helps &lt;here&gt; &amp; now." in page
     assert "prefers-color-scheme: dark" in page
-    for link in re.findall(r'href="#([^"]+)"', page):
-        assert f'id="{link}"' in page
+    ids = [element.attrib["id"] for element in tree.iter() if "id" in element.attrib]
+    assert len(ids) == len(set(ids)), "plots share ids"
+    assert {link.lstrip("#") for link in re.findall(r'href="([^"]+)"|url\(#', page) if link} <= set(ids)
+
+
+def test_plots_in_the_page_take_the_colours_of_its_light_or_dark_paper(report: list[Path]) -> None:
+    page = report[1].read_text()
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert drawings and not re.search("#[0-9a-f]{6};", "".join(drawings)), "a colour is the same on any paper"
+    names = set(re.findall(r"var\(--(\w+)\)", "".join(drawings)))
+    light, dark = page.split("prefers-color-scheme: dark", 1)
+    assert {"ink", "paper", "blue", "red"} <= names
+    for name in names:
+        assert f"--{name}:" in light and f"--{name}:" in dark
+    assert COLOURS["paper"] in report[2].read_text(), "a file of its own is on white paper"
+
+
+def test_a_point_says_what_it_is_when_it_is_pointed_at(report: list[Path]) -> None:
+    lift, cost = (
+        ElementTree.parse(next(path for path in report if path.stem.startswith(name))).iter(f"{SVG}title")
+        for name in ("lift", "cost")
+    )
+    domains = [title.text or "" for title in lift]
+    assert sum(text.startswith("M, mlora: +0.0") for text in domains) == 1
+    assert sum(text.startswith("F, ") for text in domains) == 6
+    assert any(re.match(r"joint on wdl: wauc 0\.\d{4}, 120 s", title.text or "") for title in cost)
 
 
 def test_every_plot_that_the_cells_have_is_there_with_its_words(report: list[Path]) -> None:
-    names = {path.stem.removesuffix("-gender-ids-random") for path in report[2:]}
+    names = {path.stem.split("-gender-ids-random")[0] for path in report[2:]}
     assert names == {"lift-by-domain", "experts", "gate", "cost"}  # 2 domains are too few for the scatter
     markdown = report[0].read_text()
     for path in report[2:]:
         ElementTree.fromstring(path.read_text())
         assert f"](plots/{path.name})" in markdown
-    experts = next(path for path in report if path.stem.startswith("experts")).read_text()
+    experts = "".join(path.read_text() for path in report if path.stem.startswith("experts"))
     for words in ("experts per domain (count)", "test wauc less that of mlora", "dcn", "wdl"):
         assert (words in experts) == (words != "dcn")  # dcn has one number of experts: no line
 
@@ -143,16 +171,16 @@ def test_missing_failed_and_broken_cells_are_named(tmp_path: Path) -> None:
     made = MadeCells(folder)
     keys = [made.add(arm) for arm in ("pooled_domain", "mlora", "separate")]
     stranger = made.add("joint")
-    planned = {key: result(folder, key)["cell"] for key in keys}
+    planned = {key: Cell.from_dict(result(folder, key)["cell"]) for key in keys}  # type: ignore[arg-type]
     np.save(folder / "cells" / keys[2] / "scores.npy", np.zeros(3, np.float32))
     (folder / "cells" / "stopped").mkdir()
-    planned["stopped"] = {**planned[keys[0]], "seed": 7}  # type: ignore[dict-item]
-    planned["absent"] = {**planned[keys[0]], "seed": 8}  # type: ignore[dict-item]
-    text = write_report(folder, "t", "d", tmp_path, planned)[0].read_text()  # type: ignore[arg-type]
+    planned["stopped"] = replace(planned[keys[0]], seed=7)
+    planned["absent"] = replace(planned[keys[0]], seed=8)
+    text = write_report(folder, "t", "d", tmp_path, planned)[0].read_text()
     missing = text.split("## Missing cells", 1)[1]
-    assert "gender, ids, random, wdl, pooled_domain, seed 7: no result yet" in missing
-    assert "gender, ids, random, wdl, pooled_domain, seed 8: not yet run" in missing
-    assert "separate, seed 0: can't be read: (3,) scores for (4000,) test rows" in missing
+    assert "gender, ids, wdl, pooled_domain, split random, seed 7: no result yet" in missing
+    assert "gender, ids, wdl, pooled_domain, split random, seed 8: not yet run" in missing
+    assert "separate, split random, seed 0: can't be read: (3,) scores for (4000,) test rows" in missing
     assert "joint" not in text, f"{stranger} is of no cell of the grid"
     assert "cells missing: 3" in text
 
