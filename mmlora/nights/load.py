@@ -129,7 +129,7 @@ def score(
         domain: the domain.
         top_k: rows kept a user; 0 keeps all; the setting when None.
         pairs: a table of (user_id, item_id), by path or SQL, instead of the settings' candidates.
-        known_as_of: the second cutoff of DESIGN's "Time"; ``on`` 00:00 UTC when None.
+        known_as_of: the second cutoff (docs/design/time.md); ``on`` 00:00 UTC when None.
         model_version: the model; the domain's champion when None.
         engine: who scores; the setting when None.
         ray_address: of the cluster that the engine ``ray`` uses; the setting when None.
