@@ -112,3 +112,6 @@ class FiBiNET(nn.Module):
         fields = embedded.fields
         products = self.bilinear(fields), self.weighed_bilinear(self.senet(fields))
         return embedded.linear, torch.cat([*products, embedded.dense], 1)
+
+
+build = FiBiNET

@@ -32,3 +32,6 @@ class NFM(nn.Module):
         # The sum over pairs is half of (square of the sum less sum of the squares): O(F D).
         pooled = 0.5 * (fields.sum(1).square() - fields.square().sum(1))  # [B, D]
         return embedded.linear, torch.cat([pooled, embedded.dense], 1)
+
+
+build = NFM

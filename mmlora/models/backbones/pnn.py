@@ -97,3 +97,6 @@ def _register_pairs(module: nn.Module, num_fields: int) -> int:
     module.register_buffer("left", left, persistent=False)
     module.register_buffer("right", right, persistent=False)
     return len(left)
+
+
+build = PNN

@@ -26,3 +26,6 @@ class WDL(nn.Module):
     def forward(self, embedded: Embedded) -> tuple[Tensor, Tensor]:
         """``fields [B, F, D]``, ``dense [B, Fd]``, ``linear [B]`` -> ``[B]``, ``[B, H0]``."""
         return embedded.linear, torch.cat([embedded.fields.flatten(1), embedded.dense], 1)
+
+
+build = WDL
