@@ -20,10 +20,9 @@ from feast.types import Array, FeastType, Float32, Float64, Int64, String, UnixT
 from mmlora.features.affinity import MOST, Affinity
 from mmlora.features.columns import Column
 from mmlora.features.derived import Derived
+from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, IdTypes
 
-_WINDOWED = ("7d", "30d", "ever")
-_ALL_WINDOWS = ("1d", *_WINDOWED)
 DROPPED = "drop"
 """Tag ``kind`` of a field that Feast knows and the services leave out."""
 
@@ -58,19 +57,7 @@ def views(
         _view(f"{name}_profile", offline / "profiles" / name, [entities[name]], of_entity, "profile")
         for name, of_entity in fields.items()
     ]
-    user, item, domain = entities["user"], entities["item"], entities["domain"]
-    month = ["interactions_30d", "users_30d", "items_30d", "density_30d", "ctr_30d"]
-    activity: dict[str, tuple[list[Entity], list[str]]] = {
-        "user_activity": ([user], [*_counts(_ALL_WINDOWS), "days_since_last_seen"]),
-        "item_activity": ([item], [*_counts(_ALL_WINDOWS), "days_since_last_seen"]),
-        "domain_activity": ([domain], month),
-        "user_domain_activity": ([user, domain], _counts(_WINDOWED)),
-        "item_domain_activity": ([item, domain], _counts(_WINDOWED)),
-    }
-    activities = [
-        _view(name, offline / "features" / name, keys, [_activity_field(f) for f in fields], "input")
-        for name, (keys, fields) in activity.items()
-    ]
+    activities = [_activity_view(view, offline, entities) for view in ACTIVITY_VIEWS]
     activities.append(_history_view(offline, entities))
     profiles += _derived_views(offline, entities, columns, derived)
     return [*profiles, *activities, *_affinity_views(offline, entities, columns, affinity)]
@@ -156,8 +143,10 @@ def _kept(view: FeatureView) -> FeatureView:
     return view if len(_names(view)) == len(view.features) else view[_names(view)]
 
 
-def _counts(windows: tuple[str, ...]) -> list[str]:
-    return [f"{what}_{window}" for window in windows for what in ("interactions", "clicks", "ctr")]
+def _activity_view(view: ActivityView, offline: Path, entities: dict[str, Entity]) -> FeatureView:
+    keys = [entities[name] for name, key in ENTITY_KEYS.items() if key in view.keys]
+    fields = [_activity_field(name) for name in view.features]
+    return _view(view.name, offline / "features" / view.name, keys, fields, "input")
 
 
 def _activity_field(name: str) -> Field:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
 from mmlora.errors import DataError, Fault
+from mmlora.files import write_json
 
 VERIFIED = ".verified.json"
 """Beside the files: size and times of each when it was last hashed."""
@@ -76,13 +76,6 @@ def refusal(folder: Path, found: list[Fault], mend: str) -> DataError:
     """
     more = [Fault(f"and {len(found) - _SHOWN:,} more")] if len(found) > _SHOWN else []
     return DataError(f"the files of {folder}", [*found[:_SHOWN], *more, Fault(mend)])
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    aside.replace(path)
 
 
 def _load(path: Path) -> dict[str, list[Any]]:

@@ -7,12 +7,12 @@ from typing import Literal, get_args
 FeatureGroup = Literal["ids", "profiles", "all"]
 FieldKind = Literal["categorical", "dense", "vector", "bag", "weights", "history", "counts"]
 ColumnKind = Literal["categorical", "dense", "log", "days_since", "bag", "words", "vector", "drop"]
-BackboneName = Literal[
-    "wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet", "gbdt"
-]
+NetworkName = Literal["wdl", "nfm", "autoint", "pnn", "opnn", "deepfm", "dcn", "dcn_v2", "xdeepfm", "fibinet"]
+BackboneName = Literal[NetworkName, "gbdt"]
 Adaptation = Literal["none", "mlora", "moe_mlora"]
 GateInput = Literal["domain", "sample", "both"]
-SplitName = Literal["random", "user", "time", "file"]
+RuleSplit = Literal["random", "user", "time"]
+SplitName = Literal[RuleSplit, "file"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 EngineName = Literal["local", "ray"]
@@ -23,6 +23,7 @@ Verdict = Literal["rich", "thin", "absent", "broken"]
 LoadState = Literal["running", "staged", "published", "superseded", "failed", "rejected"]
 LedgerAction = Literal["unpublish", "restore", "override"]
 Overridable = Literal["size"]
+Alias = Literal["champion", "challenger"]
 
 
 def valid_names(literal: object) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 The same product of the same values may have other last bits where its operands lie elsewhere in memory: MKL
 picks its kernels by alignment unless its strict conditional numerical reproducibility is on. ``MKL_CBWR``
 turns it on. MKL reads it at its first product, so ``mmlora/__init__`` calls :func:`settle`, and nothing that
-imports any part of mmlora can pass it by. What was seen on which processor: docs/DESIGN.md, "The same bits".
+imports any part of mmlora can pass it by. What was seen on which processor: docs/design/bits.md.
 
 Source: https://www.intel.com/content/www/us/en/docs/onemkl/developer-guide-linux/2025-0/reproducibility-conditions.html
 """

@@ -5,8 +5,9 @@ Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -18,19 +19,16 @@ from pydantic_settings import (
 )
 
 from mmlora.errors import UsageError
+from mmlora.hyperparameters import SETTINGS, Hyperparameters, as_kept, read_by
+from mmlora.hyperparameters.setting import declared
 from mmlora.names import (
-    Adaptation,
-    BackboneName,
     ColumnKind,
     Device,
     EngineName,
     Exclusion,
-    FeatureGroup,
-    GateInput,
     Precision,
     RetrievalName,
     Scope,
-    SplitName,
     valid_names,
 )
 from mmlora.redaction import redact, remember
@@ -84,59 +82,20 @@ class CheckSettings(_Section):
     domains: tuple[str, ...] = Field((), description="expected domains beside those ever seen")
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(_Section, Hyperparameters):
     """Model and optimisation; an option of `mmlora train` with the same name wins."""
 
-    backbone: BackboneName = "wdl"
-    adaptation: Adaptation = "moe_mlora"
-    features: FeatureGroup = "all"
-    split: SplitName = "time"
-    split_file: Path | None = Field(None, description="for the split `file`")
-    split_fractions: tuple[float, float, float] | None = Field(
-        None,
-        description="train, validation, test; 60/20/20 for `random`, else 80/10/10 when unset",
-        examples=[(0.8, 0.1, 0.1)],
-    )
+    def of(self, declaration: type) -> dict[str, Any]:
+        """Return the settings that a declaration has, by name."""
+        return {name: getattr(self, name) for name in declared(declaration)}
 
-    crosses: bool = Field(True, description="products of all fields with learned priors, beside the backbone")
-    embedding_dim: int = Field(16, ge=1)
-    hidden_units: tuple[int, ...] = (256, 128, 64)
-    dropout: float = Field(0.5, ge=0, lt=1)
-    rank: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
-        8, description="a whole number, or a share of each layer's width in (0, 1)"
-    )
-    alpha: float = Field(8.0, gt=0)
-    experts_per_domain: int = Field(1, ge=1)
-    gate: GateInput = "domain"
-    gate_per_layer: bool = Field(False, description="one gate a layer, or one for all")
-    gate_top_k: int | None = Field(None, ge=1, description="experts that a row keeps; all when unset")
-    balance: float = Field(0.0, ge=0, description="penalty on unequally used experts")
-    batch_size: int = Field(2048, ge=1, description="rows")
-    learning_rate: float = Field(1e-3, gt=0)
-    expert_learning_rate: float = Field(3e-3, gt=0)
-    gate_learning_rate: float = Field(1e-2, gt=0)
-    expert_confidence: float = Field(
-        0.95, ge=0, lt=1, description="of an expert's gain before it is kept; 0 keeps whatever looks better"
-    )
-    weight_decay: float = Field(1e-5, ge=0, description="L2 of all that a phase trains")
-    max_epochs: int = Field(20, ge=1)
-    patience: int = Field(3, ge=1, description="epochs without a better metric before stopping")
-    min_count: int = Field(1, ge=1, description="training rows below which a value is out of vocabulary")
-    id_dropout: bool = Field(
-        True, description="forget ids in training as often as validation rows hold unknown ones"
-    )
-    item_history: bool = Field(
-        True, description="score items by those that the user met before, where validation rows gain by it"
-    )
-    refit: bool = Field(
-        True, description="train on all rows in the end, for as many epochs as the judged model"
-    )
-    label_maturity_hours: float = Field(0.0, ge=0, description="age a label needs before it is trained on")
-    window_days: int | None = Field(None, ge=1, description="train on the last days only; all when unset")
-    seed: int = 0
-    device: Device = Field("auto", description="`auto` is cuda where there is a GPU")
-    threads: int | None = Field(None, ge=1, description="torch threads; all cores when unset")
-    precision: Precision = Field("float32", description="of the forward pass in training")
+    def as_kept(self, *, only: Collection[str] = ()) -> dict[str, Any]:
+        """Return the settings, or some of them, JSON-ready, as keys and records have them.
+
+        Where a model is trained decides no more than last bits, so neither names it.
+        """
+        names = set(only or SETTINGS).difference(read_by("machine"))
+        return as_kept(self.model_dump(mode="json", include=names))
 
 
 class CandidatePolicy(_Section):
@@ -231,7 +190,9 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(Path("var"), description="the workspace's folder")
-    warehouse_url: str = Field("", repr=False, description="SQLAlchemy URL; SQLite under home when empty")
+    warehouse_url: str = Field(
+        "", repr=False, description="URL of the warehouse; SQLite under home when empty"
+    )
     mlflow_url: str = Field("", repr=False, description="MLflow tracking URI; SQLite under home when empty")
     feast_registry_url: str = Field(
         "", repr=False, description="SQL registry URL; SQLite under home when empty"

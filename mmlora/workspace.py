@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from mmlora.errors import UsageError
+from mmlora.files import write_atomically
 from mmlora.schema import Id, IdTypes
 from mmlora.settings import Settings, load_settings
 
@@ -24,6 +26,29 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 _WAREHOUSE = "warehouse.json"
+
+
+class _Session:
+    """A warehouse as several calls share it: opened by the first, closed by the last."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._warehouse: Warehouse | None = None
+
+    @contextmanager
+    def opened(self, connect: Callable[[], Warehouse]) -> Iterator[Warehouse]:
+        with self._lock:
+            warehouse = self._warehouse = self._warehouse or connect()
+            self._users += 1
+        try:
+            yield warehouse
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._warehouse = None
+                    warehouse.close()
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -108,12 +133,24 @@ class Workspace:
 
         return Tracking(self.mlflow_url, artifacts=self.home / "mlartifacts")
 
-    def open_warehouse(self) -> Warehouse:
-        """Connect to the warehouse, making it where there was none yet; use it in a ``with``.
+    @contextmanager
+    def open_warehouse(self) -> Iterator[Warehouse]:
+        """Open the warehouse, making it where there was none yet.
+
+        While it is open, opening it again by the same workspace gives the same one, in any thread: a verb
+        that hands its workspace on opens it once.
 
         Raises:
             ContractError: the database isn't the warehouse that this workspace has had.
         """
+        with self._session.opened(self._connect) as warehouse:
+            yield warehouse
+
+    @cached_property
+    def _session(self) -> _Session:
+        return _Session()
+
+    def _connect(self) -> Warehouse:
         from mmlora.warehouse.warehouse import Warehouse
 
         identity = self.warehouse_identity
@@ -138,10 +175,7 @@ class Workspace:
 
     def keep_identity(self, warehouse: Warehouse) -> None:
         """Have the workspace refuse any other warehouse from now on."""
-        aside = self.home / f"{_WAREHOUSE}.{os.getpid()}"
-        text = json.dumps({"identity": warehouse.identity})
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(self.home / _WAREHOUSE)
+        write_atomically(self.home / _WAREHOUSE, json.dumps({"identity": warehouse.identity}) + "\n")
 
     def domain(self, text: Id) -> Id:
         """Turn a command-line text into a known domain.

@@ -91,4 +91,4 @@ def test_scores_are_published_and_read_by_the_public_api(made_up_workspace: Path
     with mmlora.read_scores("news", on=date(2001, 4, 9), home=made_up_workspace) as reader:
         assert set(reader.read_all()["position"].to_pylist()) == {1, 2, 3}
     plan = mmlora.backfill("news", date(2001, 4, 9), date(2001, 4, 9), top_k=3, plan_only=True)
-    assert [row["action"] for row in plan["plan"]] == ["keep"]
+    assert [row.action for row in plan.plan] == ["keep"]

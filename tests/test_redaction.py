@@ -24,6 +24,7 @@ from mmlora.redaction import RedactingFormatter, redact, remember
 from mmlora.registry.tracking import Tracking
 from mmlora.schema import IdTypes
 from mmlora.settings import Settings, load_settings
+from mmlora.warehouse.backends.postgresql import driver_url
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import main
@@ -175,7 +176,7 @@ def test_a_whole_night_leaves_the_password_nowhere(
     init_workspace()
     told = [build_features(date(2001, 4, 8)), migrate_warehouse()]
     told.append(train(date(2001, 4, 8), features="ids", adaptation="none"))
-    told.append(score_and_publish(date(2001, 4, 9), domain="news"))
+    told.append(score_and_publish(date(2001, 4, 9), domain="news").to_json())
     told.append(status())
     with open_workspace().open_warehouse() as warehouse:
         load = warehouse.begin_load("news", date(2001, 4, 10), model_version="v", contract_hash="c")
@@ -218,6 +219,6 @@ def test_a_url_means_the_same_to_every_driver(postgres_url: str, query: str) -> 
     with Warehouse.open(url, ids=IdTypes()) as warehouse:
         with warehouse.database.reading() as connection:
             expected = connection.exec_driver_sql(ask).scalar_one()
-        with dbapi.connect(warehouse.database.driver_url()) as adbc, adbc.cursor() as cursor:
+        with dbapi.connect(driver_url(warehouse.database.engine)) as adbc, adbc.cursor() as cursor:
             cursor.execute(ask)
             assert cursor.fetchone() == (expected,)

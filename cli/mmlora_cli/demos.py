@@ -101,7 +101,7 @@ def _finished_run(demo: Demo) -> dict[str, Any] | None:
 
     for folder in sorted((open_workspace().home / "runs").glob("*")):
         run = Run(folder)
-        if run.result("registered") and run.config["as_of"] == demo.as_of.isoformat():
+        if run.result("registered") and run.config.as_of == demo.as_of:
             return summary(run.run_id)
     return None
 

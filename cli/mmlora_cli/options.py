@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Annotated
+from inspect import Parameter, signature
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from mmlora.dates import FIRST, LAST
 from mmlora.dates import parse_date as parse_date
 from mmlora.errors import UsageError
+from mmlora.hyperparameters import OFFERED, SETTINGS
+from mmlora.hyperparameters.setting import Declared
 
 
 def parse_moment(text: str | None) -> datetime | None:
@@ -43,3 +47,28 @@ KnownAsOfText = Annotated[
     str | None,
     typer.Option("--known-as-of", help="Use features known by this time instead of the date's 00:00 UTC."),
 ]
+
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def with_training_settings(command: Command) -> Command:
+    """Give a command that takes ``**choices`` an option for each training setting that is offered."""
+    own = signature(command, eval_str=True)
+    given = [one for one in own.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+    command.__signature__ = own.replace(parameters=[*given, *_setting_options()])  # type: ignore[attr-defined]
+    return command
+
+
+def _setting_options() -> Iterator[Parameter]:
+    for name in OFFERED:
+        one = SETTINGS[name]
+        kind: Any = one.plain
+        option = Annotated[kind | None, _option(one)]
+        yield Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
+
+
+def _option(one: Declared) -> object:
+    least = one.bounds.ge if one.bounds else None
+    switch = (one.setting.switch,) if one.setting.switch else ()
+    return typer.Option(*switch, min=least, help=one.setting.sentence)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmlora.names import Device, EngineName, Overridable
 from mmlora_cli.options import AllowStale, DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
 from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from mmlora.nights.load import ScoreOptions
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
 ModelVersion = Annotated[
@@ -69,22 +72,24 @@ def score(
     from mmlora.pipeline.diff import dry_run as rehearse
     from mmlora.pipeline.score import score_and_publish
 
+    options: ScoreOptions = {
+        "top_k": top_k,
+        "pairs": pairs,
+        "known_as_of": parse_moment(known_as_of),
+        "model_version": model_version,
+        "engine": engine,
+        "ray_address": ray_address,
+        "device": device,
+        "allow_stale": allow_stale,
+        "override": override,
+        "reason": reason,
+    }
+    day = parse_date(date)
     with progress_bar(quiet=as_json) as progress:
-        result = (rehearse if dry_run else score_and_publish)(
-            parse_date(date),
-            domain=domain,
-            top_k=top_k,
-            pairs=pairs,
-            known_as_of=parse_moment(known_as_of),
-            model_version=model_version,
-            engine=engine,
-            ray_address=ray_address,
-            device=device,
-            allow_stale=allow_stale,
-            override=override,
-            reason=reason,
-            progress=progress,
-        )
+        if dry_run:
+            result = rehearse(day, domain=domain, progress=progress, **options)
+        else:
+            result = score_and_publish(day, domain=domain, progress=progress, **options).to_json()
     finish_loads(result, as_json, dry_run=dry_run)
 
 
@@ -126,12 +131,14 @@ def backfill(
             progress=progress,
         )
     if not plan:
-        finish_loads(result, as_json)
+        finish_loads(result.to_json(), as_json)
     elif as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         columns = ("score_date", "action", "model_version", "reason")
-        rows = [[row[column] for column in columns] for row in result["plan"]]
+        rows = [
+            [row.score_date.isoformat(), row.action, row.model_version, row.reason] for row in result.plan
+        ]
         print_table(f"backfill of {domain}", columns, rows)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
 from mmlora_cli.judgement import print_judgement
-from mmlora_cli.options import AcceptBelowBaseline, AsOfText, DomainOption, parse_date
+from mmlora_cli.options import (
+    AcceptBelowBaseline,
+    AsOfText,
+    DomainOption,
+    parse_date,
+    with_training_settings,
+)
 from mmlora_cli.output import JsonFlag, print_json, print_table, progress_bar
 
 
@@ -21,35 +25,13 @@ def register(app: typer.Typer) -> None:
     app.command()(swap)
 
 
+@with_training_settings
 def train(
     as_of: AsOfText,
     phase: Annotated[
         Literal["backbone", "experts", "gate", "all"],
         typer.Argument(help="How far to go; phases already trained are kept."),
     ] = "all",
-    backbone: Annotated[BackboneName | None, typer.Option(help="The shared network.")] = None,
-    adaptation: Annotated[Adaptation | None, typer.Option(help="How domains adapt it.")] = None,
-    features: Annotated[FeatureGroup | None, typer.Option(help="The model's input.")] = None,
-    split: Annotated[SplitName | None, typer.Option(help="How rows are held out.")] = None,
-    split_file: Annotated[
-        Path | None, typer.Option(help="For --split file: user_id, item_id, event_timestamp, split.")
-    ] = None,
-    experts_per_domain: Annotated[int | None, typer.Option(min=1, help="Experts a domain.")] = None,
-    rank: Annotated[
-        float | None, typer.Option(help="Rank of an expert: a whole number, or a share of a layer's width.")
-    ] = None,
-    alpha: Annotated[float | None, typer.Option(help="Weight of an expert: alpha / rank.")] = None,
-    gate: Annotated[GateInput | None, typer.Option(help="What the gate sees.")] = None,
-    gate_per_layer: Annotated[
-        bool | None, typer.Option("--gate-per-layer/--one-gate", help="A gate for each layer, or one.")
-    ] = None,
-    gate_top_k: Annotated[int | None, typer.Option(min=1, help="Experts that a row keeps.")] = None,
-    balance: Annotated[float | None, typer.Option(help="Penalty on unequally used experts.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split and the weights.")] = None,
-    device: Annotated[Device | None, typer.Option(help="Where to train; auto takes a GPU if any.")] = None,
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of the forward pass in training; scores are float32.")
-    ] = None,
     domain: DomainOption = None,
     base: Annotated[
         str | None,
@@ -61,6 +43,7 @@ def train(
         typer.Option("--tune", metavar="MINUTES", help="Try other settings on validation rows first."),
     ] = None,
     as_json: JsonFlag = False,
+    **choices: object,
 ) -> None:
     """Train backbone, experts and gate on what was known at a day, judge and register the model.
 
@@ -76,23 +59,6 @@ def train(
     """
     from mmlora.pipeline.train import train as run
 
-    choices: dict[str, Any] = {
-        "backbone": backbone,
-        "adaptation": adaptation,
-        "features": features,
-        "split": split,
-        "split_file": split_file,
-        "experts_per_domain": experts_per_domain,
-        "rank": rank,
-        "alpha": alpha,
-        "gate": gate,
-        "gate_per_layer": gate_per_layer,
-        "gate_top_k": gate_top_k,
-        "balance": balance,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-    }
     with progress_bar(quiet=as_json) as progress:
         result = run(
             parse_date(as_of),

@@ -6,20 +6,13 @@ Null always means "as the settings have it", so a scheduled run, which nobody fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_origin
 
 from airflow.sdk import Param
 
-from mmlora.names import (
-    Adaptation,
-    BackboneName,
-    Device,
-    FeatureGroup,
-    GateInput,
-    Overridable,
-    Precision,
-    SplitName,
-    valid_names,
-)
+from mmlora.hyperparameters import OFFERED, SETTINGS
+from mmlora.hyperparameters.setting import Bounds, Declared
+from mmlora.names import Overridable, valid_names
 
 
 def _date(what: str) -> Param:
@@ -43,7 +36,7 @@ def _choice(title: str, values: Sequence[str], description: str) -> Param:
     )
 
 
-def _number(title: str, description: str, *, kind: str = "integer", **limits: int) -> Param:
+def _number(title: str, description: str, *, kind: str = "integer", **limits: float) -> Param:
     description += " Left empty: as in the settings."
     return Param(None, type=["null", kind], title=title, description=description, **limits)
 
@@ -52,42 +45,28 @@ def _text(title: str, description: str) -> Param:
     return Param(None, type=["null", "string"], title=title, description=description)
 
 
+def _setting(one: Declared) -> Param:
+    """Return the field of a training setting."""
+    title, text = one.name.replace("_", " ").capitalize(), one.setting.sentence
+    if get_origin(one.plain) is Literal:
+        # A form has no file of splits to give.
+        return _choice(title, [name for name in valid_names(one.plain) if name != "file"], text)
+    if one.plain is bool:
+        return Param(
+            None,
+            type=["null", "boolean"],
+            title=title,
+            description=f"{text} Left alone: as in the settings.",
+        )
+    bounds = one.bounds or Bounds()
+    limits = {"minimum": bounds.ge, "exclusiveMinimum": bounds.gt, "exclusiveMaximum": bounds.lt}
+    kind = "integer" if one.plain is int else "number"
+    return _number(title, text, kind=kind, **{k: limit for k, limit in limits.items() if limit is not None})
+
+
 TRAINING = {
     "date": _date("Train on what was known on this day at 00:00 UTC."),
-    "backbone": _choice(
-        "Backbone",
-        valid_names(BackboneName),
-        "The network that all domains share.",
-    ),
-    "adaptation": _choice("Adaptation", valid_names(Adaptation), "How a domain adapts the backbone."),
-    "features": _choice("Features", valid_names(FeatureGroup), "The model's input."),
-    "split": _choice(
-        "Split",
-        [name for name in valid_names(SplitName) if name != "file"],
-        "How validation and test rows are held out.",
-    ),
-    "experts_per_domain": _number(
-        "Experts a domain", "Low-rank experts that each rich domain trains.", minimum=1
-    ),
-    "rank": _number(
-        "Rank",
-        "Of an expert: a whole number, or a share of a layer's width.",
-        kind="number",
-        exclusiveMinimum=0,
-    ),
-    "alpha": _number("Alpha", "Weight of an expert: alpha / rank.", kind="number", exclusiveMinimum=0),
-    "gate": _choice("Gate", valid_names(GateInput), "What the gate sees."),
-    "gate_per_layer": Param(
-        None,
-        type=["null", "boolean"],
-        title="Gate per layer",
-        description="A gate for each layer, or one. Left alone: as in the settings.",
-    ),
-    "gate_top_k": _number("Gate top k", "Experts that a row keeps.", minimum=1),
-    "balance": _number("Balance", "Penalty on unequally used experts.", kind="number", minimum=0),
-    "seed": _number("Seed", "Seed of the initial weights, the split and the batches.", minimum=0),
-    "device": _choice("Device", valid_names(Device), "Where to train; auto takes a GPU if any."),
-    "precision": _choice("Precision", valid_names(Precision), "Of the forward pass in training."),
+    **{name: _setting(SETTINGS[name]) for name in OFFERED if name != "split_file"},
     "domain": _text("Domain", "Train this domain's experts only. Left empty: those of all rich domains."),
     "base": _text(
         "Base",

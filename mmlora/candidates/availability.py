@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from mmlora.candidates.known import Known
+from mmlora.candidates.known import KnownData
 from mmlora.candidates.policy import Policy
 from mmlora.candidates.tables import Table, id_columns
 from mmlora.errors import DataError, Fault, UsageError
@@ -21,7 +21,7 @@ FROM, UNTIL = "from", "until"
 
 
 @dataclass(frozen=True)
-class Rule:
+class RemovalRule:
     """Items stay whose id a query gives.
 
     Attributes:
@@ -35,7 +35,7 @@ class Rule:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def availability(policy: Policy, known: Known, ids: IdTypes) -> Iterator[Rule]:
+def availability(policy: Policy, known: KnownData, ids: IdTypes) -> Iterator[RemovalRule]:
     """Yield the rules of a policy about which items can be had.
 
     Raises:
@@ -50,7 +50,7 @@ def availability(policy: Policy, known: Known, ids: IdTypes) -> Iterator[Rule]:
         yield _stock(Table("stock", policy.stock, known.domain, known.on), known, ids)
 
 
-def _make_profiles(names: list[str], known: Known) -> pa.Schema:
+def _make_profiles(names: list[str], known: KnownData) -> pa.Schema:
     """Make ``item_now`` of the items' versions of the night, with these columns."""
     files = known.profile_files("item")
     schema = pq.read_schema(files[0]) if files else pa.schema([])
@@ -71,7 +71,7 @@ def _make_profiles(names: list[str], known: Known) -> pa.Schema:
     return schema
 
 
-def _flag(name: str, known: Known) -> Iterator[Rule]:
+def _flag(name: str, known: KnownData) -> Iterator[RemovalRule]:
     _make_profiles([name], known)
     text = f"lower(CAST({_quote(name)} AS VARCHAR))"
     _refuse_others(
@@ -81,13 +81,15 @@ def _flag(name: str, known: Known) -> Iterator[Rule]:
         "neither true nor false (yes and no, 1 and 0)",
         valid=[*TRUE, *FALSE],
     )
-    yield Rule(f"no value of {name}", f"SELECT {ITEM_ID} FROM item_now WHERE {_quote(name)} IS NOT NULL")
-    yield Rule(
+    yield RemovalRule(
+        f"no value of {name}", f"SELECT {ITEM_ID} FROM item_now WHERE {_quote(name)} IS NOT NULL"
+    )
+    yield RemovalRule(
         f"{name} is false", f"SELECT {ITEM_ID} FROM item_now WHERE {text} IN $true", {"true": list(TRUE)}
     )
 
 
-def _interval(names: tuple[str, str], known: Known) -> Iterator[Rule]:
+def _interval(names: tuple[str, str], known: KnownData) -> Iterator[RemovalRule]:
     schema = _make_profiles([name for name in names if name], known)
     for name in filter(None, names):
         kind = schema.field(name).type
@@ -96,17 +98,17 @@ def _interval(names: tuple[str, str], known: Known) -> Iterator[Rule]:
                 f"candidates.available: {name} is {kind}; an interval needs columns of dates or times"
             )
         _refuse_others(name, f"{_time(name)} IS NULL", known, "no date nor time")
-    yield Rule("no profile", f"SELECT {ITEM_ID} FROM item_now")
+    yield RemovalRule("no profile", f"SELECT {ITEM_ID} FROM item_now")
     first, last = names
     if first:
         stay = f"SELECT {ITEM_ID} FROM item_now WHERE coalesce({_time(first)} <= $cutoff, true)"
-        yield Rule(f"before its {first}", stay, {"cutoff": known.cutoff})
+        yield RemovalRule(f"before its {first}", stay, {"cutoff": known.cutoff})
     if last:
         stay = f"SELECT {ITEM_ID} FROM item_now WHERE coalesce({_time(last)} > $cutoff, true)"
-        yield Rule(f"its {last} has passed", stay, {"cutoff": known.cutoff})
+        yield RemovalRule(f"its {last} has passed", stay, {"cutoff": known.cutoff})
 
 
-def _refuse_others(name: str, wrong: str, known: Known, what: str, **parameters: Any) -> None:
+def _refuse_others(name: str, wrong: str, known: KnownData, what: str, **parameters: Any) -> None:
     """Raise where a column's values are wrong, missing ones aside."""
     condition = f"FROM item_now WHERE {_quote(name)} IS NOT NULL AND {wrong}"
     if count := known.number(f"SELECT count(*) {condition}", **parameters):
@@ -114,7 +116,7 @@ def _refuse_others(name: str, wrong: str, known: Known, what: str, **parameters:
         raise DataError("item profiles", [Fault(what, name, count, tuple(map(repr, rows.to_pylist())))])
 
 
-def _stock(table: Table, known: Known, ids: IdTypes) -> Rule:
+def _stock(table: Table, known: KnownData, ids: IdTypes) -> RemovalRule:
     """Make ``stock`` of a stock table, and return the rule that follows from it."""
     came = table.read((ITEM_ID, FROM, UNTIL), (DOMAIN_ID,))
     columns = id_columns(came, ("item", "domain"), ids, str(table), any_domain=True)
@@ -131,7 +133,7 @@ def _stock(table: Table, known: Known, ids: IdTypes) -> Rule:
         domain=known.domain,
     )
     stay = f"SELECT {ITEM_ID} FROM stock WHERE coalesce(begun, true) AND NOT coalesce(ended, false)"
-    return Rule("not in stock", stay)
+    return RemovalRule("not in stock", stay)
 
 
 def _times(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:

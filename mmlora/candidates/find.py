@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmlora.candidates.availability import Rule, availability
-from mmlora.candidates.known import Known, open_known
+from mmlora.candidates.availability import RemovalRule, availability
+from mmlora.candidates.known import KnownData, open_known
 from mmlora.candidates.pair_table import read_pairs
 from mmlora.candidates.pairs import Candidates, Int64Array, PairIndex
 from mmlora.candidates.policy import ACTIVE, ALL, Policy
@@ -62,7 +62,7 @@ def find_candidates(
     return Selection(candidates, counted(removed), tuple(unknown + unknown_items), popularity)
 
 
-def _make_users(policy: Policy, known: Known, ids: IdTypes) -> tuple[list[Removed], list[Unknown]]:
+def _make_users(policy: Policy, known: KnownData, ids: IdTypes) -> tuple[list[Removed], list[Unknown]]:
     """Make ``users`` (user_id, user_row) of those to score."""
     everyone, unknown = known.make_everyone(), list[Unknown]()
     if policy.users == ACTIVE:
@@ -84,12 +84,12 @@ def _make_users(policy: Policy, known: Known, ids: IdTypes) -> tuple[list[Remove
     return [Removed("users", reason, everyone - count)], unknown
 
 
-def _make_items(policy: Policy, known: Known, ids: IdTypes) -> tuple[list[Removed], list[Unknown]]:
+def _make_items(policy: Policy, known: KnownData, ids: IdTypes) -> tuple[list[Removed], list[Unknown]]:
     """Make ``items`` (item_id, item_row) of those that can be scored."""
     left, removed = known.make_everything(), list[Removed]()
     rules = list(availability(policy, known, ids))
     if policy.items == "domain":
-        rules.insert(0, Rule("never seen in the domain", "SELECT item_id FROM known WHERE here"))
+        rules.insert(0, RemovalRule("never seen in the domain", "SELECT item_id FROM known WHERE here"))
     known.make("stay", "FROM everything")
     for rule in rules:
         query = f"SELECT item_id FROM stay WHERE item_id IN ({rule.stay})"
@@ -101,14 +101,14 @@ def _make_items(policy: Policy, known: Known, ids: IdTypes) -> tuple[list[Remove
     return removed, unknown
 
 
-def _make_numbered(entity: str, query: str, known: Known, **parameters: object) -> int:
+def _make_numbered(entity: str, query: str, known: KnownData, **parameters: object) -> int:
     """Make a table of a query's ids, numbered in their order from 0."""
     key = f"{entity}_id"
     numbered = f"SELECT {key}, row_number() OVER (ORDER BY {key}) - 1 AS {entity}_row FROM ({query})"
     return known.make(f"{entity}s", numbered, **parameters)
 
 
-def _excluded(policy: Policy, known: Known, users: int) -> PairIndex:
+def _excluded(policy: Policy, known: KnownData, users: int) -> PairIndex:
     """Return the pairs that the policy leaves out, as places in ``users`` and ``items``."""
     conditions, parameters = ["true"], {}
     if policy.exclude == "none":
@@ -138,7 +138,7 @@ def _why_excluded(policy: Policy) -> str:
     return f"{policy.exclude} {where}{when}"
 
 
-def _popularity(known: Known, items: int) -> npt.NDArray[np.float32]:
+def _popularity(known: KnownData, items: int) -> npt.NDArray[np.float32]:
     """Return how popular each item is: by clicks in the domain of late, then by rows, then by its id."""
     found = known.rows(
         f"SELECT {ITEM_ID}, item_row, count(event_timestamp) FILTER (clicked) AS clicks, "

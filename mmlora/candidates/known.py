@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownData:
     """A connection whose table ``known`` holds the interactions before the date, as they were known by then.
 
     Its columns are user_id, item_id, here (whether in the domain), event_timestamp and clicked.
@@ -109,8 +109,8 @@ class Known:
 @contextmanager
 def open_known(
     offline: Path, *, domain: Id, on: date, known_as_of: datetime | None = None
-) -> Iterator[Known]:
-    """Read the interactions that were known on a date; see :class:`Known`.
+) -> Iterator[KnownData]:
+    """Read the interactions that were known on a date; see :class:`KnownData`.
 
     Raises:
         DataError: nothing has been imported.
@@ -124,7 +124,7 @@ def open_known(
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'")
         connection.execute("SET preserve_insertion_order=false")
-        known = Known(connection, offline, domain, on, known_as_of or midnight(on))
+        known = KnownData(connection, offline, domain, on, known_as_of or midnight(on))
         known.make(
             "known",
             "SELECT user_id, item_id, domain_id = $domain AS here, event_timestamp, label > 0 AS clicked "

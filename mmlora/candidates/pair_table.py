@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmlora.candidates.known import Known
+from mmlora.candidates.known import KnownData
 from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.candidates.report import Removed, Selection, counted
 from mmlora.candidates.tables import Table, id_columns
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, Id, IdTypes
 
 
-def read_pairs(table: Table, known: Known, *, ids: IdTypes) -> Selection:
+def read_pairs(table: Table, known: KnownData, *, ids: IdTypes) -> Selection:
     """Read the pairs to score in a domain.
 
     Pairs of a user or an item without interaction and profile by then are named and not scored.

@@ -23,13 +23,13 @@ from mmlora.schema import ITEM_ID, USER_ID
 RECALL_AT = 100
 _RECALL_USERS, _LEAST_USERS, _RECALL_PAIRS = 200, 20, 20_000_000
 _CHUNK_USERS, _BLOCK_USERS, _BLOCK_PAIRS = 1024, 256, 1 << 22
-Part = tuple[Int64Array, npt.NDArray[np.int32]]
+KeptItems = tuple[Int64Array, npt.NDArray[np.int32]]
 # Some rows of users -> scores of all items, ``[last - first, I]`` float32, which may be written to.
 ScoreItems = Callable[[int, int], Tensor]
 # Users ``first..last - 1``, a chunk -> what scores some of its users, whose rows are counted from ``first``.
 ScoreChunk = Callable[[int, int], ScoreItems]
 # The built-in ``map``, or one whose calls run side by side.
-Run = Callable[[Callable[[int], Part], Iterable[int]], Iterator[Part]]
+BlockMap = Callable[[Callable[[int], KeptItems], Iterable[int]], Iterator[KeptItems]]
 
 
 def popular(popularity: npt.NDArray[np.float32]) -> ScoreChunk:
@@ -38,7 +38,9 @@ def popular(popularity: npt.NDArray[np.float32]) -> ScoreChunk:
     return lambda *chunk: lambda first, last: row.repeat(last - first, 1)
 
 
-def retrieve(candidates: Candidates, chunk_scores: ScoreChunk, keep: int, *, run: Run = map) -> Candidates:
+def retrieve(
+    candidates: Candidates, chunk_scores: ScoreChunk, keep: int, *, run: BlockMap = map
+) -> Candidates:
     """Keep each user's best items.
 
     Args:
@@ -51,12 +53,12 @@ def retrieve(candidates: Candidates, chunk_scores: ScoreChunk, keep: int, *, run
         The kept pairs, as a list.
     """
     users, size = len(candidates.users), int(np.clip(_BLOCK_PAIRS // len(candidates.items), 1, _BLOCK_USERS))
-    parts: list[Part] = []
+    parts: list[KeptItems] = []
     for start in range(0, users, _CHUNK_USERS):
         end = min(start + _CHUNK_USERS, users)
         scores = chunk_scores(start, end)
 
-        def block(first: int, start: int = start, end: int = end, scores: ScoreItems = scores) -> Part:
+        def block(first: int, start: int = start, end: int = end, scores: ScoreItems = scores) -> KeptItems:
             last = min(first + size, end)
             own = candidates.pairs.between(first, last)
             return _best(scores(first - start, last - start).numpy(), own, keep)
@@ -67,7 +69,7 @@ def retrieve(candidates: Candidates, chunk_scores: ScoreChunk, keep: int, *, run
     return Candidates(candidates.users, candidates.items, PairIndex(counts.cumsum(), rows), listed=True)
 
 
-def _best(scores: npt.NDArray[np.float32], left_out: tuple[Int64Array, Int64Array], keep: int) -> Part:
+def _best(scores: npt.NDArray[np.float32], left_out: tuple[Int64Array, Int64Array], keep: int) -> KeptItems:
     """Return how many items each user of a block keeps, and which, ascending inside a user."""
     items = scores.shape[1]
     scores[left_out] = -np.inf

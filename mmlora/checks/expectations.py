@@ -30,7 +30,7 @@ _RESULT_FORMAT = {
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedExpectation:
     """One domain, by its name in the frame, that fails one rule; ``file`` is the first file at fault."""
 
     rule: Rule
@@ -54,7 +54,7 @@ class Outcome:
     """
 
     suites: dict[str, bool]
-    failures: list[Failure]
+    failures: list[FailedExpectation]
 
 
 def run_suites(frame: pa.Table, rules: Sequence[Rule]) -> Outcome:
@@ -118,7 +118,7 @@ def _expectation(number: int, rule: Rule) -> Any:
     )
 
 
-def _failures(suite: str, rules: Sequence[Rule], result: Any) -> list[Failure]:
+def _failures(suite: str, rules: Sequence[Rule], result: Any) -> list[FailedExpectation]:
     """Read the failing domains out of a suite's result."""
     failures = []
     for each in result.results:
@@ -129,7 +129,7 @@ def _failures(suite: str, rules: Sequence[Rule], result: Any) -> list[Failure]:
         if not found:
             raise CheckError(suite, [f"{rule.column} could not be evaluated: {each.exception_info}"])
         failures += [
-            Failure(
+            FailedExpectation(
                 rule,
                 row["domain"],
                 float(row[rule.column]),

@@ -7,32 +7,22 @@ JSON too, so that the index can list all dates.
 
 from __future__ import annotations
 
-import html
 import json
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from mmlora.checks.rules import Rule
-from mmlora.json_files import read_json
+from mmlora.files import read_json, write_atomically
 from mmlora.schema import DomainVerdict
+from mmlora.templates import render
 
-_STYLE = """
-body { font-family: system-ui, sans-serif; margin: 2rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-.rich, .passed { color: #17692f }
-.thin, .warning { color: #8a5a00 }
-.absent { color: #666 }
-.broken, .failed { color: #b00020; font-weight: 600 }
-"""
-_FIGURES = ("rows", "positives", "users", "items", "density", "ctr")
-_VERDICTS = ("rich", "thin", "absent", "broken")
+_FIGURES = ["rows", "positives", "users", "items", "density", "ctr"]
+_VERDICTS = ["rich", "thin", "absent", "broken"]
+_WORDS = {True: "passed", False: "failed"}
 _OUTCOMES = ("passed", "warning", "failed")
 """From best to worst."""
 Failed = tuple[Rule, str, str]
@@ -66,10 +56,19 @@ def write_pages(
     for rule, _, _ in failures:
         suites[rule.suite] = max(suites[rule.suite], _outcome(rule), key=_OUTCOMES.index)
     facts = {"as_of": str(as_of), "suites": suites, "verdicts": [asdict(verdict) for verdict in verdicts]}
-    _write(folder / f"{as_of}.json", json.dumps({**facts, "counts": counts}, default=str, indent=1))
-    _write(folder / f"{as_of}.html", _date_page(as_of, verdicts, suites, rules, failures))
+    text = json.dumps({**facts, "counts": counts}, default=str, indent=1)
+    write_atomically(folder / f"{as_of}.json", text)
+    page = render(
+        "mmlora.checks",
+        "date.html",
+        as_of=as_of,
+        verdicts=verdicts,
+        suites=[_suite(name, outcome, rules, failures) for name, outcome in suites.items()],
+        figures=_FIGURES,
+    )
+    write_atomically(folder / f"{as_of}.html", page)
     dates = [read_json(file, "delete it") for file in sorted(folder.glob("*.json"), reverse=True)]
-    _write(data_docs / "index.html", _index_page(dates))
+    write_atomically(data_docs / "index.html", _index_page(dates))
     return data_docs / "index.html"
 
 
@@ -78,93 +77,18 @@ def _outcome(rule: Rule) -> str:
     return "failed" if rule.verdict == "broken" else "warning"
 
 
-def _date_page(
-    as_of: date,
-    verdicts: Sequence[DomainVerdict],
-    suites: Mapping[str, str],
-    rules: Sequence[Rule],
-    failures: Sequence[Failed],
-) -> str:
-    links = "".join(
-        f'<li><a href="#{suite}">{suite}</a>: {_marked(outcome)}</li>' for suite, outcome in suites.items()
-    )
-    rows = [
-        [
-            _cell(verdict.domain_id),
-            f"<td>{_marked(verdict.verdict)}</td>",
-            *(_cell(getattr(verdict, name)) for name in _FIGURES),
-            _cell(verdict.policy),
-            _cell("; ".join(verdict.reasons)),
-        ]
-        for verdict in verdicts
-    ]
-    body = (
-        f'<p><a href="../index.html">All dates</a></p><h1>Domains as of {as_of}</h1><ul>{links}</ul>'
-        "<p>interactions fails where rows are at fault, and breaks their domain; domain_sparsity warns where"
-        " a domain is thin or absent, and stops nothing.</p>"
-    )
-    table = _table(("domain", "verdict", *_FIGURES, "what follows", "why"), rows)
-    parts = [_suite(suite, outcome, rules, failures) for suite, outcome in suites.items()]
-    return _page(f"Domains as of {as_of}", body + table + "".join(parts))
-
-
-def _suite(suite: str, outcome: str, rules: Sequence[Rule], failures: Sequence[Failed]) -> str:
-    rows = []
-    for rule in (rule for rule in rules if rule.suite == suite):
+def _suite(name: str, outcome: str, rules: Sequence[Rule], failures: Sequence[Failed]) -> dict[str, Any]:
+    """Return what a page shows of a suite: its outcome, and each rule with the domains that differ."""
+    shown = []
+    for rule in (rule for rule in rules if rule.suite == name):
         domains = [f"{domain}: {reason}" for failed, domain, reason in failures if failed == rule]
-        rows.append(
-            [
-                _cell(rule.meaning),
-                f"<td>{_marked(_outcome(rule) if domains else 'passed')}</td>",
-                f"<td>{'<br>'.join(map(html.escape, domains))}</td>",
-            ]
-        )
-    title = f'<h2 id="{suite}">{suite}: {_marked(outcome)}</h2>'
-    return title + _table(("what is expected", "outcome", "domains that differ"), rows)
+        own = _outcome(rule) if domains else "passed"
+        shown.append({"meaning": rule.meaning, "outcome": own, "domains": domains})
+    return {"name": name, "outcome": outcome, "rules": shown}
 
 
-def _index_page(dates: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        [
-            f'<td><a href="verdicts/{each["as_of"]}.html">{each["as_of"]}</a></td>',
-            *(f"<td>{_marked(outcome)}</td>" for outcome in each["suites"].values()),
-            *(_cell(each["counts"].get(name, 0)) for name in _VERDICTS),
-        ]
-        for each in dates
-    ]
-    head = ("as of", *(dates[0]["suites"] if dates else ()), *_VERDICTS)
-    return _page(
-        "Data checks",
-        f"<h1>Data checks</h1><p>Domains by verdict, latest date first.</p>{_table(head, rows)}",
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    names = "".join(f"<th>{name}</th>" for name in head)
-    return f"<table><tr>{names}</tr>" + "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows) + "</table>"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.4f}</td>'
-    if isinstance(value, int):
-        return f'<td class="number">{value:,}</td>'
-    return f"<td>{'-' if value is None else html.escape(str(value))}</td>"
-
-
-def _marked(word: str | bool) -> str:
-    """Return an outcome or verdict in its colour; former versions kept whether a suite passed."""
-    text = ("failed", "passed")[word] if isinstance(word, bool) else word
-    return f'<span class="{text}">{text}</span>'
-
-
-def _page(title: str, body: str) -> str:
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a page in one move, so that a reader never meets half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+def _index_page(dates: Sequence[dict[str, Any]]) -> str:
+    for each in dates:  # former versions kept whether a suite passed
+        each["suites"] = {name: _WORDS.get(outcome, outcome) for name, outcome in each["suites"].items()}
+    suites = list(dates[0]["suites"]) if dates else []
+    return render("mmlora.checks", "index.html", dates=dates, suites=suites, verdicts=_VERDICTS)

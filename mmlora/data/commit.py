@@ -20,10 +20,9 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
+from mmlora import files
 from mmlora.data.manifest import MANIFEST, manifest_bytes, read_manifest
-from mmlora.errors import TransientError
 from mmlora.manifest import FileRecord, record_of
 
 STAGING = ".staging"
@@ -41,14 +40,9 @@ def locked(root: Path, *, wait: float = 0.0) -> Iterator[None]:
     Raises:
         TransientError: another process holds it for longer than ``wait`` seconds.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / LOCK, timeout=wait):
-            yield
-    except Timeout:
-        raise TransientError(
-            f"{root} is being written by another import; try again when it is done"
-        ) from None
+    busy = f"{root} is being written by another import; try again when it is done"
+    with files.locked(root / LOCK, wait=wait, busy=busy):
+        yield
 
 
 def settle(root: Path) -> None:
@@ -127,8 +121,8 @@ class Commit:
         """Commit; nothing happens when nothing was staged."""
         if not self._staging.exists():
             return
-        files = {**read_manifest(self.root), **self._added}
-        kept = {name: record for name, record in files.items() if name not in self._removals}
+        every = {**read_manifest(self.root), **self._added}
+        kept = {name: record for name, record in every.items() if name not in self._removals}
         self._write(MANIFEST, manifest_bytes(kept))
         if self._removals:
             self._write(_REMOVALS, json.dumps(self._removals).encode())

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmlora.errors import DataError, Fault
-from mmlora.manifest import FileRecord, faults, record, refusal, write_json
+from mmlora.files import write_json
+from mmlora.manifest import FileRecord, faults, record, refusal
 
 MANIFEST = "manifest.json"
 _TABLES = ("interactions", "profiles")

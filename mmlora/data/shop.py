@@ -20,7 +20,7 @@ from mmlora.data.shop_world import (
     Ints,
     Preferences,
     Products,
-    World,
+    ShopWorld,
 )
 
 START = np.datetime64("2026-01-01")
@@ -74,7 +74,7 @@ class Impressions:
     label: npt.NDArray[np.int8]
 
 
-def make_world(dials: ShopDials) -> World:
+def make_world(dials: ShopDials) -> ShopWorld:
     """Make customers, products and preferences; each has a random stream of its own.
 
     Raises:
@@ -82,14 +82,14 @@ def make_world(dials: ShopDials) -> World:
     """
     dials.check()
     customers, products, preferences = (np.random.default_rng([dials.seed, stream]) for stream in range(3))
-    return World(
+    return ShopWorld(
         customers=Customers.draw(customers, int(USERS * dials.scale)),
         products=Products.draw(products, int(ITEMS * dials.scale), dials.days),
         preferences=Preferences.draw(preferences),
     )
 
 
-def draw_impressions(world: World, dials: ShopDials) -> Impressions:
+def draw_impressions(world: ShopWorld, dials: ShopDials) -> Impressions:
     """Draw who saw what and when, and who clicked."""
     rng = np.random.default_rng([dials.seed, 3])
     drawn = [_of_market(rng, world, dials, market) for market in range(len(MARKETS))]
@@ -101,7 +101,7 @@ def draw_impressions(world: World, dials: ShopDials) -> Impressions:
     return Impressions(customer, product, market, day, ms, probability, label)
 
 
-def _of_market(rng: np.random.Generator, world: World, dials: ShopDials, market: int) -> tuple[Ints, ...]:
+def _of_market(rng: np.random.Generator, world: ShopWorld, dials: ShopDials, market: int) -> tuple[Ints, ...]:
     """Draw a market's customer, product, market, day and ms: locals come most, products once launched."""
     rows = max(int(SIZES[market] * dials.scale), LEAST_ROWS)
     days = MARKETS[market].days(dials.days)

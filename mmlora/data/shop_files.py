@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmlora.data.shop import START, Impressions, ShopDials, draw_impressions, make_world
-from mmlora.data.shop_world import AGE_BANDS, CATEGORIES, MARKETS, Customers, Products, World
+from mmlora.data.shop_world import AGE_BANDS, CATEGORIES, MARKETS, Customers, Products, ShopWorld
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, TIMESTAMP, USER_ID
 
 
@@ -89,7 +89,7 @@ def write_shop(folder: Path, dials: ShopDials) -> ShopFiles:
     return files
 
 
-def _interactions(world: World, rows: Impressions) -> pa.Table:
+def _interactions(world: ShopWorld, rows: Impressions) -> pa.Table:
     moment = START.astype("datetime64[ms]") + (rows.day * 86_400_000 + rows.ms)
     names = pa.array([market.name for market in MARKETS])
     return pa.table(

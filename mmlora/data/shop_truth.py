@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmlora.data.shop import Impressions, ShopDials, draw_impressions, make_world
-from mmlora.data.shop_world import MARKETS, Floats, Ints, World
+from mmlora.data.shop_world import MARKETS, Floats, Ints, ShopWorld
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import DOMAIN_ID, ITEM_ID, POSITION, USER_ID
 
@@ -54,7 +54,7 @@ class ShopTruth:
     """A shop made again from its dials, truth included."""
 
     dials: ShopDials
-    world: World
+    world: ShopWorld
     impressions: Impressions
 
     @classmethod

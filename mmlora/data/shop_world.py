@@ -202,7 +202,7 @@ class Preferences:
 
 
 @dataclass(frozen=True)
-class World:
+class ShopWorld:
     """Customers, products and preferences: together they decide every click probability."""
 
     customers: Customers

@@ -44,7 +44,7 @@ from mmlora.data.report import (
     profile_notes,
 )
 from mmlora.errors import UsageError
-from mmlora.json_files import read_json
+from mmlora.files import read_json
 from mmlora.schema import (
     DOMAIN_ID,
     ENTITY_KEYS,
@@ -100,6 +100,10 @@ class OfflineStore:
         if found is None:
             raise UsageError(f"{self.root} holds no data yet; import some first (mmlora data --help)")
         return found
+
+    def require_import(self) -> None:
+        """Raise what :attr:`ids` raises, e.g. ``UsageError`` when nothing was imported yet."""
+        _ = self.ids
 
     def check(self) -> None:
         """Finish a commit whose process died, and see that every file is as it was stored.

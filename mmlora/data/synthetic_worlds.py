@@ -23,7 +23,7 @@ from mmlora.schema import ITEM_ID, USER_ID, Entity
 if TYPE_CHECKING:
     from mmlora.data.synthetic import Dials
 
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 SEGMENTS, CATEGORIES = 6, 10
@@ -41,14 +41,14 @@ class World(Protocol):
         """The share of a domain's own part: v."""
 
     @property
-    def level(self) -> Floats:
+    def level(self) -> Float32s:
         """What domains add to their logits: c_d ``[D]``."""
 
     @classmethod
     def draw(cls, dials: Dials) -> Self:
         """Draw a world; users and items stay the same when only the domains' dials change."""
 
-    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Floats:
+    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Float32s:
         """Return the part of rows that is their domain's own, or the shared one without domain, ``[N]``."""
 
     def profiles(self) -> dict[Entity, pa.Table]:
@@ -83,17 +83,17 @@ class HiddenTastes:
     WEIGHTS = np.sqrt(np.array([0.5, 0.3, 0.2], np.float32))
 
     diversity: float
-    taste: Floats
-    quality: Floats
+    taste: Float32s
+    quality: Float32s
     segment: Ints
     category: Ints
-    table: Floats
-    bias: Floats
-    left: Floats
-    right: Floats
-    level: Floats
-    age: Floats
-    price: Floats
+    table: Float32s
+    bias: Float32s
+    left: Float32s
+    right: Float32s
+    level: Float32s
+    age: Float32s
+    price: Float32s
 
     @classmethod
     def draw(cls, dials: Dials) -> Self:
@@ -151,7 +151,7 @@ class HiddenTastes:
             ),
         }
 
-    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Floats:
+    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Float32s:
         """See :class:`World`."""
         taste, quality = self.taste[user], self.quality[item]  # [n, K]
         if domain is None:
@@ -189,14 +189,14 @@ class GivenVectors:
     WEIGHTS = np.sqrt(np.array([0.94, 0.06], np.float32))
 
     diversity: float
-    user: Floats
-    item: Floats
-    shown_user: Floats
-    shown_item: Floats
-    bias: Floats
-    left: Floats
-    right: Floats
-    level: Floats
+    user: Float32s
+    item: Float32s
+    shown_user: Float32s
+    shown_item: Float32s
+    bias: Float32s
+    left: Float32s
+    right: Float32s
+    level: Float32s
 
     @classmethod
     def draw(cls, dials: Dials) -> Self:
@@ -231,14 +231,14 @@ class GivenVectors:
             "item": _vector_profile(ITEM_ID, self.shown_item),
         }
 
-    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Floats:
+    def bracket(self, domain: Ints | None, user: Ints, item: Ints) -> Float32s:
         """See :class:`World`."""
         part = np.zeros_like(user) if domain is None else 1 + domain
         turned = _bilinear(self.user[user], self.left[part], self.right[part], self.item[item])
         return np.asarray(np.stack([turned, self.bias[part, item]], 1) @ self.WEIGHTS)
 
 
-def logits(world: World, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, Floats]:
+def logits(world: World, domain: Ints, user: Ints, item: Ints) -> tuple[Float32s, Float32s]:
     """Return the shared part (base included) and the domain's own part of rows, ``[N]`` each."""
     shared, own = np.empty(len(user), np.float32), np.empty(len(user), np.float32)
     among_all, its_own = np.sqrt(1 - world.diversity), np.sqrt(world.diversity)
@@ -249,24 +249,24 @@ def logits(world: World, domain: Ints, user: Ints, item: Ints) -> tuple[Floats, 
     return shared, own
 
 
-def _vector_profile(key: str, vectors: Floats) -> pa.Table:
+def _vector_profile(key: str, vectors: Float32s) -> pa.Table:
     offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
     lists = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()))
     return pa.table({key: np.arange(1, len(vectors) + 1), "vector": lists})
 
 
-def _normal(rng: np.random.Generator, *shape: int) -> Floats:
+def _normal(rng: np.random.Generator, *shape: int) -> Float32s:
     return rng.standard_normal(shape, np.float32)
 
 
-def _low_rank(rng: np.random.Generator, count: int, width: int, rank: int) -> tuple[Floats, Floats]:
+def _low_rank(rng: np.random.Generator, count: int, width: int, rank: int) -> tuple[Float32s, Float32s]:
     """Draw factors ``[count, width, rank]`` of matrices left right' of norm 1."""
     left, right = (_normal(rng, count, width, rank) for _ in range(2))
     norm = np.linalg.norm(np.einsum("dkr,dlr->dkl", left, right), axis=(1, 2))
     return left / norm[:, None, None], right
 
 
-def _bilinear(x: Floats, left: Floats, right: Floats, y: Floats) -> Floats:
+def _bilinear(x: Float32s, left: Float32s, right: Float32s, y: Float32s) -> Float32s:
     """Return x'(left right')y of each row, ``[N]``; vectors are ``[N, K]``, factors ``[N, K, R]``."""
     low, high = np.einsum("nk,nkr->nr", x, left), np.einsum("nk,nkr->nr", y, right)
     return np.asarray(np.einsum("nr,nr->n", low, high))

@@ -4,69 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-from mmlora.names import Adaptation, BackboneName, FeatureGroup, GateInput, SplitName
+from mmlora.experiments.arms import ARMS, ArmName
+from mmlora.hyperparameters import read_by
+from mmlora.names import BackboneName, FeatureGroup, GateInput, SplitName
 from mmlora.schema import fingerprint
 
-Arm = Literal[
-    "pooled",
-    "pooled_domain",
-    "separate",
-    "mlora",
-    "mlora_matched",
-    "moe_mlora",
-    "placebo_mlora",
-    "placebo_moe_mlora",
-    "uniform_gate",
-    "random_gate",
-    "joint",
-]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What an arm's result depends on, beside the data and the backbone.
-
-    Attributes:
-        experts: whether it has experts.
-        several: whether a domain may have several of them.
-        gate: whether it trains a gate.
-        placebo: whether it adapts each row as another's domain.
-    """
-
-    experts: bool = False
-    several: bool = False
-    gate: bool = False
-    placebo: bool = False
-
-    @property
-    def adaptation(self) -> Adaptation:
-        """The adaptation of the arm's model."""
-        return "none" if not self.experts else "moe_mlora" if self.several else "mlora"
-
-
-NEEDS: dict[Arm, Needs] = {
-    "pooled": Needs(),
-    "pooled_domain": Needs(),
-    "separate": Needs(),
-    "mlora": Needs(experts=True),
-    "mlora_matched": Needs(
-        experts=True, several=True, gate=True
-    ),  # as many restarts and steps as with a gate
-    "moe_mlora": Needs(experts=True, several=True, gate=True),
-    "placebo_mlora": Needs(experts=True, placebo=True),
-    "placebo_moe_mlora": Needs(experts=True, several=True, gate=True, placebo=True),
-    "uniform_gate": Needs(experts=True, several=True),
-    "random_gate": Needs(experts=True, several=True),
-    "joint": Needs(experts=True, several=True, gate=True),
-}
-PLACEBO_FAULT = (
-    "cross terms read the domain that a row is adapted as, so a placebo's backbone would change with its "
-    "shuffled domains; set crosses = false, for the arms that it is compared with as well"
-)
-EXPERT_SETTINGS = frozenset({"rank", "alpha", "expert_learning_rate"})
-GATE_SETTINGS = frozenset({"gate_learning_rate", "gate_per_layer", "gate_top_k", "balance"})
+EXPERT_SETTINGS = frozenset(read_by("expert"))
+GATE_SETTINGS = frozenset(read_by("gate"))
 
 
 @dataclass(frozen=True)
@@ -88,7 +34,7 @@ class Cell:
     data: str
     features: FeatureGroup
     backbone: BackboneName
-    arm: Arm
+    arm: ArmName
     experts_per_domain: int
     gate: GateInput | None
     split: SplitName
@@ -97,21 +43,31 @@ class Cell:
 
     def canonical(self) -> Cell:
         """Return the cell without what its arm ignores, so that cells that are the same are equal."""
-        needs = NEEDS[self.arm]
+        arm = ARMS[self.arm]
         ignored: set[str] = set()
-        if not needs.experts:
+        if not arm.experts:
             ignored |= EXPERT_SETTINGS
-        if not needs.gate:
+        if not arm.gate:
             ignored |= GATE_SETTINGS
         if self.arm == "joint":  # all has the backbone's
             ignored |= {"expert_learning_rate", "gate_learning_rate"}
-        experts = self.experts_per_domain if needs.several else 1 if needs.experts else 0
+        experts = self.experts_per_domain if arm.several else 1 if arm.experts else 0
         return replace(
             self,
             experts_per_domain=experts,
-            gate=self.gate if needs.gate else None,
+            gate=self.gate if arm.gate else None,
             settings={name: value for name, value in sorted(self.settings.items()) if name not in ignored},
         )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Cell:
+        """Return the cell that :meth:`to_dict` gave.
+
+        Raises:
+            KeyError: there is no such arm, or the mapping lacks a field.
+        """
+        ARMS[raw["arm"]]  # a cell of another release may name an arm that this one doesn't know
+        return cls(**{name: raw[name] for name in cls.__dataclass_fields__})
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""

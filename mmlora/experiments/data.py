@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from mmlora.experiments.cell import Cell
 from mmlora.experiments.plan import Experiment
+from mmlora.files import locked, write_atomically, write_json
 from mmlora.pipeline.data import import_movielens, import_synthetic, import_taobao
 from mmlora.runs.training_set import build_training_set, read_rows
 from mmlora.schema import EVENT_TIMESTAMP, fingerprint
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rows:
+class PreparedRows:
     """A training set of an experiment; plain values, so that it travels between processes.
 
     Attributes:
@@ -53,7 +53,7 @@ def shared_home(folder: Path) -> Path:
     return folder.parent / "shared"
 
 
-def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Progress) -> Rows:
+def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Progress) -> PreparedRows:
     """Make a cell's data and training set, or find them.
 
     Raises:
@@ -65,13 +65,13 @@ def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Pro
     as_of = _import(workspace, definition)
     settings = experiment.training_settings(cell)
     built = build_training_set(workspace, as_of, settings, progress, left_out=())
-    return Rows(home, built, as_of)
+    return PreparedRows(home, built, as_of)
 
 
 def _import(workspace: Workspace, definition: Mapping[str, Any]) -> date:
     """Import the data unless it is there; return the day after its last."""
     done = workspace.home / "imported.json"
-    with FileLock(workspace.home / ".import.lock"):
+    with locked(workspace.home / ".import.lock"):
         if not done.exists():
             _fill(workspace, definition)
             if definition["source"] == "workspace":
@@ -79,9 +79,7 @@ def _import(workspace: Workspace, definition: Mapping[str, Any]) -> date:
             else:
                 as_of = max(workspace.store.days()) + timedelta(days=1)
             text = json.dumps({**definition, "as_of": as_of}, indent=1, default=str)
-            partial = done.with_suffix(".partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(done)
+            write_atomically(done, text)
     return date.fromisoformat(json.loads(done.read_text(encoding="utf-8"))["as_of"])
 
 
@@ -98,12 +96,12 @@ def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
             import_taobao(**arguments, workspace=workspace)
         case _:
             current = open_workspace()
-            current.store.ids  # noqa: B018  says "import data first"
+            current.store.require_import()
             if not workspace.offline.is_symlink():  # left by a run that was killed
                 workspace.offline.symlink_to(current.offline, target_is_directory=True)
 
 
-def open_rows(rows: Rows) -> TrainingSet:
+def open_rows(rows: PreparedRows) -> TrainingSet:
     """Open the training set."""
     from mmlora.training.dataset import TrainingSet
 
@@ -126,14 +124,12 @@ def write_test_rows(folder: Path, training_set: TrainingSet) -> str:
     data_key = fingerprint({**content, "domains": domains})[:16]
     target = folder / "data" / data_key
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / ".lock"):
+    with locked(target.parent / ".lock"):
         if not (target / "domains.json").exists():
             target.mkdir(exist_ok=True)
             for name, values in columns.items():
                 np.save(target / f"{name}.npy", values)
-            partial = target / ".domains.json"
-            partial.write_text(json.dumps({"domains": domains}, indent=1), encoding="utf-8")
-            partial.replace(target / "domains.json")  # last: a folder that has it is whole
+            write_json(target / "domains.json", {"domains": domains})  # last: a folder that has it is whole
     return data_key
 
 
@@ -171,7 +167,7 @@ def _item_column(data: TrainingSet) -> int:
     return names.index("item_id")
 
 
-def true_probability(rows: Rows, training_set: TrainingSet, settings: TrainingSettings) -> Any | None:
+def true_probability(rows: PreparedRows, training_set: TrainingSet, settings: TrainingSettings) -> Any | None:
     """Return the probability that each test row's label was drawn with, ``[N]``; None if unknown."""
     import pyarrow.parquet as pq
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmlora.experiments.cell import Cell
-from mmlora.experiments.data import Rows
+from mmlora.experiments.data import PreparedRows
 from mmlora.settings import TrainingSettings
 
 
@@ -27,7 +27,7 @@ class Job:
     cell: Cell
     key: str
     folder: Path
-    rows: Rows
+    rows: PreparedRows
     settings: TrainingSettings
     threads: int
     study: str = ""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import mmlora
+from mmlora.hyperparameters import as_kept, read_by
 from mmlora.models.ctr import CTRModel, State
 from mmlora.models.spec import ModelSpec
 from mmlora.runs.training_run import shared_step
@@ -53,7 +54,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class View:
+class RowView:
     """The rows as an arm sees them.
 
     Attributes:
@@ -120,11 +121,11 @@ class Lab:
     options: TrainingOptions
 
     @property
-    def view(self) -> View:
+    def view(self) -> RowView:
         """The rows as they are."""
-        return View("all", self.training_set, self.spec)
+        return RowView("all", self.training_set, self.spec)
 
-    def backbone(self, view: View) -> Stored:
+    def backbone(self, view: RowView) -> Stored:
         """Phase 1."""
         spec = replace(_without_gate(view.spec), adaptation="none", rank=1, alpha=1.0)
         options = _defaults(self.options, "expert_learning_rate", "gate_learning_rate")
@@ -135,7 +136,7 @@ class Lab:
 
         return self._once("backbone", view, spec, options, parts, compute)
 
-    def _crosses(self, view: View) -> tuple[State | None, dict[str, str]]:
+    def _crosses(self, view: RowView) -> tuple[State | None, dict[str, str]]:
         """Phase 0, where the model has cross terms: their state, and the part it is."""
         if not view.spec.crosses:
             return None, {}
@@ -143,8 +144,9 @@ class Lab:
         spec = ModelSpec(
             "wdl", "none", fields, domains, crosses=True, embedding_dim=1, hidden_units=(1,), rank=1
         )
+        own = self.options
         options = TrainingOptions(
-            seed=self.options.seed, device=self.options.device, threads=self.options.threads
+            seed=own.seed, device=own.device, threads=own.threads, expert_confidence=0.0
         )
 
         def compute(checkpoint: Checkpoint) -> PhaseResult:
@@ -153,16 +155,16 @@ class Lab:
         stored = self._once("crosses", view, spec, options, {}, compute)
         return stored.state, {"crosses": stored.part}
 
-    def expert(self, view: View, backbone: Stored, domain: int, slot: int) -> Stored:
+    def expert(self, view: RowView, backbone: Stored, domain: int, slot: int) -> Stored:
         """Phase 2, for one expert."""
         return self._expert(view, backbone, domain, slot, None, self.options)
 
-    def further(self, view: View, backbone: Stored, domain: int, start: Stored, epochs: int) -> Stored:
+    def further(self, view: RowView, backbone: Stored, domain: int, start: Stored, epochs: int) -> Stored:
         """Train an expert for so many epochs more; where they don't help, it stays as it was."""
-        options = replace(self.options, max_epochs=epochs, patience=epochs)
+        options = replace(self.options, max_epochs=epochs, patience=epochs + 1)
         return self._expert(view, backbone, domain, start.report.slot, start, options)
 
-    def gate(self, view: View, backbone: Stored, experts: Sequence[Stored]) -> Stored:
+    def gate(self, view: RowView, backbone: Stored, experts: Sequence[Stored]) -> Stored:
         """Phase 3."""
         options = _defaults(self.options, "learning_rate", "expert_learning_rate")
         own = as_experts(experts)
@@ -179,7 +181,7 @@ class Lab:
         }
         return self._once("gate", view, view.spec, options, parts, compute)
 
-    def joint(self, view: View, expert_domains: Sequence[int]) -> Stored:
+    def joint(self, view: RowView, expert_domains: Sequence[int]) -> Stored:
         """All parts at once, from scratch."""
         options = _defaults(self.options, "expert_learning_rate", "gate_learning_rate")
         crosses, parts = self._crosses(view)
@@ -194,7 +196,7 @@ class Lab:
 
     def _expert(
         self,
-        view: View,
+        view: RowView,
         backbone: Stored,
         domain: int,
         slot: int,
@@ -223,13 +225,13 @@ class Lab:
     def _once(
         self,
         step: str,
-        view: View,
+        view: RowView,
         spec: ModelSpec,
         options: TrainingOptions,
         parts: Mapping[str, Any],
         compute: Callable[[Checkpoint], PhaseResult],
     ) -> Stored:
-        how = {name: value for name, value in asdict(options).items() if name not in ("threads", "device")}
+        how = {k: value for k, value in as_kept(asdict(options)).items() if k not in read_by("machine")}
         decisive = {
             "step": step,
             "training_set": self.training_set_id,

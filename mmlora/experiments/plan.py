@@ -30,15 +30,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmlora.errors import UsageError
-from mmlora.experiments.cell import NEEDS, PLACEBO_FAULT, Cell
-from mmlora.experiments.grid import SETTINGS, check_names, read_cells, read_table
+from mmlora.experiments.arms import ARMS, PLACEBO_FAULT
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.grid import SETTINGS, check_names, read_cells
 from mmlora.experiments.source import Source, read_source
 from mmlora.experiments.space import Tuning, read_tuning
+from mmlora.experiments.tables import File, read_right
 from mmlora.schema import fingerprint
 from mmlora.settings import TrainingSettings, faults_of, load_settings
 from mmlora.training import TRAINING_REVISION
-
-_KEYS = ("title", "description", "data", "grid", "grids", "settings", "tune")
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,10 @@ class Experiment:
 
         That is what the file says, the defaults of what it doesn't say, and the training code.
         """
-        settings = self.training_settings(cell).model_dump(mode="json", exclude={"threads", "device"})
         decisive = {
             **cell.to_dict(),
             "data": self.definition(cell),
-            "training": settings,
+            "training": self.training_settings(cell).as_kept(),
             "activity": load_settings().features.model_dump() if cell.features == "all" else None,
             "training_revision": TRAINING_REVISION,
         }
@@ -101,29 +100,27 @@ def read_experiment(file: Path) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not TOML: {error}") from None
     faults: list[str] = []
-    check_names("", raw, _KEYS, faults)
-    tables = raw.get("data") if isinstance(raw.get("data"), dict) else None
-    if not tables:
+    tables = read_right(File, raw, faults)
+    if not tables.data:
         faults.append('there is no data: give a table such as [data.gender] with source = "movielens"')
     sources = {
         name: source
-        for name, table in (tables or {}).items()
-        if (source := read_source(name, table if isinstance(table, dict) else {}, faults)) is not None
+        for name, table in tables.data.items()
+        if (source := read_source(name, table, faults)) is not None
     }
-    settings = read_table(raw, "settings", faults)
-    check_names("[settings] ", settings, SETTINGS, faults)
-    cells = read_cells(raw, sources, faults)
-    tuning = read_tuning(raw, sources, settings, faults)
+    check_names("[settings] ", tables.settings, SETTINGS, faults)
+    cells = read_cells(tables, sources, faults)
+    tuning = read_tuning(tables, sources, faults)
     if not faults:
-        faults = _faulty_settings((*cells, *(tuning.probes() if tuning else ())), settings, sources)
+        faults = _faulty_settings((*cells, *(tuning.probes() if tuning else ())), tables.settings, sources)
     if faults:
         raise UsageError(f"{file}:\n  " + "\n  ".join(dict.fromkeys(faults)))
     return Experiment(
         name=file.stem,
-        title=str(raw.get("title", file.stem)),
-        description=str(raw.get("description", "")),
+        title=tables.title or file.stem,
+        description=tables.description,
         sources=sources,
-        settings=settings,
+        settings=tables.settings,
         cells=cells,
         tuning=tuning,
     )
@@ -142,7 +139,7 @@ def _faulty_settings(
             chosen = _training_settings(cell, settings, sources[cell.data])
             shape = {name: getattr(chosen, name) for name in shapes}
             ModelSpec(fields=(FieldShape("user_id", "categorical", 3),), num_domains=1, **shape)
-            if chosen.crosses and NEEDS[cell.arm].placebo:
+            if chosen.crosses and ARMS[cell.arm].placebo:
                 faults.append(f"arm {cell.arm} with crosses true: {PLACEBO_FAULT}")
         except ValidationError as error:
             faults += [f"settings: {fault}" for fault in faults_of(error)]
@@ -163,7 +160,7 @@ def _training_settings(cell: Cell, fixed: Mapping[str, Any], source: Source) -> 
             **fixed,
             **own,
             "backbone": cell.backbone,
-            "adaptation": NEEDS[cell.arm].adaptation,
+            "adaptation": ARMS[cell.arm].adaptation,
             "features": cell.features,
             "split": cell.split,
             "seed": cell.seed,

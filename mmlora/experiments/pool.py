@@ -19,6 +19,7 @@ from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Protocol
 
 from mmlora.errors import MmloraError
+from mmlora.experiments.results import is_done
 from mmlora.redaction import redact
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run_jobs(
             _run_until_broken(queue, workers, on_done, on_failure)
         except BrokenProcessPool:
             for job in queue.give_up():
-                if (job.place / "result.json").exists():  # it had just ended
+                if is_done(job.place):  # it had just ended
                     on_done(job)
                     continue
                 why = "a worker process died (out of memory?); run the same command again to go on"
@@ -150,7 +151,7 @@ def _start_worker(threads: int, parent: int, stop: Event) -> None:
 
 def _attempt(job: Job) -> str | None:
     """Run a job; return why it failed, or None."""
-    from mmlora.experiments.cells import run_cell, run_trial
+    from mmlora.experiments.run_cell import run_cell, run_trial
 
     try:
         (run_trial if job.study else run_cell)(job)

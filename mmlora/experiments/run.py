@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import MmloraError, TransientError, UsageError
-from mmlora.experiments.cell import NEEDS, Cell
+from mmlora.experiments.arms import ARMS
+from mmlora.experiments.cell import Cell
 from mmlora.experiments.plan import Experiment, read_experiment
 from mmlora.experiments.pool import CellQueue, run_jobs
+from mmlora.experiments.results import cell_folder, is_done, read_result, summary_of
 from mmlora.experiments.tracking import open_tracking, track
 from mmlora.runs.training_set import ROW_SETTINGS
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
-    from mmlora.experiments.data import Rows
+    from mmlora.experiments.data import PreparedRows
     from mmlora.experiments.job import Job
     from mmlora.registry.tracking import Tracking
     from mmlora.settings import TrainingSettings
@@ -62,7 +64,7 @@ def run_experiment(
 
     Returns:
         ``folder``, ``cells`` (how many there are), ``ran``, ``failures`` and ``results``, one of
-        :func:`summary_of` for each cell that is done.
+        :func:`mmlora.experiments.results.summary_of` for each cell that is done.
 
     Raises:
         UsageError: the file is wrong, or there are fewer than one worker.
@@ -74,7 +76,7 @@ def run_experiment(
         raise UsageError(f"{file} has no [grid], so no cells to run: give one, or use mmlora experiment tune")
     folder = experiment_folder(workspace, experiment)
     keys = [experiment.key(cell) for cell in experiment.cells]
-    done = sum(result_file(folder, key).exists() for key in keys)
+    done = sum(is_done(cell_folder(folder, key)) for key in keys)
     tell(f"{many(len(keys), 'cell')}, {done} done, {many(workers, 'worker')}, folder {folder}")
     with told_of_a_stop(tell):
         board = run_cells(experiment, experiment.cells, workers=workers, progress=progress, tell=tell)
@@ -84,7 +86,7 @@ def run_experiment(
         "ran": board.ran,
         "failures": [asdict(failure) for failure in board.failures],
         "results": [
-            summary_of(read_result(folder, key)) for key in keys if result_file(folder, key).exists()
+            summary_of(read_result(place)) for key in keys if is_done(place := cell_folder(folder, key))
         ],
     }
 
@@ -115,7 +117,7 @@ def run_cells(
     workspace = open_workspace()
     folder = experiment_folder(workspace, experiment)
     keys = {experiment.key(cell): cell for cell in cells}
-    waiting = {key: cell for key, cell in keys.items() if not result_file(folder, key).exists()}
+    waiting = {key: cell for key, cell in keys.items() if not is_done(cell_folder(folder, key))}
     jobs, failures = _jobs(experiment, folder, waiting, workers, progress)
     board = Board(open_tracking(workspace, experiment.name), folder, total=len(keys), tell=tell)
     for key in keys:
@@ -141,37 +143,13 @@ def report_experiment(file: Path, output: Path | None = None) -> list[Path]:
     Raises:
         UsageError: the file is wrong, or no cell is done.
     """
-    from mmlora.reporting.experiment import write_report
+    from mmlora.experiments.report.write import write_report
 
     experiment = read_experiment(file)
     folder = experiment_folder(open_workspace(), experiment)
     target = output or folder / "report"
-    planned = planned_cells(experiment)
+    planned = {experiment.key(cell): cell for cell in experiment.cells}
     return write_report(folder, experiment.title, experiment.description, target, planned=planned)
-
-
-def result_file(folder: Path, key: str) -> Path:
-    """Return where a cell's result is; it is there when the cell is done."""
-    return folder / "cells" / key / "result.json"
-
-
-def read_result(folder: Path, key: str) -> dict[str, Any]:
-    """Read a cell's result."""
-    result: dict[str, Any] = json.loads(result_file(folder, key).read_text(encoding="utf-8"))
-    return result
-
-
-def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a table shows of a cell."""
-    cell, test = result["cell"], result["test"]
-    shown = {name: value for name, value in cell.items() if name != "settings"}
-    figures = {name: test[name] for name in ("wauc", "gauc", "logloss")}
-    return {**shown, **cell["settings"], **figures, "seconds": round(result["seconds"]["total"])}
-
-
-def planned_cells(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Return every cell that the file asks for, by its key."""
-    return {experiment.key(cell): cell.to_dict() for cell in experiment.cells}
 
 
 class Board:
@@ -194,7 +172,7 @@ class Board:
 
     def ended(self, job: Job) -> None:
         """Count a cell that has just been done."""
-        result = read_result(self.folder, job.key)
+        result = read_result(job.place)
         self.done, self.ran = self.done + 1, self.ran + 1
         self.seconds += result["seconds"]["cell"]
         wauc, mean = result["test"]["wauc"], self.seconds / self.ran
@@ -212,13 +190,13 @@ class Board:
         return f"[{self.done} of {self.total}]"
 
     def _track(self, key: str) -> None:
-        track_or_tell(self.tracking, result_file(self.folder, key), self.tell)
+        track_or_tell(self.tracking, cell_folder(self.folder, key), self.tell)
 
 
-def track_or_tell(tracking: Tracking, file: Path, tell: Tell) -> None:
+def track_or_tell(tracking: Tracking, place: Path, tell: Tell) -> None:
     """Track a result; where MLflow doesn't answer, say so: the result is safe, and the next run tracks it."""
     try:
-        track(tracking, file)
+        track(tracking, place)
     except TransientError as error:
         tell(f"not tracked: {error}")
 
@@ -233,11 +211,11 @@ def _jobs(
     from mmlora.experiments.job import Job
 
     threads = max(1, (os.cpu_count() or 1) // workers)
-    made: dict[str, Rows | str] = {}
+    made: dict[str, PreparedRows | str] = {}
     jobs, failures = [], []
     for key, cell in waiting.items():
         settings = experiment.training_settings(cell)
-        decisive = settings.model_dump(mode="json", include={"features", *ROW_SETTINGS})
+        decisive = settings.as_kept(only=("features", *ROW_SETTINGS))
         data = json.dumps([experiment.definition(cell), decisive], default=str)
         if data not in made:
             try:
@@ -253,7 +231,7 @@ def _jobs(
     return jobs, failures
 
 
-def refusal(cell: Cell, rows: Rows, settings: TrainingSettings) -> str | None:
+def refusal(cell: Cell, rows: PreparedRows, settings: TrainingSettings) -> str | None:
     """Return why a cell can't be trained on its rows; None where it can."""
     from mmlora.experiments.data import open_rows
     from mmlora.runs.training_run import spec_from
@@ -261,9 +239,9 @@ def refusal(cell: Cell, rows: Rows, settings: TrainingSettings) -> str | None:
     from mmlora.training.refusals import refuse_impossible
 
     data = open_rows(rows)
-    domains = trainable_domains(data, data.label) if NEEDS[cell.arm].experts else []
+    domains = trainable_domains(data, data.label) if ARMS[cell.arm].experts else []
     try:
-        refuse_impossible(spec_from(settings.model_dump(mode="json"), data), data, domains)
+        refuse_impossible(spec_from(settings, data), data, domains)
     except MmloraError as error:
         return str(error)
     return None

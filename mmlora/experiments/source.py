@@ -5,26 +5,80 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field, create_model
+from pydantic_core import ErrorDetails
 
 from mmlora.data.movielens import DomainBy
 from mmlora.data.synthetic import Dials
 from mmlora.errors import UsageError
+from mmlora.experiments.tables import FileTable, From0, From1, Several, read, shown
 from mmlora.schema import fingerprint, valid_names
 from mmlora.workspace import open_workspace
 
 SourceName = Literal["movielens", "synthetic", "taobao", "workspace"]
-_DIALS = tuple(dial.name for dial in fields(Dials))
-_ARGUMENTS: dict[SourceName, tuple[str, ...]] = {
-    "movielens": ("domain_by", "positive_rating", "path"),
-    "synthetic": _DIALS,
-    "taobao": ("path", "themes", "seed"),
-    "workspace": ("as_of",),
+
+
+class SourceTable(FileTable):
+    """A ``[data.NAME]`` table without its ``source``."""
+
+    @classmethod
+    def say(cls, fault: ErrorDetails) -> str:
+        """Say what is wrong."""
+        name, field = str(fault["loc"][0]), cls.model_fields.get(str(fault["loc"][0]))
+        advice = (field and field.description) or ""
+        if fault["type"] == "extra_forbidden":
+            return f"{name}: source {cls.__name__.lower()} takes {', '.join(cls.model_fields)}"
+        if fault["type"] == "too_short":
+            return f"{name} is empty: give one value or more"
+        if isinstance(fault["input"], list):
+            advice += "; only the dials of synthetic data take several values"
+        return (
+            super().say(fault) if fault["type"] == "missing" else f"{name} {shown(fault['input'])}: {advice}"
+        )
+
+
+class MovieLens(SourceTable):
+    """MovieLens-1M, read from a folder or fetched."""
+
+    domain_by: DomainBy = Field("gender", description=f"use one of {', '.join(valid_names(DomainBy))}")
+    positive_rating: int = Field(5, ge=1, le=5, description="valid are 1 to 5")
+    path: str = Field("", description="give a text in quotes")
+
+
+class Taobao(SourceTable):
+    """Taobao's theme click log."""
+
+    path: str = Field(description="give a text in quotes, the folder of the theme click log")
+    themes: From1 = Field(1, description="give a whole number from 1")
+    seed: From0 = Field(0, description="give a whole number from 0")
+
+
+class OwnWorkspace(SourceTable):
+    """The rows of the current workspace."""
+
+    as_of: date = Field(description="give a date without quotes, e.g. as_of = 2001-01-01")
+
+
+def _dial(name: str) -> tuple[Any, Any]:
+    """Return the type of a dial, whose range :class:`Dials` checks, and what to give."""
+    if name in ("diversity", "sparsity"):
+        return Several[float], Field([], description="give a number from 0 to 1")
+    kind = From0 if name == "seed" else From1
+    return Several[kind], Field([], description=f"give a whole number from {0 if name == 'seed' else 1}")  # type: ignore[valid-type]
+
+
+_DIALS: dict[str, Any] = {dial.name: _dial(dial.name) for dial in fields(Dials)}
+Synthetic = create_model("Synthetic", __base__=SourceTable, **_DIALS)
+_TABLES: dict[SourceName, type[SourceTable]] = {
+    "movielens": MovieLens,
+    "synthetic": Synthetic,
+    "taobao": Taobao,
+    "workspace": OwnWorkspace,
 }
-_NUMBERS = ("diversity", "sparsity")
-_WHOLE = tuple(name for name in (*_DIALS, "themes") if name not in _NUMBERS)
 # A dial that would be taken for a cell's own seed.
 _SHOWN_AS = {"seed": "data_seed"}
 
@@ -76,66 +130,26 @@ def _stored(path: Path) -> str:
     return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
-def read_source(name: str, table: Mapping[str, Any], faults: list[str]) -> Source | None:
+def read_source(name: str, raw: object, faults: list[str]) -> Source | None:
     """Read a table; what is wrong with it goes to ``faults``."""
-    where = f"[data.{name}]"
-    kind = table.get("source")
-    if not isinstance(kind, str) or kind not in _ARGUMENTS:
+    where, before = f"[data.{name}]", len(faults)
+    given = dict(raw) if isinstance(raw, dict) else {}
+    kind = given.pop("source", None)
+    if not isinstance(kind, str) or kind not in _TABLES:
         said = "is missing" if kind is None else repr(kind)
-        faults.append(f"{where} source {said}: use one of {', '.join(_ARGUMENTS)}")
-        return None
-    given = {key: value for key, value in table.items() if key != "source"}
-    unknown = sorted(given.keys() - set(_ARGUMENTS[kind]))
-    if unknown:
-        faults.append(f"{where} {', '.join(unknown)}: source {kind} takes {', '.join(_ARGUMENTS[kind])}")
+        faults.append(f"{where} source {said}: use one of {', '.join(_TABLES)}")
         return None
     axes = {key: value for key, value in given.items() if isinstance(value, list)}
-    if axes and kind != "synthetic":
-        faults.append(f"{where} {', '.join(axes)}: only the dials of synthetic data take several values")
-        return None
-    arguments = {key: value for key, value in given.items() if key not in axes}
-    source = Source(name, kind, arguments, axes)
-    wrong = list(_wrong_kinds(source)) or list(_wrong_values(source))
-    faults += [f"{where} {fault}" for fault in wrong]
-    return source
+    source = Source(name, kind, {key: value for key, value in given.items() if key not in axes}, axes)
+    if read(_TABLES[kind], given, where, faults) is not None and kind == "synthetic":
+        faults += [f"{where} {fault}" for fault in _wrong_dials(source)]
+    return source if len(faults) == before else None
 
 
-def _wrong_kinds(source: Source) -> Iterator[str]:
-    """Yield what isn't of the kind that it has to be, whatever its value."""
-    several = {**source.axes, **{name: [value] for name, value in source.arguments.items()}}
-    for name, values in several.items():
-        if not values:
-            yield f"{name} is empty: give one value or more"
-        for value in values:
-            least = 0 if name == "seed" else 1
-            if name in _WHOLE and (type(value) is not int or value < least):
-                yield f"{name} {value!r}: give a whole number from {least}"
-            elif name in _NUMBERS and type(value) not in (int, float):
-                yield f"{name} {value!r}: give a number from 0 to 1"
-            elif name == "path" and not isinstance(value, str):
-                yield f"path {value!r}: give a text in quotes"
-
-
-def _wrong_values(source: Source) -> Iterator[str]:
-    if source.kind == "movielens":
-        domain_by, rating = (
-            source.arguments.get(k, v) for k, v in (("domain_by", "gender"), ("positive_rating", 5))
-        )
-        if domain_by not in valid_names(DomainBy):
-            yield f"domain_by {domain_by!r}: use one of {', '.join(valid_names(DomainBy))}"
-        if rating not in range(1, 6):
-            yield f"positive_rating {rating!r}: valid are 1 to 5"
-    elif source.kind == "taobao" and "path" not in source.arguments:
-        yield "path is missing: the folder of the theme click log"
-    elif source.kind == "workspace":
-        as_of = source.arguments.get("as_of")
-        if not isinstance(as_of, date) or isinstance(as_of, datetime):  # a datetime is a date, too
-            said = "is missing" if as_of is None else repr(str(as_of))
-            yield f"as_of {said}: give a date without quotes, e.g. as_of = 2001-01-01"
-    elif source.kind == "synthetic":
-        for variant in source.variants():
-            dials = {key: value for key, value in source.definition(variant).items() if key != "source"}
-            try:
-                Dials(**dials).check()
-            except UsageError as error:
-                yield f"{error} (given {dials})"
+def _wrong_dials(source: Source) -> Iterator[str]:
+    for variant in source.variants():
+        dials = {key: value for key, value in source.definition(variant).items() if key != "source"}
+        try:
+            Dials(**dials).check()
+        except UsageError as error:
+            yield f"{error} (given {dials})"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmlora.registry.parts import write_atomically
+from mmlora.experiments.results import read_result, write_result
 from mmlora.registry.tracking import Point, Tracking
 from mmlora.workspace import Workspace
 
@@ -19,17 +18,17 @@ def open_tracking(workspace: Workspace, experiment: str) -> Tracking:
     return Tracking(workspace.mlflow_url, workspace.home / "mlartifacts", experiment)
 
 
-def track(tracking: Tracking, file: Path) -> None:
+def track(tracking: Tracking, place: Path) -> None:
     """Write a result to MLflow and its run's id into the result, unless it has one.
 
     Args:
         tracking: the experiment's.
-        file: the cell's or the trial's ``result.json``.
+        place: the folder of the cell or the trial.
 
     Raises:
         TransientError: MLflow doesn't answer; the result stays as it is.
     """
-    result = json.loads(file.read_text(encoding="utf-8"))
+    result = read_result(place)
     if result["mlflow_run_id"] is not None:
         return
     cell = result["cell"]
@@ -46,7 +45,7 @@ def track(tracking: Tracking, file: Path) -> None:
     tracking.log_points(run_id, _points(result))
     tracking.end_run(run_id)
     result["mlflow_run_id"] = run_id
-    write_atomically(file, (json.dumps(result, indent=1) + "\n").encode())
+    write_result(place, result)
 
 
 def _points(result: Mapping[str, Any]) -> Iterator[Point]:

@@ -8,7 +8,6 @@ values to choose from make another study.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -18,35 +17,33 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from mmlora.errors import DataError, TransientError, UsageError
-from mmlora.experiments.cell import described
+from mmlora.errors import DataError, UsageError
+from mmlora.experiments.cell import Cell, described
 from mmlora.experiments.plan import Experiment, read_experiment
 from mmlora.experiments.pool import run_jobs
+from mmlora.experiments.results import RESULT, cell_folder, is_done, read_result
 from mmlora.experiments.run import (
     Failure,
     Tell,
     experiment_folder,
     many,
-    read_result,
     refusal,
-    result_file,
     run_cells,
     told_of_a_stop,
     track_or_tell,
 )
-from mmlora.experiments.space import Tuning, wrong_budget
+from mmlora.experiments.space import Tuning, suggest, wrong_budget
 from mmlora.experiments.tracking import open_tracking
+from mmlora.files import locked
 from mmlora.schema import fingerprint
 from mmlora.workspace import Progress, open_workspace, silent
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from mmlora.experiments.data import Rows
+    from mmlora.experiments.data import PreparedRows
     from mmlora.experiments.job import Job
-    from mmlora.reporting.statistics import Estimate
+    from mmlora.experiments.report.statistics import Estimate
 
 _STUDY = "study"  # a journal holds one
 _SECONDS = "seconds"
@@ -135,7 +132,7 @@ def _within(
     return tuning
 
 
-def _prepared(experiment: Experiment, tuning: Tuning, folder: Path, progress: Progress) -> Rows:
+def _prepared(experiment: Experiment, tuning: Tuning, folder: Path, progress: Progress) -> PreparedRows:
     """Make the training set, and refuse values that nothing can be trained with."""
     from mmlora.experiments.data import prepare_rows, shared_home
 
@@ -154,7 +151,13 @@ class StudyRun:
     """A study's trials: which comes next, and what came of each."""
 
     def __init__(
-        self, experiment: Experiment, tuning: Tuning, folder: Path, rows: Rows, threads: int, tell: Tell
+        self,
+        experiment: Experiment,
+        tuning: Tuning,
+        folder: Path,
+        rows: PreparedRows,
+        threads: int,
+        tell: Tell,
     ) -> None:
         from mmlora.experiments.job import study_folder
 
@@ -175,12 +178,9 @@ class StudyRun:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes off the study."""
-        self.place.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.place / ".lock", timeout=0):
-                yield
-        except Timeout:
-            raise TransientError(f"another process runs the trials of {self.place}: wait for it") from None
+        busy = f"another process runs the trials of {self.place}: wait for it"
+        with locked(self.place / ".lock", wait=0, busy=busy):
+            yield
 
     def open(self) -> None:
         """Open the study, or begin it; trials that were stopped before they told of their end tell it now."""
@@ -256,7 +256,8 @@ class StudyRun:
             study_id = self.storage.get_study_id_from_name(_STUDY)
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
             trial = optuna.Trial(self.study, trial_id)
-        cell = self.tuning.cell({name: axis.suggest(trial, name) for name, axis in self.tuning.space.items()})
+        space = self.tuning.space
+        cell = self.tuning.cell({name: suggest(trial, name, values) for name, values in space.items()})
         settings = self.experiment.training_settings(cell)
         return Job(cell, str(trial.number), self.folder, self.rows, settings, self.threads, self.name)
 
@@ -269,7 +270,7 @@ class StudyRun:
         self.study.tell(int(job.key), result["validation_wauc"])
         self.ran += 1
         self._took_time()
-        track_or_tell(self.tracking, job.place / "result.json", self.tell)
+        track_or_tell(self.tracking, job.place, self.tell)
         best, wauc = self.best(), result["validation_wauc"]
         parameters = ", ".join(described(self._frozen()[int(job.key)].params))
         self.tell(
@@ -289,8 +290,8 @@ class StudyRun:
 
     def track_all(self) -> None:
         """Track trials that earlier runs left untracked."""
-        for file in sorted(self.place.glob("trials/*/result.json")):
-            track_or_tell(self.tracking, file, self.tell)
+        for file in sorted(self.place.glob(f"trials/*/{RESULT}")):
+            track_or_tell(self.tracking, file.parent, self.tell)
 
     def best(self) -> dict[str, Any]:
         """Return the trial that validation rows like best.
@@ -321,8 +322,8 @@ class StudyRun:
         return listed
 
     def _result(self, number: int) -> dict[str, Any] | None:
-        file = self.place / "trials" / str(number) / "result.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        place = self.place / "trials" / str(number)
+        return read_result(place) if is_done(place) else None
 
     def _frozen(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -345,19 +346,19 @@ def compare(folder: Path, keys: Mapping[str, str]) -> dict[str, Any]:
         folder: the experiment's.
         keys: of the cells: ``tuned`` and ``untuned``.
     """
-    from mmlora.reporting.cells import read_experiment as read_cells
-    from mmlora.reporting.statistics import Evidence, Term
+    from mmlora.experiments.report.reading import read_results
+    from mmlora.experiments.report.statistics import Evidence, Term
 
-    planned = {key: read_result(folder, key)["cell"] for key in keys.values()}
-    found = read_cells(folder, planned)
+    planned = {key: Cell.from_dict(read_result(cell_folder(folder, key))["cell"]) for key in keys.values()}
+    found = read_results(folder, planned)
     by_key = {cell.key: cell for cell in found.cells}
     tuned, untuned = by_key[keys["tuned"]], by_key[keys["untuned"]]
     difference = Evidence(found).estimate([Term(tuned, 1.0), Term(untuned, -1.0)])
     return {
-        "tuned": tuned.result["test"]["wauc"],
-        "untuned": untuned.result["test"]["wauc"],
+        "tuned": tuned.raw["test"]["wauc"],
+        "untuned": untuned.raw["test"]["wauc"],
         "difference": difference and _as_dict(difference),
-        "cells": {name: str(result_file(folder, key).parent) for name, key in keys.items()},
+        "cells": {name: str(cell_folder(folder, key)) for name, key in keys.items()},
     }
 
 

@@ -37,15 +37,14 @@ from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
-from filelock import FileLock, Timeout
 
-from mmlora.errors import TransientError
 from mmlora.features.affinity import Affinity, choose_affinity, prepare
 from mmlora.features.asof.database import database
 from mmlora.features.built import retire, sweep
 from mmlora.features.columns import analyse
 from mmlora.features.plan import BuildState, Plan, Recipe, View, input_files, item_files, make_plan
 from mmlora.features.profile_stats import profile_schema
+from mmlora.files import locked
 from mmlora.manifest import FileRecord, record
 from mmlora.resources import sql
 
@@ -106,38 +105,35 @@ def build(
     """
     started = time.monotonic()
     folder = offline / "features"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=LOCK_SECONDS), database(offline / ".spill") as connection:
-            _sweep(folder)
-            inputs = input_files(offline)
-            recipe = _recipe(connection, offline, through, prior_ctr, prior_weight, columns, decide)
-            plan = make_plan(connection, offline, inputs, recipe, through)
-            if (
-                plan.kept
-                and not plan.reason
-                and plan.kept.inputs == inputs
-                and plan.kept.through >= str(plan.through)
-            ):
-                rows = dict.fromkeys((view.name for view in recipe.views), 0)
-                return BuildReport(plan.through, plan.through, "", rows, time.monotonic() - started)
-            rows, restated = _compute(connection, offline, plan, recipe, progress)
-            state = BuildState(
-                definition=recipe.hash,
-                through=str(plan.through),
-                restated=restated,
-                builds=0,
-                inputs=inputs,
-                files={},
-                prior_ctr=recipe.prior_ctr,
-                affinity=recipe.affinity.to_dict(),
-            )
-            _publish(folder, plan, rows, state)
-    except Timeout:
-        raise TransientError(
-            f"another features build has held {folder / '.lock'} for {LOCK_SECONDS:.0f} s: "
-            "try again when it is done"
-        ) from None
+    busy = (
+        f"another features build has held {folder / '.lock'} for {LOCK_SECONDS:.0f} s: "
+        "try again when it is done"
+    )
+    with locked(folder / ".lock", wait=LOCK_SECONDS, busy=busy), database(offline / ".spill") as connection:
+        _sweep(folder)
+        inputs = input_files(offline)
+        recipe = _recipe(connection, offline, through, prior_ctr, prior_weight, columns, decide)
+        plan = make_plan(connection, offline, inputs, recipe, through)
+        if (
+            plan.kept
+            and not plan.reason
+            and plan.kept.inputs == inputs
+            and plan.kept.through >= str(plan.through)
+        ):
+            rows = dict.fromkeys((view.name for view in recipe.views), 0)
+            return BuildReport(plan.through, plan.through, "", rows, time.monotonic() - started)
+        rows, restated = _compute(connection, offline, plan, recipe, progress)
+        state = BuildState(
+            definition=recipe.hash,
+            through=str(plan.through),
+            restated=restated,
+            builds=0,
+            inputs=inputs,
+            files={},
+            prior_ctr=recipe.prior_ctr,
+            affinity=recipe.affinity.to_dict(),
+        )
+        _publish(folder, plan, rows, state)
     since = date.fromisoformat(plan.kept.through) if plan.kept else None
     report = BuildReport(plan.through, since, plan.reason, rows, time.monotonic() - started)
     logger.info("features built through %s: %s rows", plan.through, f"{sum(rows.values()):,}")

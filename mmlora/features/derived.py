@@ -13,7 +13,6 @@ decided from the data when definitions are applied; what a model may read stays.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +20,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from mmlora.errors import TransientError
 from mmlora.features.asof.database import database
 from mmlora.features.asof.source import literal, quote
 from mmlora.features.built import STATE, file_faults, read_state, retire, sweep
 from mmlora.features.columns import Column
-from mmlora.json_files import read_json
-from mmlora.manifest import record, write_json
+from mmlora.files import locked, read_json, replacing, write_json
+from mmlora.manifest import record
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, TIMESTAMP, Entity, fingerprint
 
 FEWEST = 10
@@ -108,14 +105,11 @@ def refresh(offline: Path, wanted: Sequence[Derived] | None = None) -> None:
     if not features:
         return
     folder = offline / "derived"
-    folder.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=60):
-            for entity in sorted({of.entity for of in features}):
-                _write(offline, entity, [of for of in features if of.entity == entity])
-            _replace(folder / "features.json", json.dumps([of.__dict__ for of in features], indent=1))
-    except Timeout:
-        raise TransientError(f"another process is writing derived features ({folder / '.lock'})") from None
+    busy = f"another process is writing derived features ({folder / '.lock'})"
+    with locked(folder / ".lock", wait=60, busy=busy):
+        for entity in sorted({of.entity for of in features}):
+            _write(offline, entity, [of for of in features if of.entity == entity])
+        write_json(folder / "features.json", [of.__dict__ for of in features])
 
 
 def _write(offline: Path, entity: Entity, features: Sequence[Derived]) -> None:
@@ -129,13 +123,11 @@ def _write(offline: Path, entity: Entity, features: Sequence[Derived]) -> None:
     wanted: dict[str, list[str]] = {entity: [target]}
     if not sources or (files.get(entity) == [target] and not file_faults(folder, wanted, records)):
         return
-    (folder / entity).mkdir(exist_ok=True)
-    aside = folder / entity / ".writing"
-    pq.write_table(_compute(offline, entity, features), aside)
     path = f"{entity}/{target}"
     records = {known: of for known, of in records.items() if not known.startswith(f"{entity}/")}
-    records[path] = record(aside)
-    aside.replace(folder / path)
+    with replacing(folder / path, alone=True) as aside:
+        pq.write_table(_compute(offline, entity, features), aside)
+        records[path] = record(aside)
     gone = retire(state.get("retired", {}), [f"{entity}/{old}" for old in files.get(entity, ())], [path])
     write_json(folder / STATE, {"files": files | wanted, "records": records, "retired": gone})
     sweep(folder, records, gone)
@@ -248,9 +240,3 @@ def _files(offline: Path, entity: Entity) -> list[Path]:
 def _scan(offline: Path, entity: Entity) -> str:
     files = ", ".join(literal(str(path)) for path in _files(offline, entity))
     return f"read_parquet([{files}], union_by_name = true)"
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

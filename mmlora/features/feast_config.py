@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from mmlora.files import write_atomically
 from mmlora.redaction import redact
 
 PROJECT = "mmlora"
@@ -44,6 +44,4 @@ def write_yaml(folder: Path, registry_url: str, spill: Path) -> None:
     path, text = folder / "feature_store.yaml", json.dumps(feast_config(url, spill), indent=2) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    write_atomically(path, text)

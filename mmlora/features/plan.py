@@ -17,6 +17,7 @@ from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
 from mmlora.features.history import HistoryView
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
+from mmlora.files import write_json
 from mmlora.manifest import FileRecord
 from mmlora.resources import sql
 from mmlora.schema import fingerprint
@@ -80,9 +81,7 @@ class BuildState:
 
     def save(self, folder: Path) -> None:
         """Replace the state in one step."""
-        aside = folder / f"{STATE}.new"
-        aside.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        aside.replace(folder / STATE)
+        write_json(folder / STATE, asdict(self))
 
 
 @dataclass(frozen=True)

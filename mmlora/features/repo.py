@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
-from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.errors import ContractError, UsageError
 from mmlora.features.affinity import Affinity, choose_affinity
 from mmlora.features.asof.database import database
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.derived import Derived, decide, refresh
 from mmlora.features.feast_config import feast_config, write_yaml
+from mmlora.features.feast_import import import_feast
 from mmlora.features.inputs import source_state
 from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
-from mmlora.json_files import read_json
+from mmlora.files import locked, read_json
 from mmlora.resources import resource
 from mmlora.schema import (
     ENTITY_KEYS,
@@ -83,20 +83,16 @@ class FeatureRepo:
         """
         ids = _id_types(self._offline)
         self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self._folder / ".lock", timeout=60):
-                write_yaml(self._folder, self._registry_url, self._offline / ".spill")
-                objects = self._definitions()
-                defined = {(type(o).__name__, o.name) for o in objects}
-                known = [*self._store.list_feature_services(), *self._store.list_feature_views()]
-                gone = [o for o in known if (type(o).__name__, o.name) not in defined]
-                self._store.apply(objects, objects_to_delete=gone, partial=False)
-                self._store.refresh_registry()
-                (self._folder / ".applied").write_text(_RELATIVE, encoding="utf-8")
-        except Timeout:
-            raise TransientError(
-                f"another process is applying feature definitions ({self._folder / '.lock'})"
-            ) from None
+        busy = f"another process is applying feature definitions ({self._folder / '.lock'})"
+        with locked(self._folder / ".lock", wait=60, busy=busy):
+            write_yaml(self._folder, self._registry_url, self._offline / ".spill")
+            objects = self._definitions()
+            defined = {(type(o).__name__, o.name) for o in objects}
+            known = [*self._store.list_feature_services(), *self._store.list_feature_views()]
+            gone = [o for o in known if (type(o).__name__, o.name) not in defined]
+            self._store.apply(objects, objects_to_delete=gone, partial=False)
+            self._store.refresh_registry()
+            (self._folder / ".applied").write_text(_RELATIVE, encoding="utf-8")
         logger.info("applied %d feature definitions, ids %s", len(objects), ids.to_dict())
 
     def columns(self) -> list[Column]:
@@ -288,6 +284,7 @@ class FeatureRepo:
 
     @cached_property
     def _store(self) -> FeatureStore:
+        import_feast()
         from feast import FeatureStore
         from feast.repo_config import RepoConfig
 

@@ -1,4 +1,7 @@
-"""The activity views: what each is keyed by, which windows it keeps, and how its SQL is filled in."""
+"""The activity views, listed once: their keys, the windows they keep, and how their SQL is filled in.
+
+``feature_repo/definitions.py`` gives Feast the views of this list.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class ActivityView:
         windows: the windows kept, of ``1d``, ``7d``, ``30d`` and ``ever``.
         last_seen: whether ``days_since_last_seen`` is kept (it makes a row a day for a month).
         query: the file of ``sql/features`` that computes the rows.
+        columns: the query's feature columns, where they are not those of the windows.
     """
 
     name: str
@@ -28,12 +32,13 @@ class ActivityView:
     windows: tuple[str, ...] = ("7d", "30d", "ever")
     last_seen: bool = False
     query: str = "activity.sql"
+    columns: tuple[str, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
         """The feature columns."""
-        if self.query == "domain_activity.sql":
-            return ("interactions_30d", "users_30d", "items_30d", "density_30d", "ctr_30d")
+        if self.columns:
+            return self.columns
         counts = tuple(f"{what}_{w}" for w in self.windows for what in ("interactions", "clicks", "ctr"))
         return (*counts, "days_since_last_seen") if self.last_seen else counts
 
@@ -88,7 +93,13 @@ _EVERY = ("1d", "7d", "30d", "ever")
 ACTIVITY_VIEWS = (
     ActivityView("user_activity", (USER_ID,), _EVERY, last_seen=True),
     ActivityView("item_activity", (ITEM_ID,), _EVERY, last_seen=True),
-    ActivityView("domain_activity", (DOMAIN_ID,), ("30d",), query="domain_activity.sql"),
+    ActivityView(
+        "domain_activity",
+        (DOMAIN_ID,),
+        ("30d",),
+        query="domain_activity.sql",
+        columns=("interactions_30d", "users_30d", "items_30d", "density_30d", "ctr_30d"),
+    ),
     ActivityView("user_domain_activity", (USER_ID, DOMAIN_ID)),
     ActivityView("item_domain_activity", (ITEM_ID, DOMAIN_ID)),
 )

@@ -88,7 +88,7 @@ class Crosses:
         return float(matrix.nnz / max(matrix.shape[0], 1))
 
     def matrix(self, rows: RowNumbers) -> csr_matrix:
-        """Return the rows' matrix, ``[N, width]`` float64."""
+        """Return the rows' matrix, ``[N, width]`` float32."""
         from scipy import sparse
 
         parts = [self._block(block) for _, block in blocks(rows)]
@@ -103,7 +103,7 @@ class Crosses:
         first = self.width - numbers.shape[1]
         wide = np.broadcast_to(np.arange(first, self.width, dtype=np.int32), numbers.shape)
         indices = np.concatenate([column, wide], 1)
-        values = np.concatenate([np.ones(column.shape), numbers], 1)
+        values = np.concatenate([np.ones(column.shape, np.float32), numbers.astype(np.float32)], 1)
         there = (indices >= 0) & (values != 0)
         starts = np.concatenate([[0], np.cumsum(there.sum(1))])
         shape = (len(rows), self.width)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Verdict = Literal["above", "level", "below", "unknown"]
+Standing = Literal["above", "level", "below", "unknown"]
 
 
-def verdict_of(difference: Mapping[str, Any] | None) -> Verdict:
+def verdict_of(difference: Mapping[str, Any] | None) -> Standing:
     """Return what an interval of a difference says: beyond noise above or below 0, or neither."""
     if difference is None or difference["low"] is None:
         return "unknown"

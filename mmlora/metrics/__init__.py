@@ -5,7 +5,7 @@ numbers that all rows at once give. AUC is exact, ties counted as half. What isn
 domain with one class of label) is None, never a number; it is left out of the means, and listed.
 """
 
-from mmlora.metrics.bootstrap import Interval, Intervals, bootstrap, compare, compare_all
+from mmlora.metrics.bootstrap import Interval, Intervals, compare, compare_all
 from mmlora.metrics.probabilities import ECE_BINS, ece, logloss
 from mmlora.metrics.ranking import UserAuc, auc, gauc, macro_auc, wauc
 from mmlora.metrics.report import DomainMetrics, Metrics
@@ -20,7 +20,6 @@ __all__ = [
     "Sums",
     "UserAuc",
     "auc",
-    "bootstrap",
     "compare",
     "compare_all",
     "domain_metrics",

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of AUCs and log loss, of one model or of the difference between two on the same rows.
+"""Bootstrap intervals of the difference of two models' AUCs and log loss on the same rows.
 
 Rows are drawn with replacement inside each domain, so each keeps its size. Two models share every draw:
 what both find hard in a draw cancels from their difference (paired). Intervals are percentiles of the draws.
@@ -8,7 +8,7 @@ where a user's rows go together, the true uncertainty is larger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals pooled and by domain; of a comparison, each of the difference candidate - baseline.
+    """Intervals of the difference candidate - baseline, pooled and by domain.
 
     Attributes:
         wauc: mean of the domains' AUCs weighted by rows, of the domains that have one in the draw.
@@ -65,27 +65,6 @@ class Intervals:
         """Return a JSON-ready mapping."""
         raw = asdict(self)
         return {**raw, "by_domain": {str(domain): each for domain, each in raw["by_domain"].items()}}
-
-
-def bootstrap(
-    label: Array, probability: Array, domain: Array, *, draws: int = 200, level: float = 0.95, seed: int = 0
-) -> Intervals:
-    """Return the intervals of one model's metrics.
-
-    Args:
-        label: 0/1, ``[N]``.
-        probability: predicted click probabilities, ``[N]``.
-        domain: domain indices, ``[N]``.
-        draws: bootstrap draws.
-        level: share of draws between the bounds, in (0, 1).
-        seed: of the draws.
-
-    Raises:
-        DataError: labels or probabilities are not what they should be.
-        UsageError: ``draws`` or ``level`` is out of its range.
-    """
-    (found,) = _intervals(label, [probability], domain, list, draws=draws, level=level, seed=seed)
-    return found
 
 
 def compare(
@@ -127,50 +106,32 @@ def compare_all(
     seed: int = 0,
 ) -> dict[str, Intervals]:
     """Return what :func:`compare` does for several baselines by name, all on the same draws."""
-
-    def differences(values: list[Array]) -> list[Array]:
-        return [values[0] - value for value in values[1:]]
-
-    if not baselines:
-        return {}
     models = [candidate, *baselines.values()]
-    found = _intervals(label, models, domain, differences, draws=draws, level=level, seed=seed)
-    return dict(zip(baselines, found, strict=True))
-
-
-def _intervals(
-    label: Array,
-    models: list[Array],
-    domain: Array,
-    of: Callable[[list[Array]], list[Array]],
-    *,
-    draws: int,
-    level: float,
-    seed: int,
-) -> list[Intervals]:
-    """Return the intervals of each of the figures that ``of`` makes of the models' measures."""
     if draws < 2 or not 0 < level < 1:
         raise UsageError(f"draws={draws}, level={level}: draws must be 2 or more, level between 0 and 1")
+    if not baselines:
+        return {}
     for probability in models:
         check_predictions(np.asarray(label), np.asarray(probability), domain)
     order = np.argsort(domain, kind="stable")
-    names, group, size = np.unique(np.asarray(domain)[order], return_inverse=True, return_counts=True)
+    domains, group, size = np.unique(np.asarray(domain)[order], return_inverse=True, return_counts=True)
     positive = np.asarray(label)[order] > 0
     sides = [_Model(group, size, positive, np.asarray(p, np.float64)[order]) for p in models]
 
     def measure(weight: Array) -> Array:
-        return np.stack(of([side.measure(weight) for side in sides]))
+        first, *others = (side.measure(weight) for side in sides)
+        return np.stack([first - other for other in others])
 
     observed = measure(np.ones(len(group), np.int64))
     random = np.random.default_rng(seed)
     drawn = np.stack([measure(_draw(random, group, size)) for _ in range(draws)])
-    return [_gathered(values, drawn[:, n], names, level) for n, values in enumerate(observed)]
+    return {name: _gathered(observed[n], drawn[:, n], domains, level) for n, name in enumerate(baselines)}
 
 
-def _gathered(observed: Array, drawn: Array, names: Array, level: float) -> Intervals:
+def _gathered(observed: Array, drawn: Array, domains: Array, level: float) -> Intervals:
     """Put together the intervals of one figure: ``observed`` ``[4 + D]``, ``drawn`` ``[draws, 4 + D]``."""
     found = [_interval(value, drawn[:, i], level) for i, value in enumerate(observed)]
-    by_domain = {int(name): each for name, each in zip(names, found[len(_POOLED) :], strict=True)}
+    by_domain = {int(domain): each for domain, each in zip(domains, found[len(_POOLED) :], strict=True)}
     wauc, macro_auc, auc, logloss = found[: len(_POOLED)]
     return Intervals(wauc, macro_auc, auc, logloss, by_domain, level)
 

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from importlib import import_module
 
 from torch import Tensor, nn
 
 from mmlora.errors import UsageError
-from mmlora.models.backbones.autoint import AutoInt
-from mmlora.models.backbones.dcn import DCN, MatrixCross
-from mmlora.models.backbones.deepfm import DeepFM
-from mmlora.models.backbones.fibinet import FiBiNET
-from mmlora.models.backbones.nfm import NFM
-from mmlora.models.backbones.pnn import PNN
-from mmlora.models.backbones.wdl import WDL
-from mmlora.models.backbones.xdeepfm import XDeepFM
 from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.ctr import CTRModel
 from mmlora.models.embedding import FieldEmbedding
@@ -23,24 +15,19 @@ from mmlora.models.gate import OwnExpertGate, SoftmaxGate
 from mmlora.models.spec import ModelSpec
 from mmlora.models.tower import Tower
 from mmlora.models.trees.model import TreeModel
-from mmlora.schema import DOMAIN_ID, BackboneName
+from mmlora.names import NetworkName, valid_names
+from mmlora.schema import DOMAIN_ID
 
 Model = CTRModel | TreeModel
 """What scores rows: from a batch to logits ``[B]``."""
 
-# Each takes num_fields, embedding_dim and num_dense, has output_dim, and maps Embedded to ([B], [B, H0]).
-BACKBONES: dict[BackboneName, Callable[..., nn.Module]] = {
-    "wdl": WDL,
-    "nfm": NFM,
-    "autoint": AutoInt,
-    "pnn": PNN,
-    "opnn": partial(PNN, product="outer"),
-    "deepfm": DeepFM,
-    "dcn": DCN,
-    "dcn_v2": partial(DCN, cross=MatrixCross),
-    "xdeepfm": XDeepFM,
-    "fibinet": FiBiNET,
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    name: import_module(f"mmlora.models.backbones.{name}").build for name in valid_names(NetworkName)
 }
+"""``build`` of the module of each name.
+
+It takes num_fields, embedding_dim and num_dense, has output_dim, and maps Embedded to ([B], [B, H0]).
+"""
 
 
 def build_model(spec: ModelSpec, *, expert_domains: Sequence[int] = ()) -> CTRModel:
@@ -102,6 +89,7 @@ def assemble_model(
         model.load_expert(number, state)
     if gate is not None:
         model.load_gate(gate)
+    model.rest()
     return model.eval()
 
 

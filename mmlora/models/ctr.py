@@ -12,6 +12,7 @@ from mmlora.batch import Batch
 from mmlora.errors import ContractError
 from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.embedding import Embedded, FieldEmbedding
+from mmlora.models.lora import MoELoRALinear
 from mmlora.models.tower import Tower
 
 State = dict[str, Tensor]
@@ -20,7 +21,10 @@ _EXPERT_PARAMETERS = ("lora_a", "lora_b", "lora_c")
 
 
 class Backbone(Protocol):
-    """What every file of ``backbones`` offers, as an ``nn.Module``."""
+    """What every file of ``backbones`` offers, as an ``nn.Module``.
+
+    One whose terms are no more than the first-order weights says so by ``first_order_terms = True``.
+    """
 
     output_dim: int
 
@@ -60,6 +64,28 @@ class CTRModel(nn.Module):
             tower.start_silent()
         self.gate = gate
         self.expert_domains = tuple(expert_domains)
+        self._resting = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether backbone and tower, experts included, add exactly 0 to every row's cross terms.
+
+        So it is where the phase that trains them didn't help, and its start was kept.
+        """
+        if self.crosses is None or not getattr(self.backbone, "first_order_terms", False):
+            return False
+        last = cast(MoELoRALinear, self.tower.layers[-1])
+        weights = (last.weight, last.bias, last.lora_b, last.lora_c, *self.embedding.first_order)
+        return not any(bool(weight.any()) for weight in weights)
+
+    def rest(self) -> None:
+        """Leave backbone and tower out of forward passes, and their experts untrained, where they are silent.
+
+        A gate that sees a row reads what they compute, so they don't rest beside one. To be called when all
+        parts are loaded.
+        """
+        reads_sample = any(getattr(gate, "weight", None) is not None for gate in self.gates)
+        self._resting = self.is_silent and not reads_sample
 
     def forward(self, batch: Batch) -> Tensor:
         """B rows of any domains -> logits ``[B]``."""
@@ -70,7 +96,11 @@ class CTRModel(nn.Module):
 
         ``found``, where given, are the embedding table's rows at ``embedding.places(batch)``.
         """
-        logits, weights = self._score(self.embedding(batch, found), batch.domain)
+        if self._resting:
+            no_input = batch.dense[:, :0]
+            logits, weights = no_input.sum(1), [gate(no_input, batch.domain) for gate in self.gates]
+        else:
+            logits, weights = self._score(self.embedding(batch, found), batch.domain)
         if self.crosses is not None:
             logits = logits + self.crosses(batch, weights[0] if weights else None)
         return logits, weights
@@ -106,8 +136,9 @@ class CTRModel(nn.Module):
         return (self.get_parameter(name) for name in names if not name.startswith(_CROSSES))
 
     def expert_parameters(self) -> Iterator[nn.Parameter]:
-        """What phase 2 trains."""
-        return (value for name, value in self.named_parameters() if _is_expert(name))
+        """What phase 2 trains: all that experts adapt, but for what rests."""
+        experts = ((name, value) for name, value in self.named_parameters() if _is_expert(name))
+        return (value for name, value in experts if not self._resting or name.startswith(_CROSSES))
 
     def gate_parameters(self) -> Iterator[nn.Parameter]:
         """What phase 3 trains; nothing where the gate isn't a trained one."""

@@ -69,6 +69,13 @@ class FieldEmbedding(nn.Module):
         self.dense_weight = nn.Parameter(torch.zeros(self.num_dense))
         self.reset_parameters()
 
+    @property
+    def first_order(self) -> list[Tensor]:
+        """The first-order weights: of the table's values, of numbers, and of vectors."""
+        projections = [cast(nn.Linear, projection) for projection in self.projections]
+        of_vectors = [part[-1] for of in projections for part in (of.weight, of.bias)]
+        return [self.table[:, -1], self.dense_weight, *of_vectors]
+
     def part(self, fields: Sequence[int], dense: Sequence[int]) -> FieldEmbedding:
         """Return the embedding of some of the inputs; it shares this one's memory.
 
@@ -92,6 +99,8 @@ class FieldEmbedding(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the embeddings; first-order weights start at 0."""
+        if self.table.is_meta:  # nothing to draw, and torch would import its compiler to find out
+            return
         with torch.no_grad():
             self.table.normal_(std=_INITIAL_STD)
             self.table[:, -1] = 0.0

@@ -54,7 +54,8 @@ def keeps_failures(verb: Verb) -> Verb:
     def kept(on: date, domain: str, **options: Any) -> str:
         if options.get("dry_run"):
             return verb(on, domain, **options)
-        with failures_kept(open_workspace(), on, domain):
+        workspace = options["workspace"] = options.get("workspace") or open_workspace()
+        with failures_kept(workspace, on, domain):
             return verb(on, domain, **options)
 
     return cast(Verb, kept)

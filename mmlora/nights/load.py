@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from mmlora.candidates.pairs import Candidates
     from mmlora.candidates.policy import Policy
     from mmlora.candidates.report import Selection
+    from mmlora.checks.audit import AuditCheck
     from mmlora.nights.rehearsal import Rehearsal
     from mmlora.registry.bundle import Bundle
-    from mmlora.scoring.audit import AuditCheck
     from mmlora.scoring.score import SideFeatures
     from mmlora.scoring.work import Engine, Work
     from mmlora.warehouse.loads import Load
@@ -61,18 +61,37 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def scoring_domains(on: date, *, pairs: str | None = None, allow_stale: bool = False) -> list[str]:
+class ScoreOptions(TypedDict, total=False):
+    """The options of :func:`score` that a night has for all of its domains."""
+
+    top_k: int | None
+    pairs: str | None
+    known_as_of: datetime | None
+    model_version: str | None
+    engine: EngineName | None
+    ray_address: str | None
+    device: Device | None
+    allow_stale: bool
+    override: Overridable | None
+    reason: str | None
+    workspace: Workspace | None
+
+
+def scoring_domains(
+    on: date, *, pairs: str | None = None, allow_stale: bool = False, workspace: Workspace | None = None
+) -> list[str]:
     """Return the domains to score on a date: all but those that :func:`left_out` names.
 
     Args:
         on: the score date.
         pairs: see :func:`score`.
         allow_stale: score also those that are broken for nothing but their missing last day.
+        workspace: see :func:`score`.
 
     Raises:
         CheckError: none is left, which no night should pass over in silence.
     """
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     others = left_out(workspace, on, pairs, allow_stale=allow_stale)
     for domain, reason in others.items():
         logger.warning("domain %s isn't scored on %s: %s", domain, on, reason)
@@ -101,6 +120,7 @@ def score(
     reason: str | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
+    workspace: Workspace | None = None,
 ) -> str:
     """Score one domain's candidates of a date into a staged, audited load.
 
@@ -109,7 +129,7 @@ def score(
         domain: the domain.
         top_k: rows kept a user; 0 keeps all; the setting when None.
         pairs: a table of (user_id, item_id), by path or SQL, instead of the settings' candidates.
-        known_as_of: the second cutoff of DESIGN's "Time"; ``on`` 00:00 UTC when None.
+        known_as_of: the second cutoff (docs/design/time.md); ``on`` 00:00 UTC when None.
         model_version: the model; the domain's champion when None.
         engine: who scores; the setting when None.
         ray_address: of the cluster that the engine ``ray`` uses; the setting when None.
@@ -119,6 +139,7 @@ def score(
         reason: why not; it goes into the ledger.
         dry_run: leave the staged files and tell the warehouse nothing.
         progress: told the pairs done.
+        workspace: the caller's, whose open warehouse is used; that of the settings when None.
 
     Returns:
         The ``load_id``.
@@ -132,18 +153,18 @@ def score(
     from mmlora.nights.load_size import check_override
     from mmlora.nights.rehearsal import Rehearsal
 
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     chosen = choose_engine(workspace.settings, engine, ray_address, device)
     check_override(override, reason)
     target = workspace.domain(domain)
     top_k = workspace.settings.scoring.top_k if top_k is None else top_k
     check_retrieval(policy_of(workspace, target, pairs), top_k)
-    refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
-    if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
-        again = f"mend the data, then `mmlora validate --as-of {on}`"
-        raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
-    ensure_features(workspace, on)
     with workspace.open_warehouse() as warehouse:
+        refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
+        if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
+            again = f"mend the data, then `mmlora validate --as-of {on}`"
+            raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
+        ensure_features(workspace, on)
         bundle = bundle_of(workspace, warehouse, target, model_version)
         check_contract(workspace, bundle)
         if on < (seen := bundle.manifest.as_of):
@@ -200,9 +221,11 @@ class _Job:
 
     def run(self, pairs: str | None, top_k: int) -> None:
         """Stage the load and mark it staged, or reject it."""
+        from mmlora.checks.audit import audit_load
+        from mmlora.checks.scores import Expected
         from mmlora.nights.load_size import check_size
-        from mmlora.scoring.audit import Expected, audit_load
         from mmlora.scoring.score import score_work
+        from mmlora.scoring.staging import part_files
 
         folder = self.workspace.staging_folder(self.load.load_id)
         candidates, users, work, chosen = self._chosen(pairs, top_k)
@@ -214,8 +237,15 @@ class _Job:
             engine=self.engine,
             progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
-        expected = Expected.of(candidates, staged, top_k=top_k)
-        report = audit_load(folder, ids=self.workspace.ids, domain=self.domain, on=self.on, expected=expected)
+        # Worked out from the candidates, not from what was written.
+        expected = Expected(candidates.expected_rows(top_k), candidates.num_users, top_k, staged.content_hash)
+        report = audit_load(
+            part_files(folder),
+            ids=self.workspace.ids,
+            domain=self.domain,
+            on=self.on,
+            expected=expected,
+        )
         sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
         size = check_size(
             self.warehouse,

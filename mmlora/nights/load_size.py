@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from mmlora.checks.audit import AuditCheck
 from mmlora.errors import UsageError
 from mmlora.names import Overridable, valid_names
-from mmlora.scoring.audit import AuditCheck
 
 if TYPE_CHECKING:
     from mmlora.nights.rehearsal import Rehearsal

@@ -7,14 +7,16 @@ of the nights before it, so its scores of those nights are no measure of its qua
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import CheckError, MmloraError, UsageError
 from mmlora.names import EngineName
 from mmlora.nights.candidates import recorded_policy
 from mmlora.nights.failures import describe
-from mmlora.nights.load import left_out
+from mmlora.nights.load import ScoreOptions, left_out
+from mmlora.pipeline.outcomes import Action, BackfillOutcome, LoadOutcome, NightOutcome, PlannedDate
 from mmlora.pipeline.score import score_and_publish
 from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
@@ -24,8 +26,6 @@ from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
     from mmlora.warehouse.loads import Load
-
-KEEP, SCORE, REFUSE = "keep", "score", "refuse"
 
 
 def backfill(
@@ -40,16 +40,12 @@ def backfill(
     allow_stale: bool = False,
     plan_only: bool = False,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> BackfillOutcome:
     """Score and publish a domain's dates from ``start`` to ``end``, both included.
 
     A date that this model has published already, on candidates of the same policy and with the same
     ``top_k``, is left alone, so a stopped backfill goes on where it was. One that can't be scored (a broken
     or absent domain, stale data) is refused; like one that fails, it stops no later one.
-
-    Returns:
-        ``plan`` (date, action ``keep``, ``score`` or ``refuse``, reason, model version), and unless
-        ``plan_only`` what ``score_and_publish`` returns.
 
     Raises:
         UsageError: the dates are the wrong way round or in the future, or there is no such domain or model.
@@ -65,26 +61,31 @@ def backfill(
     with workspace.open_warehouse() as warehouse:
         bundle = bundle_of(workspace, warehouse, target, model_version)
         published = {load.score_date: load for load in warehouse.loads(domain=target, states=("published",))}
-    if workspace.feature_repo.applied:
-        check_contract(workspace, bundle)
-    version = bundle.manifest.model_version
-    if start < bundle.manifest.as_of:
-        warn_of_labels(str(workspace.home), version, bundle.manifest.as_of)
-    days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
-    plan = []
-    for number, day in enumerate(days):
-        progress(f"plan {domain}", number, len(days))
-        why = _why(workspace, published.get(day), target, day, version, top_k)
-        refused = _why_not(workspace, target, day, allow_stale) if why else None
-        action, reason = (REFUSE, refused) if refused else (SCORE, why) if why else (KEEP, "")
-        plan.append(
-            {"score_date": day.isoformat(), "action": action, "reason": reason, "model_version": version}
-        )
-    progress(f"plan {domain}", len(days), len(days))
-    if plan_only:
-        return {"plan": plan}
-    options = {"top_k": top_k, "model_version": version, "engine": engine, "ray_address": ray_address}
-    return {"plan": plan, **_run(domain, plan, {**options, "allow_stale": allow_stale}, progress)}
+        if workspace.feature_repo.applied:
+            check_contract(workspace, bundle)
+        version = bundle.manifest.model_version
+        if start < bundle.manifest.as_of:
+            warn_of_labels(str(workspace.home), version, bundle.manifest.as_of)
+        days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
+        plan: list[PlannedDate] = []
+        for number, day in enumerate(days):
+            progress(f"plan {domain}", number, len(days))
+            why = _why(workspace, published.get(day), target, day, version, top_k)
+            refused = _why_not(workspace, target, day, allow_stale) if why else None
+            action: Action = "refuse" if refused else "score" if why else "keep"
+            plan.append(PlannedDate(day, action, refused or why, version))
+        progress(f"plan {domain}", len(days), len(days))
+        if plan_only:
+            return BackfillOutcome(tuple(plan))
+        options: ScoreOptions = {
+            "workspace": workspace,
+            "top_k": top_k,
+            "model_version": version,
+            "engine": engine,
+            "ray_address": ray_address,
+            "allow_stale": allow_stale,
+        }
+        return BackfillOutcome(tuple(plan), _run(domain, plan, options, progress))
 
 
 def _refuse_beyond_data(workspace: Workspace, end: date, allow_stale: bool) -> None:
@@ -118,30 +119,31 @@ def _why_not(workspace: Workspace, domain: Id, day: date, allow_stale: bool) -> 
     return left_out(workspace, day, allow_stale=allow_stale).get(domain)
 
 
-def _run(
-    domain: str, plan: list[dict[str, Any]], options: dict[str, Any], progress: Progress
-) -> dict[str, Any]:
-    begun, loads = time.monotonic(), []
-    to_do = [row for row in plan if row["action"] != KEEP]
-    for number, row in enumerate(to_do):
+def _run(domain: str, plan: Sequence[PlannedDate], options: ScoreOptions, progress: Progress) -> NightOutcome:
+    begun, loads = time.monotonic(), list[LoadOutcome]()
+    to_do = [planned for planned in plan if planned.action != "keep"]
+    for number, planned in enumerate(to_do):
         progress(f"backfill {domain}", number, len(to_do))
-        loads += _one_date(domain, row, options)
+        loads += _one_date(domain, planned, options)
     progress(f"backfill {domain}", len(to_do), len(to_do))
-    pairs = sum(row["pairs"] or 0 for row in loads if row["state"] == "published")
-    return {"loads": loads, "skipped": [], "pairs": pairs, "seconds": time.monotonic() - begun}
+    return NightOutcome(tuple(loads), (), time.monotonic() - begun)
 
 
-def _one_date(domain: str, row: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Score and publish one date; whatever is wrong with it becomes a row."""
-    reason, code = row["reason"], 1
-    if row["action"] == SCORE:
+def _one_date(domain: str, planned: PlannedDate, options: ScoreOptions) -> Sequence[LoadOutcome]:
+    """Score and publish one date; whatever is wrong with it is its outcome."""
+    reason, code = planned.reason, 1
+    if planned.action == "score":
         try:
-            rows: list[dict[str, Any]] = score_and_publish(
-                date.fromisoformat(row["score_date"]), domain=domain, **options
-            )["loads"]
-            return rows
+            return score_and_publish(planned.score_date, domain=domain, **options).loads
         except MmloraError as error:
             reason, code = describe(error), error.exit_code
-    empty = dict.fromkeys(("users", "items", "pairs", "rows", "seconds"))
-    failed = {"state": "failed", "exit_code": code, "reason": reason, "model_version": row["model_version"]}
-    return [{"domain_id": domain, "score_date": row["score_date"], **empty, **failed}]
+    return [
+        LoadOutcome(
+            domain_id=domain,
+            score_date=planned.score_date,
+            state="failed",
+            exit_code=code,
+            reason=reason,
+            model_version=planned.model_version,
+        )
+    ]

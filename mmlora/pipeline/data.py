@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmlora.errors import UsageError
+from mmlora.files import replacing, write_atomically
 from mmlora.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -169,8 +170,9 @@ def import_synthetic(
     data = make_synthetic(dials)
     best = best_reachable(data)
     truth = folder / "truth.parquet"
-    _replace(truth, lambda path: pq.write_table(data.truth, path))
-    _replace(folder / "best.json", lambda path: path.write_text(json.dumps(best, indent=2) + "\n"))
+    with replacing(truth) as aside:
+        pq.write_table(data.truth, aside)
+    write_atomically(folder / "best.json", json.dumps(best, indent=2) + "\n")
     report = _write(workspace, data.interactions, data.profiles)
     return {**report, "truth": str(truth), "best": best}
 
@@ -222,7 +224,7 @@ def import_taobao(
     sizes = {name: (path / name).stat().st_size for name in FILES}
     folder = _claim(workspace, "taobao", {"themes": themes, "seed": seed, "bytes": sizes})
     sampling, file = data.sampling.to_pylist(), folder / "sampling.json"
-    _replace(file, lambda path: path.write_text(json.dumps(sampling, indent=2) + "\n"))
+    write_atomically(file, json.dumps(sampling, indent=2) + "\n")
     report = _write(workspace, data.interactions, data.profiles)
     return {
         **report,
@@ -248,12 +250,5 @@ def _claim(workspace: Workspace, name: str, made_with: dict[str, Any]) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     # Before the rows are stored: an import that was killed can then be run again.
-    _replace(record, lambda path: path.write_text(text))
+    write_atomically(record, text)
     return folder
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    write(temporary)
-    temporary.replace(path)

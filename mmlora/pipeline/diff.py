@@ -6,13 +6,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mmlora.errors import DataError, UsageError
 from mmlora.nights.failures import describe
-from mmlora.nights.load import score
+from mmlora.nights.load import ScoreOptions, score
 from mmlora.pipeline.score import domains_to_score
 from mmlora.schema import Id
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mmlora.warehouse.publish import Publication
     from mmlora.warehouse.warehouse import Warehouse
 
-Rows = Callable[[], "pa.RecordBatchReader"]
+RowReader = Callable[[], "pa.RecordBatchReader"]
 
 
 def diff(
@@ -72,9 +73,8 @@ def dry_run(
     on: date,
     *,
     domain: str | None = None,
-    pairs: str | None = None,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[ScoreOptions],
 ) -> dict[str, Any]:
     """Score a date's domains and say what publishing them would change; nothing is published.
 
@@ -86,13 +86,15 @@ def dry_run(
         readers have) and ``skipped``.
     """
     workspace = open_workspace()
-    domains, skipped = domains_to_score(workspace, on, domain, pairs, options)
-    rows = [_rehearsed(workspace, on, name, progress, {**options, "pairs": pairs}) for name in domains]
-    return {"loads": rows, "skipped": skipped}
+    options["workspace"] = workspace
+    with workspace.open_warehouse():  # for all that follows
+        domains, skipped = domains_to_score(workspace, on, domain, options)
+        rows = [_rehearsed(workspace, on, name, progress, options) for name in domains]
+    return {"loads": rows, "skipped": [asdict(other) for other in skipped]}
 
 
 def _rehearsed(
-    workspace: Workspace, on: date, domain: str, progress: Progress, options: dict[str, Any]
+    workspace: Workspace, on: date, domain: str, progress: Progress, options: ScoreOptions
 ) -> dict[str, Any]:
     begun = time.monotonic()
     row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat()}
@@ -143,7 +145,7 @@ def _told(load: Load) -> dict[str, Any]:
     }
 
 
-def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> Rows:
+def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> RowReader:
     """Return a load's rows: in the warehouse, or staged."""
     if load.state in ("published", "superseded"):
         return lambda: warehouse.rows_of(load)
@@ -159,7 +161,7 @@ def _staged(folder: Path) -> pa.RecordBatchReader:
     return ds.dataset(sorted(folder.glob("part-*.parquet"))).scanner().to_reader()
 
 
-def _difference(before: Rows | None, after: Rows) -> dict[str, Any]:
+def _difference(before: RowReader | None, after: RowReader) -> dict[str, Any]:
     """Return how two loads' rows differ; with nothing before, all is new."""
     import duckdb
 

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+import tomlkit
 from pydantic.fields import FieldInfo
 
+from mmlora.files import write_atomically
+from mmlora.hyperparameters.setting import Setting
 from mmlora.settings import Settings
 from mmlora.workspace import open_workspace
 
@@ -23,7 +26,7 @@ def init_workspace() -> dict[str, Any]:
     workspace = open_workspace()
     path = Path("mmlora.toml")
     if not path.exists():
-        path.write_text(_HEADER + "\n".join(_commented(Settings.model_construct())) + "\n", encoding="utf-8")
+        write_atomically(path, _HEADER + "\n".join(_commented(Settings.model_construct())) + "\n")
     return {"home": str(workspace.home), "settings": str(path.resolve())}
 
 
@@ -42,11 +45,16 @@ def _commented(settings: Settings) -> list[str]:
 
 
 def _line(name: str, value: object, field: FieldInfo) -> str:
-    description = field.description
+    declared = next((part for part in field.metadata if isinstance(part, Setting)), None)
+    description = declared.help if declared else field.description
+    examples = [declared.example] if declared and declared.example else field.examples
     if value is None:
         description = f"an example, unset by default: {description or 'see docs/settings.md'}"
-        value = field.examples[0] if field.examples else _example(field.annotation)
-    return f"# {name} = {_toml(value)}" + (f"  # {description}" if description else "")
+        value = examples[0] if examples else _example(field.annotation)
+    plain = json.loads(json.dumps(value, default=str))  # tuples become arrays, paths texts
+    item = tomlkit.inline_table() if plain == {} else tomlkit.item(plain)
+    line = tomlkit.document().add(name, item.comment(description) if description else item)
+    return f"# {line.as_string().rstrip()}"
 
 
 def _example(annotation: Any) -> object:
@@ -59,15 +67,3 @@ def _example(annotation: Any) -> object:
         if kind in _EXAMPLES:
             return _EXAMPLES[kind]
     raise TypeError(f"no example of {annotation}")
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, dict):
-        return "{}"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(str(value))

@@ -52,18 +52,18 @@ def _promote(
     workspace: Workspace, model_version: str, target: Id | None, why: str, goes_back_to: int | None = None
 ) -> dict[str, Any]:
     bundle = workspace.bundles.load(model_version)
+    metrics = {phase: values["wauc"] for phase, values in bundle.manifest.metrics.items()}
     with workspace.open_warehouse() as warehouse:
         before = warehouse.current(CHAMPION, target)
-    metrics = {phase: values["wauc"] for phase, values in bundle.manifest.metrics.items()}
-    decide(
-        workspace,
-        model_version,
-        domain=target,
-        alias=CHAMPION,
-        why=why,
-        metrics=metrics,
-        goes_back_to=goes_back_to,
-    )
+        decide(
+            workspace,
+            model_version,
+            domain=target,
+            alias=CHAMPION,
+            why=why,
+            metrics=metrics,
+            goes_back_to=goes_back_to,
+        )
     if target is None:
         mirror(workspace, model_version, CHAMPION)
     return {
@@ -84,11 +84,10 @@ def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> 
     workspace = open_workspace()
     target = None if domain is None else workspace.domain(domain)
     with workspace.open_warehouse() as warehouse:
-        decisions = warehouse.promotions(CHAMPION, target)
-    earlier = _before(decisions)
-    if earlier is None:
-        raise UsageError(f"there is no earlier champion of {domain or 'all domains'} to go back to")
-    return _promote(workspace, earlier.model_version, target, why, _in_force(earlier))
+        earlier = _before(warehouse.promotions(CHAMPION, target))
+        if earlier is None:
+            raise UsageError(f"there is no earlier champion of {domain or 'all domains'} to go back to")
+        return _promote(workspace, earlier.model_version, target, why, _in_force(earlier))
 
 
 def _before(decisions: Sequence[Promotion]) -> Promotion | None:

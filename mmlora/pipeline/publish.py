@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 
 from mmlora.nights.failures import failures_kept
-from mmlora.workspace import open_workspace
-
-PUBLISHERS = 4
-"""Loads written to PostgreSQL side by side; each takes three connections."""
-
-logger = logging.getLogger(__name__)
+from mmlora.workspace import Workspace, open_workspace
 
 
-def publish(load_id: str) -> str:
+def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
     """Publish a staged load: write its rows, then move the pointer; a published one is left as it is.
 
     Its staged files go once readers follow it, or a later load.
+
+    Args:
+        load_id: the load.
+        workspace: the caller's, whose open warehouse is used; that of the settings when None.
     """
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     folder = workspace.staging_folder(load_id)
     with workspace.open_warehouse() as warehouse:
         load = warehouse.load(load_id)

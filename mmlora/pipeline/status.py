@@ -20,7 +20,7 @@ def status() -> dict[str, Any]:
     """
     workspace = open_workspace()
     versions = workspace.bundles.versions()
-    with workspace.open_warehouse() as warehouse:
+    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
         aliases = {warehouse.current(alias): alias for alias in (CHALLENGER, CHAMPION)}
         domains = []
         for domain in workspace.expected_domains():
@@ -85,9 +85,9 @@ def domain_status(domain: str) -> dict[str, Any]:
     }
 
 
-def load_state(load_id: str) -> dict[str, Any]:
+def load_state(load_id: str, *, workspace: Workspace | None = None) -> dict[str, Any]:
     """Return what became of a load, and the newest date that its domain's readers get."""
-    with open_workspace().open_warehouse() as warehouse:
+    with (workspace or open_workspace()).open_warehouse() as warehouse:
         load = warehouse.load(load_id)
         latest = warehouse.publication(load.domain_id)
     return {

@@ -50,10 +50,11 @@ def swap(domain: str, source: str, *, why: str = "swapped by hand") -> dict[str,
         )
     manifest = exchanged(base.manifest, experts)
     version = workspace.bundles.save(manifest)
-    followers = _followers(workspace, base.manifest.model_version)
-    for follower in followers:
-        reason = f"experts of {domain} as in {source}: {why}"
-        decide(workspace, version, domain=follower, alias=CHAMPION, why=reason, metrics={})
+    reason = f"experts of {domain} as in {source}: {why}"
+    with workspace.open_warehouse():
+        followers = _followers(workspace, base.manifest.model_version)
+        for follower in followers:
+            decide(workspace, version, domain=follower, alias=CHAMPION, why=reason, metrics={})
     if None in followers:
         mirror(workspace, version, CHAMPION)
     champion_of = ["all"] if None in followers else [str(name) for name in followers]
@@ -69,7 +70,7 @@ def swap(domain: str, source: str, *, why: str = "swapped by hand") -> dict[str,
 def _followers(workspace: Workspace, version: str) -> list[Id | None]:
     """Return whom a version is champion of: None stands for all, when no domain follows another."""
     domains = workspace.expected_domains()
-    with workspace.open_warehouse() as warehouse:
+    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
         following = [name for name in domains if warehouse.current(CHAMPION, name) == version]
         for_all = warehouse.current(CHAMPION) == version
     return [None] if for_all and len(following) == len(domains) else list(following)

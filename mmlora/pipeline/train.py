@@ -108,7 +108,7 @@ def summary(run_id: str) -> dict[str, Any]:
     }
     base = base_of(workspace, run)
     if base is not None and registered:
-        (domain,) = run.config["expert_domains"]
+        (domain,) = run.config.expert_domains
         after = workspace.bundles.load(registered["model_version"])
         result["exchange"] = exchange_report(base, after, workspace.domain(domain))
     return result

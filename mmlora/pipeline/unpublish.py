@@ -25,7 +25,7 @@ def unpublish(domain: str, on: date, *, reason: str) -> dict[str, Any]:
     target, who, why = workspace.domain(domain), getpass.getuser(), _reason(reason)
     with workspace.open_warehouse() as warehouse:
         load = warehouse.unpublish(target, on, who=who, why=why)
-    return load_state(load.load_id)
+        return load_state(load.load_id, workspace=workspace)
 
 
 def restore(load_id: str, *, reason: str = "restored by hand") -> dict[str, Any]:
@@ -35,10 +35,10 @@ def restore(load_id: str, *, reason: str = "restored by hand") -> dict[str, Any]
         UsageError: there is no such load, or readers never had it.
         DataError: its rows are no longer all there.
     """
-    why = _reason(reason)
-    with open_workspace().open_warehouse() as warehouse:
+    workspace, why = open_workspace(), _reason(reason)
+    with workspace.open_warehouse() as warehouse:
         warehouse.restore(warehouse.load(load_id), who=getpass.getuser(), why=why)
-    return load_state(load_id)
+        return load_state(load_id, workspace=workspace)
 
 
 def _reason(text: str) -> str:

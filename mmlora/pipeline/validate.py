@@ -17,9 +17,11 @@ def validate(as_of: date) -> dict[str, Any]:
         the day has rows), ``day_failures``, ``failures`` and ``data_docs``.
     """
     workspace = open_workspace()
-    report = check_domains(workspace, as_of)
+    with workspace.open_warehouse():
+        report = check_domains(workspace, as_of)
+        stored = stored_verdicts(workspace, as_of)
     return {
-        **stored_verdicts(workspace, as_of),
+        **stored,
         "passed": report.passed,
         "day_failures": list(report.day_failures),
         "failures": list(report.failures),

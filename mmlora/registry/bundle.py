@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from mmlora.encoding import Encoder
 from mmlora.errors import ContractError, UsageError
+from mmlora.files import write_atomically
+from mmlora.models.calibration import Calibration
 from mmlora.registry.manifest import ExpertPart, Manifest
-from mmlora.registry.parts import PartStore, write_atomically
+from mmlora.registry.parts import PartStore
 from mmlora.schema import FeatureContract
-from mmlora.training.calibration import Calibration
 
 if TYPE_CHECKING:
     from mmlora.models.builder import Model

@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
 from mmlora.errors import ContractError
+from mmlora.files import write_atomically
 
 
 class PartStore:
@@ -98,17 +97,3 @@ class PartStore:
                 found=found,
             )
         return content
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a whole file or none, safe on disk when it appears."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{uuid4().hex}")
-    try:
-        with partial.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import TransientError
+from mmlora.files import locked
+from mmlora.names import Alias
 from mmlora.redaction import redact
 from mmlora.schema import Id
 
@@ -35,8 +35,6 @@ _METRICS_A_CALL = 1000
 _PARAMS_A_CALL = 100
 _PARAM_LENGTH = 6000
 _NAME_LENGTH = 150
-
-Alias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,7 @@ class Tracking:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.artifacts.mkdir(parents=True, exist_ok=True)
         # Two processes that both find no tables would both make them.
-        with FileLock(self.artifacts / ".mlflow.lock"), warnings.catch_warnings():
+        with locked(self.artifacts / ".mlflow.lock"), warnings.catch_warnings():
             # MLflow's own tables use what SQLAlchemy will drop one day: nothing that a user could change.
             warnings.filterwarnings(
                 "ignore", "The ``noload`` loader strategy is deprecated", SADeprecationWarning

@@ -38,7 +38,7 @@ def build(workspace: Workspace, through: date, progress: Progress, *, decide: bo
     from mmlora.features.build import build as build_views
 
     refuse_future(through)
-    workspace.store.ids  # noqa: B018  says "import data first" before anything is made
+    workspace.store.require_import()  # before anything is made
     settings = workspace.settings.features
     report = build_views(
         workspace.offline,

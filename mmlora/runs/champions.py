@@ -7,9 +7,10 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import ContractError, UsageError
+from mmlora.names import Alias
 from mmlora.schema import Id
 from mmlora.workspace import Workspace
 
@@ -20,15 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-Alias = Literal["champion", "challenger"]
-
-
 CHAMPION: Alias = "champion"
-
-
 CHALLENGER: Alias = "challenger"
-
-
 ACCEPTED = "accepted below its best baseline"
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mmlora.judging.contest import Contender
     from mmlora.judging.rows import Floats, Rows
     from mmlora.models.builder import Model
+    from mmlora.models.calibration import Calibration
     from mmlora.registry.bundle import Bundle
-    from mmlora.training.calibration import Calibration
     from mmlora.training.dataset import TrainingSet
     from mmlora.training.epoch import RowNumbers
 
@@ -72,9 +72,9 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]
     if not len(data.rows("test")):
         return nothing_judged("the split leaves no test rows")
     table = rows_of(workspace, data)
-    rows, ids = _rows(data, table, int(run.config["seed"]))
-    matured = midnight(date.fromisoformat(run.config["as_of"]))
-    matured -= timedelta(hours=run.config["label_maturity_hours"])
+    rows, ids = _rows(data, table, run.config.settings.seed)
+    matured = midnight(run.config.as_of)
+    matured -= timedelta(hours=run.config.settings.label_maturity_hours)
     day_rows, day = held_out(rows, (matured.date() - _EPOCH).days - 1)
     numbers = judged_rows(rows, day_rows)
     *_, (phase, model) = models_of(workspace, run)
@@ -86,7 +86,7 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]
     progress("judge", 2, 4)
     contenders += _champion(workspace, data, table, numbers)
     progress("judge", 3, 4)
-    ranker = Ranker(workspace, date.fromisoformat(run.config["as_of"]), data, ids, model, calibration)
+    ranker = Ranker(workspace, run.config.as_of, data, ids, model, calibration)
     judgement = judge(rows, contenders, numbers, day_rows, day, list(_lists(ranker, rows)))
     progress("judge", 4, 4)
     refit = refitted(run) is not run
@@ -117,7 +117,7 @@ def _rows(data: TrainingSet, table: pa.Table, seed: int) -> tuple[Rows, dict[str
 
 
 def _calibration(workspace: Workspace, run: Run) -> Calibration:
-    from mmlora.training.calibration import Calibration
+    from mmlora.models.calibration import Calibration
 
     evaluation = run.result("evaluation")
     assert evaluation is not None  # the step before

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mmlora.judging.lists import Codes, Panel
     from mmlora.models.builder import Model
-    from mmlora.training.calibration import Calibration
+    from mmlora.models.calibration import Calibration
     from mmlora.training.dataset import TrainingSet
 
 

@@ -51,7 +51,7 @@ def backbone(
     """Phase 1, on the cross terms where the model has them."""
     from mmlora.training.phases import train_backbone
 
-    fitted = part_of(workspace, run, "crosses") if run.config["crosses"] else None
+    fitted = part_of(workspace, run, "crosses") if run.config.settings.crosses else None
     return train_backbone(*_common(workspace, run, progress), checkpoint, fitted, epochs=epochs)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import date
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,15 @@ from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import (
-    IGNORED,
     data_of,
     do_step,
     forgotten,
+    ignored_by,
     open_run,
     part_of,
     refitted,
 )
 from mmlora.runs.training_set import build_training_set
-from mmlora.settings import TrainingSettings
 from mmlora.workspace import Progress, Workspace, silent
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     assert chosen is not None  # recorded before the configuration
     run_of_all = workspace, final, progress
     steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
-    if final.config["crosses"]:
+    if final.config.settings.crosses:
         steps["crosses"] = partial(phases.crosses, *run_of_all, refit=True, **chosen.get("crosses", {}))
     steps["backbone"] = partial(phases.backbone, *run_of_all, epochs=chosen["backbone"]["epochs"])
     for step in sorted(step for step in chosen if step.startswith("expert-")):
@@ -72,7 +71,7 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     if "gate" in chosen:
         steps["gate"] = partial(phases.gate, *run_of_all, epochs=chosen["gate"]["epochs"])
     for step, compute in steps.items():
-        ignored = IGNORED["expert" if step.startswith("expert-") else step]
+        ignored = ignored_by(step)
         also = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
         do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, also=also)
     return run_id
@@ -80,11 +79,12 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
 
 def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, object]:
     """Return the judged run's configuration, on all rows."""
-    asked = {name: run.config[name] for name in TrainingSettings.model_fields if name in run.config}
-    as_of, settings = date.fromisoformat(run.config["as_of"]), TrainingSettings(**asked)
+    config = run.config
     broken = data_of(workspace, run).manifest.info["broken"]
-    everything = build_training_set(workspace, as_of, settings, progress, left_out=broken, held_out=False)
-    return {**run.config, "training_set_id": everything}
+    everything = build_training_set(
+        workspace, config.as_of, config.settings, progress, left_out=broken, held_out=False
+    )
+    return replace(config, training_set_id=everything).to_json()
 
 
 def _chosen(workspace: Workspace, run: Run) -> dict[str, Any]:
@@ -94,11 +94,9 @@ def _chosen(workspace: Workspace, run: Run) -> dict[str, Any]:
         if path.stem in ("backbone", "gate") or path.stem.startswith("expert-"):
             report = (run.result(path.stem) or {})["report"]
             chosen[path.stem] = {"epochs": report["best_epoch"], "step": report.get("step", 1.0)}
-    if (
-        run.config["crosses"]
-        and (weight := part_of(workspace, run, "crosses").get(HISTORY_WEIGHT)) is not None
-    ):
-        chosen["crosses"] = {"history_weight": float(weight)}
+    crosses = part_of(workspace, run, "crosses") if run.config.settings.crosses else {}
+    if HISTORY_WEIGHT in crosses:
+        chosen["crosses"] = {"history_weight": float(crosses[HISTORY_WEIGHT])}
     if "backbone" not in chosen:
         raise UsageError(f"run {run.run_id} has no backbone yet: train the phases in order")
     return chosen

@@ -5,13 +5,13 @@ from __future__ import annotations
 import getpass
 import logging
 from collections.abc import Iterator
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import mmlora
 from mmlora.errors import UsageError
 from mmlora.judging.verdict import below_baseline
-from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, Alias, mirror
+from mmlora.names import Alias
+from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
 from mmlora.runs.judged_points import judgement_points
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import (
@@ -108,7 +108,7 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
         raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
     data = data_of(workspace, final)
     facts = {
-        "as_of": date.fromisoformat(run.config["as_of"]),
+        "as_of": run.config.as_of,
         "data_fingerprint": data.manifest.fingerprint,
         "metrics": evaluation["metrics"],
         "judgement": judgement,
@@ -144,7 +144,7 @@ def _track(workspace: Workspace, run: Run, version: str) -> str:
     judgement, tuning = _judgement(run), run.result("tuning")
     told = {"model_version": version, "verdict": judgement["verdict"], "judgement": judgement["sentence"]}
     told |= {"tuning": tuning["sentence"]} if tuning else {}
-    mlflow_run = tracking.start_run(run.run_id, params=run.config, tags=told)
+    mlflow_run = tracking.start_run(run.run_id, params=run.config.to_json(), tags=told)
     for step in ("backbone", "expert-", "gate"):
         for record in run.steps(step):
             tracking.log_points(mlflow_run, _curves(record["report"], names))

@@ -7,14 +7,14 @@ what takes long. Only the files used last are kept.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from mmlora.errors import TransientError
+from mmlora.files import ASIDE, locked, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,44 +46,38 @@ def open_retrieved(
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.parquet"
-    with _lock(path):
+    with locked(_lock(path)):
         if path.exists():
             logger.info("features: those of an earlier training set of these rows")
             path.touch()
         else:
-            _write(path, read)
+            _write(path, read, dictionaries)
         opened = pq.ParquetFile(path, read_dictionary=dictionaries)
     _remove_old(folder)
     return opened
 
 
-def _lock(path: Path) -> FileLock:
-    return FileLock(path.with_name(f".{path.stem}.lock"))
+def _lock(path: Path) -> Path:
+    name = path.name.removesuffix(ASIDE).removesuffix(".parquet").lstrip(".")
+    return path.with_name(f".{name}.lock")
 
 
-def _write(path: Path, read: Callable[[], Iterator[pa.Table]]) -> None:
+def _write(path: Path, read: Callable[[], Iterator[pa.Table]], dictionaries: list[str]) -> None:
     import pyarrow.parquet as pq
 
-    aside, tables = path.with_suffix(".partial"), read()
-    try:
-        first = next(tables)
-        with aside.open("wb") as file:
-            with pq.ParquetWriter(file, first.schema, compression="lz4") as writer:
-                for table in chain([first], tables):
-                    writer.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    tables = read()
+    first = next(tables)
+    options: dict[str, Any] = {"compression": "lz4", "use_dictionary": dictionaries}
+    with replacing(path, alone=True) as aside, pq.ParquetWriter(aside, first.schema, **options) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 def _remove_old(folder: Path) -> None:
     """Remove all but the files used last, and what killed writers left, but for those in use."""
     whole = sorted(folder.glob("*.parquet"), key=_last_used, reverse=True)
-    for path in [*whole[KEPT:], *folder.glob("*.partial")]:
-        with suppress(Timeout), _lock(path).acquire(timeout=0):
+    for path in [*whole[KEPT:], *folder.glob(f"*{ASIDE}")]:
+        with suppress(TransientError), locked(_lock(path), wait=0):
             path.unlink(missing_ok=True)
 
 

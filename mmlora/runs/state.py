@@ -6,12 +6,65 @@ A step that finds its file is done; so a run goes on where it was stopped.
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from mmlora.errors import UsageError
-from mmlora.json_files import read_json
+from mmlora.files import read_json, write_atomically
+from mmlora.hyperparameters import SETTINGS
+from mmlora.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What was asked of a training run; its id follows from that.
+
+    Attributes:
+        as_of: the run trains on what was known at this day's 00:00 UTC.
+        training_set_id: the rows.
+        expert_domains: the domains that train experts of their own.
+        settings: the training settings; where the run is trained is not among them.
+        code_version: of mmlora.
+        training_revision: of the training code.
+        base: the model version whose parts stay but for one domain's experts; None for a whole model.
+    """
+
+    as_of: date
+    training_set_id: str
+    expert_domains: tuple[str, ...]
+    settings: TrainingSettings
+    code_version: str
+    training_revision: int
+    base: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping, in one level."""
+        return {
+            "as_of": self.as_of.isoformat(),
+            "training_set_id": self.training_set_id,
+            "expert_domains": list(self.expert_domains),
+            "code_version": self.code_version,
+            "training_revision": self.training_revision,
+            **({"base": self.base} if self.base else {}),
+            **self.settings.as_kept(),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> RunConfig:
+        """Read back what :meth:`to_json` gave; what isn't named is younger than the run."""
+        known = {"id_dropout": False, "item_history": False, "refit": False, **raw}
+        return cls(
+            as_of=date.fromisoformat(raw["as_of"]),
+            training_set_id=raw["training_set_id"],
+            expert_domains=tuple(raw["expert_domains"]),
+            settings=TrainingSettings(**{name: known[name] for name in SETTINGS if name in known}),
+            code_version=raw["code_version"],
+            training_revision=raw["training_revision"],
+            base=raw.get("base"),
+        )
 
 
 class Run:
@@ -30,14 +83,17 @@ class Run:
         return self.folder.name
 
     @property
-    def config(self) -> dict[str, Any]:
-        """What was asked: the training set, the date, and every training setting."""
-        config = self.result("config")
-        if config is None:
+    def config(self) -> RunConfig:
+        """What was asked (``UsageError`` when there is no such run)."""
+        self.require()
+        return RunConfig.from_json(self.result("config") or {})
+
+    def require(self) -> None:
+        """Raise ``UsageError`` when there is no such run."""
+        if not (self.folder / "config.json").exists():
             raise UsageError(
                 f"there is no training run {self.run_id!r} in {self.folder.parent}: run `mmlora train`"
             )
-        return config
 
     def result(self, step: str) -> dict[str, Any] | None:
         """Return what a step left, or None when it hasn't finished."""
@@ -46,11 +102,7 @@ class Run:
 
     def record(self, step: str, result: dict[str, Any]) -> dict[str, Any]:
         """Keep what a step left, in its order, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{step}.json"
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
-        partial.replace(path)
+        write_atomically(self.folder / f"{step}.json", json.dumps(result, indent=1, default=str))
         return result
 
     def steps(self, prefix: str) -> list[dict[str, Any]]:

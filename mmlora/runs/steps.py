@@ -16,12 +16,13 @@ import mmlora
 from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.choices import choose, choose_base, choose_expert_domains, choose_on_base
+from mmlora.runs.state import RunConfig
 from mmlora.runs.training_run import (
-    IGNORED,
     base_of,
     data_of,
     do_step,
     expert_records,
+    ignored_by,
     models_of,
     open_run,
     rounded,
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from mmlora.registry.bundle import Bundle
 
 logger = logging.getLogger(__name__)
-
-
-_MACHINES_OWN = {"threads", "device"}  # where it is trained decides no more than last bits
 
 
 def prepare(
@@ -94,16 +92,16 @@ def open_training(
     training_set_id = build_training_set(workspace, as_of, settings, progress, base=base)
     data = TrainingSet.open(workspace.training_set_folder(training_set_id))
     domains = choose_expert_domains(workspace, as_of, settings, data, domain)
-    config = {
-        "as_of": as_of.isoformat(),
-        "training_set_id": training_set_id,
-        "expert_domains": domains,
-        "code_version": mmlora.__version__,
-        "training_revision": TRAINING_REVISION,
-        **({"base": base.manifest.model_version} if base else {}),
-        **settings.model_dump(mode="json", exclude=_MACHINES_OWN),
-    }
-    names, spec = [str(name) for name in data.domains], spec_from(config, data)
+    config = RunConfig(
+        as_of=as_of,
+        training_set_id=training_set_id,
+        expert_domains=tuple(domains),
+        settings=settings,
+        code_version=mmlora.__version__,
+        training_revision=TRAINING_REVISION,
+        base=base.manifest.model_version if base else None,
+    ).to_json()
+    names, spec = [str(name) for name in data.domains], spec_from(settings, data)
     if base is not None:  # its gate mixes more experts than are trained now
         spec = replace(spec, gate_top_k=None)
     refuse_impossible(spec, data, [names.index(name) for name in domains])
@@ -117,20 +115,20 @@ def open_training(
 def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
     """Phases 0 and 1: cross terms, then the backbone; a base has both already."""
     workspace, run = open_run(run_id)
-    if "base" in run.config:
+    if run.config.base is not None:
         return run_id
-    if run.config["crosses"]:
+    if run.config.settings.crosses:
         fit = partial(phases.crosses, workspace, run, progress)
-        do_step(workspace, run, "crosses", fit, ignoring=IGNORED["crosses"])
+        do_step(workspace, run, "crosses", fit, ignoring=ignored_by("crosses"))
     compute = partial(phases.backbone, workspace, run, progress)
-    do_step(workspace, run, "backbone", compute, ignoring=IGNORED["backbone"])
+    do_step(workspace, run, "backbone", compute, ignoring=ignored_by("backbone"))
     return run_id
 
 
 def expert_domains(run_id: str) -> list[str]:
     """Return the domains that train experts of their own in a run, as decided when it was prepared."""
     _, run = open_run(run_id)
-    return list(run.config["expert_domains"])
+    return list(run.config.expert_domains)
 
 
 def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> str:
@@ -143,18 +141,18 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
     if domain not in (rich := expert_domains(run_id)):
         raise UsageError(f"domain {domain!r} trains no expert in run {run_id}; these do: {', '.join(rich)}")
     index = [str(name) for name in data_of(workspace, run).domains].index(domain)
-    for slot in range(run.config["experts_per_domain"]):
+    for slot in range(run.config.settings.experts_per_domain):
         compute = partial(phases.expert, workspace, run, progress, domain=index, slot=slot)
         step = f"expert-{index:05d}-{slot}"
         label = f"expert of {domain}" + (f", {slot + 1}" if slot else "")
-        do_step(workspace, run, step, compute, label=label, ignoring=IGNORED["expert"])
+        do_step(workspace, run, step, compute, label=label, ignoring=ignored_by(step))
     return run_id
 
 
 def train_gate(run_id: str, *, progress: Progress = silent) -> str:
     """Phase 3, where the adaptation has a gate and there are experts to mix; a base keeps its own gate."""
     workspace, run = open_run(run_id)
-    wanted = run.config["adaptation"] == "moe_mlora" and "base" not in run.config
+    wanted = run.config.settings.adaptation == "moe_mlora" and run.config.base is None
     if wanted and expert_records(run):
         do_step(workspace, run, "gate", partial(phases.gate, workspace, run, progress))
     return run_id

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from mmlora.errors import UsageError
+from mmlora.files import locked
+from mmlora.hyperparameters import SETTINGS, ModelShape, Optimisation, read_by
+from mmlora.hyperparameters.setting import TrainedPart
+from mmlora.names import Device
 from mmlora.runs.exchange import exchanged
 from mmlora.runs.state import Run
 from mmlora.schema import Id, fingerprint
@@ -29,30 +30,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OPTIMISATION = (
-    *("batch_size", "learning_rate", "expert_learning_rate", "gate_learning_rate", "weight_decay"),
-    *("expert_confidence", "max_epochs", "patience", "seed", "threads", "device", "precision"),
-)
-_SHAPE = (
-    *("crosses", "embedding_dim", "hidden_units", "dropout", "rank", "alpha", "experts_per_domain"),
-    *("gate", "gate_per_layer", "gate_top_k", "balance"),
-)
+_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
 
 
-_GATE_ONLY = {
-    *("adaptation", "gate", "gate_per_layer", "gate_top_k", "balance", "gate_learning_rate"),
-    *("experts_per_domain", "expert_domains", "refit"),
-}
-_EXPERTS_ONLY = {"rank", "alpha", "expert_learning_rate", "expert_confidence"}
-IGNORED: dict[str, set[str]] = {
-    # Beside the training set, cross terms depend on nothing but which fields they see, and the seed.
-    "crosses": {*TrainingSettings.model_fields, "expert_domains"}
-    - {"features", "crosses", "seed", "id_dropout"},
-    "backbone": _EXPERTS_ONLY | _GATE_ONLY,
-    "expert": _GATE_ONLY,
-    "gate": {"refit"},
-}
-"""What a phase does not depend on, so that runs which differ in nothing else share it."""
+def ignored_by(step: str) -> set[str]:
+    """Return what a step does not depend on, so that runs which differ in nothing else share it.
+
+    A step depends on what it reads and what the steps before it read; cross terms on the training set alone,
+    whose own settings its id stands for.
+    """
+    phase = cast(TrainedPart, step.partition("-")[0])
+    parts = (phase,) if phase == "crosses" else _PARTS[: _PARTS.index(phase) + 1]
+    ignored = set(SETTINGS).difference(read_by(*parts))
+    return ignored if phase == "gate" else ignored | {"expert_domains"}
 
 
 def run_of(workspace: Workspace, run_id: str) -> Run:
@@ -64,7 +54,7 @@ def open_run(run_id: str) -> tuple[Workspace, Run]:
     """Open the workspace and a run in it (``UsageError`` when there is no such run)."""
     workspace = open_workspace()
     run = run_of(workspace, run_id)
-    run.config  # noqa: B018  says when there is no such run
+    run.require()
     return workspace, run
 
 
@@ -72,7 +62,7 @@ def data_of(workspace: Workspace, run: Run) -> TrainingSet:
     """Open a run's training set."""
     from mmlora.training.dataset import TrainingSet
 
-    return TrainingSet.open(workspace.training_set_folder(run.config["training_set_id"]))
+    return TrainingSet.open(workspace.training_set_folder(run.config.training_set_id))
 
 
 def forgetful(workspace: Workspace, run: Run) -> TrainingData:
@@ -90,7 +80,7 @@ def forgotten(workspace: Workspace, run: Run) -> dict[str, float]:
     """
     from mmlora.training.unknown_ids import unknown_shares
 
-    if not run.config.get("id_dropout"):
+    if not run.config.settings.id_dropout:
         return {}
     if (known := run.result("forgotten")) is None:
         known = run.record("forgotten", unknown_shares(data_of(workspace, run)))
@@ -99,31 +89,37 @@ def forgotten(workspace: Workspace, run: Run) -> dict[str, float]:
 
 def spec_of(workspace: Workspace, run: Run) -> ModelSpec:
     """Return a run's model specification."""
-    return spec_from(run.config, data_of(workspace, run))
+    return spec_from(run.config.settings, data_of(workspace, run))
 
 
-def spec_from(config: Mapping[str, Any], data: TrainingSet) -> ModelSpec:
-    """Return the model specification that a configuration asks for (``UsageError`` when no model has it)."""
+def spec_from(settings: TrainingSettings, data: TrainingSet) -> ModelSpec:
+    """Return the model specification that settings ask for (``UsageError`` when no model has it)."""
     from mmlora.models.spec import FieldShape, ModelSpec
 
-    fields = tuple(FieldShape(*shape) for shape in data.encoder.field_shapes())
-    shape = {name: config[name] for name in _SHAPE}
     return ModelSpec(
-        backbone=config["backbone"],
-        adaptation=config["adaptation"],
-        fields=fields,
+        backbone=settings.backbone,
+        adaptation=settings.adaptation,
+        fields=tuple(FieldShape(*shape) for shape in data.encoder.field_shapes()),
         num_domains=data.num_domains,
-        **{**shape, "hidden_units": tuple(shape["hidden_units"])},
+        **settings.of(ModelShape),
     )
 
 
 def options_of(workspace: Workspace, run: Run) -> TrainingOptions:
     """Return how a run optimises; threads and device are the affair of the machine that trains."""
+    asked = run.result("machine") or {}
+    return options_from(run.config.settings, workspace, device=asked.get("device"))
+
+
+def options_from(
+    settings: TrainingSettings, workspace: Workspace, device: Device | None = None
+) -> TrainingOptions:
+    """Return how to optimise by some settings, with the workspace's threads, and its device when None."""
     from mmlora.training.loop import TrainingOptions
 
-    asked, own = run.result("machine") or {}, workspace.settings.training
-    config = {**run.config, "threads": own.threads, "device": asked.get("device", own.device)}
-    return TrainingOptions(**{name: config[name] for name in _OPTIMISATION})
+    own = workspace.settings.training
+    machine = {"threads": own.threads, "device": device or own.device}
+    return TrainingOptions(**{**settings.of(Optimisation), **machine})
 
 
 def do_step(
@@ -143,7 +139,7 @@ def do_step(
     """
     if run.result(step) is not None:
         return
-    decisive = {name: value for name, value in run.config.items() if name not in ignoring}
+    decisive = {name: value for name, value in run.config.to_json().items() if name not in ignoring}
     decisive |= also or {}
     record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
     run.record(step, record)
@@ -170,8 +166,8 @@ def shared_step(
 
     key = fingerprint({**decisive, "training_revision": TRAINING_REVISION})[:24]
     shared = run_of(workspace, "steps")
-    shared.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(FileLock(shared.folder / f"{key}.lock"), label):
+    waiting = f"{label}: another process trains it, waiting for what it leaves"
+    with locked(shared.folder / f"{key}.lock", waiting=waiting):
         checkpoint = FileCheckpoint(shared.folder / f"{key}.checkpoint")
         record = shared.result(key)
         if record is None:
@@ -181,20 +177,6 @@ def shared_step(
             _log(label, result.report)
         checkpoint.clear()
     return record
-
-
-@contextmanager
-def _alone(lock: FileLock, label: str) -> Iterator[None]:
-    """Hold a lock; say so when another process has to be waited for."""
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("%s: another process trains it, waiting for what it leaves", label)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _log(label: str, report: PhaseReport) -> None:
@@ -213,7 +195,7 @@ def rounded(value: float | None) -> str:
 def refitted(run: Run) -> Run:
     """Return the run of the model that is registered: trained on all rows, or the judged one itself."""
     final = Run(run.folder / "final")
-    return final if run.config.get("refit") and "base" not in run.config else run
+    return final if run.config.settings.refit and run.config.base is None else run
 
 
 def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
@@ -235,7 +217,7 @@ def expert_records(run: Run) -> list[tuple[int, int, str]]:
 
 def base_of(workspace: Workspace, run: Run) -> Bundle | None:
     """Return the bundle that a run trains one domain's experts on; None when it trains a whole model."""
-    version = run.config.get("base")
+    version = run.config.base
     return None if version is None else workspace.bundles.load(version)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 import mmlora
 from mmlora.errors import DataError
+from mmlora.hyperparameters import read_by
 from mmlora.runs.built_features import ensure_features, ensure_profiles
 from mmlora.runs.contract import check_contract
 from mmlora.runs.verdicts import verdicts_as_of
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
 
     from mmlora.encoding import Encoder
     from mmlora.registry.bundle import Bundle
-    from mmlora.training.dataset import Chunk, TrainingSet
+    from mmlora.training.dataset import EncodedRows, TrainingSet
 
 logger = logging.getLogger(__name__)
 
-ROW_SETTINGS = ("split", "split_fractions", "seed", "min_count", "label_maturity_hours", "window_days")
+ROW_SETTINGS = tuple(name for name in read_by("data") if name not in ("features", "split_file"))
 """The settings that decide a training set, beside its features and a file of splits."""
 _OF_FEATURES = ("as_of", "code_version", "data", "contract", "activity", "broken", "views")
 _OF_ROWS = ("label_maturity_hours", "window_days")
@@ -139,7 +140,7 @@ def _recipe(
         "broken": broken,
         "split_file": fingerprint(split_file.read_bytes().hex()) if split_file else None,
         **({"views": views} if views else {}),
-        **settings.model_dump(mode="json", include=set(ROW_SETTINGS)),
+        **settings.as_kept(only=ROW_SETTINGS),
     }
 
 
@@ -267,14 +268,14 @@ def _encode(
     rows: pa.Table,
     split: np.ndarray[Any, np.dtype[np.int8]],
     progress: Progress,
-) -> Iterator[Chunk]:
-    from mmlora.training.dataset import Chunk, user_codes
+) -> Iterator[EncodedRows]:
+    from mmlora.training.dataset import EncodedRows, user_codes
 
     users, labels, start = user_codes(rows[USER_ID]), rows[LABEL].to_numpy(), 0
     for table in features:
         chosen = slice(start, start + table.num_rows)
         columns = encoder.encode(_without_histories(table, encoder.contract, split[chosen] == 0))
-        yield Chunk(columns, labels[chosen], split[chosen], users[chosen])
+        yield EncodedRows(columns, labels[chosen], split[chosen], users[chosen])
         start += table.num_rows
         progress("encode", start, rows.num_rows)
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any
 
 from mmlora.errors import DataError, UsageError
 from mmlora.runs.choices import choose
-from mmlora.runs.state import Run
+from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.steps import open_training, train_backbone, train_expert, train_gate
 from mmlora.runs.training_run import models_of, open_run, run_of
-from mmlora.settings import TrainingSettings
-from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Settings, Step, climb
+from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Step, TrialSettings, climb
 from mmlora.workspace import Progress, Workspace, silent
 
 logger = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ def tune(run_id: str, *, tune_minutes: float | None = None, progress: Progress =
     if tune_minutes is None:
         return run_id
     workspace, run = open_run(run_id)
-    refuse_tuning(tune_minutes, phase="all", base=run.config.get("base"))
+    refuse_tuning(tune_minutes, phase="all", base=run.config.base)
     trials = _Trials(workspace, run, tune_minutes * 60, progress)
     steps = climb(trials.own, trials.names, trials.measure)
     best = trials.run_id({**trials.own, **_last(steps)})
@@ -78,24 +76,20 @@ class _Trials:
         self._workspace, self._run, self._budget, self._progress = workspace, run, seconds, progress
         config = run.config
         self.names = _read_by(config)
-        self.own = {name: config[name] for name in TUNED}
-        self.own["hidden_units"] = tuple(config["hidden_units"])
+        self.own = {name: getattr(config.settings, name) for name in TUNED}
         self._done: list[dict[str, Any]] = []
         self._spent = 0.0
         self._time_is_up = False
 
-    def run_id(self, settings: Settings, progress: Progress = silent) -> str:
+    def run_id(self, settings: TrialSettings, progress: Progress = silent) -> str:
         """Return the run that has these settings in place of one's own."""
         config = self._run.config
-        asked = {name: config[name] for name in TrainingSettings.model_fields if name in config}
-        asked |= self._run.result("machine") or {}
-        chosen = choose(TrainingSettings(**asked), settings)
+        chosen = choose(config.settings, {**settings, **(self._run.result("machine") or {})})
         # Experts of one domain alone are asked for again by its name.
-        domain = config["expert_domains"][0] if len(config["expert_domains"]) == 1 else None
-        as_of = date.fromisoformat(config["as_of"])
-        return open_training(self._workspace, as_of, chosen, domain=domain, progress=progress)
+        domain = config.expert_domains[0] if len(config.expert_domains) == 1 else None
+        return open_training(self._workspace, config.as_of, chosen, domain=domain, progress=progress)
 
-    def measure(self, settings: Settings) -> float | None:
+    def measure(self, settings: TrialSettings) -> float | None:
         """Return the validation wauc of a model with these settings; None when the time is up."""
         left = self._budget - self._spent
         if self._done and left <= 0:
@@ -123,7 +117,7 @@ class _Trials:
             "steps": [vars(step) for step in steps],
             "own_wauc": own,
             "best_wauc": steps[-1].metric_after if steps else own,
-            "lines": [f"{name} = {_shown(value)}" for name, value in _last(steps).items()],
+            "lines": _as_toml(_last(steps)),
             "sentence": self._sentence([_change(step) for step in steps]),
         }
 
@@ -135,7 +129,7 @@ class _Trials:
         said = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
         return f"{said} ({of}, {end})"
 
-    def _train(self, settings: Settings, left: float | None) -> dict[str, Any]:
+    def _train(self, settings: TrialSettings, left: float | None) -> dict[str, Any]:
         """Train a trial and keep what it is worth, or find that; ``left`` are its seconds, None without end.
 
         One that was stopped before goes on where it was; its ``wauc`` is None until it is done.
@@ -160,7 +154,7 @@ class _Trials:
         wauc = None
         try:
             train_backbone(run_id, progress=watched)
-            for domain in run.config["expert_domains"]:
+            for domain in run.config.expert_domains:
                 train_expert(run_id, domain, progress=watched)
             train_gate(run_id, progress=watched)
             wauc = _validation_wauc(self._workspace, run)
@@ -175,7 +169,7 @@ def _validation_wauc(workspace: Workspace, run: Run) -> float:
     from mmlora.training.controls import WithoutTest
     from mmlora.training.deciding import Validation
 
-    data = WithoutTest.open(workspace.training_set_folder(run.config["training_set_id"]))
+    data = WithoutTest.open(workspace.training_set_folder(run.config.training_set_id))
     validation = Validation.choose(data, "wauc", domain=None)
     if validation.metric != "wauc":
         raise DataError("tuning", f"{validation.note}: there is no wauc to tune by; choose other days")
@@ -183,11 +177,11 @@ def _validation_wauc(workspace: Workspace, run: Run) -> float:
     return validation.measure(model)
 
 
-def _read_by(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _read_by(config: RunConfig) -> tuple[str, ...]:
     """Return the settings to tune that a run's model reads."""
-    if config["backbone"] == "gbdt":
+    if config.settings.backbone == "gbdt":
         return OF_TREES
-    return tuple(name for name in TUNED if config["expert_domains"] or name not in OF_EXPERTS)
+    return tuple(name for name in TUNED if config.expert_domains or name not in OF_EXPERTS)
 
 
 def _change(step: Step) -> str:
@@ -200,6 +194,14 @@ def _last(steps: Sequence[Step]) -> dict[str, Any]:
     return {step.setting: step.after for step in steps}
 
 
+def _as_toml(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as lines of ``mmlora.toml``."""
+    import tomlkit
+
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return tomlkit.dumps(plain).splitlines()
+
+
 def _shown(value: Any) -> str:
-    """Return a setting's value as ``mmlora.toml`` has it."""
+    """Return a setting's value as a sentence has it."""
     return str(list(value)) if isinstance(value, tuple | list) else f"{value:g}"

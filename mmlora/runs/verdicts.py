@@ -50,11 +50,9 @@ def stored_verdicts(workspace: Workspace, as_of: date) -> dict[str, Any]:
 
 def verdicts_as_of(workspace: Workspace, as_of: date) -> dict[Id, DomainVerdict]:
     """Return the stored verdicts of a date by domain, validating first when a domain has none."""
-    for attempt in ("stored", "validated now"):
-        with workspace.open_warehouse() as warehouse:
+    with workspace.open_warehouse() as warehouse:
+        verdicts = warehouse.verdicts(as_of)
+        if set(workspace.expected_domains()).difference(verdict.domain_id for verdict in verdicts):
+            check_domains(workspace, as_of)
             verdicts = warehouse.verdicts(as_of)
-        unknown = set(workspace.expected_domains()).difference(verdict.domain_id for verdict in verdicts)
-        if not unknown or attempt == "validated now":
-            break
-        check_domains(workspace, as_of)
     return {verdict.domain_id: verdict for verdict in verdicts}

@@ -21,6 +21,7 @@ from mmlora.batch import Batch
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError
 from mmlora.models.builder import Model
+from mmlora.models.calibration import Calibration
 from mmlora.models.side_plans.pair_model import PairModel
 from mmlora.models.side_plans.pairs import Pairs
 from mmlora.models.side_plans.parts import Part, Role, SideTensors
@@ -30,7 +31,6 @@ from mmlora.names import Precision
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, FeatureField, FieldKind
 from mmlora.scoring.blocks import ScorePairs
 from mmlora.scoring.workers import ParallelMap
-from mmlora.training.calibration import Calibration
 
 _SIDE_ROWS = 1024
 # The order in which a model holds its embedded fields.

@@ -15,6 +15,7 @@ from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import Encoder
 from mmlora.errors import ContractError
 from mmlora.models.builder import Model
+from mmlora.models.calibration import Calibration
 from mmlora.names import Device, Precision
 from mmlora.numerics import Numerics, here, together
 from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
@@ -23,7 +24,6 @@ from mmlora.scoring.devices import numerics_of, torch_device
 from mmlora.scoring.staging import StagedWriter
 from mmlora.scoring.work import ComputedBy, Count, Engine, Work
 from mmlora.scoring.workers import ParallelMap, workers
-from mmlora.training.calibration import Calibration
 
 Progress = Callable[[str, int, int], None]
 

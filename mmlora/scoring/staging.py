@@ -5,6 +5,7 @@ Parts are written under another name and renamed when whole.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from mmlora.content_hash import ContentHash
 from mmlora.errors import UsageError
+from mmlora.files import replacing
 from mmlora.schema import IdTypes, scores_schema
 
 ROWS_PER_PART = 5_000_000
@@ -43,6 +45,7 @@ class StagedWriter:
         self._schema = scores_schema(ids)
         self._hash = ContentHash(self._schema)
         self._writer: pq.ParquetWriter | None = None
+        self._path, self._place = folder, ExitStack()  # of the part that is written
         self._waiting: list[pa.Table] = []
         self._rows_in_part = 0
         self.files: list[Path] = []
@@ -73,7 +76,7 @@ class StagedWriter:
                 self._finish_part()
         elif self._writer is not None:
             self._writer.close()
-            self._partial().unlink(missing_ok=True)
+            self._place.__exit__(kind, error, trace)
 
     def _flush(self) -> None:
         if not self._waiting:
@@ -87,16 +90,14 @@ class StagedWriter:
 
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._partial(), self._schema, compression="zstd")
+            self._path = self._folder / f"part-{len(self.files):05d}.parquet"
+            aside = self._place.enter_context(replacing(self._path, alone=True))
+            self._writer = pq.ParquetWriter(aside, self._schema, compression="zstd")
         return self._writer
 
     def _finish_part(self) -> None:
         """Close the part and give it its name; a load without rows still has one part."""
         self._open().close()
-        path = self._folder / f"part-{len(self.files):05d}.parquet"
-        self._partial().replace(path)
-        self.files.append(path)
+        self._place.close()
+        self.files.append(self._path)
         self._writer, self._rows_in_part = None, 0
-
-    def _partial(self) -> Path:
-        return self._folder / f"part-{len(self.files):05d}.parquet.partial"

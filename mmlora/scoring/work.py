@@ -18,6 +18,7 @@ import pyarrow as pa
 from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import Encoder
 from mmlora.models.builder import Model
+from mmlora.models.calibration import Calibration
 from mmlora.names import Precision
 from mmlora.numerics import Numerics
 from mmlora.schema import Id, IdTypes, scores_schema
@@ -26,7 +27,6 @@ from mmlora.scoring.devices import require_precision
 from mmlora.scoring.pair_scorer import PairScorer
 from mmlora.scoring.topk import Ranked
 from mmlora.scoring.workers import ParallelMap
-from mmlora.training.calibration import Calibration
 
 logger = logging.getLogger(__name__)
 

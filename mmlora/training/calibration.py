@@ -1,69 +1,14 @@
-"""Calibration: Platt scaling on validation rows, with a shift of each domain's own.
-
-``p = sigmoid(scale * logit + shift_d)``: scale and a common shift are fitted on all domains' rows
-(https://en.wikipedia.org/wiki/Platt_scaling); a domain's own shift is drawn towards the common one the more,
-the fewer rows it has.
-"""
+"""Fitting a calibration on a training set's validation rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from mmlora.models.builder import Model
+from mmlora.models.calibration import Calibration, calibrate
 from mmlora.training.epoch import TrainingData
 from mmlora.training.loop import predict
 from mmlora.training.rows import blocks, scratch
-
-Floats = npt.NDArray[np.float64]
-# Rows of average uncertainty that the common shift counts for against a domain's own.
-_PRIOR_ROWS = 200.0
-_STEPS = 40
-_TOLERANCE = 1e-9
-_MAX_SHIFT = 16.0
-_BLOCK_ROWS = 1 << 17
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """``p = sigmoid(scale * logit + shift)``.
-
-    Attributes:
-        scale: above 0, so that the order of scores stays.
-        shift: of a domain absent at training.
-        domain_shifts: by domain index.
-        note: why it is less than asked for; empty as a rule.
-    """
-
-    scale: float = 1.0
-    shift: float = 0.0
-    domain_shifts: tuple[float, ...] = ()
-    note: str = ""
-
-    def apply(self, logits: Tensor, domain: Tensor) -> Tensor:
-        """``logits [B]``, ``domain [B]`` (-1: absent at training) -> probabilities ``[B]``."""
-        shifts = torch.tensor([self.shift, *self.domain_shifts], dtype=logits.dtype, device=logits.device)
-        return torch.sigmoid(logits * self.scale + shifts[domain + 1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {
-            "scale": self.scale,
-            "shift": self.shift,
-            "domain_shifts": list(self.domain_shifts),
-            "note": self.note,
-        }
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Calibration:
-        """Read back what :meth:`to_dict` gave."""
-        return cls(**{**raw, "domain_shifts": tuple(raw["domain_shifts"])})
 
 
 def fit_calibration(model: Model, data: TrainingData) -> Calibration:
@@ -74,95 +19,3 @@ def fit_calibration(model: Model, data: TrainingData) -> Calibration:
     for place, block in blocks(rows):
         domain[place] = data.domain[block]
     return calibrate(logits, labels, domain, data.num_domains)
-
-
-def calibrate(
-    logits: npt.NDArray[Any], labels: npt.NDArray[Any], domain: npt.NDArray[Any], num_domains: int
-) -> Calibration:
-    """Fit on logits and labels of validation rows, ``[N]`` each, of the domains ``domain``.
-
-    All are read block by block, so they may be mapped from files.
-    """
-    none = (0.0,) * num_domains
-    if not 0 < np.count_nonzero(labels) < len(labels):
-        note = "validation rows hold one class of label, so scores are as the model gave them"
-        return Calibration(domain_shifts=none, note=note)
-    # One group more, for rows of domains absent at training (-1): these get the common shift.
-    rows = _Rows(logits, labels, domain, num_domains + 1)
-    scale, shift = _platt(rows)
-    note = ""
-    if not scale > 0:
-        note = f"the fitted scale was {scale:.3g}, so only the shift was fitted"
-        pooled = _Rows(logits, labels, np.broadcast_to(np.int64(-1), domain.shape), 1)
-        scale, shift = 1.0, float(_shifts(pooled, 1.0, 0.0, 0.0)[0])
-    own = _shifts(rows, scale, shift, _PRIOR_ROWS)[1:]
-    return Calibration(float(scale), float(shift), tuple((shift + own).tolist()), note)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What a fit reads, pass after pass; groups are domains + 1."""
-
-    logits: npt.NDArray[Any]
-    labels: npt.NDArray[Any]
-    domain: npt.NDArray[Any]
-    groups: int
-
-    def __iter__(self) -> Iterator[tuple[Floats, Floats, npt.NDArray[np.int64]]]:
-        for start in range(0, len(self.labels), _BLOCK_ROWS):
-            place = slice(start, start + _BLOCK_ROWS)
-            group = np.asarray(self.domain[place], np.int64) + 1
-            yield self.logits[place].astype(np.float64), self.labels[place].astype(np.float64), group
-
-
-def _platt(rows: _Rows) -> tuple[float, float]:
-    """Logistic regression of labels on logits by Newton's method; a step that overshoots is halved."""
-    weights = np.array([1.0, 0.0])
-    loss = _loss(rows, weights)
-    for _ in range(_STEPS):
-        hessian, slope = 1e-6 * np.eye(2), np.zeros(2)
-        for x, y, _group in rows:
-            design = np.stack([x, np.ones_like(x)], 1)
-            p = _sigmoid(design @ weights)
-            hessian += (design * (p * (1 - p))[:, None]).T @ design
-            slope += design.T @ (y - p)
-        step = np.linalg.solve(hessian, slope)
-        while _loss(rows, weights + step) > loss and np.abs(step).max() > _TOLERANCE:
-            step = step / 2
-        if np.abs(step).max() <= _TOLERANCE:
-            break
-        weights = weights + step
-        loss = _loss(rows, weights)
-    return float(weights[0]), float(weights[1])
-
-
-def _shifts(rows: _Rows, scale: float, shift: float, prior_rows: float) -> Floats:
-    """Return each group's shift of scale x logit + shift; so many rows of average doubt resist it."""
-    spread = 0.0
-    for x, _, _ in rows:
-        start = _sigmoid(scale * x + shift)
-        spread += float(np.sum(start * (1 - start)))
-    penalty = prior_rows * spread / len(rows.labels) + 1e-6
-    # The likelihood's slope falls with the shift, so halving an interval finds where it is 0.
-    low, high = np.full(rows.groups, -_MAX_SHIFT), np.full(rows.groups, _MAX_SHIFT)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        slope = -penalty * middle
-        for x, y, group in rows:
-            slope += np.bincount(group, y - _sigmoid(scale * x + shift + middle[group]), rows.groups)
-        low, high = np.where(slope > 0, middle, low), np.where(slope > 0, high, middle)
-    found: Floats = (low + high) / 2
-    return found
-
-
-def _loss(rows: _Rows, weights: Floats) -> float:
-    total = 0.0
-    for x, y, _ in rows:
-        logits = x * weights[0] + weights[1]
-        total += float(np.sum(np.logaddexp(0.0, logits) - y * logits))
-    return total
-
-
-def _sigmoid(x: Floats) -> Floats:
-    result: Floats = 1 / (1 + np.exp(-np.clip(x, -500, 500)))
-    return result

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from mmlora.files import replacing
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class State:
+class CheckpointState:
     """Where a phase stands.
 
     Attributes:
@@ -35,10 +36,10 @@ class State:
 class Checkpoint(Protocol):
     """Keeps the state of one phase; only the last one counts."""
 
-    def load(self) -> State | None:
+    def load(self) -> CheckpointState | None:
         """Return what was saved last, or None."""
 
-    def save(self, state: State) -> None:
+    def save(self, state: CheckpointState) -> None:
         """Keep a state in place of the one before, whole or not at all."""
 
     def clear(self) -> None:
@@ -48,11 +49,11 @@ class Checkpoint(Protocol):
 class NoCheckpoint:
     """For a phase that starts anew whenever it is called."""
 
-    def load(self) -> State | None:
+    def load(self) -> CheckpointState | None:
         """Return None."""
         return None
 
-    def save(self, state: State) -> None:
+    def save(self, state: CheckpointState) -> None:
         """Do nothing."""
 
     def clear(self) -> None:
@@ -72,7 +73,7 @@ class FileCheckpoint:
         self.folder = folder
         self._file = folder / "state.safetensors"
 
-    def load(self) -> State | None:
+    def load(self) -> CheckpointState | None:
         """Return what was saved last; None when there is nothing, or nothing that can be read."""
         from safetensors import SafetensorError, safe_open
 
@@ -82,22 +83,18 @@ class FileCheckpoint:
             with safe_open(self._file, framework="pt") as file:
                 # Copies: the file is mapped, and the next save puts another one in its place.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                return State(tensors, json.loads(file.metadata()["facts"]))
+                return CheckpointState(tensors, json.loads(file.metadata()["facts"]))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             logger.warning("%s can't be read (%s): training starts anew", self._file, error)
             return None
 
-    def save(self, state: State) -> None:
+    def save(self, state: CheckpointState) -> None:
         """Write a file beside the last one, see it safe on disk, and rename it into place."""
         from safetensors.torch import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(".partial")
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
-        save_file(tensors, partial, metadata={"facts": json.dumps(state.facts)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(self._file)
+        with replacing(self._file, alone=True) as aside:
+            save_file(tensors, aside, metadata={"facts": json.dumps(state.facts)})
 
     def clear(self) -> None:
         """Remove the folder."""

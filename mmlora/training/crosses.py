@@ -25,7 +25,7 @@ from mmlora.training.checkpoint import Checkpoint
 from mmlora.training.epoch import RowNumbers, TrainingData, label_of
 from mmlora.training.observer import EpochRecord
 from mmlora.training.order import ShuffledRows
-from mmlora.training.progress import Progress
+from mmlora.training.progress import TrainingProgress
 from mmlora.training.unknown_ids import in_pass
 
 _ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 4_000_000, 12, 2
@@ -52,7 +52,7 @@ def fit_crosses(
     generator: np.random.Generator,
     on_epoch: Callable[[EpochRecord], None],
     checkpoint: Checkpoint,
-) -> Progress:
+) -> TrainingProgress:
     """Fit the terms' own weights, not the experts', on all of ``rows``; what the last pass gives is kept.
 
     Args:
@@ -67,7 +67,7 @@ def fit_crosses(
     """
     fit = _Fit(crosses, len(rows))
     parameters = [*fit.parameters.values(), crosses.precision, crosses.knots]
-    progress = Progress(parameters, fit.optimizer, generator)
+    progress = TrainingProgress(parameters, fit.optimizer, generator)
     if not progress.restore(checkpoint.load()):
         _start(crosses, data, rows)
         progress.start(measure() if measure else None)

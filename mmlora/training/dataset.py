@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -23,22 +22,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from filelock import FileLock
 
 from mmlora.batch import Batch
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import DataError, UsageError
-from mmlora.json_files import read_json
+from mmlora.files import locked, read_json, replacing, write_atomically
 from mmlora.schema import FeatureContract, Id
+from mmlora.training.epoch import RowNumbers
 from mmlora.training.splits import SPLIT_PARTS
 
 FORMAT = 2
 _INDEX_ROWS = 1 << 20  # sorted at a time
-RowNumbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Chunk:
+class EncodedRows:
     """Some encoded rows on their way to disk.
 
     Attributes:
@@ -144,7 +142,7 @@ class TrainingSet:
     def write(
         cls,
         path: Path,
-        chunks: Iterable[Chunk],
+        chunks: Iterable[EncodedRows],
         *,
         encoder: Encoder,
         fingerprint: str,
@@ -158,20 +156,13 @@ class TrainingSet:
         Raises:
             DataError: there are no rows, or a row's domain is not a training domain.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with locked(path.with_name(f".{path.name}.lock")):
             if not path.exists():
-                shutil.rmtree(partial, ignore_errors=True)
-                try:
-                    manifest = _write_columns(partial, chunks, encoder, fingerprint, dict(info or {}))
-                    _write_rows(partial, manifest)
-                    _write_encoder(partial, encoder)
-                    _write_text(partial / "manifest.json", manifest.to_json())
-                    partial.rename(path)
-                except BaseException:
-                    shutil.rmtree(partial, ignore_errors=True)
-                    raise
+                with replacing(path, alone=True) as folder:
+                    manifest = _write_columns(folder, chunks, encoder, fingerprint, dict(info or {}))
+                    _write_rows(folder, manifest)
+                    _write_encoder(folder, encoder)
+                    write_atomically(folder / "manifest.json", manifest.to_json())
         return cls.open(path)
 
     def __len__(self) -> int:
@@ -254,7 +245,7 @@ class _ColumnFile:
 
 
 def _write_columns(
-    folder: Path, chunks: Iterable[Chunk], encoder: Encoder, fingerprint: str, info: dict[str, Any]
+    folder: Path, chunks: Iterable[EncodedRows], encoder: Encoder, fingerprint: str, info: dict[str, Any]
 ) -> TrainingManifest:
     folder.mkdir()
     counts = np.zeros((len(encoder.domains), len(SPLIT_PARTS)), np.int64)
@@ -288,7 +279,7 @@ def _write_columns(
     )
 
 
-def _blocks(chunk: Chunk, encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
+def _blocks(chunk: EncodedRows, encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
     columns = chunk.columns
     expected = (encoder.names("categorical"), encoder.names("dense"))
     if (columns.categorical_names, columns.dense_names) != expected or columns.domain is None:
@@ -331,11 +322,4 @@ def _write_encoder(folder: Path, encoder: Encoder) -> None:
     for name, table in encoder.to_tables().items():
         files[name] = f"{_file_name('vocabulary', name)}.parquet"
         pq.write_table(table, folder / files[name])
-    _write_text(folder / "encoder.json", json.dumps({"encoder": encoder.spec(), "files": files}))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    write_atomically(folder / "encoder.json", json.dumps({"encoder": encoder.spec(), "files": files}))

@@ -55,15 +55,19 @@ def train_epoch(
     batch_size: int,
     *,
     balance: float = 0.0,
+    label_smoothing: float = 0.0,
     precision: Precision = "float32",
 ) -> float:
     """Train on every row once, in the given order; return the mean loss, dropout and penalty included.
 
-    The penalty is ``balance`` times the gates' mean :func:`~mmlora.models.gate.load_balance`.
+    A label y counts as ``y (1 - label_smoothing) + label_smoothing / 2``. The penalty is
+    ``balance`` times the gates' mean :func:`~mmlora.models.gate.load_balance`.
     """
     device = next(model.parameters()).device.type
     total = torch.zeros((), dtype=torch.float64, device=device)
-    with gradients_of(model, precision=precision, balance=balance) as gradients:
+    with gradients_of(
+        model, precision=precision, balance=balance, label_smoothing=label_smoothing
+    ) as gradients:
 
         def gather(start: int) -> Future[Batch]:
             return gradients.submit(lambda: data.batch(order[start : start + batch_size]))

@@ -12,7 +12,7 @@ import torch
 from mmlora.metrics import DomainMetrics, Metrics
 from mmlora.metrics.packed import PackedPairs, pack_probabilities, packed_metrics
 from mmlora.models.builder import Model
-from mmlora.training.calibration import Calibration
+from mmlora.models.calibration import Calibration
 from mmlora.training.epoch import SplitPart, TrainingData
 from mmlora.training.loop import predict
 from mmlora.training.rows import blocks, scratch

@@ -47,11 +47,21 @@ class Gradients:
         precision: of the forward pass; loss, gradients and weights are float32 throughout.
         balance: weight of the gates' mean :func:`~mmlora.models.gate.load_balance`, a penalty on a whole
             batch, which then is one slice.
+        label_smoothing: share s, in [0, 0.5), of each label y in the loss: ``y (1 - s) + s / 2``.
         threads: to compute in.
     """
 
-    def __init__(self, model: CTRModel, *, precision: Precision, balance: float, threads: int) -> None:
+    def __init__(
+        self,
+        model: CTRModel,
+        *,
+        precision: Precision,
+        balance: float,
+        threads: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
         self._model, self._precision, self._balance = model, precision, balance
+        self._label_smoothing = label_smoothing
         self._device = next(model.parameters()).device.type
         self._table = model.embedding.table
         self._parameters = [
@@ -80,8 +90,10 @@ class Gradients:
         size = len(batch) if self._balance else min(_SLICE_ROWS, -(-len(batch) // 2))
         starts = range(0, len(batch), size)
         seeds = torch.randint(1 << 62, (len(starts),)).tolist()
-        places = self._model.embedding.places(batch)
-        self._clear_table(places)
+        places = None
+        if self._table.requires_grad:
+            places = self._model.embedding.places(batch)
+            self._clear_table(places)
         slices = [
             self._pool.submit(self._slice, batch, places, start, start + size, seed)
             for start, seed in zip(starts, seeds, strict=True)
@@ -90,7 +102,7 @@ class Gradients:
         for start, task in zip(starts, slices, strict=True):
             loss, by_row, gradients = task.result()
             total += loss
-            if by_row is not None and self._table.grad is not None:
+            if by_row is not None and places is not None and self._table.grad is not None:
                 where = (places[start : start + size].reshape(-1),)
                 self._table.grad.index_put_(where, by_row.flatten(0, 1), accumulate=True)
             if sums is None:
@@ -103,8 +115,6 @@ class Gradients:
 
     def _clear_table(self, places: Tensor) -> None:
         """Put the table's gradient to 0 where the last batch left it otherwise."""
-        if not self._table.requires_grad:
-            return
         before, self._places = self._places, places
         if self._table.grad is None:
             self._table.grad = torch.zeros_like(self._table)
@@ -114,17 +124,18 @@ class Gradients:
             self._table.grad.index_fill_(0, before.reshape(-1), 0.0)
 
     def _slice(
-        self, batch: Batch, places: Tensor, start: int, stop: int, seed: int
+        self, batch: Batch, places: Tensor | None, start: int, stop: int, seed: int
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Return a slice's part of the mean loss, and its gradients: of the table's rows, of the rest."""
         part = batch.map(lambda values: values[start:stop])
-        found = F.embedding(places[start:stop], self._table.detach())
-        found.requires_grad_(self._table.requires_grad)
+        found = None
+        if places is not None:
+            found = F.embedding(places[start:stop], self._table.detach()).requires_grad_(True)
         with masks_from(seed):
             loss = self._loss(part, found) * (len(part) / len(batch))
-        wanted = [found, *self._parameters] if found.requires_grad else self._parameters
+        wanted = self._parameters if found is None else [found, *self._parameters]
         gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
-        return loss.detach(), gradients.pop(0) if found.requires_grad else None, gradients
+        return loss.detach(), None if found is None else gradients.pop(0), gradients
 
     def _whole(self, batch: Batch) -> Tensor:
         loss = self._loss(batch, None)
@@ -136,7 +147,8 @@ class Gradients:
     def _loss(self, batch: Batch, found: Tensor | None) -> Tensor:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._precision == "bfloat16"):
             logits, gates = self._model.forward_with_gates(batch, found)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), label_of(batch))
+        label = label_of(batch) * (1 - self._label_smoothing) + self._label_smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits.float(), label)
         if self._balance and gates:
             penalties = [load_balance(weights.float()) for weights in gates]
             loss = loss + self._balance * torch.stack(penalties).mean()
@@ -144,10 +156,14 @@ class Gradients:
 
 
 @contextmanager
-def gradients_of(model: CTRModel, *, precision: Precision, balance: float) -> Iterator[Gradients]:
+def gradients_of(
+    model: CTRModel, *, precision: Precision, balance: float, label_smoothing: float = 0.0
+) -> Iterator[Gradients]:
     """Make :class:`Gradients` in as many threads as torch has; meanwhile torch itself has one."""
     threads = torch.get_num_threads()
-    gradients = Gradients(model, precision=precision, balance=balance, threads=threads)
+    gradients = Gradients(
+        model, precision=precision, balance=balance, threads=threads, label_smoothing=label_smoothing
+    )
     try:
         torch.set_num_threads(1)
         yield gradients

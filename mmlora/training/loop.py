@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,59 +17,30 @@ import torch
 from torch import nn
 
 from mmlora.errors import UsageError
+from mmlora.hyperparameters import Optimisation
+from mmlora.hyperparameters.setting import faults_in
 from mmlora.models.builder import Model
 from mmlora.models.ctr import CTRModel
-from mmlora.names import Precision
 from mmlora.numerics import warn_of_own_setting
 from mmlora.training.checkpoint import Checkpoint, NoCheckpoint
 from mmlora.training.epoch import RowNumbers, TrainingData, label_of, train_epoch
 from mmlora.training.observer import EpochRecord
 from mmlora.training.order import ShuffledRows
-from mmlora.training.progress import Progress
+from mmlora.training.progress import TrainingProgress
 from mmlora.training.rows import blocks, scratch
 from mmlora.training.unknown_ids import in_pass
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How to optimise; see the settings of the same names.
+class TrainingOptions(Optimisation):
+    """How to optimise, as :mod:`mmlora.hyperparameters` declares it.
 
     Raises:
         UsageError: a value is out of range; every fault is named.
     """
 
-    batch_size: int = 2048
-    learning_rate: float = 1e-3
-    expert_learning_rate: float = 3e-3
-    gate_learning_rate: float = 1e-2
-    expert_confidence: float = 0.0
-    weight_decay: float = 1e-5
-    max_epochs: int = 20
-    patience: int = 3
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = None
-    precision: Precision = "float32"
-
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} is {getattr(self, name)}: it must be above 0"
-            for name in (
-                *("batch_size", "learning_rate", "expert_learning_rate"),
-                *("gate_learning_rate", "max_epochs", "patience"),
-            )
-            if not getattr(self, name) > 0
-        ]
-        if self.weight_decay < 0:
-            faults.append(f"weight_decay is {self.weight_decay}: it must be 0 or more")
-        if not 0 <= self.expert_confidence < 1:
-            faults.append(f"expert_confidence is {self.expert_confidence}: it must be in [0, 1)")
-        if self.threads is not None and self.threads < 1:
-            faults.append(f"threads is {self.threads}: it must be 1 or more")
-        if self.device not in ("auto", "cpu", "cuda"):
-            faults.append(f"device {self.device!r} is unknown: use one of auto, cpu, cuda")
-        if self.precision not in ("float32", "bfloat16"):
-            faults.append(f"precision {self.precision!r} is unknown: use one of float32, bfloat16")
+        faults = faults_in(self)
         if self.device == "cuda" and not torch.cuda.is_available():
             faults.append("device 'cuda' isn't there on this machine: use auto or cpu")
         if faults:
@@ -138,6 +108,12 @@ def predict(
     return logits, labels
 
 
+def _out_of_patience(progress: TrainingProgress, patience: int, sooner: int) -> bool:
+    """Whether to stop early; where no epoch has gained anything over the start, some epochs sooner."""
+    gained = progress.best_epoch > 0
+    return progress.epochs_without_gain >= (patience if gained else max(1, patience - sooner))
+
+
 def fit(
     model: CTRModel,
     parameters: Sequence[nn.Parameter],
@@ -171,7 +147,7 @@ def fit(
         leave_start: moves the parameters from the start that is measured, and kept when nothing beats it, to
             where training begins; None where that is the same.
         also_moved: what it moves besides, and what goes back with the parameters.
-        options: batch size, epochs, patience, weight decay.
+        options: batch size, epochs, patience, weight decay, label smoothing.
         generator: decides the order of rows.
         on_epoch: told of every epoch, once it is in the checkpoint.
         checkpoint: keeps every epoch; what it holds already is gone on from.
@@ -182,18 +158,21 @@ def fit(
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=options.weight_decay, fused=True)
     checkpoint = checkpoint or NoCheckpoint()
-    progress = Progress([*parameters, *also_moved], optimizer, generator)
+    progress = TrainingProgress([*parameters, *also_moved], optimizer, generator)
     if not progress.restore(checkpoint.load()):
         progress.start(measure(model) if measure else None)
         if leave_start is not None:
             leave_start()
-    while progress.epoch < options.max_epochs and progress.epochs_without_gain < options.patience:
+    # What leaves its start may need an epoch to come back to it.
+    sooner = 0 if leave_start else 1
+    while progress.epoch < options.max_epochs and not _out_of_patience(progress, options.patience, sooner):
         began = time.perf_counter()
         model.train(dropout)
         order = ShuffledRows(rows, generator)
         loss = train_epoch(
             *(model, optimizer, in_pass(data, progress.epoch), order, options.batch_size),
             balance=balance,
+            label_smoothing=options.label_smoothing,
             precision=options.precision,
         )
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)

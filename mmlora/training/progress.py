@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlora.training.checkpoint import State
+from mmlora.training.checkpoint import CheckpointState
 from mmlora.training.observer import EpochRecord
 
 
-class Progress:
+class TrainingProgress:
     """Counters, best weights and history beside the parameters, optimizer and generators that go on changing.
 
     Args:
@@ -75,7 +75,7 @@ class Progress:
         """Give the parameters their best values."""
         self._assign(self._best)
 
-    def state(self) -> State:
+    def state(self) -> CheckpointState:
         """Return all of it. The best values are left out where they are the present ones."""
         tensors = {f"parameter/{i}": value.detach() for i, value in enumerate(self._parameters)}
         if self.epochs_without_gain:
@@ -94,9 +94,9 @@ class Progress:
             "order": self._generator.bit_generator.state,
             "seconds": self.seconds,
         }
-        return State(tensors, facts)
+        return CheckpointState(tensors, facts)
 
-    def restore(self, state: State | None) -> bool:
+    def restore(self, state: CheckpointState | None) -> bool:
         """Go on from a state; False where there is none, or it is of other parameters than these."""
         if state is None:
             return False

@@ -12,65 +12,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Settings = Mapping[str, Any]
+from mmlora.hyperparameters import SETTINGS, read_by
+from mmlora.hyperparameters.search import Move
+
+TrialSettings = Mapping[str, Any]
 LEAST_GAIN = 1e-4
 """Of the metric, for a step to be kept: less can't be told from noise, and isn't worth another setting."""
-_LEAST_DIM, _LEAST_UNITS, _MOST_DROPOUT = 4, 8, 0.8
-_FIRST_DECAY = 1e-6  # the step above none
 
-
-def _dropout(value: float, up: bool) -> float:
-    return round(min(value + 0.2, _MOST_DROPOUT) if up else max(value - 0.2, 0.0), 4)
-
-
-def _rate(value: float, up: bool) -> float:
-    return _digits(value * 2.5 if up else value / 2.5)
-
-
-def _decay(value: float, up: bool) -> float:
-    if not value:
-        return _FIRST_DECAY if up else value
-    return _digits(value * 10 if up else value / 10)
-
-
-def _min_count(value: int, up: bool) -> int:
-    return value * 3 if up else max(1, round(value / 3))
-
-
-def _dim(value: int, up: bool) -> int:
-    return value * 2 if up else max(min(value, _LEAST_DIM), value // 2)
-
-
-def _units(widths: tuple[int, ...], up: bool) -> tuple[int, ...]:
-    if up:
-        return tuple(width * 2 for width in widths)
-    return tuple(width // 2 for width in widths) if min(widths) // 2 >= _LEAST_UNITS else tuple(widths)
-
-
-def _rank(value: float, up: bool) -> float:
-    if value < 1:  # a share of each layer's width
-        return min(value * 2, max(value, 0.5)) if up else value / 2
-    return value * 2 if up else max(1, value // 2)
-
-
-_NEXT: dict[str, Callable[[Any, bool], Any]] = {
-    "learning_rate": _rate,
-    "dropout": _dropout,
-    "weight_decay": _decay,
-    "min_count": _min_count,
-    "embedding_dim": _dim,
-    "hidden_units": _units,
-    "expert_learning_rate": _rate,
-    "rank": _rank,
-}
-"""The value above or below one's own; the same where there is none."""
-
-TUNED: tuple[str, ...] = tuple(_NEXT)
+MOVES: dict[str, Move] = {name: one.setting.tuned for name, one in SETTINGS.items() if one.setting.tuned}
+TUNED: tuple[str, ...] = tuple(sorted(MOVES, key=lambda name: MOVES[name].turn))
 """The settings that a climb changes, in its order."""
-OF_EXPERTS = ("expert_learning_rate", "rank")
+OF_EXPERTS = tuple(name for name in TUNED if name in read_by("expert"))
 """Those that only experts read; a trial of them has the backbone of the best so far."""
-
-OF_TREES = ("min_count",)
+OF_TREES = tuple(name for name in TUNED if name in read_by("data"))
 """Those that trees read."""
 
 
@@ -94,7 +48,7 @@ class Step:
 
 
 def climb(
-    start: Settings, names: tuple[str, ...], measure: Callable[[Settings], float | None]
+    start: TrialSettings, names: tuple[str, ...], measure: Callable[[TrialSettings], float | None]
 ) -> tuple[Step, ...]:
     """Try settings until no step from the best gains ``LEAST_GAIN``, or there is no more time.
 
@@ -130,14 +84,9 @@ def climb(
     return tuple(steps)
 
 
-def _stepped(settings: Settings, name: str, up: bool) -> dict[str, Any] | None:
+def _stepped(settings: TrialSettings, name: str, up: bool) -> dict[str, Any] | None:
     """Return the settings with the next value of one of them; None where no model can have it."""
-    value = _NEXT[name](settings[name], up)
+    value = MOVES[name].next(settings[name], up)
     changed = {**settings, name: value}
     too_wide = name in ("rank", "hidden_units") and changed["rank"] > min(changed["hidden_units"])
     return None if value == settings[name] or too_wide else changed
-
-
-def _digits(value: float) -> float:
-    """Return three digits of a value: what a person would write."""
-    return float(f"{value:.3g}")

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _LEAST_ROWS = 10
 SPLIT_PARTS = ("train", "validation", "test")
-Column: TypeAlias = pa.Array | pa.ChunkedArray | npt.NDArray[Any]
+ColumnLike: TypeAlias = pa.Array | pa.ChunkedArray | npt.NDArray[Any]
 Codes = npt.NDArray[np.int64]
 _KEY = (USER_ID, ITEM_ID, EVENT_TIMESTAMP)
 _HAS_ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)$"
@@ -32,11 +32,11 @@ _HAS_ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)$"
 def split_rows(
     name: SplitName,
     *,
-    user: Column,
-    item: Column,
-    domain: Column,
-    event_timestamp: Column,
-    label: Column,
+    user: ColumnLike,
+    item: ColumnLike,
+    domain: ColumnLike,
+    event_timestamp: ColumnLike,
+    label: ColumnLike,
     seed: int = 0,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
     file: Path | None = None,
@@ -104,7 +104,7 @@ def _check(name: SplitName, fractions: Sequence[float], file: Path | None) -> No
         raise UsageError("split: " + "; ".join(faults))
 
 
-def _codes(column: Column) -> Codes:
+def _codes(column: ColumnLike) -> Codes:
     """Return ``[N]`` integers that sort and compare as the values do."""
     if isinstance(column, np.ndarray):
         return np.unique(column, return_inverse=True)[1].astype(np.int64)
@@ -174,7 +174,9 @@ def _cut_absent_domains(
         )
 
 
-def _from_file(file: Path, user: Column, item: Column, event_timestamp: Column) -> npt.NDArray[np.int8]:
+def _from_file(
+    file: Path, user: ColumnLike, item: ColumnLike, event_timestamp: ColumnLike
+) -> npt.NDArray[np.int8]:
     rows = pa.table({USER_ID: user, ITEM_ID: item, EVENT_TIMESTAMP: event_timestamp})
     rows = rows.set_column(2, EVENT_TIMESTAMP, pc.cast(rows[EVENT_TIMESTAMP], TIMESTAMP))
     parts = _read(file, rows.schema)

@@ -8,10 +8,9 @@ from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from mmlora.schema import DomainVerdict, Id
-from mmlora.warehouse.database import clock, hold
+from mmlora.warehouse.database import clock, hold, upsert
 from mmlora.warehouse.tables import Tables
 
 
@@ -127,7 +126,6 @@ def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequenc
     """Store verdicts; a later one on the same domain and day takes the place of the earlier."""
     if not verdicts:
         return
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     now = clock(connection)
     names = [field.name for field in fields(DomainVerdict)]
     rows = [
@@ -138,15 +136,7 @@ def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequenc
         }
         for verdict in verdicts
     ]
-    statement = insert(tables.domain_verdicts)
-    changed = {
-        column.name: statement.excluded[column.name]
-        for column in tables.domain_verdicts.c
-        if not column.primary_key
-    }
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["domain_id", "as_of"], set_=changed), rows
-    )
+    upsert(connection, tables.domain_verdicts, rows)
 
 
 def verdicts(connection: sa.Connection, tables: Tables, as_of: date) -> list[DomainVerdict]:

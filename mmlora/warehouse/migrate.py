@@ -5,6 +5,7 @@ A whole upgrade is one transaction under a lock, on SQLite as well: it happens, 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,8 @@ from alembic.script import ScriptDirectory
 from mmlora import resources
 from mmlora.errors import ContractError, UsageError
 from mmlora.schema import IdTypes
-from mmlora.warehouse.database import Database, hold, sqlite_file
+from mmlora.warehouse.backends import backend_of
+from mmlora.warehouse.database import Database, hold
 from mmlora.warehouse.tables import VERSION_TABLE, tables, views
 
 _IDENTITY = "identity"
@@ -26,9 +28,14 @@ _IDENTITY = "identity"
 
 def newest_revision() -> str:
     """Return the revision that this mmlora works with."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None  # the first migration ships with the package
-    return head
+    return _revisions(resources.resource("sql/migrations"))[0]
+
+
+@cache
+def _revisions(folder: Path) -> list[str]:
+    """Return the revisions of a folder of migrations, newest first; it is read once a process."""
+    scripts = ScriptDirectory(str(folder)).walk_revisions()
+    return [script.revision for script in scripts]
 
 
 def revision_of(connection: sa.Connection) -> str | None:
@@ -157,17 +164,11 @@ def configure_options(config: Config) -> dict[str, Any]:
 
 
 def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
-    if connection.dialect.name == "sqlite":  # it alters a table by copying, which fails under a view
-        for name in views():
-            connection.execute(sa.text(f"DROP VIEW IF EXISTS {name}"))
+    backend = backend_of(connection.dialect)
+    backend.before_migrations(connection, views())
     command.upgrade(_config(connection=connection, ids=ids), "head")
-    # Replaced, not dropped, on PostgreSQL: grants on a view and what others built on it stay.
-    create = "CREATE OR REPLACE VIEW" if connection.dialect.name == "postgresql" else "CREATE VIEW"
     for name in views():
-        query = resources.sql(f"views/{name}.sql")
-        if connection.dialect.name == "sqlite":  # before 3.44 it knows the function by this name only
-            query = query.replace("string_agg(", "group_concat(")
-        connection.exec_driver_sql(f"{create} {name} AS {query}")
+        backend.create_view(connection, name, resources.sql(f"views/{name}.sql"))
     if first:
         connection.execute(sa.insert(tables(ids).workspace).values(name="ids", value=ids.to_dict()))
     if stored_identity(connection) is None:
@@ -183,8 +184,7 @@ def _config(**attributes: Any) -> Config:
 
 
 def _refuse_newer(database: Database, revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _revisions(resources.resource("sql/migrations")):
         raise UsageError(
             f"the warehouse {database.where} is at revision {revision}, made by a newer mmlora than this one "
             f"(which knows up to {newest_revision()}): upgrade mmlora"
@@ -207,7 +207,7 @@ def prepare_file(database: Database, ids: IdTypes | None, identity: str | None) 
         UsageError: there is no warehouse and no id types, or the folder can't be made.
         ContractError: the warehouse that must be there isn't.
     """
-    path = sqlite_file(database.engine.url)
+    path = database.file
     if path is None or path.exists():
         return
     check_identity(database, identity, None)

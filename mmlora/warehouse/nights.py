@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from mmlora.redaction import redact
 from mmlora.schema import Id
-from mmlora.warehouse.database import clock
+from mmlora.warehouse.database import clock, upsert
 from mmlora.warehouse.tables import Tables, UtcTimestamp
 
 _VIEW = sa.table(
@@ -60,10 +59,10 @@ def record_failure(
     connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date, reason: str
 ) -> None:
     """Keep why a domain isn't published for a date; a later reason takes the place of the earlier."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    values = {"reason": redact(reason), "recorded_at": clock(connection)}
-    connection.execute(
-        insert(tables.night_failures)
-        .values(domain_id=domain, score_date=score_date, **values)
-        .on_conflict_do_update(index_elements=["domain_id", "score_date"], set_=values)
-    )
+    row = {
+        "domain_id": domain,
+        "score_date": score_date,
+        "reason": redact(reason),
+        "recorded_at": clock(connection),
+    }
+    upsert(connection, tables.night_failures, [row])

@@ -20,15 +20,15 @@ from time import monotonic
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from mmlora.errors import CheckError, ContractError, DataError, UsageError
 from mmlora.schema import Id, IdTypes
 from mmlora.warehouse import loads
-from mmlora.warehouse.database import Database, clock, hold, is_duplicate_key
+from mmlora.warehouse.backends.base import RowWriter
+from mmlora.warehouse.database import Database, clock, hold, upsert
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.tables import Tables
-from mmlora.warehouse.writers import RowWriter, one_ahead, staged_batches
+from mmlora.warehouse.writers import one_ahead, staged_batches
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -60,10 +60,10 @@ def publish(
     try:
         writer.write(current, batches)
     except (DataError, ContractError):
-        _prepare(database, tables, load)  # SQLite has committed the batches before
+        _prepare(database, tables, load)  # some databases have committed the batches before
         raise
     except Exception as error:
-        if not is_duplicate_key(error):
+        if not database.is_duplicate_key(error):
             raise
         return _published_by_another(database, tables, current)
     return _finish(database, tables, current)
@@ -182,13 +182,13 @@ def move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
         .where(column.load_key == load.load_key)
         .values(state="published", finished_at=now)
     )
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    pointer = {"load_key": load.load_key, "published_at": now}
-    connection.execute(
-        insert(tables.publications)
-        .values(domain_id=load.domain_id, score_date=load.score_date, **pointer)
-        .on_conflict_do_update(index_elements=["domain_id", "score_date"], set_=pointer)
-    )
+    pointer = {
+        "domain_id": load.domain_id,
+        "score_date": load.score_date,
+        "load_key": load.load_key,
+        "published_at": now,
+    }
+    upsert(connection, tables.publications, [pointer])
 
 
 def _newer(connection: sa.Connection, tables: Tables, load: Load) -> bool:

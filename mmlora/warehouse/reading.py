@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pyarrow as pa
 import sqlalchemy as sa
 
@@ -12,8 +9,6 @@ from mmlora.schema import ITEM_ID, POSITION, SCORE, TIMESTAMP, USER_ID, Id, IdTy
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.publish import Publication
 from mmlora.warehouse.tables import Tables
-
-BATCH_ROWS = 65_536
 
 
 def published_schema(ids: IdTypes) -> pa.Schema:
@@ -59,28 +54,8 @@ def read(
     )
     if user is not None:
         query = query.where(column.user_id == user)
-    rows = stream(database, query, schema, few=user is not None)
+    rows = database.stream(query, schema, few=user is not None)
     return pa.RecordBatchReader.from_batches(schema, (_complete(batch, published, schema) for batch in rows))
-
-
-def stream(
-    database: Database, query: sa.Select[Any], schema: pa.Schema, *, few: bool = False
-) -> Iterator[pa.RecordBatch]:
-    """Yield a query's rows in batches; their columns have the types of the schema's of the same names.
-
-    Args:
-        database: where.
-        query: what to read.
-        schema: a type for each column that the query returns.
-        few: whether the rows are few: ADBC is fast for many, but needs a connection of its own.
-    """
-    batches = _by_rows if database.kind == "sqlite" or few else _by_adbc
-    for batch in batches(database, query, schema):
-        names = batch.schema.names
-        columns = [
-            column.cast(schema.field(name).type) for name, column in zip(names, batch.columns, strict=True)
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
 
 
 def _complete(batch: pa.RecordBatch, published: Publication, schema: pa.Schema) -> pa.RecordBatch:
@@ -91,28 +66,3 @@ def _complete(batch: pa.RecordBatch, published: Publication, schema: pa.Schema) 
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _by_rows(database: Database, query: sa.Select[Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    with database.reading() as connection:
-        result = connection.execute(query)
-        names = tuple(result.keys())
-        for rows in result.partitions(BATCH_ROWS):
-            columns = zip(names, zip(*rows, strict=True), strict=True)
-            yield pa.RecordBatch.from_pydict(
-                {name: pa.array(c, schema.field(name).type) for name, c in columns}
-            )
-
-
-def _by_adbc(database: Database, query: sa.Select[Any], _schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    from adbc_driver_postgresql import dbapi
-    from psycopg import ClientCursor
-
-    with database.reading() as connection:
-        # ADBC streams (binary COPY) only what has no parameters: psycopg quotes them into the text.
-        compiled = query.compile(connection)
-        raw: Any = connection.connection.dbapi_connection
-        text = ClientCursor(raw).mogrify(str(compiled), compiled.params)
-    with database.faults(), dbapi.connect(database.driver_url()) as source, source.cursor() as cursor:
-        cursor.execute(text)
-        yield from cursor.fetch_record_batch()

@@ -12,35 +12,27 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from mmlora.names import LedgerAction
 from mmlora.resources import resource
 from mmlora.schema import Entity, IdTypes, LoadState, Verdict, valid_names
+from mmlora.warehouse.backends import backend_of
 
 VERSION_TABLE = "mmlora_version"  # MLflow and Airflow may share the database, and use Alembic's default name
 
 _NAMES = {"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
-_ISO_TEXT = (
-    "%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06d+00:00",
-    r"(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)",
-)
 
 
 class UtcTimestamp(TypeDecorator[datetime]):
-    """A moment in UTC: TIMESTAMPTZ on PostgreSQL, ISO text on SQLite; always aware in Python."""
+    """A moment in UTC; always aware in Python."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         """Choose the column type."""
-        if dialect.name == "sqlite":
-            storage, regexp = _ISO_TEXT
-            text = sqlite.DATETIME(storage_format=storage, regexp=regexp)  # type: ignore[no-untyped-call]
-            return dialect.type_descriptor(text)
-        return dialect.type_descriptor(sa.DateTime(timezone=True))
+        return dialect.type_descriptor(backend_of(dialect).timestamp())
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Turn any aware moment into UTC."""
@@ -53,29 +45,57 @@ class UtcTimestamp(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class _TextId(TypeDecorator[str]):
+    """An id that is text and sorts by bytes."""
+
+    impl = sa.Text()
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        """Choose the column type."""
+        return dialect.type_descriptor(backend_of(dialect).text_id())
+
+
+class _Json(TypeDecorator[Any]):
+    """A JSON value."""
+
+    impl = sa.JSON(none_as_null=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        """Choose the column type."""
+        return dialect.type_descriptor(backend_of(dialect).json())
+
+
+class _GeneratedKey(TypeDecorator[int]):
+    """An integer that the database generates."""
+
+    impl = sa.BigInteger()
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        """Choose the column type."""
+        return dialect.type_descriptor(backend_of(dialect).generated_key())
+
+
 def views() -> tuple[str, ...]:
     """Return the names of the warehouse's views."""
     return tuple(sorted(path.stem for path in resource("sql/views").glob("*.sql")))
 
 
 def id_column_type(ids: IdTypes, entity: Entity) -> TypeEngine[Any]:
-    """Return the column type of an entity's ids.
-
-    Text sorts by bytes on PostgreSQL too: the order of a read doesn't depend on the server's locale.
-    """
-    if getattr(ids, entity) == "int64":
-        return sa.BigInteger()
-    return sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+    """Return the column type of an entity's ids."""
+    return sa.BigInteger() if getattr(ids, entity) == "int64" else _TextId()
 
 
 def json_type() -> TypeEngine[Any]:
     """Return the type of the JSON columns."""
-    return sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+    return _Json()
 
 
 def key_type() -> TypeEngine[Any]:
-    """Return the type of generated keys (SQLite generates for INTEGER only)."""
-    return sa.BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
+    """Return the type of generated keys."""
+    return _GeneratedKey()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.publish import Publication, publications
-from mmlora.warehouse.reading import stream
 from mmlora.warehouse.tables import Tables
 
 
@@ -98,7 +97,7 @@ def _compare(database: Database, tables: Tables, ids: IdTypes, load: Load) -> tu
         .order_by(column[USER_ID], column[POSITION])  # as they were staged and hashed
     )
     try:
-        for batch in stream(database, query, schema):
+        for batch in database.stream(query, schema):
             content.update(pa.Table.from_batches([batch]))
             rows += batch.num_rows
     except (pa.ArrowException, TypeError, ValueError) as error:  # SQLite stores any type in any column

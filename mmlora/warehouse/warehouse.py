@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
 from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading, verify
+from mmlora.warehouse.backends.base import RowWriter
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
@@ -23,7 +25,6 @@ from mmlora.warehouse.nights import Night
 from mmlora.warehouse.publish import Publication
 from mmlora.warehouse.tables import tables
 from mmlora.warehouse.verify import Verified
-from mmlora.warehouse.writers import RowWriter, writer_for
 
 STALE_AFTER = timedelta(minutes=2)
 
@@ -42,14 +43,14 @@ class Warehouse:
         self.ids = ids
         self.identity = identity
         self._tables = tables(ids)
-        self._writer = writer or writer_for(database)
+        self._writer = writer or database.writer()
 
     @classmethod
     def open(cls, url: str, *, ids: IdTypes | None = None, identity: str | None = None) -> Warehouse:
         """Open the warehouse at ``url``; make it when there is none.
 
         Args:
-            url: ``sqlite:///path`` or ``postgresql://...``.
+            url: see :mod:`mmlora.warehouse.backends`.
             ids: the data's id types; None takes the warehouse's own.
             identity: of the warehouse that must be there (:attr:`identity`); None accepts any, and makes one.
 
@@ -99,6 +100,12 @@ class Warehouse:
     def close(self) -> None:
         """Close the connections."""
         self.database.close()
+
+    @contextmanager
+    def reads_in_a_row(self) -> Iterator[None]:
+        """Read several times, and write nothing: where each read would open a file anew, it stays open."""
+        with self.database.faults(), self.database.backend.reads_in_a_row(self.database.engine):
+            yield
 
     # Loads
 

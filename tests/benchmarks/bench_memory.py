@@ -25,7 +25,7 @@ from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.schema import FeatureContract, FeatureField
 from mmlora.training.calibration import fit_calibration
-from mmlora.training.dataset import Chunk, TrainingSet
+from mmlora.training.dataset import EncodedRows, TrainingSet
 from mmlora.training.evaluation import evaluate
 from mmlora.training.loop import TrainingOptions
 from mmlora.training.observer import SilentObserver
@@ -35,7 +35,7 @@ _VALUES = {"user_id": 20_000, "item_id": 5_000, "domain_id": 20}
 _CHUNK = 1 << 18
 
 
-def made_up(rows: int, encoder: Encoder) -> Iterator[Chunk]:
+def made_up(rows: int, encoder: Encoder) -> Iterator[EncodedRows]:
     draw = np.random.default_rng(0)
     taste = [draw.normal(size=size) for size in _VALUES.values()]
     for start in range(0, rows, _CHUNK):
@@ -52,7 +52,7 @@ def made_up(rows: int, encoder: Encoder) -> Iterator[Chunk]:
         )
         label = draw.random(size) < 1 / (1 + np.exp(-logit))
         split = draw.choice(3, size, p=[0.8, 0.1, 0.1]).astype(np.int8)
-        yield Chunk(columns, label.astype(np.int8), split, ids[0].astype(np.int32))
+        yield EncodedRows(columns, label.astype(np.int8), split, ids[0].astype(np.int32))
 
 
 def write(rows: int, folder: Path) -> TrainingSet:
@@ -99,6 +99,7 @@ def measure(millions: int, folder: Path) -> None:
         adaptation="none",
         fields=tuple(FieldShape(name, "categorical", values + 2) for name, values in _VALUES.items()),
         num_domains=_VALUES["domain_id"],
+        crosses=False,
         embedding_dim=4,
         hidden_units=(8,),
         dropout=0.0,

@@ -31,12 +31,12 @@ from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.encoding import Encoder
 from mmlora.errors import UsageError
 from mmlora.models.builder import build_model
+from mmlora.models.calibration import Calibration
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
 from mmlora.scoring.devices import require_precision
 from mmlora.scoring.score import LocalEngine, SideFeatures, Staged, score_candidates
 from mmlora.scoring.workers import ParallelMap, workers
-from mmlora.training.calibration import Calibration
 
 EIGHT = ["wdl", "nfm", "autoint", "pnn", "deepfm", "dcn", "xdeepfm", "fibinet"]
 ITEMS, TOP_K = 5_000, 100
@@ -126,7 +126,7 @@ def score_made_up(pairs: int, threads: int, memory: int, folder: Path) -> tuple[
     )
     shapes = tuple(FieldShape(*shape) for shape in encoder.field_shapes())
     torch.manual_seed(0)
-    model = build_model(ModelSpec("wdl", "none", shapes, 1)).eval()
+    model = build_model(ModelSpec("wdl", "none", shapes, 1, crosses=False)).eval()
     candidates = Candidates(
         users, items, PairIndex(np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64))
     )

@@ -36,9 +36,10 @@ from adbc_driver_postgresql import dbapi
 from mmlora.content_hash import ContentHash
 from mmlora.schema import IdTypes, scores_schema
 from mmlora.scoring.staging import StagedWriter
+from mmlora.warehouse.backends.base import BATCH_ROWS
+from mmlora.warehouse.backends.postgresql import ensure_partition
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.warehouse import Warehouse
-from mmlora.warehouse.writers import BATCH_ROWS, ensure_partition
 
 DAY = date(2000, 12, 31)
 ITEMS, TOP_K = 3_706, 100

@@ -46,7 +46,7 @@ PLACES = {
     ("mmlora.scoring.blocks", "Chunk.rank"): "ranking",
     ("mmlora.scoring.staging", "StagedWriter.write"): "staging",
     ("mmlora.scoring.staging", "StagedWriter.__exit__"): "staging",
-    ("mmlora.scoring.audit", "audit_load"): "audit",
+    ("mmlora.checks.audit", "audit_load"): "audit",
 }
 
 
@@ -131,9 +131,9 @@ def ours(version: str) -> dict[str, Any]:
 
     with watch.step(WAITING):
         result = score_and_publish(ON, model_version=version, top_k=TOP_K)
-    if faults := [load["reason"] for load in result["loads"] if load["state"] != "published"]:
+    if faults := [load.reason for load in result.loads if load.state != "published"]:
         raise SystemExit(f"not published: {faults}")
-    sizes = {name: sum(load[name] for load in result["loads"]) for name in ("users", "pairs", "rows")}
+    sizes = {name: sum(getattr(load, name) for load in result.loads) for name in ("users", "pairs", "rows")}
     return {"steps": watch.seconds(), **sizes, "beside": dict(watch.beside), "peak": peak()}
 
 

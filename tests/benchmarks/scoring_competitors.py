@@ -68,6 +68,7 @@ def make_model(backbone: str, width: int, experts: int) -> CTRModel:
         "moe_mlora" if experts else "none",
         tuple(FieldShape(f"field{number}", "categorical", _VALUES) for number in range(fields)),
         max(1, experts),
+        crosses=False,
         embedding_dim=dim,
         hidden_units=HIDDEN,
         rank=RANK,

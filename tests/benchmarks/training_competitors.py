@@ -119,6 +119,7 @@ def mmlora(
     fields = tuple(FieldShape(*shape) for shape in training_set.encoder.field_shapes())
     spec = ModelSpec(
         *(model, "none", fields, training_set.num_domains),  # type: ignore[arg-type]
+        crosses=False,
         embedding_dim=EMBEDDING_DIM,
         hidden_units=HIDDEN,
         dropout=DROPOUT,

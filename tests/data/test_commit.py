@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmlora.data.store import OfflineStore
+from mmlora.files import ASIDE
 
 root = Path(sys.argv[1])
 NOW = datetime(2024, 2, 1, tzinfo=UTC)
@@ -90,7 +91,8 @@ def after_the_kill(where, tables, when):
     rows(where, "profiles")
     found = state(where)
     write(where, tables, when)
-    left = {path.name for path in where.iterdir()} - {".lock", ".verified.json"}
+    left = {path.name for path in where.iterdir() if not path.name.endswith(ASIDE)}
+    left -= {".lock", ".verified.json"}
     assert left == {"domains.json", "ids.json", "interactions", "manifest.json", "profiles"}, left
     return [found, state(where)]
 

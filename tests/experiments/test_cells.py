@@ -13,6 +13,7 @@ import pytest
 
 from mmlora import metrics
 from mmlora.runs.training_run import spec_from
+from mmlora.settings import TrainingSettings
 from mmlora.training.controls import OneDomain
 from mmlora.training.dataset import TrainingSet
 from mmlora.training.loop import TrainingOptions
@@ -71,7 +72,7 @@ def test_separate_models_take_batches_as_small_as_an_experts(tiny: Any) -> None:
     result, shared = tiny.result("separate"), shared_home(tiny.folder)
     (manifest,) = shared.glob("data-*/training_sets/*/manifest.json")
     data, settings = TrainingSet.open(manifest.parent), result["settings"]
-    spec = replace(spec_from({**settings, "adaptation": "none"}, data), rank=1, alpha=1.0)
+    spec = replace(spec_from(TrainingSettings(**{**settings, "adaptation": "none"}), data), rank=1, alpha=1.0)
     names = ("learning_rate", "weight_decay", "max_epochs", "patience", "seed")
     part = workspace_at(shared).parts.tensors(result["parts"]["backbone"][0])
     same = {}

@@ -13,16 +13,19 @@ from pathlib import Path
 import pytest
 
 from mmlora.experiments import pool
-from mmlora.experiments.cell import Arm, Cell
-from mmlora.experiments.data import Rows
+from mmlora.experiments.arms import ArmName
+from mmlora.experiments.cell import Cell
+from mmlora.experiments.data import PreparedRows
 from mmlora.experiments.job import Job
 from mmlora.experiments.pool import CellQueue
 from mmlora.settings import TrainingSettings
 
 
-def _job(seed: int, arm: Arm) -> Job:
+def _job(seed: int, arm: ArmName) -> Job:
     cell = Cell("made", "ids", "wdl", arm, 1, "domain", "random", seed, {"rank": 2}).canonical()
-    return Job(cell, f"{seed}-{arm}", Path(), Rows(Path(), "", date(2020, 1, 1)), TrainingSettings(), 1)
+    return Job(
+        cell, f"{seed}-{arm}", Path(), PreparedRows(Path(), "", date(2020, 1, 1)), TrainingSettings(), 1
+    )
 
 
 def test_workers_open_different_backbones_and_stay_with_them() -> None:

@@ -65,7 +65,7 @@ def _prepared(name: str, table: str) -> Job:
 
 @pytest.fixture
 def train() -> Callable[[str, str], dict[str, Any]]:
-    from mmlora.experiments.cells import run_cell
+    from mmlora.experiments.run_cell import run_cell
 
     return lambda name, table: run_cell(_prepared(name, table))
 

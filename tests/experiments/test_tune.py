@@ -118,7 +118,7 @@ def _study(file: Path, folder: Path) -> Any:
 
 def _go_on(run: Any) -> None:
     """Do in this process what workers do."""
-    from mmlora.experiments.cells import run_trial
+    from mmlora.experiments.run_cell import run_trial
 
     while run:
         job = run.take()
@@ -156,7 +156,7 @@ def test_a_study_keeps_to_its_budget_and_its_space(trials: Any, file: Path, tiny
 def test_a_killed_study_goes_on_with_the_same_trials_under_their_numbers(
     trials: Any, file: Path, tmp_path: Path
 ) -> None:
-    from mmlora.experiments.cells import make_lab, run_trial
+    from mmlora.experiments.run_cell import make_lab, run_trial
 
     folder = tmp_path / "experiments" / "tune"
     began = _study(file, folder).take()  # killed while its first trial runs

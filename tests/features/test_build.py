@@ -12,7 +12,7 @@ from filelock import FileLock
 from mmlora.errors import TransientError, UsageError
 from mmlora.features import build as build_module
 from mmlora.features.build import build
-from mmlora.features.built import built_files
+from mmlora.features.built import STATE, built_files
 from mmlora.features.plan import BuildState
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, IdTypes, midnight
@@ -268,7 +268,7 @@ def test_a_killed_build_is_completed_by_the_next(
     def killed_move(self, target):
         calls["moves"] += 1
         if (after == "first file moved" and calls["moves"] == 2) or (
-            after == "before the state" and self.suffix == ".new"
+            after == "before the state" and self.name.startswith(f".{STATE}")
         ):
             raise Killed
         return move(self, target)

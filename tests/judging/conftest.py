@@ -13,7 +13,7 @@ import pytest
 from mmlora.encoding import Encoder
 from mmlora.judging.rows import Rows
 from mmlora.schema import FeatureContract, FeatureField
-from mmlora.training.dataset import Chunk, TrainingSet, user_codes
+from mmlora.training.dataset import EncodedRows, TrainingSet, user_codes
 
 USER, ITEM, DOMAIN = ("user_id",), ("item_id",), ("domain_id",)
 CONTRACT = FeatureContract(
@@ -67,7 +67,7 @@ def make_rows(tmp_path: Path) -> Callable[..., Rows]:
         train = table.filter(pa.array(values["split"] == 0))
         encoder = Encoder.fit(CONTRACT, train, domains=DOMAINS)
         users = user_codes(table["user_id"])
-        chunk = Chunk(encoder.encode(table), values["label"], values["split"].astype(np.int8), users)
+        chunk = EncodedRows(encoder.encode(table), values["label"], values["split"].astype(np.int8), users)
         folder = tmp_path / f"set-{len(list(tmp_path.iterdir()))}"
         data = TrainingSet.write(folder, [chunk], encoder=encoder, fingerprint="made up")
         return Rows(data, item.astype(np.int32), np.asarray(values["day"]).astype(np.int32))

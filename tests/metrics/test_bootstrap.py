@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmlora.errors import DataError, UsageError
-from mmlora.metrics import auc, bootstrap, compare, domain_metrics, logloss
+from mmlora.metrics import auc, compare, domain_metrics, logloss
 
 
 def made_up(n=4000, seed=0):
@@ -22,15 +22,21 @@ def noisy(probability, seed=7):
     return 1 / (1 + np.exp(-np.log(probability / (1 - probability)) - noise))
 
 
+def alone(label, probability, domain, **options):
+    """One model against a constant, whose AUC is a half and whose log loss is the logarithm of 2."""
+    return compare(label, probability, np.full(len(label), 0.5), domain, **options)
+
+
 def test_values_are_those_of_the_rows_as_they_are():
     label, probability, domain = made_up()
-    result = bootstrap(label, probability, domain, draws=20)
+    result = alone(label, probability, domain, draws=20)
     plain = domain_metrics(label, probability, domain)
-    assert result.wauc.value == pytest.approx(plain.wauc)
-    assert result.macro_auc.value == pytest.approx(plain.macro_auc)
-    assert (result.auc.value, result.logloss.value) == pytest.approx((plain.pooled.auc, plain.pooled.logloss))
+    assert result.wauc.value == pytest.approx(plain.wauc - 0.5)
+    assert result.macro_auc.value == pytest.approx(plain.macro_auc - 0.5)
+    assert result.auc.value == pytest.approx(plain.pooled.auc - 0.5)
+    assert result.logloss.value == pytest.approx(plain.pooled.logloss - np.log(2))
     assert {d: each.value for d, each in result.by_domain.items()} == {
-        d: metrics.auc for d, metrics in plain.by_domain.items()
+        d: metrics.auc - 0.5 for d, metrics in plain.by_domain.items()
     }
     for each in (result.wauc, result.auc, result.logloss, *result.by_domain.values()):
         assert each.low < each.value < each.high and each.draws == 20
@@ -47,16 +53,16 @@ def test_a_draw_weighs_rows_as_if_they_were_repeated():
     for _ in range(30):
         rows = first + (random.random(300) * size).astype(int)
         assert (domain[rows] == domain).all()
-        areas.append(auc(label[rows], probability[rows]))
-        losses.append(logloss(label[rows], probability[rows]))
-    result = bootstrap(label, probability, domain, draws=30, level=0.8, seed=5)
+        areas.append(auc(label[rows], probability[rows]) - 0.5)
+        losses.append(logloss(label[rows], probability[rows]) - np.log(2))
+    result = alone(label, probability, domain, draws=30, level=0.8, seed=5)
     assert (result.auc.low, result.auc.high) == pytest.approx(tuple(np.quantile(areas, [0.1, 0.9])))
     assert (result.logloss.low, result.logloss.high) == pytest.approx(tuple(np.quantile(losses, [0.1, 0.9])))
 
 
 def test_the_width_is_that_of_theory():
     label, probability, _ = made_up(6000)
-    result = bootstrap(label, probability, np.zeros(6000, int), draws=300)
+    result = alone(label, probability, np.zeros(6000, int), draws=300)
     positive, negative = probability[label == 1], probability[label == 0]
     # DeLong's variance of an AUC, from the share of the other class that each row beats.
     beats = np.searchsorted(np.sort(negative), positive) / len(negative)
@@ -69,10 +75,10 @@ def test_pairing_narrows_the_difference():
     label, probability, domain = made_up()
     close = noisy(probability)
     pair = compare(label, probability, close, domain, draws=100)
-    alone = [bootstrap(label, p, domain, draws=100).wauc for p in (probability, close)]
-    assert pair.wauc.value == pytest.approx(alone[0].value - alone[1].value)
+    each = [alone(label, p, domain, draws=100).wauc for p in (probability, close)]
+    assert pair.wauc.value == pytest.approx(each[0].value - each[1].value)
     assert pair.wauc.low > 0  # the better one is seen to be better ...
-    assert alone[0].low < alone[1].high  # ... where the intervals of each alone overlap
+    assert each[0].low < each[1].high  # ... where the intervals of each alone overlap
     turned = compare(label, close, probability, domain, draws=100)
     assert (turned.wauc.low, turned.wauc.high) == pytest.approx((-pair.wauc.high, -pair.wauc.low))
 
@@ -85,17 +91,17 @@ def test_a_model_differs_from_itself_by_nothing():
 
 def test_the_seed_decides():
     label, probability, domain = made_up(500)
-    first = bootstrap(label, probability, domain, draws=10, seed=3)
-    assert bootstrap(label, probability, domain, draws=10, seed=3) == first
-    assert bootstrap(label, probability, domain, draws=10, seed=4) != first
+    first = alone(label, probability, domain, draws=10, seed=3)
+    assert alone(label, probability, domain, draws=10, seed=3) == first
+    assert alone(label, probability, domain, draws=10, seed=4) != first
 
 
 def test_a_domain_of_one_class_has_no_interval():
     label, probability, domain = made_up(500)
     label[domain == 1] = 0
-    result = bootstrap(label, probability, domain, draws=10)
+    result = alone(label, probability, domain, draws=10)
     assert vars(result.by_domain[1]) == {"value": None, "low": None, "high": None, "draws": 0}
-    assert result.wauc.value == pytest.approx(domain_metrics(label, probability, domain).wauc)
+    assert result.wauc.value == pytest.approx(domain_metrics(label, probability, domain).wauc - 0.5)
     raw = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert raw["by_domain"]["1"]["low"] is None and raw["level"] == 0.95
 
@@ -104,22 +110,22 @@ def test_draws_that_miss_a_class_are_counted():
     label, probability, domain = made_up(500)
     label[domain == 2] = 0
     label[np.flatnonzero(domain == 2)[0]] = 1  # one click, in a draw with chance 1 - 1/e
-    result = bootstrap(label, probability, domain, draws=200)
+    result = alone(label, probability, domain, draws=200)
     assert result.by_domain[2].draws == pytest.approx(200 * (1 - np.exp(-1)), abs=25)
     assert result.wauc.draws == 200
 
 
 def test_no_rows_no_intervals():
     empty = np.zeros(0)
-    result = bootstrap(empty, empty, np.zeros(0, int), draws=3)
+    result = alone(empty, empty, np.zeros(0, int), draws=3)
     assert (result.wauc.value, result.logloss.low, result.by_domain) == (None, None, {})
 
 
 def test_wrong_use_is_refused():
     label, probability, domain = made_up(10)
     with pytest.raises(UsageError, match="draws=1"):
-        bootstrap(label, probability, domain, draws=1)
+        alone(label, probability, domain, draws=1)
     with pytest.raises(UsageError, match=r"level=95"):
-        bootstrap(label, probability, domain, level=95)
+        alone(label, probability, domain, level=95)
     with pytest.raises(DataError, match="as many of each"):
         compare(label, probability, probability[:9], domain)

@@ -253,6 +253,52 @@ def test_a_side_without_rows_has_tensors_of_no_rows(make_wide, fields):
     assert {len(tensor) for tensor in empty} == {0} and {len(tensor) for tensor in users} == {USERS}
 
 
+def silenced(model):
+    """Make backbone and tower what they are where their phase did not help."""
+    with torch.no_grad():
+        for weights in model.embedding.first_order:
+            weights.zero_()
+        last = model.tower.layers[-1]
+        for parameter in (last.weight, last.bias, last.lora_b, last.lora_c):
+            parameter.zero_()
+    return model
+
+
+@pytest.mark.parametrize("backbone", ["wdl", "nfm", "pnn", "opnn", "fibinet"])
+@pytest.mark.parametrize("adaptation", ["none", "mlora", "moe_mlora"])
+@torch.inference_mode()
+def test_where_backbone_and_tower_are_silent_logits_keep_every_bit_without_them(
+    make_spec, make_model, monkeypatch, backbone, adaptation
+):
+    spec = make_spec(fields=CROSSED, crosses=True, backbone=backbone, adaptation=adaptation)
+    model, (users, items) = silenced(make_model(spec)), sides(CROSSED)
+    batch = whole(users, items, 1, CROSSED)
+    assert model.is_silent
+    quick, *tensors = compiled(model, 1, users, items, CROSSED)
+    found, passed = quick.logits(GRID, *tensors), model(batch)
+    model.rest()
+    assert torch.equal(model(batch), passed)
+    monkeypatch.setattr(type(model), "is_silent", False)
+    slow, *more = compiled(model, 1, users, items, CROSSED)
+    assert len(more[0]) > len(tensors[0])
+    assert torch.equal(slow.logits(GRID, *more), found) and found.std() > 0.1
+
+
+@pytest.mark.parametrize("backbone", ["deepfm", "dcn", "xdeepfm", "autoint"])
+def test_a_backbone_whose_own_terms_are_not_0_is_not_silent(make_spec, make_model, backbone):
+    model = silenced(make_model(make_spec(fields=CROSSED, crosses=True, backbone=backbone)))
+    assert not model.is_silent
+
+
+def test_nothing_rests_beside_a_gate_that_sees_the_row(make_spec, make_model):
+    model = silenced(make_model(make_spec(fields=CROSSED, crosses=True, gate="sample")))
+    before = {name for name, _ in model.named_parameters()}
+    model.rest()
+    trained = {id(parameter) for parameter in model.expert_parameters()}
+    assert model.is_silent
+    assert any(id(model.get_parameter(n)) in trained for n in before if n.startswith("tower."))
+
+
 @pytest.mark.parametrize("items", [1, 4, 7, 100])
 def test_a_grid_holds_the_pairs_of_a_list(items):
     users, rows = 30, 40

@@ -56,7 +56,7 @@ def test_says_what_came_and_what_is_valid(make_spec, change, words):
 
 
 def test_gathers_all_faults(make_spec):
-    with pytest.raises(UsageError, match=r"rank is 0.*dropout is 2"):
+    with pytest.raises(UsageError, match=r"dropout is 2.*rank is 0"):
         make_spec(rank=0, dropout=2)
 
 

@@ -12,7 +12,7 @@ from mmlora.batch import Batch
 from mmlora.models.side_plans.pairs import GridPairs, ListedPairs
 from mmlora.models.side_plans.trees import TreePairs
 from mmlora.models.spec import FieldShape
-from mmlora.models.trees.columns import Column, TreeColumns
+from mmlora.models.trees.columns import TreeColumn, TreeColumns
 from mmlora.models.trees.convert import tree_state
 from mmlora.models.trees.model import TreeModel
 
@@ -78,7 +78,7 @@ def test_the_columns_are_all_but_ids_and_histories() -> None:
     assert [*dict.fromkeys(column.field for column in TreeColumns(FIELDS).columns)] == [
         *("domain_id", "kind", "city", "price", "age", "taste", "tags")
     ]
-    assert TreeColumns(FIELDS).columns[-1] == Column("tags", 5)
+    assert TreeColumns(FIELDS).columns[-1] == TreeColumn("tags", 5)
 
 
 def test_a_row_gets_lightgbms_own_logit(booster: Any, model: TreeModel) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mmlora.errors import CheckError, UsageError
 from mmlora.nights.load import score, scoring_domains
 from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.outcomes import LoadOutcome
 from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
@@ -35,8 +36,8 @@ def _set(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         monkeypatch.setenv(f"MMLORA_CANDIDATES__{name.upper()}", text)
 
 
-def _load(domain: str = "news") -> dict[str, Any]:
-    (load,) = score_and_publish(ON, domain=domain)["loads"]
+def _load(domain: str = "news") -> LoadOutcome:
+    (load,) = score_and_publish(ON, domain=domain).loads
     return load
 
 
@@ -47,22 +48,22 @@ def _best() -> set[tuple[Any, Any]]:
 
 
 def _why(day: date) -> str:
-    return str(backfill("news", day, day, plan_only=True)["plan"][0]["reason"])
+    return str(backfill("news", day, day, plan_only=True).plan[0].reason)
 
 
 def test_what_was_removed_is_kept_and_shown(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = _load()
-    kept = load["candidates"]
+    kept = load.candidates
     assert kept["policy"]["exclude"] == "clicked" and kept["recall"] is None
     (part,) = (part for part in kept["removed"] if part["what"] == "pairs")
     assert part["reason"] == "clicked in the domain in 30 days"
-    assert load["pairs"] == load["users"] * load["items"] - part["count"]
+    assert load.pairs == load.users * load.items - part["count"]
     (published,) = (row for row in status()["domains"] if row["domain_id"] == "news")
     assert published["candidates"] == kept
 
     assert _why(ON) == ""
     _set(monkeypatch, exclude="none", domains={"news": {"exclude_days": 7}})
-    assert _load("sport")["candidates"]["policy"]["exclude"] == "none"
+    assert _load("sport").candidates["policy"]["exclude"] == "none"
     assert _why(ON) == "exclude was clicked, is none; exclude_days was 30, is unset; " + (
         "exclude_in was domain, is unset"
     )
@@ -78,18 +79,16 @@ def test_retrieval_keeps_the_best_and_says_its_recall(trained: Path, monkeypatch
         _set(monkeypatch, retrieval="two_tower", retrieval_items=items)
         same = _load()
         with open_workspace().open_warehouse() as warehouse:
-            assert warehouse.load(same["load_id"]).same_rows_as(warehouse.load(every["load_id"]))
+            assert warehouse.load(same.load_id).same_rows_as(warehouse.load(every.load_id))
     best, recalls = _best(), {}
     for name in ("two_tower", "popularity"):
         _set(monkeypatch, retrieval=name, retrieval_items=20)
         load = _load()
-        assert (load["state"], load["rows"], load["items"]) == ("published", every["rows"], every["items"])
-        (part,) = (part for part in load["candidates"]["removed"] if "best 20 by" in part["reason"])
-        assert load["pairs"] == every["pairs"] - part["count"]
-        recall = load["candidates"]["recall"]
-        assert recall["share"] == pytest.approx(load["pairs"] / every["pairs"], abs=0.03), (
-            "all are in the 100"
-        )
+        assert (load.state, load.rows, load.items) == ("published", every.rows, every.items)
+        (part,) = (part for part in load.candidates["removed"] if "best 20 by" in part["reason"])
+        assert load.pairs == every.pairs - part["count"]
+        recall = load.candidates["recall"]
+        assert recall["share"] == pytest.approx(load.pairs / every.pairs, abs=0.03), "all are in the 100"
         recalls[name] = len(_best() & best) / len(best)
     assert 0.5 < recalls["popularity"] < recalls["two_tower"]
     assert recalls["two_tower"] > 0.95
@@ -105,10 +104,10 @@ def test_pairs_of_the_settings_are_scored_by_the_nightly_tasks(
     _set(monkeypatch, pairs=str(tmp_path / "pairs-{date}.parquet"), domains={"sport": {"items": "domain"}})
     assert scoring_domains(ON) == ["news", "sport"], "the table names no other, and sport has its own policy"
     result = score_and_publish(ON)
-    news, sport = result["loads"]
-    assert [row["domain_id"] for row in result["skipped"]] == ["rare"]
-    assert (news["pairs"], news["rows"]) == (1, 1) and sport["pairs"] > 100
-    named = [(part["what"], part["first"]) for part in news["candidates"]["unknown"]]
+    news, sport = result.loads
+    assert [row.domain_id for row in result.skipped] == ["rare"]
+    assert (news.pairs, news.rows) == (1, 1) and sport.pairs > 100
+    named = [(part["what"], part["first"]) for part in news.candidates["unknown"]]
     assert named == [("users", ["u99"]), ("items", [999])]
 
     _set(monkeypatch, pairs="SELECT 'u99' AS user_id, 101 AS item_id")

@@ -30,6 +30,7 @@ from mmlora.pipeline.status import domain_status, status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.unpublish import restore, unpublish
 from mmlora.pipeline.validate import validate
+from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
 from tests.conftest import SMALL, MadeUp
@@ -64,17 +65,25 @@ def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "var"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.slow])])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("duckdb", marks=pytest.mark.slow),
+        pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.slow]),
+    ]
+)
 def champion(
     request: pytest.FixtureRequest, trained: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """The copy's champion, on both warehouses."""
+    """The copy's champion, on each warehouse."""
     version = trained[1]
-    if request.param == "postgres":
+    if request.param != "sqlite":
         with open_workspace().open_warehouse() as sqlite:
             verdicts = sqlite.verdicts(ON) + sqlite.verdicts(BEFORE)
         (home / "warehouse.json").unlink()  # the workspace takes another warehouse
-        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
+        of_duckdb = f"duckdb:///{home / 'scores.duckdb'}"
+        url = of_duckdb if request.param == "duckdb" else request.getfixturevalue("postgres_url")
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", url)
         with open_workspace().open_warehouse() as warehouse:
             warehouse.record_verdicts(verdicts)
         promote(version, accept_below_baseline=True)
@@ -102,6 +111,25 @@ def _rows(domain: str = "news", on: date | None = None) -> int:
         return int(reader.read_all().num_rows)
 
 
+def test_a_verb_opens_the_warehouse_once(champion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, really = [], Warehouse.open
+
+    def counted(*arguments: Any, **options: Any) -> Warehouse:
+        opened.append(really(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Warehouse, "open", counted)
+    for verb in (
+        lambda: score_and_publish(ON),
+        lambda: backfill("news", BEFORE, ON),
+        lambda: promote(champion, accept_below_baseline=True),
+        lambda: unpublish("news", ON, reason="a test"),
+    ):
+        opened.clear()
+        verb()
+        assert len(opened) == 1
+
+
 def test_a_date_that_the_data_does_not_reach_is_refused(
     champion: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +148,7 @@ def test_a_date_that_the_data_does_not_reach_is_refused(
         score(later, "news")
     with pytest.raises(UsageError, match="in the future"):
         score(date.today() + timedelta(days=9), "news", allow_stale=True)
-    assert score_and_publish(later, domain="news", allow_stale=True)["loads"][0]["state"] == "published"
+    assert score_and_publish(later, domain="news", allow_stale=True).loads[0].state == "published"
 
     # A day is missing in the middle: the newest rows are a day older than they may be.
     for path in (home / "offline" / "interactions" / f"day={BEFORE}").iterdir():
@@ -184,8 +212,8 @@ def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_pa
     assert _rows(on=ON) == 2
     (entry,) = domain_status("news")["ledger"]
     assert (entry["action"], entry["why"]) == ("override", "size: a trial of two users")
-    again = score_and_publish(BEFORE, domain="news", top_k=1)["loads"][0]
-    assert again["state"] == "published", "fewer rows by another top_k are as they should be"
+    again = score_and_publish(BEFORE, domain="news", top_k=1).loads[0]
+    assert again.state == "published", "fewer rows by another top_k are as they should be"
 
 
 def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Path) -> None:
@@ -199,24 +227,24 @@ def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Pat
     assert shown.exit_code == 0, shown.output
     assert "nothing was published" in shown.output and "same_first_item" in shown.output
 
-    load = score_and_publish(ON, domain="news")["loads"][0]
+    load = score_and_publish(ON, domain="news").loads[0]
     found = diff("news")
     figures = found.keys() - {"before", "after", "domain_id"}
     assert {name: row[name] for name in figures} == pytest.approx({name: found[name] for name in figures})
-    assert found["rows_after"] == load["rows"] and found["after"]["load_id"] == load["load_id"]
+    assert found["rows_after"] == load.rows and found["after"]["load_id"] == load.load_id
     same = diff("news", on=ON, against=ON)
     assert (same["users_gone"], same["users_new"], same["same_first_item"]) == (0, 0, 1)
-    assert (same["pairs_in_both"], same["largest_score_change"]) == (load["rows"], 0)
+    assert (same["pairs_in_both"], same["largest_score_change"]) == (load.rows, 0)
     staged = score(ON, "news", top_k=1)
-    assert diff(load_id=staged)["before"]["load_id"] == load["load_id"]
+    assert diff(load_id=staged)["before"]["load_id"] == load.load_id
     assert "users_new" in _run("diff", "--domain", "news").output
     assert _code("diff") == 2
 
 
 def test_a_night_is_taken_back_and_restored_by_hand(champion: str) -> None:
     score_and_publish(BEFORE, domain="news")
-    first = score_and_publish(ON, domain="news")["loads"][0]["load_id"]
-    second = score_and_publish(ON, domain="news", top_k=2)["loads"][0]["load_id"]
+    first = score_and_publish(ON, domain="news").loads[0].load_id
+    second = score_and_publish(ON, domain="news", top_k=2).loads[0].load_id
     taken = _run("unpublish", "--domain", "news", "--date", ON, "--reason", "wrong prices")
     assert taken.exit_code == 0 and "the newest date published is 2001-04-08" in taken.output
     with read_scores("news") as reader:
@@ -244,15 +272,15 @@ def test_backfill_refuses_plans_and_keeps(
         score_and_publish(date(2001, 3, 20), domain="news")
     assert f"model {champion} was trained on what was known at {BEFORE}" in caplog.text
     first = date(2001, 3, 1)  # of the data: nobody is known before it
-    plan = backfill("news", first, first + timedelta(days=1), plan_only=True)["plan"]
-    assert [row["action"] for row in plan] == ["refuse", "score"]
+    plan = backfill("news", first, first + timedelta(days=1), plan_only=True).plan
+    assert [row.action for row in plan] == ["refuse", "score"]
     done = _run("backfill", "--domain", "news", "--start", first, "--end", first + timedelta(days=1))
     assert done.exit_code == 1 and "no interaction from before 2001-03-01" in done.output
     with open_workspace().open_warehouse() as warehouse:
         assert warehouse.publication("news", first + timedelta(days=1)) is not None
     day = date(2001, 3, 20)
     for top_k, action in ((None, "keep"), (5, "keep"), (3, "score")):
-        assert backfill("news", day, day, top_k=top_k, plan_only=True)["plan"][0]["action"] == action
+        assert backfill("news", day, day, top_k=top_k, plan_only=True).plan[0].action == action
 
 
 def test_a_publication_that_a_full_disk_stopped_is_published_again(

@@ -66,14 +66,14 @@ def test_one_domain_waits_or_fails_and_the_others_are_published(warehouse: Wareh
         )
     waiting = Waiting(warehouse, "news", until=lambda: warehouse.publication("sport", ON))
 
-    rows = score_and_publish(ON, progress=waiting)["loads"]
+    rows = score_and_publish(ON, progress=waiting).loads
 
-    assert [(row["domain_id"], row["state"], row["exit_code"]) for row in rows] == [
+    assert [(row.domain_id, row.state, row.exit_code) for row in rows] == [
         ("news", "published", 0),
         ("rare", "failed", 1),
         ("sport", "published", 0),
     ]
-    assert "no room for rare" in rows[1]["reason"]
+    assert "no room for rare" in rows[1].reason
     news, sport = (warehouse.publication(domain, ON) for domain in ("news", "sport"))
     assert news is not None and sport is not None and sport.published_at < news.published_at
     assert warehouse.publication("rare", ON) is None

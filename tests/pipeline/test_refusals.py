@@ -31,7 +31,7 @@ def test_a_training_set_of_one_class_is_refused(
     ones = pa.array(np.ones(table.num_rows, np.int8))
     pq.write_table(table.set_column(place, "label", ones), tmp_path / "clicked.parquet")
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "other"))
-    monkeypatch.setenv("MMLORA_CHECKS__CTR_MAX", "1")  # or the checks would say no first
+    monkeypatch.setenv("MMLORA_CHECKS__CTR_MAX", "1")  # or the checks would fail first
     import_tables(tmp_path / "clicked.parquet")
     with pytest.raises(DataError, match=r"all [\d,]+ training rows have label 1.*import interactions"):
         train(AS_OF, features="ids")

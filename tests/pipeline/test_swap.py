@@ -145,7 +145,8 @@ def _made_up_bundle(folder: Path, **spec: Any) -> Bundle:
     """A bundle of random parts: news and sport have an expert each, rare has none."""
     torch.manual_seed(3)
     fields = (FieldShape("user_id", "categorical", 9),)
-    full = ModelSpec("wdl", "moe_mlora", fields, 3, embedding_dim=2, hidden_units=(4, 2), rank=1, **spec)
+    shape = {"crosses": False, "embedding_dim": 2, "hidden_units": (4, 2), "rank": 1, **spec}
+    full = ModelSpec("wdl", "moe_mlora", fields, 3, **shape)
     model = build_model(full, expert_domains=[0, 2])
     with torch.no_grad():
         for parameter in model.parameters():

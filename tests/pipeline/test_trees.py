@@ -49,8 +49,8 @@ def test_trees_are_judged_refitted_and_score_a_night(
     for memory, threads in (("1", "1"), ("128", "2")):
         monkeypatch.setenv("MMLORA_SCORING__MEMORY_MB", memory)
         monkeypatch.setenv("MMLORA_TRAINING__THREADS", threads)
-        (load,) = score_and_publish(AS_OF + timedelta(days=1), domain="news")["loads"]
-        assert load["state"] == "published"
+        (load,) = score_and_publish(AS_OF + timedelta(days=1), domain="news").loads
+        assert load.state == "published"
     with open_workspace().open_warehouse() as warehouse:
         last, first = warehouse.loads(domain="news")
     assert last.same_rows_as(first), "whatever its chunks and threads"

@@ -11,12 +11,12 @@ import torch
 
 from mmlora.encoding import Encoder
 from mmlora.models.builder import build_model
+from mmlora.models.calibration import Calibration
 from mmlora.models.ctr import CTRModel
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.registry.bundle import BundleStore, put_encoder
 from mmlora.registry.manifest import ExpertPart, Manifest
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
-from mmlora.training.calibration import Calibration
 
 CONTRACT = FeatureContract(
     "service",
@@ -73,6 +73,7 @@ def trained(tmp_path: Path, adaptation: str) -> Trained:
         adaptation=adaptation,
         fields=tuple(FieldShape(*shape) for shape in encoder.field_shapes()),
         num_domains=3,
+        crosses=False,
         embedding_dim=4,
         hidden_units=(8, 4),
         rank=2,

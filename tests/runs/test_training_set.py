@@ -118,7 +118,7 @@ def test_few_files_of_features_are_kept(workspace):
     folder = workspace.home / "training_sets" / ".features"
     for days in range(retrieved.KEPT + 2):
         build(workspace, window_days=20 + days)
-        (folder / "killed.partial").touch()
+        (folder / ".killed.parquet.partial").touch()
     build(workspace, features="ids")
     assert len(list(folder.glob("*.parquet"))) == retrieved.KEPT
     build(workspace, min_count=2, window_days=20 + retrieved.KEPT)

@@ -61,7 +61,7 @@ def test_what_was_changed_and_gained_is_said_and_kept(made_up_workspace: Path) -
     (best,) = (trial for trial in others if trial["run_id"] == trained["run_id"])
     assert best["wauc"] == told["best_wauc"]
     workspace, run = open_run(trained["run_id"])
-    assert run.config["learning_rate"] == best["settings"]["learning_rate"]
+    assert run.config.settings.learning_rate == best["settings"]["learning_rate"]
     manifest = workspace.bundles.load(trained["model_version"]).manifest
     assert manifest.tuning == json.loads(json.dumps(told))
     assert replace(manifest, tuning=None).model_version == trained["model_version"]

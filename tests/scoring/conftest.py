@@ -16,11 +16,11 @@ import torch
 from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.encoding import Encoder
 from mmlora.models.builder import build_model
+from mmlora.models.calibration import Calibration
 from mmlora.models.ctr import CTRModel
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.schema import FeatureContract, FeatureField, IdTypes
 from mmlora.scoring.score import LocalEngine, SideFeatures, Staged, score_candidates
-from mmlora.training.calibration import Calibration
 
 DOMAINS = ("east", "west")
 ON = date(2024, 3, 1)
@@ -148,6 +148,7 @@ def make_world(users: pa.Array, items: pa.Array, ids: IdTypes, backbone: str = "
         adaptation="moe_mlora",
         fields=tuple(FieldShape(*shape) for shape in encoder.field_shapes()),
         num_domains=len(DOMAINS),
+        crosses=False,
         embedding_dim=8,
         hidden_units=(64, 32),
         rank=4,

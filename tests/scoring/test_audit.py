@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.candidates.pairs import Candidates, PairIndex
-from mmlora.scoring.audit import AuditReport, Expected, audit_load
+from mmlora.checks.audit import AuditReport, audit_load
+from mmlora.checks.scores import SCORE_RULES, Expected
 from mmlora.scoring.score import Staged
+from mmlora.scoring.staging import part_files
 
 TOP_K = 5
 
@@ -26,11 +28,16 @@ def staged(world: Any, grid: Candidates, tmp_path: Path) -> Staged:
 
 
 def audit(world: Any, staged: Staged, expected: Expected) -> AuditReport:
-    return audit_load(staged.folder, ids=world.ids, domain="west", on=world.on, expected=expected)
+    files = part_files(staged.folder)
+    return audit_load(files, ids=world.ids, domain="west", on=world.on, expected=expected)
+
+
+def expected_of(candidates: Candidates, staged: Staged) -> Expected:
+    return Expected(candidates.expected_rows(TOP_K), candidates.num_users, TOP_K, staged.content_hash)
 
 
 def test_an_honest_load_passes(world: Any, grid: Candidates, staged: Staged) -> None:
-    report = audit(world, staged, Expected.of(grid, staged, top_k=TOP_K))
+    report = audit(world, staged, expected_of(grid, staged))
     assert report.passed, report.failures
     assert [check.name for check in report.checks] == [
         "schema", "rows", "users", "nulls", "range", "constant", "keys", "positions", "order",
@@ -43,7 +50,7 @@ def test_a_load_without_rows_passes(world: Any, tmp_path: Path) -> None:
         pa.array([], pa.int64()), pa.array([1]), PairIndex(np.zeros(1, np.int64), np.zeros(0, np.int64))
     )
     staged = world.score(none, tmp_path / "load")
-    report = audit(world, staged, Expected.of(none, staged, top_k=TOP_K))
+    report = audit(world, staged, expected_of(none, staged))
     assert report.passed, report.failures
 
 
@@ -106,6 +113,10 @@ FAULTS: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
 }
 
 
+def test_every_rule_has_a_fault_that_it_catches() -> None:
+    assert {rule.name for rule in SCORE_RULES} <= {check for _, check in FAULTS.values()}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_planted_fault_is_caught(world: Any, grid: Candidates, staged: Staged, fault: str) -> None:
     edit, check = FAULTS[fault]
@@ -113,7 +124,7 @@ def test_every_planted_fault_is_caught(world: Any, grid: Candidates, staged: Sta
     nullable = table.cast(pa.schema([field.with_nullable(True) for field in table.schema]))
     pq.write_table(edit(nullable), staged.files[0])
 
-    report = audit(world, staged, Expected.of(grid, staged, top_k=TOP_K))
+    report = audit(world, staged, expected_of(grid, staged))
 
     assert not report.passed
     failed = {found.name for found in report.checks if not found.passed}
@@ -123,7 +134,7 @@ def test_every_planted_fault_is_caught(world: Any, grid: Candidates, staged: Sta
 
 def test_a_broken_file_is_caught(world: Any, grid: Candidates, staged: Staged) -> None:
     whole = staged.files[0].read_bytes()
-    expected = Expected.of(grid, staged, top_k=TOP_K)
+    expected = expected_of(grid, staged)
     staged.files[0].write_bytes(whole[: len(whole) // 2])
     assert not audit(world, staged, expected).passed
     middle = bytearray(whole)
@@ -135,7 +146,7 @@ def test_a_broken_file_is_caught(world: Any, grid: Candidates, staged: Staged) -
 
 
 def test_lists_longer_than_asked_are_caught(world: Any, grid: Candidates, staged: Staged) -> None:
-    expected = replace(Expected.of(grid, staged, top_k=TOP_K), top_k=3)
+    expected = replace(expected_of(grid, staged), top_k=3)
     assert {check.name for check in audit(world, staged, expected).checks if not check.passed} == {
         "positions"
     }

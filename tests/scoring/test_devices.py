@@ -93,7 +93,12 @@ def test_nothing_of_the_host_meets_anything_of_a_gpu(
     world = world_maker(users, items, IdTypes(), backbone)
     fields = tuple(FieldShape(*shape) for shape in world.encoder.field_shapes())
     spec = ModelSpec(
-        backbone, "moe_mlora", fields, 2, embedding_dim=8, hidden_units=(16, 8), rank=2, gate=gate
+        *(backbone, "moe_mlora", fields, 2),
+        crosses=False,
+        embedding_dim=8,
+        hidden_units=(16, 8),
+        rank=2,
+        gate=gate,
     )
     world.model = build_model(spec, expert_domains=[0, 1]).eval()
     # Of a list these are the pairs to score; of a grid, those to leave out.

@@ -103,7 +103,7 @@ def test_the_verbs_use_it(made_up_workspace: Path, cluster: Any) -> None:
     assert found.same_rows_as(here)
     assert found.rows == here.rows > 0
     filled = backfill("news", on - timedelta(days=1), on, **there)
-    assert [load["state"] for load in filled["loads"]] == ["published"] * 2
+    assert [load.state for load in filled.loads] == ["published"] * 2
 
 
 def test_a_cluster_keeps_a_cpu_free(engine: RayEngine) -> None:

@@ -16,6 +16,7 @@ from mmlora.candidates.pairs import Candidates, PairIndex
 from mmlora.errors import ContractError, UsageError
 from mmlora.metrics.ranking import auc
 from mmlora.models.builder import BACKBONES
+from mmlora.models.calibration import Calibration
 from mmlora.schema import FeatureField, IdTypes, scores_schema
 from mmlora.scoring import devices, pair_scorer
 from mmlora.scoring.blocks import ChunkLimits
@@ -23,7 +24,6 @@ from mmlora.scoring.pair_scorer import Sides
 from mmlora.scoring.score import LocalEngine, SideFeatures, score_candidates
 from mmlora.scoring.staging import part_files
 from mmlora.scoring.work import Work
-from mmlora.training.calibration import Calibration
 from tests.offsets import OFFSETS, at_offset
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mmlora.models.builder import build_model
-from mmlora.training.calibration import Calibration, fit_calibration
+from mmlora.models.calibration import Calibration
+from mmlora.training.calibration import fit_calibration
 from mmlora.training.evaluation import evaluate
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from mmlora.errors import UsageError
-from mmlora.experiments.arms import placebo_mlora, placebo_moe_mlora, uniform_gate_arm
 from mmlora.experiments.data import workspace_at
 from mmlora.experiments.lab import Lab, Trained
+from mmlora.experiments.train_arms import placebo_mlora, placebo_moe_mlora, uniform_gate_arm
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.spec import FieldShape, ModelSpec
 from mmlora.training.controls import (
@@ -36,7 +36,7 @@ PARTS = ("train", "validation", "test")
 
 
 def _spec(**changed: Any) -> ModelSpec:
-    shape = {"embedding_dim": 4, "hidden_units": (8,), "rank": 2, **changed}
+    shape = {"crosses": False, "embedding_dim": 4, "hidden_units": (8,), "rank": 2, **changed}
     return ModelSpec("wdl", "moe_mlora", FIELDS, 3, **shape)
 
 
@@ -64,7 +64,7 @@ def test_a_field_that_is_left_out_changes_no_score(data: Any) -> None:
     changed = type(data)(**{**vars(data), "categorical": data.categorical.clone()})
     changed.categorical[:, 2] = 2
     again = WithoutFields(changed, FIELDS, frozenset({"domain"}))
-    model = build_model(ModelSpec("wdl", "none", view.kept, 3)).eval()
+    model = build_model(ModelSpec("wdl", "none", view.kept, 3, crosses=False)).eval()
     assert_same_bits(model, view.batch(rows), model(again.batch(rows)))
 
 

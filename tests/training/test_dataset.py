@@ -16,7 +16,7 @@ from mmlora.encoding import Encoder
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import FeatureContract, FeatureField
 from mmlora.training import dataset
-from mmlora.training.dataset import Chunk, TrainingSet, user_codes
+from mmlora.training.dataset import EncodedRows, TrainingSet, user_codes
 
 
 def make_field(name, kind, **tags):
@@ -54,7 +54,7 @@ def chunks_of(encoder: Encoder, table: pa.Table, size: int = 64):
     users = user_codes(table["user_id"])
     for start in range(0, table.num_rows, size):
         rows = np.arange(start, min(start + size, table.num_rows))
-        yield Chunk(
+        yield EncodedRows(
             columns=encoder.encode(table.slice(start, size)),
             label=(rows % 3 == 0).astype(np.int8),
             split=(rows % 5).clip(2) - 2,

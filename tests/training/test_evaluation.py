@@ -8,8 +8,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from mmlora.metrics import domain_metrics
 from mmlora.models.builder import build_model
+from mmlora.models.calibration import Calibration
 from mmlora.training import rows as rows_module
-from mmlora.training.calibration import Calibration
 from mmlora.training.evaluation import evaluate
 from mmlora.training.loop import predict
 

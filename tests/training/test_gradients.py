@@ -38,9 +38,9 @@ def _plain(model, batch, balance=0.0):
     return loss.item(), dict(zip(named, found, strict=True))
 
 
-def _ours(model, *batches, balance=0.0):
+def _ours(model, *batches, balance=0.0, **options):
     """The same, of the last of some batches, by slices."""
-    with gradients_of(model, precision="float32", balance=balance) as gradients:
+    with gradients_of(model, precision="float32", balance=balance, **options) as gradients:
         losses = [gradients(batch).item() for batch in batches]
         return losses[-1], {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -50,6 +50,13 @@ def _assert_equal(found, expected):
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("rows", [2, 1001])
+def test_smoothed_labels_pull_every_row_towards_a_half(model, data, rows):
+    batch = data.batch(np.arange(rows))
+    smoothed = replace(batch, label=batch.label * 0.8 + 0.1)
+    _assert_equal(_ours(model, batch, label_smoothing=0.2), _plain(model, smoothed))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1001, 2400])

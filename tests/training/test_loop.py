@@ -8,7 +8,7 @@ from mmlora.training.loop import TrainingOptions, fit, predict, reproducible
 
 
 def test_options_gather_all_faults():
-    with pytest.raises(UsageError, match=r"batch_size is 0.*patience is -1.*weight_decay.*threads"):
+    with pytest.raises(UsageError, match=r"batch_size is 0.*weight_decay.*patience is -1.*threads"):
         TrainingOptions(batch_size=0, patience=-1, weight_decay=-1.0, threads=0)
     with pytest.raises(UsageError, match="'gpu' is unknown: use one of auto, cpu, cuda"):
         TrainingOptions(device="gpu")

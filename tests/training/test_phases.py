@@ -10,7 +10,7 @@ from mmlora.errors import DataError, UsageError
 from mmlora.models.builder import BACKBONES, assemble_model, build_model
 from mmlora.training.checkpoint import FileCheckpoint
 from mmlora.training.observer import PhaseReport, SilentObserver
-from mmlora.training.phases import Expert, train_backbone, train_expert, train_gate
+from mmlora.training.phases import Expert, train_backbone, train_crosses, train_expert, train_gate
 from tests.offsets import assert_same_bits
 
 SILENT = SilentObserver()
@@ -118,6 +118,20 @@ def test_same_seed_same_weights_another_slot_others(data, make_training_spec, op
     assert not torch.equal(expert(0)["tower.layers.0.lora_a"], expert(1)["tower.layers.0.lora_a"])
 
 
+def test_smoothed_labels_make_a_phase_learn_other_weights(data, make_training_spec, options):
+    spec, smoothed = make_training_spec(), replace(options, label_smoothing=0.4)
+    first = train_backbone(spec, data, options, SILENT)
+    assert not same(first.state, train_backbone(spec, data, smoothed, SILENT).state)
+    one, other = (
+        train_expert(spec, first.state, data, domain=0, options=how, observer=SILENT)
+        for how in (options, smoothed)
+    )
+    assert not same(one.state, other.state)
+    # The smoothed loss has a floor, which the loss of labels as they are has not.
+    floor = 0.5004  # the entropy of 0.2 and 0.8
+    assert min(epoch.train_loss for epoch in other.report.history) >= floor
+
+
 def test_training_leaves_torchs_random_state_and_threads_alone(data, make_training_spec, options):
     threads = torch.get_num_threads()
     before = torch.get_rng_state()
@@ -133,7 +147,8 @@ def test_a_phase_that_does_not_help_keeps_its_start_and_says_so(data, make_train
     validation = data.rows("validation")
     data.label[validation] = 1 - data.label[validation]
     result = train_expert(spec, backbone, data, domain=1, options=options, observer=SILENT)
-    assert result.report.epochs == options.patience
+    # Without any gain over the start it stops an epoch sooner than patience says.
+    assert result.report.epochs == options.patience - 1
     assert not result.report.helped
     assert result.report.best_epoch == 0
     assert result.report.best_metric == result.report.start_metric
@@ -257,3 +272,13 @@ def test_a_gate_has_nothing_to_mix_where_no_expert_was_kept(data, make_training_
     mixed = assemble_model(spec, backbone=first.state, experts=[(0, zero), (1, zero)], gate=gate.state)
     batch = data.batch(data.rows("test")[:50])
     assert torch.equal(alone(batch), mixed(batch))
+
+
+def test_experts_of_a_silent_tower_adapt_the_cross_terms_alone(data, make_training_spec, options):
+    spec = make_training_spec(adaptation="mlora", crosses=True)
+    fitted = train_crosses(spec, data, options, SILENT).state
+    silent = build_model(replace(spec, adaptation="none"))
+    silent.load_crosses(fitted)
+    result = train_expert(spec, silent.backbone_state(), data, domain=1, options=options, observer=SILENT)
+    moved = {name for name, value in result.state.items() if name.endswith("lora_b") and bool(value.any())}
+    assert moved == {"crosses.lora_b"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmlora.training.checkpoint import FileCheckpoint, State
+from mmlora.training.checkpoint import CheckpointState, FileCheckpoint
 from mmlora.training.observer import SilentObserver
 from mmlora.training.phases import (
     Expert,
@@ -128,7 +128,7 @@ def test_seconds_count_from_the_first_start(data, make_training_spec, options, p
     train(SilentObserver(), checkpoint)
     state = checkpoint.load()
     assert state is not None and state.facts["seconds"] > 0
-    checkpoint.save(State(state.tensors, {**state.facts, "seconds": 1000.0}))
+    checkpoint.save(CheckpointState(state.tensors, {**state.facts, "seconds": 1000.0}))
     assert 1000 < train(SilentObserver(), checkpoint).report.seconds < 1100
     del state.facts["seconds"]  # as of an older version
     checkpoint.save(state)
@@ -147,8 +147,10 @@ def test_a_file_keeps_bits_and_facts_until_cleared(tmp_path):
     checkpoint = FileCheckpoint(tmp_path / "c")
     assert checkpoint.load() is None
     order = np.random.default_rng(3).bit_generator.state
-    checkpoint.save(State({"a/0": torch.tensor(float("nan"))}, {"first": True}))
-    state = State({"a/0": torch.randn(3, 4).t(), "empty": torch.zeros(0, 2)}, {"order": order, "metric": 0.1})
+    checkpoint.save(CheckpointState({"a/0": torch.tensor(float("nan"))}, {"first": True}))
+    state = CheckpointState(
+        {"a/0": torch.randn(3, 4).t(), "empty": torch.zeros(0, 2)}, {"order": order, "metric": 0.1}
+    )
     checkpoint.save(state)
     found = checkpoint.load()
     assert found is not None and found.facts == state.facts and found.tensors.keys() == state.tensors.keys()
@@ -160,8 +162,8 @@ def test_a_file_keeps_bits_and_facts_until_cleared(tmp_path):
 
 def test_what_a_killed_writer_left_is_passed_over(tmp_path, caplog):
     checkpoint = FileCheckpoint(tmp_path / "c")
-    checkpoint.save(State({"a": torch.ones(2)}, {}))
-    (tmp_path / "c" / "state.partial").write_bytes(b"half a file")
+    checkpoint.save(CheckpointState({"a": torch.ones(2)}, {}))
+    (tmp_path / "c" / ".state.safetensors.partial").write_bytes(b"half a file")
     found = checkpoint.load()
     assert found is not None and found.tensors["a"].tolist() == [1, 1]
     (tmp_path / "c" / "state.safetensors").write_bytes(b"not a file of tensors")

@@ -7,7 +7,7 @@ import torch
 
 from mmlora.encoding import Encoder
 from mmlora.schema import FeatureContract, FeatureField
-from mmlora.training.dataset import Chunk, TrainingSet
+from mmlora.training.dataset import EncodedRows, TrainingSet
 from mmlora.training.unknown_ids import MOST, OUT_OF_VOCABULARY, ForgetfulData, in_pass, unknown_shares
 
 NAMES = ("user_id", "item_id", "domain_id")
@@ -22,7 +22,9 @@ def data(tmp_path) -> TrainingSet:
     table = pa.table({"user_id": users, "item_id": np.arange(ROWS) % 40, "domain_id": ["a"] * ROWS})
     fields = tuple(FeatureField(name, "", (name,), "STRING", "categorical", ()) for name in NAMES)
     encoder = Encoder.fit(FeatureContract("all", fields), table.slice(0, ROWS // 2), domains=["a"])
-    chunk = Chunk(encoder.encode(table), (users % 2).astype(np.int8), split.astype(np.int8), np.zeros(ROWS))
+    chunk = EncodedRows(
+        encoder.encode(table), (users % 2).astype(np.int8), split.astype(np.int8), np.zeros(ROWS)
+    )
     return TrainingSet.write(tmp_path / "set", [chunk], encoder=encoder, fingerprint="f")
 
 

@@ -103,11 +103,11 @@ class Desk:
             return [tuple(row) for row in result] if result.returns_rows else []
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+@pytest.fixture(params=["sqlite", "duckdb", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'folder' / 'warehouse.db'}"
+    if request.param != "postgresql":
+        return f"{request.param}:///{tmp_path / 'folder' / 'warehouse.db'}"
     found: str = request.getfixturevalue("postgres_url")
     return found
 

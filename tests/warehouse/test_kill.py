@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from mmlora.errors import MmloraError
 from mmlora.schema import IdTypes
 from mmlora.warehouse.warehouse import Warehouse
-from mmlora.warehouse.writers import writer_for
 
 
 class PowerCut(BaseException):
@@ -25,7 +24,7 @@ class CuttableWriter:
     """The real writer, on a power supply that fails after some batches."""
 
     def __init__(self, database):
-        self.real = writer_for(database)
+        self.real = database.writer()
         self.batches_left = None
 
     def write(self, load, batches):

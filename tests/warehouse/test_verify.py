@@ -68,7 +68,7 @@ def test_text_ids_are_hashed_in_the_order_of_their_bytes(text_desk):
 
 
 def test_a_value_of_another_type_is_a_change(desk, published):
-    if desk.warehouse.database.kind == "sqlite":
+    if desk.warehouse.database.engine.dialect.name == "sqlite":
         desk.sql(f"UPDATE scores SET user_id = 'somebody' WHERE user_id = 1 AND {LOADED}")
         (fault,) = [v.fault for v in desk.warehouse.verify() if v.fault]
         assert "not what its column holds" in fault

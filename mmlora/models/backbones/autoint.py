@@ -81,3 +81,6 @@ class AutoInt(nn.Module):
         attended = self.layers(embedded.fields).flatten(1)
         x = torch.cat([embedded.fields.flatten(1), embedded.dense], 1)
         return F.linear(attended, self.output).squeeze(1), x
+
+
+build = AutoInt

@@ -91,3 +91,6 @@ class DCN(nn.Module):
         """``fields [B, F, D]``, ``dense [B, Fd]`` -> ``[B]``, ``[B, F D + Fd]``."""
         x0 = torch.cat([embedded.fields.flatten(1), embedded.dense], 1)
         return F.linear(self.cross(x0), self.output).squeeze(1), x0
+
+
+build = DCN

@@ -27,3 +27,6 @@ class DeepFM(nn.Module):
         # The sum over pairs is half of (square of the sum less sum of the squares): O(F D).
         pairs = fields.sum(1).square().sum(1) - fields.square().sum((1, 2))  # [B]
         return embedded.linear + 0.5 * pairs, torch.cat([fields.flatten(1), embedded.dense], 1)
+
+
+build = DeepFM

@@ -85,6 +85,8 @@ class FiBiNET(nn.Module):
         UsageError: fewer than two embedded fields, so that there is no pair.
     """
 
+    first_order_terms = True
+
     def __init__(
         self,
         *,
@@ -110,3 +112,6 @@ class FiBiNET(nn.Module):
         fields = embedded.fields
         products = self.bilinear(fields), self.weighed_bilinear(self.senet(fields))
         return embedded.linear, torch.cat([*products, embedded.dense], 1)
+
+
+build = FiBiNET

@@ -20,6 +20,8 @@ class NFM(nn.Module):
         num_dense: Fd, dense fields.
     """
 
+    first_order_terms = True
+
     def __init__(self, *, num_fields: int, embedding_dim: int, num_dense: int) -> None:
         super().__init__()
         self.output_dim = embedding_dim + num_dense
@@ -30,3 +32,6 @@ class NFM(nn.Module):
         # The sum over pairs is half of (square of the sum less sum of the squares): O(F D).
         pooled = 0.5 * (fields.sum(1).square() - fields.square().sum(1))  # [B, D]
         return embedded.linear, torch.cat([pooled, embedded.dense], 1)
+
+
+build = NFM

@@ -73,6 +73,8 @@ class PNN(nn.Module):
         product: ``inner`` (IPNN) or ``outer`` (OPNN).
     """
 
+    first_order_terms = True
+
     def __init__(
         self, *, num_fields: int, embedding_dim: int, num_dense: int, product: Product = "inner"
     ) -> None:
@@ -95,3 +97,6 @@ def _register_pairs(module: nn.Module, num_fields: int) -> int:
     module.register_buffer("left", left, persistent=False)
     module.register_buffer("right", right, persistent=False)
     return len(left)
+
+
+build = PNN

@@ -17,6 +17,8 @@ class WDL(nn.Module):
         num_dense: Fd, dense fields.
     """
 
+    first_order_terms = True
+
     def __init__(self, *, num_fields: int, embedding_dim: int, num_dense: int) -> None:
         super().__init__()
         self.output_dim = num_fields * embedding_dim + num_dense
@@ -24,3 +26,6 @@ class WDL(nn.Module):
     def forward(self, embedded: Embedded) -> tuple[Tensor, Tensor]:
         """``fields [B, F, D]``, ``dense [B, Fd]``, ``linear [B]`` -> ``[B]``, ``[B, H0]``."""
         return embedded.linear, torch.cat([embedded.fields.flatten(1), embedded.dense], 1)
+
+
+build = WDL

@@ -70,3 +70,6 @@ class XDeepFM(nn.Module):
         """``fields [B, F, D]``, ``dense [B, Fd]``, ``linear [B]`` -> ``[B]``, ``[B, F D + Fd]``."""
         crossed = F.linear(self.cin(embedded.fields), self.output).squeeze(1)
         return embedded.linear + crossed, torch.cat([embedded.fields.flatten(1), embedded.dense], 1)
+
+
+build = XDeepFM

@@ -65,15 +65,22 @@ class PairModel:
         if folded.crosses is not None:
             self._crosses = CrossPlan(folded.crosses, folded.crosses.fields, domain=domain)
         self._device, self._casts = device, precision == "bfloat16"
-        self._plan = _plan(folded, layout, domain, torch.bfloat16 if self._casts else torch.float32)
+        # Where backbone and tower add nothing, the cross terms are the model.
+        self._plan: SidePlan | None = None
+        if folded.gate is not None or not folded.is_silent:
+            self._plan = _plan(folded, layout, domain, torch.bfloat16 if self._casts else torch.float32)
 
     def side(self, batch: Batch, role: Role) -> SideTensors:
         """A side's own inputs, n rows -> its tensors, each ``[n, ...]``."""
         crosses = () if self._crosses is None else self._crosses.side(batch, role)
-        return *crosses, *self._plan.side(self._embeddings[role](batch), role)
+        rest = () if self._plan is None else self._plan.side(self._embeddings[role](batch), role)
+        return *crosses, *rest
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:
         """B pairs of rows of the sides' tensors -> logits ``[B]`` float32."""
+        if self._plan is None and self._crosses is not None:
+            return self._crosses.logits(pairs, user, item)
+        assert self._plan is not None
         # Weights are frozen, so none is kept between products: threads share nothing.
         with torch.autocast(self._device, torch.bfloat16, enabled=self._casts, cache_enabled=False):
             if self._crosses is None:

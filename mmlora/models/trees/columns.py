@@ -16,7 +16,7 @@ MOST_BAG_COLUMNS = 128
 """Bags of more values are passed over."""
 
 
-class Column(NamedTuple):
+class TreeColumn(NamedTuple):
     """One number of a row.
 
     Attributes:
@@ -52,7 +52,7 @@ class TreeColumns:
         names = [(categorical[n].name, 1) for n in self._categories]
         names += [(field.name, 1) for field in dense]
         names += [(field.name, field.size) for field in (*self._vectors, *self._bags)]
-        self.columns = [Column(name, place) for name, size in names for place in range(size)]
+        self.columns = [TreeColumn(name, place) for name, size in names for place in range(size)]
 
     @property
     def categories(self) -> int:

@@ -13,7 +13,7 @@ from mmlora.training.history import weigh_history
 from mmlora.training.loop import Fit, TrainingOptions, reproducible
 from mmlora.training.observer import Observer
 from mmlora.training.phases.phase import CROSSES_SEED, Phase, PhaseResult, all_domains
-from mmlora.training.progress import Progress
+from mmlora.training.progress import TrainingProgress
 
 
 def train_crosses(
@@ -69,6 +69,6 @@ def train_crosses(
     return PhaseResult(model.cross_state(), report)
 
 
-def _fit_of(progress: Progress) -> Fit:
+def _fit_of(progress: TrainingProgress) -> Fit:
     last, history = progress.history[-1], tuple(progress.history)
     return Fit(progress.start_metric, last.metric, last.epoch, history, progress.seconds)

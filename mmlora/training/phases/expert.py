@@ -66,6 +66,7 @@ def train_expert(
         model.load_backbone(backbone)
         if start is not None:
             model.load_expert(0, start)
+        model.rest()
         model.to(options.torch_device)
         run = Phase("expert", domain, slot, rows, validation, options, observer, checkpoint, epochs)
         report = run.train(

@@ -1,0 +1,115 @@
+"""The audit of a staged load: the last gate before its rows may be published.
+
+It reads the files back, so it sees what is on disk and not what was meant. DuckDB aggregates them
+(and spills), and the content hash streams over them, so memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from mmlora.checks.scores import SCORE_RULES, Expected, LoadFigures, ScoreRule
+from mmlora.content_hash import ContentHash
+from mmlora.resources import sql
+from mmlora.schema import Id, IdTypes, scores_schema
+
+_BATCH_ROWS = 250_000
+
+
+@dataclass(frozen=True)
+class AuditCheck:
+    """One check: its name, whether it passed, and the figures it looked at."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """All checks of a load, in order."""
+
+    checks: tuple[AuditCheck, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line a failed check."""
+        return tuple(f"{check.name}: {check.detail}" for check in self.checks if not check.passed)
+
+
+def audit_load(
+    files: Sequence[Path], *, ids: IdTypes, domain: Id, on: date, expected: Expected
+) -> AuditReport:
+    """Audit the staged rows of a load by the rules of :data:`~mmlora.checks.scores.SCORE_RULES`.
+
+    A file that cannot be read, or has other columns, fails ``schema``, and the checks that need its
+    rows are left out.
+
+    Args:
+        files: the load's files.
+        ids: the id types.
+        domain: the load's domain.
+        on: the load's score date.
+        expected: what the load must hold.
+    """
+    schema = _check_schema(files, scores_schema(ids))
+    if not schema.passed:
+        return AuditReport((schema,))
+    try:
+        content_hash = _content_hash(files, scores_schema(ids))
+    except (OSError, pa.ArrowInvalid) as error:
+        where = files[0].parent
+        return AuditReport((AuditCheck("schema", False, f"{where} cannot be read through: {error}"),))
+    figures = LoadFigures(**_figures(files, domain, on), content_hash=content_hash)
+    return AuditReport((schema, *(_check(rule, figures, expected) for rule in SCORE_RULES)))
+
+
+def _check(rule: ScoreRule, figures: LoadFigures, expected: Expected) -> AuditCheck:
+    return AuditCheck(rule.name, rule.passes(figures, expected), rule.detail(figures, expected))
+
+
+def _check_schema(files: Sequence[Path], wanted: pa.Schema) -> AuditCheck:
+    if not files:
+        return AuditCheck("schema", False, "no part-*.parquet")
+    wanted_columns = dict(zip(wanted.names, wanted.types, strict=True))
+    for file in files:
+        try:
+            found = ds.dataset(file, format="parquet").schema
+        except (OSError, pa.ArrowInvalid) as error:
+            return AuditCheck("schema", False, f"{file.name} cannot be read: {error}")
+        if dict(zip(found.names, found.types, strict=True)) != wanted_columns:
+            columns = ", ".join(f"{field.name} {field.type}" for field in found)
+            return AuditCheck("schema", False, f"{file.name} has {columns}")
+    return AuditCheck("schema", True, f"{len(files)} files")
+
+
+def _figures(files: Sequence[Path], domain: Id, on: date) -> dict[str, Any]:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'")
+        parameters = {"files": [str(file) for file in files], "domain": domain, "on": on}
+        found: pa.Table = connection.sql(sql("audit.sql"), params=parameters).to_arrow_table()
+    return dict(found.to_pylist()[0])
+
+
+def _content_hash(files: Sequence[Path], schema: pa.Schema) -> str:
+    content = ContentHash(schema)
+    for file in files:
+        for batch in ds.dataset(file, format="parquet").to_batches(
+            columns=schema.names, batch_size=_BATCH_ROWS
+        ):
+            content.update(pa.Table.from_batches([batch]))
+    return content.hexdigest()

@@ -1,0 +1,104 @@
+"""Lift along the dials of made-up data: lines, and the best that can be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmlora.experiments.report.plots.drawing import (
+    BASELINE,
+    Plot,
+    ends,
+    label_differences,
+    limits,
+    make,
+    panel,
+    seeds,
+    series,
+)
+from mmlora.experiments.report.plots.style import COLOURS, Look, look_of
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import RowKey, Study, Variant
+
+_BEST = Look("best reachable", "ink", marker="")
+_Lines = Mapping[Look, list[tuple[float, Estimate]]]
+
+
+def dials(study: Study) -> Plot | None:
+    """Each arm's paired lift over the pooled backbone against each dial."""
+    variants = [v for v in study.main_variants() if v.arm not in ("pooled", BASELINE)]
+    variants = [v for v in variants if study.paired_rows(v, BASELINE)]
+    panels = {
+        name: _lines(study, name, variants)
+        for name in study.dials
+        if all(isinstance(dict(row.dials)[name], int | float) for row in study.rows)
+    }
+    if not panels or not variants:
+        return None
+    arms = [e for lines in panels.values() for look, line in lines.items() if look != _BEST for _, e in line]
+    y = limits(ends(arms), zero=True)
+    return make(
+        study,
+        "dials",
+        "Lift along the dials of the data",
+        [_panel(name, lines, y) for name, lines in panels.items()],
+        f"Each line is an arm's paired lift over `{BASELINE}`, averaged over all else in the grid at that "
+        f"setting ({seeds(study)}), with 95% intervals; best reachable is the lift of the true probability "
+        "on the same rows.",
+    )
+
+
+def _lines(study: Study, name: str, variants: Sequence[Variant]) -> _Lines:
+    lines: dict[Look, list[tuple[float, Estimate]]] = {}
+    for value in sorted({dict(row.dials)[name] for row in study.rows}):
+        rows = [row for row in study.rows if dict(row.dials)[name] == value]
+        for v in variants:
+            if (lift := study.difference(rows, v, BASELINE)) is not None:
+                lines.setdefault(look_of(study, v), []).append((float(value), lift))
+        if (best := _headroom(study, rows)) is not None:
+            lines.setdefault(_BEST, []).append((float(value), best))
+    return lines
+
+
+def _panel(name: str, lines: _Lines, y: tuple[float, float]) -> Figure:
+    at = sorted({value for line in lines.values() for value, _ in line})
+    figure, axes = panel(lines)
+    axes.set_xlim(*limits(at))
+    axes.set_xticks(at)
+    axes.set_ylim(*y)
+    axes.set_xlabel(f"{name} (setting of the data)")
+    axes.set_ylabel(f"wauc less that of {BASELINE}")
+    label_differences(axes.yaxis, axes.axhline)
+    for i, (look, points) in enumerate(lines.items()):
+        if look != _BEST:
+            series(axes, points, look, 4.0 * (i - (len(lines) - 1) / 2), bars=True)
+        elif all(found.value <= y[1] for _, found in points):
+            series(axes, points, look, 0, bars=False)
+        else:  # in the frame it would press all else together
+            _say_best(axes, [found.value for _, found in points])
+    return figure
+
+
+def _say_best(axes: Axes, values: Sequence[float]) -> None:
+    low, high = f"{min(values):+.3f}", f"{max(values):+.3f}"
+    said = f"best reachable, above the frame: {low}{f' to {high}' if high != low else ''}"
+    axes.set_title(said, loc="right", fontsize=11, color=COLOURS["soft"])
+
+
+def _headroom(study: Study, rows: Sequence[RowKey]) -> Estimate | None:
+    """The best reachable wauc less the baseline's: a level, as the truth's scores aren't kept."""
+    found = [
+        best - own
+        for row in rows
+        for variant, by_seed in study.cells[row].items()
+        if variant.arm == BASELINE
+        for cell in by_seed.values()
+        if (best := cell.best_reachable) is not None
+        if (own := study.evidence.wauc(cell)) is not None
+    ]
+    if not found:
+        return None
+    value = sum(found) / len(found)
+    return Estimate(value, None, None, (value,), None, None)

@@ -1,0 +1,131 @@
+"""Gate weights: a heat map of domains by experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mmlora.experiments.report.plots.drawing import WIDTH, Plot, make, panel, tipped
+from mmlora.experiments.report.plots.style import COLOURS
+from mmlora.experiments.report.reading import CellResult
+from mmlora.experiments.report.studies import Study
+
+_SHADES = 20
+_LETTER = 6.6  # points that a letter of a name takes
+ExpertSlot = tuple[str, int]
+"""The domain that an expert was trained on, and its slot."""
+
+
+def gate_weights(study: Study) -> Plot | None:
+    """The mean weight that each domain's test rows give to each expert of `moe_mlora`."""
+    variant = {v.arm: v for v in study.main_variants()}.get("moe_mlora")
+    if variant is None:
+        return None
+    held = [cell for row in study.cells.values() for cell in row.get(variant, {}).values()]
+    cells = [cell for cell in held if cell.raw.get("gate_weights")]
+    if not cells:
+        return None
+    experts = _experts(cells[0])
+    cells = [cell for cell in cells if _experts(cell) == experts]
+    tables = [cell.raw["gate_weights"]["rows"] for cell in cells]
+    names = [name for name in tables[0] if all(name in table for table in tables)]
+    if not names:
+        return None
+    weights = np.array([np.mean([table[name] for table in tables], axis=0) for name in names])
+    own = np.mean([weights[i, [d == name for d, _ in experts]].sum() for i, name in enumerate(names)])
+    even = sum(domain == experts[0][0] for domain, _ in experts) / len(experts)
+    return make(
+        study,
+        "gate",
+        "Gate weights",
+        [_heat_map(names, experts, weights)],
+        "Stronger colour is more weight, from the rows of the domain at the left to the expert above; a "
+        f"domain's own experts are outlined and get {own:.2f} together on average, where equal weights would "
+        f"give {even:.2f} (`{study.label(variant)}`, mean of {len(cells)} cells: seeds and backbones).",
+    )
+
+
+def _experts(cell: CellResult) -> list[ExpertSlot]:
+    return [(expert["domain"], expert["slot"]) for expert in cell.raw["gate_weights"]["experts"]]
+
+
+def _heat_map(names: Sequence[str], experts: Sequence[ExpertSlot], weights: np.ndarray) -> Figure:
+    left = _LETTER * max(map(len, names)) + 40
+    wide = min(84.0, max(16.0, max(660.0 - left, WIDTH - left) / len(experts)))
+    tall = min(38.0, max(20.0, wide * 0.55))
+    heads = [_head(expert, experts, narrow=wide < 34) for expert in experts]
+    longest = max(map(len, heads)) * _LETTER
+    turned = longest > wide - 4
+    height = tall * len(names) + (longest * 0.85 if turned else 14) + 90
+    figure, axes = panel(
+        height=height, width=max(WIDTH, left + wide * len(experts) + (longest * 0.6 * turned))
+    )
+    shades = Normalize(0, weights.max() or 1.0), _shades()
+    _draw_cells(axes, names, experts, weights, shades, written=wide >= 34)
+    _name_cells(axes, names, heads, turned=turned)
+    slots = len({slot for _, slot in experts})
+    axes.set_xlabel("expert: the domain it was trained on" + (f", {slots} a domain" if slots > 1 else ""))
+    key = figure.colorbar(ScalarMappable(*shades), ax=axes, orientation="horizontal", aspect=40, shrink=0.6)
+    key.set_label("weight (share of 1)")
+    key.outline.set_visible(False)
+    return figure
+
+
+def _head(expert: ExpertSlot, experts: Sequence[ExpertSlot], *, narrow: bool) -> str:
+    """An expert's name; where columns are narrow, each domain is named once, over its first expert."""
+    domain, slot = expert
+    if all(other == 0 for _, other in experts):
+        return domain
+    if narrow:
+        return "" if slot else domain
+    return f"{domain}, {slot + 1}"
+
+
+def _shades() -> Colormap:
+    """One colour, from hardly there to full, so that a page can set it."""
+    heat = COLOURS["blue"]
+    return LinearSegmentedColormap.from_list("heat", [to_rgba(heat, 0.05), to_rgba(heat, 1.0)], N=_SHADES)
+
+
+def _draw_cells(
+    axes: Axes,
+    names: Sequence[str],
+    experts: Sequence[ExpertSlot],
+    weights: np.ndarray,
+    shades: tuple[Normalize, Colormap],
+    *,
+    written: bool,
+) -> None:
+    scale, colours = shades
+    for (i, k), weight in np.ndenumerate(weights):
+        domain, slot = experts[k]
+        tip = f"rows of {names[i]}: expert {slot + 1} of {domain} weighs {weight:.3f}"
+        box = Rectangle((k - 0.48, i - 0.46), 0.96, 0.92, facecolor=colours(scale(weight)), edgecolor="none")
+        axes.add_patch(tipped(box, tip))
+        if domain == names[i]:
+            outline = Rectangle((k - 0.48, i - 0.46), 0.96, 0.92, facecolor="none", edgecolor=COLOURS["ink"])
+            axes.add_patch(outline)
+        if written:
+            ink = COLOURS["paper" if scale(weight) > 0.6 else "ink"]
+            axes.text(k, i, f"{weight:.2f}", ha="center", va="center", fontsize=11, color=ink)
+
+
+def _name_cells(axes: Axes, names: Sequence[str], heads: Sequence[str], *, turned: bool) -> None:
+    axes.set_xlim(-0.5, len(heads) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(length=0)
+    style: dict[str, Any] = {"rotation": 55, "ha": "left", "rotation_mode": "anchor"} if turned else {}
+    axes.set_xticks(range(len(heads)), heads, **style)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylabel("domain of the rows")

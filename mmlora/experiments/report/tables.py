@@ -1,0 +1,210 @@
+"""Tables of a report: made once as texts with marks, then written as Markdown or HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmlora.experiments.report.questions import BASELINES, QUESTIONS
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import RowKey, Study, Variant
+
+Mark = Literal["", "best", "up", "down", "soft"]
+_ARROWS = {"up": "▲ ", "down": "▼ "}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A field of a table.
+
+    Attributes:
+        main: its text.
+        sub: a second, smaller text.
+        mark: what it stands out by.
+    """
+
+    main: str
+    sub: str = ""
+    mark: Mark = ""
+
+    @property
+    def arrow(self) -> str:
+        """What shows the way of a difference, colours apart."""
+        return _ARROWS.get(self.mark, "")
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table.
+
+    Attributes:
+        title: above it.
+        note: how to read it.
+        head: names of the columns; the first is of what rows are.
+        rows: fields, as many as ``head``.
+        folded: whether a page shows it only when asked.
+    """
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[Entry, ...]]
+    folded: bool = field(default=False)
+
+    def to_markdown(self) -> str:
+        """Return it with its title and note."""
+        lines = [f"### {self.title}", "", self.note, "", _line(self.head)]
+        lines.append(_line(["---", *("---:" for _ in self.head[1:])]))
+        lines += [_line([_markdown(entry) for entry in row]) for row in self.rows]
+        return "\n".join(lines) + "\n"
+
+
+def signed(value: float) -> str:
+    """Return a difference of AUCs to four decimals; one that rounds to 0 has no sign."""
+    shown = f"{value:+.4f}"
+    return "0.0000" if float(shown) == 0 else shown
+
+
+def interval(estimate: Estimate) -> str:
+    """Return a difference's interval."""
+    if estimate.low is None or estimate.high is None:
+        return "[too few users to say]"
+    return f"[{signed(estimate.low)}, {signed(estimate.high)}]"
+
+
+def result_table(study: Study) -> ReportTable:
+    """Return the main table: wauc of every arm."""
+    rows = []
+    for row in study.rows:
+        means = {variant: study.mean([row], variant) for variant in study.variants}
+        best = _best(study, row, means)
+        entries = [_wauc(study, means[variant], variant == best) for variant in study.variants]
+        rows.append((_name(row), *entries))
+    note = (
+        f"Mean over {_seeds(study)} ± half of its 95% interval. The best of a {_row_kind(study)} is in bold "
+        "only where "
+        "its paired difference to every other arm has an interval without 0. The intervals here also hold "
+        "what arms "
+        "share (easy and hard test users), so compare arms by the tables of differences, not by whether "
+        "these overlap."
+    )
+    labels = [study.label(variant) for variant in study.variants]
+    return _narrow(ReportTable("Test wauc", note, (_row_kind(study), *labels), rows))
+
+
+def difference_tables(study: Study) -> list[ReportTable]:
+    """Return the paired differences to each baseline arm that the study has."""
+    tables = []
+    for arm in BASELINES:
+        columns = [v for v in study.variants if v.arm != arm and study.paired_rows(v, arm)]
+        if not columns:
+            continue
+        rows: list[tuple[Entry, ...]] = [
+            (_name(row), *(_difference(study, study.difference([row], v, arm)) for v in columns))
+            for row in study.rows
+        ]
+        if len(study.rows) > 1:
+            means = [_difference(study, study.difference(study.rows, v, arm)) for v in columns]
+            rows.append((Entry("mean"), *means))
+        note = (
+            f"Paired on the same test rows: wauc of an arm less that of `{arm}`, mean over {_seeds(study)}, "
+            "with its "
+            "95% interval. ▲ above, ▼ below: the interval is without 0."
+        )
+        head = (_row_kind(study), *(study.label(v) for v in columns))
+        tables.append(_narrow(ReportTable(f"Difference to {arm}", note, head, rows)))
+    return tables
+
+
+def question_table(study: Study) -> ReportTable | None:
+    """Return what each comparison answers, by backbone and over all; None where there is none."""
+    mains = {variant.arm: variant for variant in study.main_variants()}
+    groups = [[row for row in study.rows if row.backbone == name] for name in study.backbones]
+    over_all = [list(study.rows)] if len(groups) > 1 else []
+    rows: list[tuple[Entry, ...]] = []
+    for question in QUESTIONS:
+        candidate = mains.get(question.candidate)
+        if candidate is None or not study.paired_rows(candidate, question.baseline):
+            continue
+        asked = Entry(f"{study.label(candidate)} - {question.baseline}", question.asks)
+        found = [study.difference(group, candidate, question.baseline) for group in [*groups, *over_all]]
+        rows.append((asked, *(_difference(study, each) for each in found)))
+    if not rows:
+        return None
+    over = f", averaged over {' and '.join(study.dials)}" if study.dials else ""
+    note = (
+        f"Paired differences of test wauc{over}, mean over {_seeds(study)}, with 95% intervals. Of an arm "
+        "with several "
+        "variants: the one that most backbones have and, of these, with the best wauc on validation rows."
+    )
+    head = ("comparison", *study.backbones, *("all backbones" for _ in over_all))
+    return ReportTable("What each part is worth", note, head, rows)
+
+
+def _narrow(table: ReportTable) -> ReportTable:
+    """Turn a table that is wider than a page, and long enough to gain by it."""
+    columns = len(table.head) - 1
+    if columns <= 8 or columns <= len(table.rows):
+        return table
+    head = ("arm", *(row[0].main for row in table.rows))
+    rows = [
+        (Entry(label), *(row[i] for row in table.rows)) for i, label in enumerate(table.head[1:], start=1)
+    ]
+    return ReportTable(table.title, table.note, head, rows, table.folded)
+
+
+def _best(study: Study, row: RowKey, means: dict[Variant, Estimate | None]) -> Variant | None:
+    known = {variant: mean.value for variant, mean in means.items() if mean is not None}
+    if len(known) < 2:
+        return None
+    best = max(known, key=lambda variant: known[variant])
+    for other in known:
+        if other != best:
+            found = study.difference([row], best, other)
+            if found is None or found.sign <= 0:
+                return None
+    return best
+
+
+def _wauc(study: Study, mean: Estimate | None, best: bool) -> Entry:
+    if mean is None:
+        return Entry("–", mark="soft")
+    width = "" if mean.half is None else f"± {mean.half:.4f}"
+    return Entry(f"{mean.value:.4f}", width + _other_seeds(study, mean), "best" if best else "")
+
+
+def _difference(study: Study, found: Estimate | None) -> Entry:
+    if found is None:
+        return Entry("–", mark="soft")
+    if found.value == 0 and found.low == found.high == 0:
+        return Entry("0", "same scores", "soft")
+    mark: Mark = "up" if found.sign > 0 else "down" if found.sign < 0 else ""
+    return Entry(signed(found.value), interval(found) + _other_seeds(study, found), mark)
+
+
+def _other_seeds(study: Study, found: Estimate) -> str:
+    every = len(study.seeds())
+    return "" if found.seeds == every else f" · {found.seeds} seed{'s' * (found.seeds != 1)}"
+
+
+def _seeds(study: Study) -> str:
+    count = len(study.seeds())
+    return f"{count} seeds" if count > 1 else "1 seed (so intervals hold the luck of test rows only)"
+
+
+def _name(row: RowKey) -> Entry:
+    return Entry(", ".join([*(f"{name} {value}" for name, value in row.dials), row.backbone]))
+
+
+def _row_kind(study: Study) -> str:
+    return "setting" if study.dials else "backbone"
+
+
+def _markdown(entry: Entry) -> str:
+    body = f"**{entry.main}**" if entry.mark == "best" else f"{entry.arrow}{entry.main}"
+    return f"{body} {entry.sub}".strip()
+
+
+def _line(fields: Sequence[str]) -> str:
+    return f"| {' | '.join(each.replace('|', '/') for each in fields)} |"

@@ -1,0 +1,245 @@
+"""The training settings, each declared once: whatever names, limits, offers or describes one follows from it.
+
+``mmlora.toml``, the options of ``mmlora train``, the training DAG's form, the model's specification, the
+options of the training loop, the keys of a run's steps and the spaces of tuning are derived from these
+declarations; a test checks docs/settings.md against them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from mmlora.hyperparameters.search import Choices, Plus, Range, Times
+from mmlora.hyperparameters.setting import Bounds, Declared, Setting, TrainedPart, declared
+from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInput, Precision, SplitName
+
+_DATA: tuple[TrainedPart, ...] = ("data",)
+_EVERY_FIT: tuple[TrainedPart, ...] = ("backbone",)
+"""Of what backbone, experts and gate read alike."""
+_FROM_1, _FROM_0, _ABOVE_0 = Bounds(ge=1), Bounds(ge=0), Bounds(gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAndRows:
+    """Which model is trained, and on which rows."""
+
+    backbone: Annotated[
+        BackboneName, Setting("the network that all domains share", ("backbone",), offered=True)
+    ] = "wdl"
+    adaptation: Annotated[
+        Adaptation, Setting("how a domain adapts the backbone", ("gate",), offered=True)
+    ] = "moe_mlora"
+    features: Annotated[FeatureGroup, Setting("the model's input", ("data", "crosses"), offered=True)] = "all"
+    split: Annotated[SplitName, Setting("how validation and test rows are held out", _DATA, offered=True)] = (
+        "time"
+    )
+    split_file: Annotated[
+        Path | None,
+        Setting(
+            "for the split `file`: user_id, item_id, event_timestamp, split",
+            _DATA,
+            offered=True,
+            example="FILE",
+        ),
+    ] = None
+    split_fractions: Annotated[
+        tuple[float, float, float] | None,
+        Setting(
+            "train, validation, test; 60/20/20 for `random`, else 80/10/10 when unset",
+            _DATA,
+            example=(0.8, 0.1, 0.1),
+        ),
+    ] = None
+    min_count: Annotated[
+        int,
+        _FROM_1,
+        Setting("training rows below which a value is out of vocabulary", _DATA, tuned=Times(3, turn=4)),
+    ] = 1
+    label_maturity_hours: Annotated[
+        float, _FROM_0, Setting("age a label needs before it is trained on", _DATA)
+    ] = 0.0
+    window_days: Annotated[
+        int | None, _FROM_1, Setting("train on the last days only; all when unset", _DATA, example=30)
+    ] = None
+    id_dropout: Annotated[
+        bool, Setting("forget ids in training as often as validation rows hold unknown ones", ("crosses",))
+    ] = True
+    item_history: Annotated[
+        bool,
+        Setting("score items by those that the user met before, where validation rows gain by it", _DATA),
+    ] = True
+    refit: Annotated[
+        bool,
+        Setting("train on all rows in the end, for as many epochs as the judged model", ("refit",)),
+    ] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What decides a model's parameters, beside its backbone, adaptation, inputs and domains."""
+
+    crosses: Annotated[
+        bool, Setting("products of all fields with learned priors, beside the backbone", ("crosses",))
+    ] = True
+    embedding_dim: Annotated[
+        int,
+        _FROM_1,
+        Setting("width of every field's embedding", ("backbone",), tuned=Times(2, turn=5, least=4)),
+    ] = 16
+    hidden_units: Annotated[
+        tuple[Annotated[int, _FROM_1], ...],
+        Setting(
+            "widths of the tower's layers",
+            ("backbone",),
+            valid="one or more widths of 1 or more",
+            tuned=Times(2, turn=6, least=8),
+        ),
+    ] = (256, 128, 64)
+    dropout: Annotated[
+        float,
+        Bounds(ge=0, lt=1),
+        Setting(
+            "share of hidden units dropped in training",
+            ("backbone",),
+            tuned=Plus(0.2, turn=2, least=0.0, most=0.8),
+            # What the backbone reads has few values, so that most trials find theirs trained.
+            space=Choices((0.0, 0.2, 0.5)),
+        ),
+    ] = 0.5
+    rank: Annotated[
+        Annotated[int, _FROM_1] | Annotated[float, Bounds(gt=0, lt=1)],
+        Setting(
+            "rank of an expert: a whole number, or a share of each layer's width in (0, 1)",
+            ("expert",),
+            offered=True,
+            valid="a whole number from 1, or a share of a layer's width in (0, 1)",
+            tuned=Times(2, turn=8, most=0.5),
+            space=Choices((2, 4, 8, 16)),
+        ),
+    ] = 8
+    alpha: Annotated[
+        float,
+        _ABOVE_0,
+        Setting(
+            "weight of an expert: alpha / rank", ("expert",), offered=True, space=Range(1.0, 32.0, log=True)
+        ),
+    ] = 8.0
+    experts_per_domain: Annotated[
+        int,
+        _FROM_1,
+        Setting("experts that each rich domain trains", ("gate",), offered=True, space=Choices((1, 2, 3))),
+    ] = 1
+    gate: Annotated[GateInput, Setting("what the gate sees", ("gate",), offered=True)] = "domain"
+    gate_per_layer: Annotated[
+        bool,
+        Setting(
+            "one gate a layer, or one for all", ("gate",), offered=True, switch="--gate-per-layer/--one-gate"
+        ),
+    ] = False
+    gate_top_k: Annotated[
+        int | None,
+        _FROM_1,
+        Setting("experts that a row keeps; all when unset", ("gate",), offered=True, example=1),
+    ] = None
+    balance: Annotated[
+        float, _FROM_0, Setting("penalty on unequally used experts", ("gate",), offered=True)
+    ] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How the parameters are trained, and where."""
+
+    batch_size: Annotated[int, _FROM_1, Setting("rows", _EVERY_FIT)] = 2048
+    learning_rate: Annotated[
+        float,
+        _ABOVE_0,
+        Setting(
+            "Adam's, of the backbone",
+            ("backbone",),
+            tuned=Times(2.5, turn=1),
+            space=Choices((3e-4, 1e-3, 3e-3)),
+        ),
+    ] = 1e-3
+    weight_decay: Annotated[
+        float,
+        _FROM_0,
+        Setting(
+            "L2 of all that a phase trains",
+            _EVERY_FIT,
+            tuned=Times(10, turn=3, from_zero=1e-6),
+            space=Choices((1e-5, 1e-4)),
+        ),
+    ] = 1e-5
+    label_smoothing: Annotated[
+        float,
+        Bounds(ge=0, lt=0.5),
+        Setting("share s of a label in the loss: y (1 - s) + s / 2", _EVERY_FIT, late=True),
+    ] = 0.0
+    expert_learning_rate: Annotated[
+        float,
+        _ABOVE_0,
+        Setting(
+            "Adam's, of an expert",
+            ("expert",),
+            tuned=Times(2.5, turn=7),
+            space=Range(3e-4, 3e-2, log=True),
+        ),
+    ] = 3e-3
+    expert_confidence: Annotated[
+        float,
+        Bounds(ge=0, lt=1),
+        Setting(
+            "of an expert's gain before it is kept; 0 keeps whatever looks better on validation",
+            ("expert",),
+        ),
+    ] = 0.95
+    gate_learning_rate: Annotated[
+        float, _ABOVE_0, Setting("Adam's, of the gate", ("gate",), space=Range(1e-3, 1e-1, log=True))
+    ] = 1e-2
+    max_epochs: Annotated[int, _FROM_1, Setting("epochs of a phase at most", _EVERY_FIT)] = 20
+    patience: Annotated[
+        int, _FROM_1, Setting("epochs without a better metric before stopping", _EVERY_FIT)
+    ] = 3
+    seed: Annotated[
+        int,
+        _FROM_0,
+        Setting("seed of the split, the initial weights and the batches", ("data", "crosses"), offered=True),
+    ] = 0
+    device: Annotated[
+        Device,
+        Setting("where to train; `auto` is cuda where there is a GPU", ("machine",), offered=True),
+    ] = "auto"
+    threads: Annotated[
+        int | None, _FROM_1, Setting("torch threads; all cores when unset", ("machine",), example=1)
+    ] = None
+    precision: Annotated[Precision, Setting("of the forward pass in training", _EVERY_FIT, offered=True)] = (
+        "float32"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters(Optimisation, ModelShape, ModelAndRows):
+    """All training settings."""
+
+
+SETTINGS: Mapping[str, Declared] = declared(Hyperparameters)
+"""Every training setting by name: its type and default, and what it means."""
+
+OFFERED: tuple[str, ...] = tuple(name for name, one in SETTINGS.items() if one.setting.offered)
+"""Those that the command line and the DAG's form offer."""
+
+
+def read_by(*parts: TrainedPart) -> tuple[str, ...]:
+    """Return the names of the settings that any of these steps read."""
+    return tuple(name for name, one in SETTINGS.items() if not set(parts).isdisjoint(one.setting.read_by))
+
+
+def as_kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by name as keys and records have them: without late settings at their default."""
+    return {
+        name: value
+        for name, value in values.items()
+        if not (name in SETTINGS and SETTINGS[name].setting.late and value == SETTINGS[name].default)
+    }

@@ -1,0 +1,135 @@
+"""What a night's commands return, as records; their ``to_json`` is what ``--json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Literal
+
+from mmlora.names import LoadState
+
+Action = Literal["keep", "score", "refuse"]
+
+
+@dataclass(frozen=True)
+class LoadOutcome:
+    """What came of one domain and date.
+
+    Attributes:
+        domain_id: the domain.
+        score_date: the date.
+        state: of its load; ``failed`` also where there is none.
+        users, items, pairs: that were scored; None where nothing was.
+        rows: that were kept.
+        model_version: the model.
+        candidates: the policy, and what it removed.
+        exit_code: the command line's exit status for what went wrong; 0 where nothing did.
+        load_id: the load; None where there is none.
+        reason: what went wrong.
+        seconds: from the first pair to publication; None where nothing was tried.
+    """
+
+    domain_id: str
+    score_date: date
+    state: LoadState
+    users: int | None = None
+    items: int | None = None
+    pairs: int | None = None
+    rows: int | None = None
+    model_version: str | None = None
+    candidates: Mapping[str, Any] | None = None
+    exit_code: int = 0
+    load_id: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping, less a load and candidates that there never were."""
+        row = {**vars(self), "score_date": self.score_date.isoformat()}
+        if self.load_id is None:
+            del row["load_id"]
+        if self.seconds is None:
+            del row["candidates"]
+        return row
+
+
+@dataclass(frozen=True)
+class SkippedDomain:
+    """A domain that is not scored, and why."""
+
+    domain_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NightOutcome:
+    """What came of a night, or of a backfill's nights.
+
+    Attributes:
+        loads: one a domain and date.
+        skipped: the domains that were not to be scored.
+        seconds: in all.
+    """
+
+    loads: tuple[LoadOutcome, ...]
+    skipped: tuple[SkippedDomain, ...]
+    seconds: float
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that were scored and published."""
+        return sum(load.pairs or 0 for load in self.loads if load.state == "published")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {
+            "loads": [load.to_json() for load in self.loads],
+            "skipped": [asdict(domain) for domain in self.skipped],
+            "pairs": self.pairs,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class PlannedDate:
+    """What a backfill does with a date.
+
+    Attributes:
+        score_date: the date.
+        action: ``keep`` what is published, ``score`` it, or ``refuse`` it.
+        reason: why it is scored or refused.
+        model_version: the model.
+    """
+
+    score_date: date
+    action: Action
+    reason: str
+    model_version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {**vars(self), "score_date": self.score_date.isoformat()}
+
+
+@dataclass(frozen=True)
+class BackfillOutcome:
+    """A backfill's plan, and what came of it.
+
+    Attributes:
+        plan: one entry a date, in order.
+        night: what came of the dates that were not kept; None where only the plan was asked for.
+    """
+
+    plan: tuple[PlannedDate, ...]
+    night: NightOutcome | None = None
+
+    @property
+    def loads(self) -> tuple[LoadOutcome, ...]:
+        """What came of each date that was not kept."""
+        return self.night.loads if self.night else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        plan = [planned.to_json() for planned in self.plan]
+        return {"plan": plan, **(self.night.to_json() if self.night else {})}

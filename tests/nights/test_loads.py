@@ -1,0 +1,138 @@
+"""Loads on the made-up workspace: own pairs, nobody to score, and processes that die."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmlora.errors import CheckError, DataError, UsageError
+from mmlora.nights.load import score
+from mmlora.pipeline.publish import publish
+from mmlora.pipeline.read import read_scores
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.status import status
+from mmlora.pipeline.train import train
+from mmlora.workspace import open_workspace
+
+ON = date(2001, 4, 9)
+BEFORE = ON - timedelta(days=1)
+
+
+@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
+def workspace(
+    request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The made-up workspace, on each warehouse."""
+    if request.param == "duckdb":
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", f"duckdb:///{made_up_workspace / 'scores.duckdb'}")
+    if request.param == "postgres":
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
+    return made_up_workspace
+
+
+def _published(domain: str = "news", on: date | None = None) -> list[dict[str, Any]]:
+    with read_scores(domain, on=on) as reader:
+        return list(reader.read_all().to_pylist())
+
+
+def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
+    pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
+    load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet")).loads[0]
+    assert (load.pairs, load.rows) == (3, 3)
+    found = {(row["user_id"], row["item_id"]) for row in _published()}
+    assert found == {("u01", 101), ("u01", 102), ("u02", 101)}
+
+    of_news = pa.table({**pairs, "domain_id": ["news"] * 3})
+    pq.write_table(of_news, tmp_path / "of_news.parquet")
+    result = score_and_publish(ON, pairs=str(tmp_path / "of_news.parquet"))
+    assert [(load.domain_id, load.state) for load in result.loads] == [("news", "published")]
+    assert {row.domain_id for row in result.skipped} == {"rare", "sport"}
+    assert all("no rows in" in row.reason for row in result.skipped)
+    load = score_and_publish(ON, domain="sport", pairs=str(tmp_path / "of_news.parquet")).loads[0]
+    assert "has no rows of the domain" in load.reason
+    strange = of_news.set_column(2, "domain_id", pa.array(["news", "new", "news"]))
+    pq.write_table(strange, tmp_path / "strange.parquet")
+    with pytest.raises(DataError, match="'new' is no domain; the domains are news, rare, sport"):
+        score_and_publish(ON, pairs=str(tmp_path / "strange.parquet"))
+
+
+def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    score_and_publish(ON, domain="news")
+    rows = _published()
+    later = date(2002, 1, 1)  # long after the last interaction
+    with pytest.raises(CheckError, match="absent"):
+        score_and_publish(later, allow_stale=True)
+    load = score_and_publish(later, domain="news", allow_stale=True).loads[0]
+    assert (load.state, load.exit_code) == ("rejected", 1)
+    assert [row["state"] for row in status()["troubles"]] == ["rejected"], "one word for it"
+    assert "nobody to score" in load.reason
+    assert _published() == rows
+    with pytest.raises(UsageError, match="in the future"):
+        score(date.today() + timedelta(days=9), "news")
+
+
+def test_a_load_lives_as_long_as_its_process(
+    made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLORA_SCORING__HEARTBEAT_SECONDS", "0.05")
+    train(BEFORE, features="ids", adaptation="none")
+    silent_for = []
+
+    def look(what: str, done: int, total: int) -> None:
+        if not silent_for:
+            time.sleep(0.5)  # busy with something that reports nothing
+            with open_workspace().open_warehouse() as warehouse:
+                silent_for.append(warehouse.stale_loads(timedelta(seconds=0.4)))
+
+    score(ON, "news", progress=look)
+    assert silent_for == [[]]
+
+
+def test_killed_in_the_middle_then_again(workspace: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    expected = _rows_after(lambda: score_and_publish(ON, domain="sport"))
+    script = (
+        "import os, signal\n"
+        "from datetime import date\n"
+        "from mmlora.nights.load import score\n"
+        "def die(what, done, total):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"score(date({ON.year}, {ON.month}, {ON.day}), 'sport', progress=die)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert _key(_published("sport")) == expected, "readers still see the load before"
+    assert _rows_after(lambda: score_and_publish(ON, domain="sport")) == expected
+
+
+def test_killed_between_staging_and_publication(workspace: Path) -> None:
+    train(BEFORE, features="ids", adaptation="none")
+    load_id = score(ON, "sport")
+    with pytest.raises(UsageError, match="nothing is published"):
+        _published("sport")
+    publish(load_id)
+    rows = _published("sport")
+    publish(load_id)
+    assert _published("sport") == rows, "publishing again changes nothing"
+    assert not (workspace / "staging" / load_id).exists()
+
+
+def _rows_after(act: Any) -> list[tuple[Any, ...]]:
+    assert [row.state for row in act().loads] == ["published"]
+    return _key(_published("sport"))
+
+
+def _key(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(row["user_id"], row["item_id"], row["position"], row["score"]) for row in rows]

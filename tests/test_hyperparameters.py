@@ -1,0 +1,111 @@
+"""A training setting is declared once, and everything that follows from its declaration agrees with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mmlora.hyperparameters import OFFERED, SETTINGS, read_by
+from mmlora.hyperparameters.setting import Declared
+from mmlora.runs.training_run import ignored_by
+from mmlora.settings import TrainingSettings
+from mmlora.training.search import MOVES, TUNED
+
+PAGE = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
+SECTION = PAGE.partition("## `[training]`")[2].partition("\n## ")[0]
+STEPS = ("crosses", "backbone", "expert", "gate")
+
+
+def rows(text: str) -> list[tuple[list[str], str]]:
+    """Return the names and the second cell of each row of a page's tables."""
+    cells = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `")]
+    return [(re.findall(r"`(\w+)`", first), second.strip()) for first, second, *_ in cells]
+
+
+def documented() -> dict[str, str]:
+    """Return the default of each training setting as docs/settings.md has it."""
+    found: dict[str, str] = {}
+    for names, defaults in rows(SECTION.partition("### Trees")[0]):
+        values = [value.strip(" `") for value in re.split(r",\s*(?![^(]*\))", defaults)]
+        assert len(values) == len(names), f"{names}: one default each"
+        assert not found.keys() & set(names), "a setting has one row"
+        found |= dict(zip(names, values, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("one", SETTINGS.values(), ids=SETTINGS)
+def test_the_page_of_settings_has_each_with_its_default(one: Declared) -> None:
+    text = documented()[one.name]
+    if one.default is None:
+        assert re.fullmatch(r"[a-z ]+", text), "in words"
+    elif isinstance(one.default, str):
+        assert text == one.default
+    else:
+        assert json.loads(text.replace("(", "[").replace(")", "]")) == json.loads(json.dumps(one.default))
+
+
+def test_the_page_of_settings_has_no_other_training_setting() -> None:
+    assert set(documented()) == set(SETTINGS) == set(TrainingSettings.model_fields)
+
+
+def test_the_page_of_settings_names_the_options_of_the_command() -> None:
+    sentence = SECTION.partition("takes")[2].partition("as options too")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(OFFERED)
+
+
+def test_the_page_of_settings_names_what_is_tuned() -> None:
+    table = SECTION.partition("### Tuning")[2]
+    assert {name for names, _ in rows(table) for name in names} == set(TUNED)
+
+
+@pytest.mark.parametrize("one", SETTINGS.values(), ids=SETTINGS)
+def test_the_settings_and_the_model_refuse_the_same_numbers(one: Declared) -> None:
+    numbers: tuple[Any, ...] = (-1, 0, 0.5, 1, 2, 1.5, float("nan"))
+    if one.plain not in (int, float):
+        numbers = ("no such name",) if one.plain is not Path else ()
+    for number in numbers:
+        try:
+            TrainingSettings(**{one.name: number})
+            refused = False
+        except ValidationError:
+            refused = True
+        assert refused == (one.fault(number) is not None), number
+    assert one.fault(one.default) is None
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_every_value_of_a_climb_is_valid(name: str) -> None:
+    for up in (False, True):
+        value = SETTINGS[name].default
+        for _ in range(12):
+            value = MOVES[name].next(value, up)
+            assert SETTINGS[name].fault(value) is None
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in read_by("machine")])
+def test_a_steps_key_holds_what_it_and_the_steps_before_it_read(name: str) -> None:
+    holding = [step for step in STEPS if name not in ignored_by(step)]
+    assert holding == list(STEPS[len(STEPS) - len(holding) :]), "no later step ignores it"
+    assert ("expert" in holding) == (name not in read_by("gate", "refit"))
+
+
+@pytest.mark.parametrize("name", [name for name, one in SETTINGS.items() if one.setting.late])
+def test_a_late_setting_is_in_keys_and_records_only_where_it_was_changed(name: str) -> None:
+    changed = {"label_smoothing": 0.1}[name]
+    assert name not in TrainingSettings().as_kept()
+    kept = TrainingSettings(**{name: changed}).as_kept()
+    assert kept == {**TrainingSettings().as_kept(), name: changed}
+    assert TrainingSettings(**TrainingSettings().as_kept()) == TrainingSettings()
+
+
+def test_declarations_import_nothing_heavy() -> None:
+    code = "import sys, mmlora.hyperparameters, mmlora_cli.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "annotated_types", "torch", "numpy"} & set(done.stdout.split())
