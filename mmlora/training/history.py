@@ -30,7 +30,7 @@ class HistoryGain:
 
     Attributes:
         wauc: difference of the wauc on rows that did not choose its weight, and the bounds of its interval;
-            None where it can't be measured.
+            None where its weight isn't above 0, or it can't be measured.
         weight: that is kept; 0 where it isn't.
     """
 
@@ -40,7 +40,7 @@ class HistoryGain:
     def __str__(self) -> str:
         what = f"item history {'' if self.weight else 'not '}kept"
         if self.wauc is None:
-            return f"{what}: validation rows can't tell what it gains"
+            return f"{what}: half of the validation rows give it no weight above 0, or have no wauc"
         value, low, high = self.wauc
         return f"{what}: wauc {value:+.4f} [{low:+.4f}, {high:+.4f}] on rows that did not choose its weight"
 
