@@ -13,7 +13,7 @@ export FEAST_USAGE := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-shop test test-all test-feast bench lint format airflow clean
+.PHONY: help install demo demo-shop test coverage test-all test-feast bench lint format airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ demo-shop: $(READY) ## the same on a made-up shop whose truth is known; ARGS are
 
 test: $(READY) ## the tests, under 10 minutes on 2 cores
 	$(PYTEST)
+
+coverage: $(READY) ## the tests, and which lines of mmlora they reach
+	$(PYTEST) --cov=mmlora --cov=mmlora_cli --cov-report=term:skip-covered
 
 test-all: $(READY) ## the tests and the longer proofs
 	$(PYTEST) -m 'slow or not slow'

@@ -10,7 +10,7 @@
     ├── AccessError            1     no    a database refuses: wrong password, no such database, no right
     └── TransientError         75    yes   worth a retry: database gone, lock held
 
-A message says what came, what is valid and what to do.
+A message says what was given, what is valid and what to do.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ContractError(MmloraError):
 
     Attributes:
         expected: what the contract says.
-        found: what came.
+        found: what was given or found instead.
     """
 
     def __init__(self, message: str, *, expected: object = None, found: object = None) -> None:

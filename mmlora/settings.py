@@ -158,7 +158,7 @@ class CandidateSettings(CandidatePolicy):
 
 
 class ScoringSettings(_Section):
-    """Scoring."""
+    """How a night is scored, and when its data is too old."""
 
     top_k: int = Field(100, ge=0, description="rows kept a user; 0 keeps all")
     block_rows: int = Field(16384, ge=256, description="pairs a fixed block; written in the bundle")

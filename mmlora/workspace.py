@@ -103,7 +103,7 @@ class Workspace:
 
     @cached_property
     def feature_repo(self) -> FeatureRepo:
-        """Feast."""
+        """The Feast repository: definitions, contract and retrieval."""
         from mmlora.features.repo import FeatureRepo
 
         return FeatureRepo(
@@ -128,7 +128,7 @@ class Workspace:
 
     @cached_property
     def tracking(self) -> Tracking:
-        """MLflow."""
+        """The tracking server that runs and aliases are mirrored to."""
         from mmlora.registry.tracking import Tracking
 
         return Tracking(self.mlflow_url, artifacts=self.home / "mlartifacts")

@@ -49,7 +49,7 @@ def test_links_of_the_docs_lead_somewhere(page: str) -> None:
     assert [link for link in targets if not (folder / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md"])
 def test_links_of_the_pages_at_the_top_lead_somewhere(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert [link for link in targets if "://" not in link and not (ROOT / link).exists()] == []

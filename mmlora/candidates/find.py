@@ -73,11 +73,11 @@ def _make_users(policy: Policy, known: KnownData, ids: IdTypes) -> tuple[list[Re
         count, reason = _make_numbered("user", "FROM everyone", known), ""
     else:
         table = Table("users", policy.users, known.domain, known.on)
-        came = id_columns(table.read((USER_ID,), (DOMAIN_ID,)), ("user", "domain"), ids, str(table))
-        known.connection.register("users_came", came)
-        where = "WHERE domain_id = $domain" if DOMAIN_ID in came.column_names else ""
+        given = id_columns(table.read((USER_ID,), (DOMAIN_ID,)), ("user", "domain"), ids, str(table))
+        known.connection.register("given_users", given)
+        where = "WHERE domain_id = $domain" if DOMAIN_ID in given.column_names else ""
         parameters = {"domain": known.domain} if where else {}
-        known.make("wanted", f"SELECT DISTINCT user_id FROM users_came {where}", **parameters)
+        known.make("wanted", f"SELECT DISTINCT user_id FROM given_users {where}", **parameters)
         unknown = known.unknown("wanted", "user", str(table))
         count = _make_numbered("user", "SELECT user_id FROM wanted SEMI JOIN everyone USING (user_id)", known)
         reason = "not in the table of users"

@@ -27,25 +27,25 @@ def read_pairs(table: Table, known: KnownData, *, ids: IdTypes) -> Selection:
     Raises:
         DataError: no such file, no Parquet, a column is missing, of a wrong type, or holds nulls.
     """
-    came = table.read((USER_ID, ITEM_ID), (DOMAIN_ID,))
-    came = id_columns(came, ("user", "item", "domain"), ids, str(table))
-    if DOMAIN_ID in came.column_names:
-        came = came.filter(pc.equal(came.column(DOMAIN_ID), pa.scalar(table.domain, ids.arrow("domain"))))
-    known.connection.register("pairs_came", came)
+    pairs = table.read((USER_ID, ITEM_ID), (DOMAIN_ID,))
+    pairs = id_columns(pairs, ("user", "item", "domain"), ids, str(table))
+    if DOMAIN_ID in pairs.column_names:
+        pairs = pairs.filter(pc.equal(pairs.column(DOMAIN_ID), pa.scalar(table.domain, ids.arrow("domain"))))
+    known.connection.register("given_pairs", pairs)
     known.make_everyone()
     known.make_everything()
     unknown = [
-        *known.unknown("pairs_came", "user", str(table)),
-        *known.unknown("pairs_came", "item", str(table)),
+        *known.unknown("given_pairs", "user", str(table)),
+        *known.unknown("given_pairs", "item", str(table)),
     ]
     removed = 0
     if unknown:
         both = "SEMI JOIN everyone USING (user_id) SEMI JOIN everything USING (item_id)"
-        rows = known.number("SELECT count(*) FROM (SELECT DISTINCT user_id, item_id FROM pairs_came)")
-        removed = rows - known.make("pairs", f"SELECT DISTINCT user_id, item_id FROM pairs_came {both}")
-        came = known.rows("FROM pairs")
+        rows = known.number("SELECT count(*) FROM (SELECT DISTINCT user_id, item_id FROM given_pairs)")
+        removed = rows - known.make("pairs", f"SELECT DISTINCT user_id, item_id FROM given_pairs {both}")
+        pairs = known.rows("FROM pairs")
     return Selection(
-        _index(came.column(USER_ID), came.column(ITEM_ID)),
+        _index(pairs.column(USER_ID), pairs.column(ITEM_ID)),
         counted([Removed("pairs", "of an unknown user or item", removed)]),
         tuple(unknown),
     )
@@ -57,8 +57,8 @@ def pair_domains(table: Table, *, ids: IdTypes) -> set[Id] | None:
     Raises:
         DataError: see :func:`read_pairs`.
     """
-    came = id_columns(table.read((), (DOMAIN_ID,)), ("domain",), ids, str(table))
-    return set(pc.unique(came.column(DOMAIN_ID)).to_pylist()) if came.num_columns else None
+    pairs = id_columns(table.read((), (DOMAIN_ID,)), ("domain",), ids, str(table))
+    return set(pc.unique(pairs.column(DOMAIN_ID)).to_pylist()) if pairs.num_columns else None
 
 
 def _index(users: pa.ChunkedArray, items: pa.ChunkedArray) -> Candidates:

@@ -126,7 +126,7 @@ class Lab:
         return RowView("all", self.training_set, self.spec)
 
     def backbone(self, view: RowView) -> Stored:
-        """Phase 1."""
+        """Phase 1: the backbone, on the cross terms where there are any."""
         spec = replace(_without_gate(view.spec), adaptation="none", rank=1, alpha=1.0)
         options = _defaults(self.options, "expert_learning_rate", "gate_learning_rate")
         crosses, parts = self._crosses(view)
@@ -165,7 +165,7 @@ class Lab:
         return self._expert(view, backbone, domain, start.report.slot, start, options)
 
     def gate(self, view: RowView, backbone: Stored, experts: Sequence[Stored]) -> Stored:
-        """Phase 3."""
+        """Phase 3: the gate, on trained experts."""
         options = _defaults(self.options, "learning_rate", "expert_learning_rate")
         own = as_experts(experts)
 

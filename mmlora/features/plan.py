@@ -173,10 +173,10 @@ def make_plan(
     new = [path for path in inputs if path not in state.inputs]
     interactions = [str(offline / path) for path in new if path.startswith("interactions")]
     if interactions and _contradicts(connection, interactions, state):
-        return Plan(None, "interactions came that belong to what was already built", through)
+        return Plan(None, "new interactions belong to days that were already built", through)
     profiles = [str(offline / path) for path in new if not path.startswith("interactions")]
     if profiles and recipe.affinity.views and _alters(connection, offline, profiles, state):
-        return Plan(None, "item profiles came that belong to what was already built", through)
+        return Plan(None, "new item profiles belong to days that were already built", through)
     return Plan(state, "", through)
 
 

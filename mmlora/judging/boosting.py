@@ -11,7 +11,7 @@ from mmlora.training.boosting import boost, matrix, most_rows
 
 
 def fit_boosting(rows: Rows, threads: int | None = None) -> tuple[Predict, str]:
-    """Train on training rows, as many rounds as validation rows like best.
+    """Train on training rows, for the number of rounds with the least log loss on validation rows.
 
     Args:
         rows: the rows; their validation rows have both labels.

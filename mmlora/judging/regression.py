@@ -19,7 +19,7 @@ _MOST_STEPS, _TOLERANCE = 60, 3e-5
 
 
 def fit_regression(rows: Rows) -> tuple[Predict, str]:
-    """Train on training rows, with the penalty that validation rows like best.
+    """Train on training rows, with the penalty that has the least log loss on validation rows.
 
     Penalties are tried from strong to weak, each from where the last one ended, until the validation rows'
     log loss no longer falls.

@@ -172,7 +172,7 @@ def _domains_of(workspace: Workspace, template: str, on: date, *, strict: bool) 
         return None
     if strange := sorted(map(str, (given or set()) - known)):
         names = ", ".join(sorted(map(str, known)))
-        fault = Fault(f"{strange[0]!r} is no domain; the domains are {names}", DOMAIN_ID)
+        fault = Fault(f"{strange[0]!r} is not a domain; the domains are {names}", DOMAIN_ID)
         if strict:
             raise DataError(str(table), [fault])
         logger.warning("%s: %s", table, fault)

@@ -14,7 +14,7 @@ Action = Literal["keep", "score", "refuse"]
 
 @dataclass(frozen=True)
 class LoadOutcome:
-    """What came of one domain and date.
+    """The outcome of one domain and date.
 
     Attributes:
         domain_id: the domain.
@@ -64,7 +64,7 @@ class SkippedDomain:
 
 @dataclass(frozen=True)
 class NightOutcome:
-    """What came of a night, or of a backfill's nights.
+    """The outcome of a night, or of a backfill's nights.
 
     Attributes:
         loads: one a domain and date.
@@ -114,11 +114,11 @@ class PlannedDate:
 
 @dataclass(frozen=True)
 class BackfillOutcome:
-    """A backfill's plan, and what came of it.
+    """A backfill's plan and its outcome.
 
     Attributes:
         plan: one entry a date, in order.
-        night: what came of the dates that were not kept; None where only the plan was asked for.
+        night: the outcome of the dates that were not kept; None where only the plan was asked for.
     """
 
     plan: tuple[PlannedDate, ...]
@@ -126,7 +126,7 @@ class BackfillOutcome:
 
     @property
     def loads(self) -> tuple[LoadOutcome, ...]:
-        """What came of each date that was not kept."""
+        """The outcome of each date that was not kept."""
         return self.night.loads if self.night else ()
 
     def to_json(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def domains_to_score(
         CheckError: the data doesn't reach the date, or no domain is left.
     """
     allow_stale, pairs = options.get("allow_stale", False), options.get("pairs")
-    _refuse_misuse(workspace, options)
+    _check_options(workspace, options)
     refuse_stale(workspace, on, known_as_of=options.get("known_as_of"), allow=allow_stale)
     if domain:
         return [str(workspace.domain(domain))], []
@@ -73,7 +73,7 @@ def domains_to_score(
     return domains, [SkippedDomain(str(name), reason) for name, reason in others.items()]
 
 
-def _refuse_misuse(workspace: Workspace, options: ScoreOptions) -> None:
+def _check_options(workspace: Workspace, options: ScoreOptions) -> None:
     """Refuse, before anything starts, what would be wrong for every domain.
 
     Raises:

@@ -76,7 +76,7 @@ def train(
 
 
 def summary(run_id: str) -> dict[str, Any]:
-    """Return what a run's steps came to: phases, test metrics by phase and domain, judgement, version."""
+    """Return the outcome of a run's steps: phases, test metrics by phase and domain, judgement, version."""
     workspace, run = open_run(run_id)
     names = data_of(workspace, run).domains
     phases = []

@@ -51,7 +51,7 @@ def choose(settings: TrainingSettings, choices: Mapping[str, Any]) -> TrainingSe
             "its metrics would flatter; use the split `time` or `user`, or the features `ids` or `profiles`"
         )
     if chosen.split_file and not chosen.split_file.is_file():
-        raise UsageError(f"training: split_file {chosen.split_file} is no file")
+        raise UsageError(f"training: split_file {chosen.split_file} does not exist or is not a file")
     return chosen
 
 

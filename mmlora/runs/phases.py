@@ -38,7 +38,7 @@ def crosses(
     refit: bool = False,
     history_weight: float = 0.0,
 ) -> PhaseResult:
-    """Phase 0."""
+    """Phase 0: fit the cross terms alone."""
     from mmlora.training.phases import train_crosses
 
     common = _common(workspace, run, progress)

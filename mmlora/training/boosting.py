@@ -57,7 +57,7 @@ def train_trees(
     *,
     epochs: int | None = None,
 ) -> PhaseResult:
-    """Phase 1 of the backbone ``gbdt``: as many rounds as validation rows like best, by their log loss.
+    """Phase 1 of the backbone ``gbdt``: the number of rounds with the least log loss on validation rows.
 
     A round counts as an epoch. There is no checkpoint, for training takes less than a minute.
 

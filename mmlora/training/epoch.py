@@ -41,7 +41,7 @@ class RowOrder(Protocol):
     """Every training row once, in the order of an epoch."""
 
     def __len__(self) -> int:
-        """Rows."""
+        """Number of rows."""
 
     def __getitem__(self, chosen: slice, /) -> RowNumbers:
         """Return the row numbers at these places."""

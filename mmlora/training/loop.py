@@ -42,7 +42,7 @@ class TrainingOptions(Optimisation):
     def __post_init__(self) -> None:
         faults = faults_in(self)
         if self.device == "cuda" and not torch.cuda.is_available():
-            faults.append("device 'cuda' isn't there on this machine: use auto or cpu")
+            faults.append("device 'cuda' is not available on this machine: use auto or cpu")
         if faults:
             raise UsageError("training: " + "; ".join(faults))
 

@@ -29,7 +29,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class PhaseReport:
-    """What came of one phase.
+    """The outcome of one phase.
 
     Attributes:
         phase: ``crosses``, ``backbone``, ``expert`` or ``gate``; ``joint`` trains the last three at once.

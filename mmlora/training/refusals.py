@@ -1,4 +1,4 @@
-"""What no training can do anything with, refused before it starts."""
+"""Reject data and settings that cannot be trained, before anything starts."""
 
 from __future__ import annotations
 

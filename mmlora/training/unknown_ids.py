@@ -66,7 +66,7 @@ class ForgetfulData:
 
     @property
     def num_domains(self) -> int:
-        """Domains."""
+        """Number of domains."""
         return self._data.num_domains
 
     def rows(self, split: SplitPart) -> RowNumbers:

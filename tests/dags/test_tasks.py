@@ -73,5 +73,5 @@ def test_a_tasks_log_hides_the_passwords_of_the_settings(tasks, monkeypatch, tmp
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MMLORA_WAREHOUSE_URL", "postgresql://user:pl4nted%20w%2Ford@host/db")
-    tasks.pipeline("runs")
+    tasks.module("runs")
     assert "w/ord" not in str(redact("no connection to host with pl4nted w/ord"))

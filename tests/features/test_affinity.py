@@ -223,7 +223,7 @@ def test_a_profile_that_says_something_of_built_days_builds_anew(tmp_path, make_
     assert run(tmp_path, through).since is not None
     write_items(tmp_path, VERSIONS[6:], name="earlier")
     report = run(tmp_path, through)
-    assert report.since is None and "item profiles came" in report.reason
+    assert report.since is None and "new item profiles belong" in report.reason
 
 
 def test_what_is_decided_at_first_stays_until_it_is_decided_anew(tmp_path, make_rows, write_interactions):

@@ -63,7 +63,7 @@ def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> No
     assert "has no rows of the domain" in load.reason
     strange = of_news.set_column(2, "domain_id", pa.array(["news", "new", "news"]))
     pq.write_table(strange, tmp_path / "strange.parquet")
-    with pytest.raises(DataError, match="'new' is no domain; the domains are news, rare, sport"):
+    with pytest.raises(DataError, match="'new' is not a domain; the domains are news, rare, sport"):
         score_and_publish(ON, pairs=str(tmp_path / "strange.parquet"))
 
 

@@ -1,4 +1,4 @@
-"""The entity rows of a retrieval: read them from whatever came, and check them against the views."""
+"""The entity rows of a retrieval: read them from whatever was given, and check them against the views."""
 
 from __future__ import annotations
 

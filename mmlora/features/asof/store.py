@@ -210,7 +210,7 @@ def _check_refs(
     named = {view.projection.name_to_use() for view in views}
     named |= {view.projection.name_to_use() for view in on_demand}
     if strange := [ref for ref in refs if ref.split(":", 1)[0] not in named]:
-        raise UsageError(f"{', '.join(strange)} can't be retrieved: no feature view of that name came along")
+        raise UsageError(f"{', '.join(strange)} can't be retrieved: no feature view of that name was given")
     for view in on_demand:
         if view.mode not in ("pandas", "python"):
             raise UsageError(

@@ -54,7 +54,7 @@ class SideColumns:
 
     @property
     def width(self) -> int:
-        """K."""
+        """K, the columns of the side."""
         return len(self.names)
 
     def start(self, field: FieldShape) -> int | None:

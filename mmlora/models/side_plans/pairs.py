@@ -22,7 +22,7 @@ class Pairs(Protocol):
 
     @property
     def rows(self) -> int:
-        """B."""
+        """B, the pairs of the block."""
 
     def to(self, device: str) -> Pairs:
         """Move whatever is held as tensors."""
@@ -51,7 +51,7 @@ class ListedPairs:
 
     @property
     def rows(self) -> int:
-        """B."""
+        """B, the pairs of the block."""
         return len(self.user_rows)
 
     def to(self, device: str) -> ListedPairs:

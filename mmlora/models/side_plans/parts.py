@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def num_fields(self) -> int:
-        """F."""
+        """F, the embedded fields of both sides."""
         return len(self.user.fields) + len(self.item.fields)
 
     def part(self, role: Role) -> Part:

@@ -113,7 +113,7 @@ class Phase:
         return self.useless
 
     def report(self, result: Fit | None) -> PhaseReport:
-        """Sum up what came of it; None where there was nothing to train or decide on."""
+        """Summarise the outcome; None where there was nothing to train or decide on."""
         note = self.validation.note
         if result is None and self._idle:
             note = self._idle
