@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,6 +110,26 @@ def made_up_workspace(made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
     import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
     return tmp_path / "var"
+
+
+@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
+def workspace_on_each_warehouse(
+    request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The made-up workspace, on each warehouse."""
+    if request.param == "duckdb":
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", f"duckdb:///{made_up_workspace / 'scores.duckdb'}")
+    if request.param == "postgres":
+        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
+    return made_up_workspace
+
+
+def published(domain: str = "news", on: date | None = None) -> list[dict[str, Any]]:
+    """Return what readers get of a domain, on a date or its newest."""
+    from mmlora.pipeline.read import read_scores
+
+    with read_scores(domain, on=on) as reader:
+        return list(reader.read_all().to_pylist())
 
 
 SMALL = {

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 
 from mmlora import resources
 from mmlora.errors import ContractError, UsageError
-from mmlora.schema import IdTypes
+from mmlora.schema import Entity, Id, IdTypes
 from mmlora.warehouse.backends import backend_of
 from mmlora.warehouse.database import Database, hold
 from mmlora.warehouse.tables import VERSION_TABLE, tables, views
@@ -134,6 +134,17 @@ def check_ids(wanted: IdTypes | None, stored: IdTypes) -> None:
             f"{_describe(stored)}: import ids of those types, or make another warehouse (warehouse_url)",
             expected=stored,
             found=wanted,
+        )
+
+
+def check_id(stored: IdTypes, entity: Entity, value: Id) -> None:
+    """Refuse an id of another type than the warehouse's."""
+    kind = getattr(stored, entity)
+    if isinstance(value, str) != (kind == "string"):
+        raise ContractError(
+            f"{entity} {value!r} is {type(value).__name__}; this warehouse's {entity} ids are {kind}",
+            expected=kind,
+            found=value,
         )
 
 

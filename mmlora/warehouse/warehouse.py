@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmlora.errors import ContractError
 from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
@@ -393,10 +392,5 @@ class Warehouse:
         return newest[0].model_version if newest else None
 
     def _check_id(self, entity: Entity, value: Id | None) -> None:
-        kind = getattr(self.ids, entity)
-        if value is not None and isinstance(value, str) != (kind == "string"):
-            raise ContractError(
-                f"{entity} {value!r} is {type(value).__name__}; this warehouse's {entity} ids are {kind}",
-                expected=kind,
-                found=value,
-            )
+        if value is not None:
+            migrate.check_id(self.ids, entity, value)

@@ -17,31 +17,14 @@ import pytest
 from mmlora.errors import CheckError, DataError, UsageError
 from mmlora.nights.load import score
 from mmlora.pipeline.publish import publish
-from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
 from mmlora.pipeline.train import train
 from mmlora.workspace import open_workspace
+from tests.conftest import published
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
-
-
-@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
-def workspace(
-    request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """The made-up workspace, on each warehouse."""
-    if request.param == "duckdb":
-        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", f"duckdb:///{made_up_workspace / 'scores.duckdb'}")
-    if request.param == "postgres":
-        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
-    return made_up_workspace
-
-
-def _published(domain: str = "news", on: date | None = None) -> list[dict[str, Any]]:
-    with read_scores(domain, on=on) as reader:
-        return list(reader.read_all().to_pylist())
 
 
 def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> None:
@@ -50,7 +33,7 @@ def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> No
     pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
     load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet")).loads[0]
     assert (load.pairs, load.rows) == (3, 3)
-    found = {(row["user_id"], row["item_id"]) for row in _published()}
+    found = {(row["user_id"], row["item_id"]) for row in published()}
     assert found == {("u01", 101), ("u01", 102), ("u02", 101)}
 
     of_news = pa.table({**pairs, "domain_id": ["news"] * 3})
@@ -70,7 +53,7 @@ def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> No
 def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) -> None:
     train(BEFORE, features="ids", adaptation="none")
     score_and_publish(ON, domain="news")
-    rows = _published()
+    rows = published()
     later = date(2002, 1, 1)  # long after the last interaction
     with pytest.raises(CheckError, match="absent"):
         score_and_publish(later, allow_stale=True)
@@ -78,7 +61,7 @@ def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) 
     assert (load.state, load.exit_code) == ("rejected", 1)
     assert [row["state"] for row in status()["troubles"]] == ["rejected"], "one word for it"
     assert "nobody to score" in load.reason
-    assert _published() == rows
+    assert published() == rows
     with pytest.raises(UsageError, match="in the future"):
         score(date.today() + timedelta(days=9), "news")
 
@@ -100,7 +83,7 @@ def test_a_load_lives_as_long_as_its_process(
     assert silent_for == [[]]
 
 
-def test_killed_in_the_middle_then_again(workspace: Path) -> None:
+def test_killed_in_the_middle_then_again(workspace_on_each_warehouse: Path) -> None:
     train(BEFORE, features="ids", adaptation="none")
     expected = _rows_after(lambda: score_and_publish(ON, domain="sport"))
     script = (
@@ -113,25 +96,25 @@ def test_killed_in_the_middle_then_again(workspace: Path) -> None:
     )
     died = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL
-    assert _key(_published("sport")) == expected, "readers still see the load before"
+    assert _key(published("sport")) == expected, "readers still see the load before"
     assert _rows_after(lambda: score_and_publish(ON, domain="sport")) == expected
 
 
-def test_killed_between_staging_and_publication(workspace: Path) -> None:
+def test_killed_between_staging_and_publication(workspace_on_each_warehouse: Path) -> None:
     train(BEFORE, features="ids", adaptation="none")
     load_id = score(ON, "sport")
     with pytest.raises(UsageError, match="nothing is published"):
-        _published("sport")
+        published("sport")
     publish(load_id)
-    rows = _published("sport")
+    rows = published("sport")
     publish(load_id)
-    assert _published("sport") == rows, "publishing again changes nothing"
-    assert not (workspace / "staging" / load_id).exists()
+    assert published("sport") == rows, "publishing again changes nothing"
+    assert not (workspace_on_each_warehouse / "staging" / load_id).exists()
 
 
 def _rows_after(act: Any) -> list[tuple[Any, ...]]:
     assert [row.state for row in act().loads] == ["published"]
-    return _key(_published("sport"))
+    return _key(published("sport"))
 
 
 def _key(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

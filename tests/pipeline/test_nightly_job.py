@@ -5,42 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mmlora.errors import CheckError, ContractError, UsageError
 from mmlora.nights.load import score, scoring_domains
 from mmlora.pipeline.backfill import backfill
-from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.validate import validate
 from mmlora.workspace import open_workspace
+from tests.conftest import published
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
-def workspace(
-    request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """The made-up workspace, on each warehouse."""
-    if request.param == "duckdb":
-        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", f"duckdb:///{made_up_workspace / 'scores.duckdb'}")
-    if request.param == "postgres":
-        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", request.getfixturevalue("postgres_url"))
-    return made_up_workspace
-
-
-def _published(domain: str = "news", on: date | None = None) -> list[dict[str, Any]]:
-    with read_scores(domain, on=on) as reader:
-        return list(reader.read_all().to_pylist())
-
-
-def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
+def test_the_nightly_job_publishes_what_ranking_reads(workspace_on_each_warehouse: Path) -> None:
     verdicts = validate(BEFORE)["verdicts"]
     assert verdicts == {"news": "rich", "rare": "thin", "sport": "rich"}
 
@@ -56,7 +38,7 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
     assert {row.domain_id: row.state for row in result.loads} == dict.fromkeys(
         ("news", "rare", "sport"), "published"
     )
-    rows = _published()
+    rows = published()
     assert {row["position"] for row in rows} == {1, 2, 3, 4, 5}
     assert {row["model_version"] for row in rows} == {trained["model_version"]}
     by_user: dict[str, list[float]] = {}
@@ -69,9 +51,9 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace: Path) -> None:
         last, *_, first = warehouse.loads(domain="news")
     assert last.same_rows_as(first)
     assert status()["numerics"] == asdict(first.numerics)
-    assert _published() == [
+    assert published() == [
         {**row, "load_id": again.load_id, "published_at": new["published_at"]}
-        for row, new in zip(rows, _published(), strict=True)
+        for row, new in zip(rows, published(), strict=True)
     ], "a rerun is a new load with the same rows"
 
 
@@ -136,10 +118,10 @@ def test_backfill_goes_on_where_it_was(made_up_workspace: Path) -> None:
 def test_scores_do_not_depend_on_later_data(made_up_workspace: Path) -> None:
     train(BEFORE, adaptation="none")
     score_and_publish(BEFORE, domain="news")
-    early = _published(on=BEFORE)
+    early = published(on=BEFORE)
     train(ON, adaptation="none")  # builds features up to the later date
     score_and_publish(BEFORE, domain="news")
-    late = _published(on=BEFORE)
+    late = published(on=BEFORE)
     assert [(row["user_id"], row["item_id"], row["score"]) for row in late] == [
         (row["user_id"], row["item_id"], row["score"]) for row in early
     ]
