@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmlora.names import Device, EngineName, Overridable
+from mmlora.errors import UsageError
+from mmlora.names import BackfillReason, Device, EngineName, KnownAsOf, Overridable
 from mmlora_cli.options import AllowStale, DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
 from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from mmlora.nights.load import ScoreOptions
+    from mmlora.pipeline.outcomes import BackfillOutcome
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
 ModelVersion = Annotated[
@@ -94,52 +97,127 @@ def score(
 
 
 def backfill(
-    domain: Annotated[str, typer.Option(help="The domain to fill.")],
-    start: Annotated[str, typer.Option(help="First date, YYYY-MM-DD.")],
-    end: Annotated[str, typer.Option(help="Last date, YYYY-MM-DD, scored as well.")],
+    domain: Annotated[
+        list[str] | None, typer.Option(help="A domain to fill; repeat the option for several.")
+    ] = None,
+    all_domains: Annotated[bool, typer.Option("--all-domains", help="Fill all domains.")] = False,
+    start: Annotated[str | None, typer.Option(help="First date, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last date, YYYY-MM-DD, scored as well.")] = None,
+    reason: Annotated[BackfillReason, typer.Option(help="Only nights that are in this state.")] = "all",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "--model-version",
+            metavar="VERSION",
+            help="champion, champion-at-the-time (in force when the night began), or a version.",
+        ),
+    ] = "champion",
+    known_as_of: Annotated[
+        KnownAsOf,
+        typer.Option(help="What a night knows: what was known at its own 00:00 UTC, or late rows as well."),
+    ] = "then",
     top_k: TopK = None,
-    model_version: ModelVersion = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Stop before the estimated rows exceed this.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, over domains and dates.")] = 1,
     engine: EngineOption = None,
     ray_address: RayAddress = None,
     allow_stale: AllowStale = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be scored, and score nothing.")
     ] = False,
+    save_plan: Annotated[
+        Path | None, typer.Option("--save-plan", help="Write the plan to a file; goes with --plan.")
+    ] = None,
+    apply: Annotated[
+        Path | None,
+        typer.Option("--apply", help="Do what a saved plan says, unless something has changed since."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score and publish a domain's past dates in order.
+    """Score and publish past nights that are missing, stale or failed.
 
-    Dates already published by this model, on candidates of the same policy and with the same --top-k, are
-    left alone, so stopped in the middle the same command goes on where it was. Dates that can't be scored
+    A night is current, and kept, when this model has published it on candidates of the same policy and with
+    the same --top-k; so the same command resumes a backfill that was stopped. Nights that cannot be scored
     are refused, and the others go on.
 
     Example: mmlora backfill --domain farmer --start 2000-12-01 --end 2000-12-31 --plan
     """
+    from mmlora.pipeline.backfill import apply_plan
     from mmlora.pipeline.backfill import backfill as run
+    from mmlora.pipeline.backfill import save_plan as save
 
+    _check_backfill(domain, all_domains, start, end, plan, save_plan, apply)
     with progress_bar(quiet=as_json) as progress:
-        result = run(
-            domain,
-            parse_date(start),
-            parse_date(end),
-            top_k=top_k,
-            model_version=model_version,
-            engine=engine,
-            ray_address=ray_address,
-            allow_stale=allow_stale,
-            plan_only=plan,
-            progress=progress,
-        )
+        if apply is not None:
+            result = apply_plan(apply, jobs=jobs, progress=progress, engine=engine, ray_address=ray_address)
+        else:
+            result = run(
+                domain or None,
+                parse_date(start or ""),
+                parse_date(end or ""),
+                reason=reason,
+                model=model,
+                known_as_of=known_as_of,
+                top_k=top_k,
+                max_rows=max_rows,
+                jobs=jobs,
+                allow_stale=allow_stale,
+                plan_only=plan,
+                progress=progress,
+                engine=engine,
+                ray_address=ray_address,
+            )
+    if save_plan is not None:
+        save(result, save_plan)
     if not plan:
         finish_loads(result.to_json(), as_json)
     elif as_json:
         print_json(result.to_json())
     else:
-        columns = ("score_date", "action", "model_version", "reason")
-        rows = [
-            [row.score_date.isoformat(), row.action, row.model_version, row.reason] for row in result.plan
+        _print_plan(result)
+
+
+def _check_backfill(
+    domain: list[str] | None,
+    all_domains: bool,
+    start: str | None,
+    end: str | None,
+    plan: bool,
+    save_plan: Path | None,
+    apply: Path | None,
+) -> None:
+    """Refuse options that do not go together (``UsageError``)."""
+    if save_plan is not None and not plan:
+        raise UsageError("--save-plan goes with --plan")
+    if apply is not None:
+        if domain or all_domains or start or end or plan:
+            raise UsageError("--apply takes domains and dates from the saved plan: give it without them")
+        return
+    if bool(domain) == all_domains:
+        raise UsageError("say what to fill: --domain NAME, repeated for several, or --all-domains")
+    if not start or not end:
+        raise UsageError("--start and --end are required: the first and the last date, YYYY-MM-DD")
+
+
+def _print_plan(result: BackfillOutcome) -> None:
+    columns = ("domain", "date", "state", "action", "model", "rows", "seconds", "reason")
+    rows = [
+        [
+            *(night.domain_id, night.score_date.isoformat(), night.state, night.action),
+            *(night.model_version, night.rows, night.seconds, night.reason),
         ]
-        print_table(f"backfill of {domain}", columns, rows)
+        for night in result.plan
+    ]
+    print_table("backfill", columns, rows)
+    to_score = [night for night in result.plan if night.action == "score"]
+    note(
+        f"{len(to_score):,} of {len(result.plan):,} nights to score: about "
+        f"{sum(night.rows or 0 for night in to_score):,} rows in "
+        f"{sum(night.seconds or 0 for night in to_score):,.0f} s, as the last loads took"
+    )
 
 
 def finish_loads(result: dict[str, Any], as_json: bool, *, dry_run: bool = False) -> None:

@@ -1,149 +1,244 @@
-"""``mmlora backfill``: a domain's past dates, in order: features and candidates as of each night, one model.
+"""``mmlora backfill``: plan what is missing, stale or failed of past nights, and score it.
 
-The model is the present champion unless another is named; one trained as of a later day has seen the labels
-of the nights before it, so its scores of those nights are no measure of its quality.
+A night's features and candidates are as of its own date. A model trained as of a later day has seen the
+labels of the nights before that, so its scores of those nights say nothing about its quality.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Sequence
-from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TypedDict, Unpack
 
 from mmlora.errors import CheckError, MmloraError, UsageError
-from mmlora.names import EngineName
-from mmlora.nights.candidates import recorded_policy
+from mmlora.files import read_json, write_json
+from mmlora.names import BackfillReason, EngineName, KnownAsOf
 from mmlora.nights.failures import describe
-from mmlora.nights.load import ScoreOptions, left_out
-from mmlora.pipeline.outcomes import Action, BackfillOutcome, LoadOutcome, NightOutcome, PlannedDate
+from mmlora.nights.load import ScoreOptions
+from mmlora.nights.planning import BackfillRequest, PlannedNight, plan_nights
+from mmlora.pipeline.outcomes import BackfillOutcome, LoadOutcome, NightOutcome
 from mmlora.pipeline.score import score_and_publish
-from mmlora.runs.champions import bundle_of, warn_of_labels
-from mmlora.runs.contract import check_contract
-from mmlora.runs.freshness import refuse_future, stale_reason
-from mmlora.schema import Id
+from mmlora.runs.champions import CHAMPION, warn_of_labels
+from mmlora.runs.freshness import refuse_future
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
-if TYPE_CHECKING:
-    from mmlora.warehouse.loads import Load
+PLAN_FORMAT = 1
+
+
+class EngineOptions(TypedDict, total=False):
+    """Who scores: options of :func:`score` that do not change the scores."""
+
+    engine: EngineName | None
+    ray_address: str | None
 
 
 def backfill(
-    domain: str,
+    domains: str | Sequence[str] | None,
     start: date,
     end: date,
     *,
+    reason: BackfillReason = "all",
+    model: str = CHAMPION,
+    known_as_of: KnownAsOf = "then",
     top_k: int | None = None,
-    model_version: str | None = None,
-    engine: EngineName | None = None,
-    ray_address: str | None = None,
+    max_rows: int | None = None,
+    jobs: int = 1,
     allow_stale: bool = False,
     plan_only: bool = False,
     progress: Progress = silent,
+    **options: Unpack[EngineOptions],
 ) -> BackfillOutcome:
-    """Score and publish a domain's dates from ``start`` to ``end``, both included.
+    """Score and publish the nights of some domains from ``start`` to ``end``, both included.
 
-    A date that this model has published already, on candidates of the same policy and with the same
-    ``top_k``, is left alone, so a stopped backfill goes on where it was. One that can't be scored (a broken
-    or absent domain, stale data) is refused; like one that fails, it stops no later one.
+    A night that the model has published, on candidates of the same policy and with the same ``top_k``, is
+    kept, so a stopped backfill goes on where it was. One that can't be scored (a broken or absent domain, no
+    data) is refused; like one that fails, it doesn't stop the others.
+
+    Args:
+        domains: a domain, several, or None for all.
+        start: the first date.
+        end: the last date.
+        reason: only nights that are ``missing``, ``stale`` or ``failed``; ``all`` of them by default. Stale
+            nights alone are scored newest first.
+        model: ``champion``, ``champion-at-the-time`` (in force when the night began) or a version.
+        known_as_of: ``then`` scores a night on what was known at its 00:00 UTC, with the bits of its first
+            run; ``now`` includes late rows, and a night that they change is stale.
+        top_k: rows kept per user; 0 keeps all; the setting when None.
+        max_rows: stop before the estimated rows exceed this.
+        jobs: processes to score in, over domains and dates.
+        allow_stale: score dates that the data doesn't reach as well.
+        plan_only: return the plan and score nothing.
+        progress: called with the nights done.
+        options: ``engine``, ``ray_address``: see :func:`score`.
 
     Raises:
         UsageError: the dates are the wrong way round or in the future, or there is no such domain or model.
         CheckError: the data doesn't reach the last date.
         ContractError: the model's features or files are gone.
     """
-    if start > end:
-        raise UsageError(f"--start {start} is after --end {end}: give the earlier date first")
-    refuse_future(end)
     workspace = open_workspace()
-    target, top_k = workspace.domain(domain), workspace.settings.scoring.top_k if top_k is None else top_k
-    _refuse_beyond_data(workspace, end, allow_stale)
+    names = [domains] if isinstance(domains, str) else domains or workspace.expected_domains()
+    request = BackfillRequest(
+        domains=tuple(map(str, names)),
+        start=start,
+        end=end,
+        reason=reason,
+        model=model,
+        known_as_of=datetime.now(UTC) if known_as_of == "now" else None,
+        top_k=workspace.settings.scoring.top_k if top_k is None else top_k,
+        allow_stale=allow_stale,
+        max_rows=max_rows,
+    )
+    return _backfill(workspace, request, None, options, jobs, plan_only, progress)
+
+
+def apply_plan(
+    path: Path, *, jobs: int = 1, progress: Progress = silent, **options: Unpack[EngineOptions]
+) -> BackfillOutcome:
+    """Do what a saved plan says, and nothing else.
+
+    Args:
+        path: the file that :func:`save_plan` wrote.
+        jobs: see :func:`backfill`.
+        progress: see :func:`backfill`.
+        options: see :func:`backfill`.
+
+    Raises:
+        UsageError: it is not a plan, or what it was made from has changed since; the changes are named.
+    """
+    raw = read_json(path, "save the plan again") if path.is_file() else None
+    if raw is None or raw.get("format") != PLAN_FORMAT:
+        raise UsageError(
+            f"{path} is not a saved plan: write one with mmlora backfill --plan --save-plan FILE"
+        )
+    saved = [PlannedNight.from_json(night) for night in raw["plan"]]
+    request = BackfillRequest.from_json(raw["request"])
+    return _backfill(open_workspace(), request, saved, options, jobs, False, progress)
+
+
+def save_plan(outcome: BackfillOutcome, path: Path) -> None:
+    """Write a plan to a file for :func:`apply_plan`."""
+    plan = [night.to_json() for night in outcome.plan]
+    write_json(path, {"format": PLAN_FORMAT, "request": outcome.request.to_json(), "plan": plan})
+
+
+def _backfill(
+    workspace: Workspace,
+    request: BackfillRequest,
+    saved: Sequence[PlannedNight] | None,
+    options: EngineOptions,
+    jobs: int,
+    plan_only: bool,
+    progress: Progress,
+) -> BackfillOutcome:
+    refuse_future(request.end)
+    _refuse_beyond_data(workspace, request)
     with workspace.open_warehouse() as warehouse:
-        bundle = bundle_of(workspace, warehouse, target, model_version)
-        published = {load.score_date: load for load in warehouse.loads(domain=target, states=("published",))}
-        if workspace.feature_repo.applied:
-            check_contract(workspace, bundle)
-        version = bundle.manifest.model_version
-        if start < bundle.manifest.as_of:
-            warn_of_labels(str(workspace.home), version, bundle.manifest.as_of)
-        days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
-        plan: list[PlannedDate] = []
-        for number, day in enumerate(days):
-            progress(f"plan {domain}", number, len(days))
-            why = _why(workspace, published.get(day), target, day, version, top_k)
-            refused = _why_not(workspace, target, day, allow_stale) if why else None
-            action: Action = "refuse" if refused else "score" if why else "keep"
-            plan.append(PlannedDate(day, action, refused or why, version))
-        progress(f"plan {domain}", len(days), len(days))
+        nights = plan_nights(workspace, warehouse, request, progress)
+        if saved is not None:
+            _refuse_changed(saved, nights)
         if plan_only:
-            return BackfillOutcome(tuple(plan))
-        options: ScoreOptions = {
-            "workspace": workspace,
-            "top_k": top_k,
-            "model_version": version,
-            "engine": engine,
-            "ray_address": ray_address,
-            "allow_stale": allow_stale,
-        }
-        return BackfillOutcome(tuple(plan), _run(domain, plan, options, progress))
+            return BackfillOutcome(request, nights)
+        _warn_of_labels(workspace, nights)
+        if jobs == 1:  # the warehouse stays open from one night to the next
+            return BackfillOutcome(request, nights, _run(workspace, request, nights, options, jobs, progress))
+    return BackfillOutcome(request, nights, _run(workspace, request, nights, options, jobs, progress))
 
 
-def _refuse_beyond_data(workspace: Workspace, end: date, allow_stale: bool) -> None:
+def _refuse_beyond_data(workspace: Workspace, request: BackfillRequest) -> None:
     last = workspace.store.days()[-1] + timedelta(days=workspace.settings.scoring.max_days_ahead)
-    if end > last and not allow_stale:
+    if request.end > last and not request.allow_stale:
         raise CheckError(
-            f"the freshness of the data for {end}",
+            f"the freshness of the data for {request.end}",
             [f"{last} is the last date to score: give an earlier --end, or --allow-stale"],
         )
 
 
-def _why(workspace: Workspace, load: Load | None, domain: Id, day: date, version: str, top_k: int) -> str:
-    """Say why a date is to be scored; nothing where what is published is current."""
-    from mmlora.candidates.policy import differences
-
-    if load is None:
-        return "not published"
-    if load.model_version != version:
-        return f"published by {load.model_version}"
-    facts = load.checks or {}
-    if (kept := facts.get("top_k", top_k)) != top_k:  # loads of before it was kept count as of any
-        return f"published with top_k {kept}"
-    policy = facts.get("candidates")
-    return "; ".join(differences(policy and policy["policy"], recorded_policy(workspace, domain, day)))
-
-
-def _why_not(workspace: Workspace, domain: Id, day: date, allow_stale: bool) -> str | None:
-    """Say why a date can't be scored; None when it can."""
-    if not allow_stale and (stale := stale_reason(workspace, day)):
-        return stale
-    return left_out(workspace, day, allow_stale=allow_stale).get(domain)
+def _refuse_changed(saved: Sequence[PlannedNight], now: Sequence[PlannedNight]) -> None:
+    """Refuse a saved plan that would be another one now."""
+    before, after = ({(n.domain_id, n.score_date): _decision(n) for n in nights} for nights in (saved, now))
+    changed = [
+        f"{domain} {day}: was {before.get((domain, day), 'not in the plan')}, "
+        f"is {after.get((domain, day), 'not in the plan')} now"
+        for domain, day in sorted(before.keys() | after.keys())
+        if before.get((domain, day)) != after.get((domain, day))
+    ]
+    if changed:
+        more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise UsageError(f"the plan no longer holds: {'; '.join(changed[:5])}{more}: plan again")
 
 
-def _run(domain: str, plan: Sequence[PlannedDate], options: ScoreOptions, progress: Progress) -> NightOutcome:
-    begun, loads = time.monotonic(), list[LoadOutcome]()
-    to_do = [planned for planned in plan if planned.action != "keep"]
-    for number, planned in enumerate(to_do):
-        progress(f"backfill {domain}", number, len(to_do))
-        loads += _one_date(domain, planned, options)
-    progress(f"backfill {domain}", len(to_do), len(to_do))
+def _decision(night: PlannedNight) -> str:
+    """Return what a plan decided on a night; its estimates may change."""
+    parts = [night.state, night.action, night.model_version and f"by {night.model_version}"]
+    return " ".join(filter(None, [*parts, night.reason and f"({night.reason})"]))
+
+
+def _warn_of_labels(workspace: Workspace, nights: Sequence[PlannedNight]) -> None:
+    for version in {night.model_version for night in nights if night.model_version}:
+        seen = workspace.bundles.load(version).manifest.as_of
+        if any(n.score_date < seen for n in nights if n.model_version == version and n.action == "score"):
+            warn_of_labels(str(workspace.home), version, seen)
+
+
+def _run(
+    workspace: Workspace,
+    request: BackfillRequest,
+    nights: Sequence[PlannedNight],
+    options: EngineOptions,
+    jobs: int,
+    progress: Progress,
+) -> NightOutcome:
+    begun, to_do = time.monotonic(), [night for night in nights if night.action != "keep"]
+    outcomes: dict[int, Sequence[LoadOutcome]] = {}
+    progress("backfill", 0, len(to_do))
+    if jobs == 1:
+        for number, night in enumerate(to_do):
+            outcomes[number] = _one_night(night, request, options, workspace)
+            progress("backfill", number + 1, len(to_do))
+    else:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            futures = {pool.submit(_one_night, night, request, options): n for n, night in enumerate(to_do)}
+            for done, future in enumerate(as_completed(futures), 1):
+                outcomes[futures[future]] = future.result()
+                progress("backfill", done, len(to_do))
+    loads = [load for number in sorted(outcomes) for load in outcomes[number]]
     return NightOutcome(tuple(loads), (), time.monotonic() - begun)
 
 
-def _one_date(domain: str, planned: PlannedDate, options: ScoreOptions) -> Sequence[LoadOutcome]:
-    """Score and publish one date; whatever is wrong with it is its outcome."""
-    reason, code = planned.reason, 1
-    if planned.action == "score":
+def _one_night(
+    night: PlannedNight,
+    request: BackfillRequest,
+    options: EngineOptions,
+    workspace: Workspace | None = None,
+) -> Sequence[LoadOutcome]:
+    """Score and publish one night; whatever goes wrong with it is its outcome."""
+    reason, code = night.reason, 1
+    if night.action == "score":
+        chosen: ScoreOptions = {
+            "engine": options.get("engine"),
+            "ray_address": options.get("ray_address"),
+            "top_k": request.top_k,
+            "model_version": night.model_version,
+            "known_as_of": request.known_as_of,
+            "allow_stale": request.allow_stale,
+            "workspace": workspace,
+        }
         try:
-            return score_and_publish(planned.score_date, domain=domain, **options).loads
+            return score_and_publish(night.score_date, domain=night.domain_id, **chosen).loads
         except MmloraError as error:
             reason, code = describe(error), error.exit_code
     return [
         LoadOutcome(
-            domain_id=domain,
-            score_date=planned.score_date,
+            domain_id=night.domain_id,
+            score_date=night.score_date,
             state="failed",
             exit_code=code,
             reason=reason,
-            model_version=planned.model_version,
+            model_version=night.model_version,
         )
     ]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 from mmlora.names import LoadState
-
-Action = Literal["keep", "score", "refuse"]
+from mmlora.nights.planning import BackfillRequest, PlannedNight
 
 
 @dataclass(frozen=True)
@@ -92,36 +91,17 @@ class NightOutcome:
 
 
 @dataclass(frozen=True)
-class PlannedDate:
-    """What a backfill does with a date.
-
-    Attributes:
-        score_date: the date.
-        action: ``keep`` what is published, ``score`` it, or ``refuse`` it.
-        reason: why it is scored or refused.
-        model_version: the model.
-    """
-
-    score_date: date
-    action: Action
-    reason: str
-    model_version: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {**vars(self), "score_date": self.score_date.isoformat()}
-
-
-@dataclass(frozen=True)
 class BackfillOutcome:
     """A backfill's plan and its outcome.
 
     Attributes:
-        plan: one entry a date, in order.
+        request: what was asked for.
+        plan: one entry per domain and date.
         night: the outcome of the dates that were not kept; None where only the plan was asked for.
     """
 
-    plan: tuple[PlannedDate, ...]
+    request: BackfillRequest
+    plan: tuple[PlannedNight, ...]
     night: NightOutcome | None = None
 
     @property

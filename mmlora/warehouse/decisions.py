@@ -139,12 +139,14 @@ def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequenc
     upsert(connection, tables.domain_verdicts, rows)
 
 
-def verdicts(connection: sa.Connection, tables: Tables, as_of: date) -> list[DomainVerdict]:
-    """Return the verdicts of a day, by domain."""
+def verdicts(
+    connection: sa.Connection, tables: Tables, as_of: date, until: date | None = None
+) -> list[DomainVerdict]:
+    """Return the verdicts of a day, or of the days up to ``until``, by day and domain."""
     table = tables.domain_verdicts
     rows = connection.execute(
         sa.select(*(column for column in table.c if column.name != "recorded_at"))
-        .where(table.c.as_of == as_of)
-        .order_by(table.c.domain_id)
+        .where(table.c.as_of.between(as_of, until or as_of))
+        .order_by(table.c.as_of, table.c.domain_id)
     )
     return [DomainVerdict(**{**row._mapping, "reasons": tuple(row.reasons)}) for row in rows]

@@ -319,10 +319,10 @@ class Warehouse:
         with self.database.writing() as connection:
             decisions.record_verdicts(connection, self._tables, verdicts)
 
-    def verdicts(self, as_of: date) -> list[DomainVerdict]:
-        """Return the verdicts of a day, by domain."""
+    def verdicts(self, as_of: date, until: date | None = None) -> list[DomainVerdict]:
+        """Return the verdicts of a day, or of the days up to ``until``, by day and domain."""
         with self.database.reading() as connection:
-            return decisions.verdicts(connection, self._tables, as_of)
+            return decisions.verdicts(connection, self._tables, as_of, until)
 
     def promote(
         self,

@@ -1,0 +1,311 @@
+"""What a backfill would do with each domain and date, and why."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from mmlora.errors import UsageError
+from mmlora.names import BackfillReason
+from mmlora.nights.candidates import recorded_policy
+from mmlora.runs.champions import CHAMPION, bundle_of
+from mmlora.schema import Id, midnight
+from mmlora.workspace import Progress, Workspace
+
+if TYPE_CHECKING:
+    from mmlora.data.late import LateRows
+    from mmlora.warehouse.decisions import Promotion
+    from mmlora.warehouse.loads import Load
+    from mmlora.warehouse.warehouse import Warehouse
+
+NightState = Literal["missing", "stale", "failed", "current"]
+Action = Literal["keep", "score", "refuse"]
+AT_THE_TIME = "champion-at-the-time"
+_RECENT_LOADS = 5
+"""Loads of a domain that rows and seconds are estimated from."""
+
+
+@dataclass(frozen=True)
+class PlannedNight:
+    """What a backfill does with a domain and date.
+
+    Attributes:
+        domain_id: the domain.
+        score_date: the date.
+        state: of what readers have: ``missing``, ``stale``, ``failed`` (nothing published) or ``current``.
+        action: ``keep`` what is published, ``score`` it, or ``refuse`` it.
+        reason: why it is scored or refused; empty where it is kept.
+        model_version: the model that scores it; None where there was none at the time.
+        load_id: the load that readers follow now; None where there is none.
+        rows: estimated rows to publish, from the domain's newest loads; None where there are none.
+        seconds: estimated seconds, likewise.
+    """
+
+    domain_id: str
+    score_date: date
+    state: NightState
+    action: Action
+    reason: str
+    model_version: str | None
+    load_id: str | None = None
+    rows: int | None = None
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {**vars(self), "score_date": self.score_date.isoformat()}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> PlannedNight:
+        """Read back what :meth:`to_json` gave."""
+        return cls(**{**raw, "score_date": date.fromisoformat(raw["score_date"])})
+
+
+@dataclass(frozen=True)
+class BackfillRequest:
+    """What a backfill is asked for; a plan follows from it and from what is published.
+
+    Attributes:
+        domains: the domains, in order.
+        start: the first date.
+        end: the last date, included.
+        reason: nights in this state only, or ``all`` that are not current.
+        model: ``champion``, ``champion-at-the-time`` or a version.
+        known_as_of: None scores a night on what was known at its 00:00 UTC; else on what was known at this
+            moment, late rows included.
+        top_k: rows kept per user.
+        allow_stale: whether to score dates that the data does not reach.
+        max_rows: stop before the estimated rows exceed this; None has no limit.
+    """
+
+    domains: tuple[str, ...]
+    start: date
+    end: date
+    reason: BackfillReason
+    model: str
+    known_as_of: datetime | None
+    top_k: int
+    allow_stale: bool = False
+    max_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise UsageError(f"--start {self.start} is after --end {self.end}: give the earlier date first")
+        if self.reason not in get_args(BackfillReason):
+            raise UsageError(f"--reason {self.reason}: use one of {', '.join(get_args(BackfillReason))}")
+
+    @property
+    def days(self) -> list[date]:
+        """The dates, in order."""
+        return [self.start + timedelta(days=n) for n in range((self.end - self.start).days + 1)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        moment = None if self.known_as_of is None else self.known_as_of.isoformat()
+        dates = {"start": self.start.isoformat(), "end": self.end.isoformat(), "known_as_of": moment}
+        return {**vars(self), "domains": list(self.domains), **dates}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> BackfillRequest:
+        """Read back what :meth:`to_json` gave."""
+        moment = raw["known_as_of"]
+        return cls(
+            **{
+                **raw,
+                "domains": tuple(raw["domains"]),
+                "start": date.fromisoformat(raw["start"]),
+                "end": date.fromisoformat(raw["end"]),
+                "known_as_of": None if moment is None else datetime.fromisoformat(moment),
+            }
+        )
+
+
+def plan_nights(
+    workspace: Workspace, warehouse: Warehouse, request: BackfillRequest, progress: Progress
+) -> tuple[PlannedNight, ...]:
+    """Plan each domain and date of a request; nothing is validated, scored or written.
+
+    Domains come in the request's order with the oldest date first; stale nights alone come newest first,
+    as readers feel the newest most.
+
+    Raises:
+        UsageError: there is no such domain or model.
+        ContractError: the champion's files are gone.
+    """
+    known = _Known.read(workspace, warehouse, request)
+    nights: list[PlannedNight] = []
+    for number, name in enumerate(request.domains):
+        progress("plan", number, len(request.domains))
+        nights += _Domain.read(workspace, warehouse, request, workspace.domain(name), known).nights()
+    progress("plan", len(request.domains), len(request.domains))
+    if request.reason == "stale":
+        nights.sort(key=lambda night: night.score_date, reverse=True)
+    return tuple(_within(nights, request.max_rows))
+
+
+def _within(nights: Sequence[PlannedNight], max_rows: int | None) -> list[PlannedNight]:
+    """Leave out what would go beyond ``max_rows``, by the estimates."""
+    if max_rows is None:
+        return list(nights)
+    kept, total = [], 0
+    for night in nights:
+        total += (night.rows or 0) if night.action == "score" else 0
+        if night.action != "score" or total <= max_rows:
+            kept.append(night)
+    return kept
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What all domains of a plan share."""
+
+    data_days: Sequence[date]
+    broken: Mapping[tuple[str, date], str]
+    late: LateRows | None
+
+    @classmethod
+    def read(cls, workspace: Workspace, warehouse: Warehouse, request: BackfillRequest) -> _Known:
+        from mmlora.data.late import late_rows
+
+        broken = {}
+        for verdict in warehouse.verdicts(request.start, request.end):
+            if verdict.verdict in ("broken", "absent"):
+                why = "; ".join(verdict.reasons) or "nobody to score"
+                broken[str(verdict.domain_id), verdict.as_of] = f"{verdict.verdict}: {why}"
+        late = None if request.known_as_of is None else late_rows(workspace.offline, request.known_as_of)
+        return cls(workspace.store.days(), broken, late)
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """One domain's past: what its nights are planned from."""
+
+    workspace: Workspace
+    request: BackfillRequest
+    domain: Id
+    known: _Known
+    published: Mapping[date, Load]
+    failed: Mapping[date, Load]
+    promotions: Sequence[Promotion]
+    champion: str
+    contracts: Mapping[str, str]
+    estimate: tuple[int | None, float | None] = field(default=(None, None))
+
+    @classmethod
+    def read(
+        cls,
+        workspace: Workspace,
+        warehouse: Warehouse,
+        request: BackfillRequest,
+        domain: Id,
+        known: _Known,
+    ) -> _Domain:
+        named = None if request.model in (CHAMPION, AT_THE_TIME) else request.model
+        bundle = bundle_of(workspace, warehouse, domain, named)
+        loads = warehouse.loads(domain=domain, states=("published", "failed", "rejected"))
+        published = {load.score_date: load for load in loads if load.state == "published"}
+        failed = {load.score_date: load for load in reversed(loads) if load.state != "published"}
+        version = bundle.manifest.model_version
+        return cls(
+            workspace,
+            request,
+            domain,
+            known,
+            published,
+            failed,
+            warehouse.promotions(alias=CHAMPION, domain=domain) if request.model == AT_THE_TIME else (),
+            version,
+            {version: bundle.contract.hash},
+            _estimate(list(published.values())),
+        )
+
+    def nights(self) -> list[PlannedNight]:
+        """Plan the domain's dates, in order."""
+        return [night for day in self.request.days if (night := self._night(day)) is not None]
+
+    def _night(self, day: date) -> PlannedNight | None:
+        load, version = self.published.get(day), self._model_of(day)
+        state, why = self._state(load, day, version)
+        if self.request.reason not in ("all", state):
+            return None
+        refused = self._refused(day, version) if state != "current" else ""
+        action: Action = "keep" if state == "current" else "refuse" if refused else "score"
+        rows, seconds = self.estimate if action == "score" else (None, None)
+        return PlannedNight(
+            str(self.domain),
+            day,
+            state,
+            action,
+            refused or why,
+            version,
+            None if load is None else load.load_id,
+            rows,
+            seconds,
+        )
+
+    def _model_of(self, day: date) -> str | None:
+        if self.request.model != AT_THE_TIME:
+            return self.champion
+        began = midnight(day)
+        return next((p.model_version for p in self.promotions if p.promoted_at <= began), None)
+
+    def _state(self, load: Load | None, day: date, version: str | None) -> tuple[NightState, str]:
+        if load is None:
+            failed = self.failed.get(day)
+            if failed is None:
+                return "missing", "not published"
+            return "failed", f"the last try was {failed.state}: {failed.reason}"
+        why = self._why_stale(load, day, version)
+        return ("stale", why) if why else ("current", "")
+
+    def _why_stale(self, load: Load, day: date, version: str | None) -> str:
+        from mmlora.candidates.policy import differences
+
+        if version is not None and load.model_version != version:
+            return f"published by {load.model_version}"
+        if load.contract_hash != self.contracts.get(load.model_version, load.contract_hash):
+            return "published with other features"
+        facts = load.checks or {}
+        if (kept := facts.get("top_k", self.request.top_k)) != self.request.top_k:
+            return f"published with top_k {kept}"
+        policy = facts.get("candidates")
+        before = dict(policy["policy"]) if policy else None
+        seen = (before or {}).pop("known_as_of", None)
+        changed = differences(before, recorded_policy(self.workspace, self.domain, day))
+        if self.known.late is not None:
+            since = midnight(day) if seen is None else datetime.fromisoformat(seen)
+            if late := self.known.late.count(before=day, known_after=since):
+                changed.append(f"{late:,} late rows of before that day have become known since")
+        elif seen is not None:
+            changed.append(f"scored on what was known at {seen}")
+        return "; ".join(changed)
+
+    def _refused(self, day: date, version: str | None) -> str:
+        """Return why a date can't be scored, as far as that is known without validating it."""
+        if version is None:
+            return "there was no champion at the time"
+        days, settings = self.known.data_days, self.workspace.settings.scoring
+        before = bisect_left(days, day)
+        if not before:
+            return f"no interaction from before {day} is there"
+        if self.request.allow_stale:
+            return ""
+        if midnight(day) - midnight(days[before - 1] + timedelta(days=1)) > timedelta(
+            hours=settings.max_age_hours
+        ):
+            return f"the newest interaction before {day} is of {days[before - 1]}"
+        return self.known.broken.get((str(self.domain), day), "")
+
+
+def _estimate(published: Sequence[Load]) -> tuple[int | None, float | None]:
+    """Return the median rows and seconds of a domain's newest loads."""
+    newest = [load for load in published if load.rows is not None and load.finished_at is not None]
+    newest = sorted(newest, key=lambda load: load.load_key)[-_RECENT_LOADS:]
+    if not newest:
+        return None, None
+    seconds = [(load.finished_at - load.started_at).total_seconds() for load in newest if load.finished_at]
+    return int(median(load.rows or 0 for load in newest)), round(median(seconds), 1)

@@ -1,0 +1,170 @@
+"""Backfill: what a plan says of each night, and that just that is done."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmlora.errors import UsageError
+from mmlora.pipeline.backfill import apply_plan, backfill, save_plan
+from mmlora.pipeline.data import import_tables
+from mmlora.pipeline.promote import promote
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.train import train
+from mmlora.pipeline.unpublish import unpublish
+from mmlora.workspace import open_workspace
+from tests.conftest import MadeUp
+
+TRAINED, LAST = date(2001, 4, 4), date(2001, 4, 9)
+FIRST = LAST - timedelta(days=3)
+PLAIN: dict[str, Any] = {"features": "ids", "adaptation": "none", "refit": False, "crosses": False}
+
+
+@pytest.fixture
+def champion(made_up_workspace: Path) -> str:
+    return str(train(TRAINED, **PLAIN)["model_version"])
+
+
+def _states(**options: Any) -> dict[date, str]:
+    plan = backfill("news", FIRST, LAST, plan_only=True, **options).plan
+    return {night.score_date: night.state for night in plan}
+
+
+def _hash(day: date, domain: str = "news") -> str:
+    with open_workspace().open_warehouse() as warehouse:
+        publication = warehouse.publication(domain, day)
+        assert publication is not None
+        return str(warehouse.load(publication.load_id).content_hash)
+
+
+def _import_late_row(made_up: MadeUp, folder: Path, day: date) -> None:
+    """Import a row of an earlier day again, of another user: it is known from now on."""
+    table = pq.read_table(made_up.interactions)
+    late = table.slice(0, 1)
+    moment = pa.array([day], pa.date32()).cast(table.schema.field("event_timestamp").type)
+    user = pa.array([table["user_id"][5].as_py()], table.schema.field("user_id").type)
+    for name, values in (("event_timestamp", moment), ("user_id", user)):
+        late = late.set_column(late.schema.get_field_index(name), name, values)
+    pq.write_table(late, folder / "late.parquet")
+    import_tables(folder / "late.parquet")
+
+
+def test_a_plan_tells_missing_stale_failed_and_current_apart(
+    champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third, last = (FIRST + timedelta(days=n) for n in range(4))
+    score_and_publish(first, domain="news")
+    score_and_publish(second, domain="news", top_k=2)
+    with monkeypatch.context() as broken:
+        broken.setenv("MMLORA_CANDIDATES__USERS", "/nowhere.parquet")
+        score_and_publish(third, domain="news")
+    states = _states()
+    assert states == {first: "current", second: "stale", third: "failed", last: "missing"}
+    for state in ("missing", "stale", "failed"):
+        assert _states(reason=state) == {day: own for day, own in states.items() if own == state}
+    plan = {night.score_date: night for night in backfill("news", FIRST, LAST, plan_only=True).plan}
+    assert plan[second].reason == "published with top_k 2"
+    assert "nowhere.parquet" in plan[third].reason
+    assert plan[first].action == "keep" and plan[last].action == "score"
+    assert (plan[last].rows or 0) > 0 and (plan[last].seconds or 0) > 0, "as the published loads took"
+
+
+def test_a_reason_leaves_the_other_nights_alone(champion: str) -> None:
+    score_and_publish(FIRST, domain="news", top_k=2)
+    before = _hash(FIRST)
+    done = backfill("news", FIRST, LAST, reason="missing")
+    assert [load.score_date for load in done.loads] == [FIRST + timedelta(days=n) for n in (1, 2, 3)]
+    assert _hash(FIRST) == before
+    done = backfill("news", FIRST, LAST, reason="stale")
+    assert [load.score_date for load in done.loads] == [FIRST] and _hash(FIRST) != before
+
+
+def test_domains_are_filled_side_by_side_and_nothing_else_is_touched(champion: str) -> None:
+    score_and_publish(LAST, domain="sport")
+    before = _hash(LAST, "sport")
+    alone = backfill("news", FIRST, FIRST)
+    expected = _hash(FIRST)
+    unpublish("news", FIRST, reason="again")
+    done = backfill(["news", "rare"], FIRST, FIRST, jobs=2)
+    assert [(load.domain_id, load.state) for load in done.loads] == [
+        ("news", "published"),
+        ("rare", "published"),
+    ]
+    assert _hash(FIRST) == expected and len(alone.loads) == 1
+    assert _hash(LAST, "sport") == before
+    with open_workspace().open_warehouse() as warehouse:
+        assert {(p.domain_id, p.score_date) for p in warehouse.publications()} == {
+            ("sport", LAST),
+            ("news", FIRST),
+            ("rare", FIRST),
+        }
+    plan = backfill(None, FIRST, FIRST, plan_only=True).plan
+    assert {night.domain_id: night.state for night in plan} == {
+        "news": "current",
+        "rare": "current",
+        "sport": "missing",
+    }
+
+
+def test_a_model_in_force_at_the_time_scores_the_night(champion: str) -> None:
+    newer = str(train(TRAINED, **PLAIN, seed=9)["model_version"])
+    promote(newer, why="better", accept_below_baseline=True)
+    at_the_time = backfill("news", FIRST, LAST, model="champion-at-the-time", plan_only=True).plan
+    assert {night.reason for night in at_the_time} == {"there was no champion at the time"}
+    now, old = (backfill("news", LAST, LAST, model=m).loads[0] for m in ("champion", champion))
+    assert (now.model_version, old.model_version) == (newer, champion)
+    assert _states()[LAST] == "stale"
+
+
+def test_late_rows_are_seen_when_asked_for_and_else_the_bits_stay(
+    champion: str, made_up: MadeUp, tmp_path: Path
+) -> None:
+    train(TRAINED, **{**PLAIN, "features": "all"}, accept_below_baseline=True)
+    backfill("news", FIRST, LAST)
+    before = {day: _hash(day) for day in _states()}
+    _import_late_row(made_up, tmp_path, FIRST + timedelta(days=1))
+    assert set(_states().values()) == {"current"}
+    stale = [day for day, state in _states(known_as_of="now").items() if state == "stale"]
+    assert stale == [LAST - timedelta(days=1), LAST]
+    backfill("news", FIRST, LAST, model=champion, top_k=3)
+    backfill("news", FIRST, LAST)
+    assert {day: _hash(day) for day in before} == before, "as known at the time"
+    done = backfill("news", FIRST, LAST, reason="stale", known_as_of="now")
+    assert [load.score_date for load in done.loads] == [LAST, LAST - timedelta(days=1)], "newest first"
+    assert set(_states(known_as_of="now").values()) == {"current"}
+    assert [state for state in _states().values()].count("stale") == 2
+
+
+def test_a_saved_plan_is_done_as_it_is_or_not_at_all(champion: str, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    plan = backfill("news", FIRST, LAST, plan_only=True, reason="missing")
+    save_plan(plan, file)
+    score_and_publish(LAST, domain="news")
+    with pytest.raises(UsageError, match=r"news 2001-04-09: was missing score .* is not in the plan now"):
+        apply_plan(file)
+    save_plan(backfill("news", FIRST, LAST, plan_only=True, reason="missing"), file)
+    done = apply_plan(file)
+    assert [load.score_date for load in done.loads] == [FIRST + timedelta(days=n) for n in range(3)]
+    file.write_text(json.dumps({"format": 0}))
+    with pytest.raises(UsageError, match="is not a saved plan"):
+        apply_plan(file)
+
+
+def test_no_more_rows_are_planned_than_asked_for(champion: str) -> None:
+    rows = score_and_publish(FIRST, domain="news").loads[0].rows or 0
+    plan = backfill("news", FIRST, LAST, max_rows=2 * rows, plan_only=True).plan
+    assert [night.action for night in plan] == ["keep", "score", "score"]
+
+
+def test_a_thousand_days_are_planned_without_validating_one(champion: str) -> None:
+    plan = backfill("news", LAST - timedelta(days=999), LAST, plan_only=True).plan
+    assert [night.action for night in plan].count("score") == 39, "the days with a day of data before"
+    assert {night.action for night in plan} == {"refuse", "score"} and len(plan) == 1000
+    with open_workspace().open_warehouse() as warehouse:
+        assert warehouse.verdicts(LAST) == []
