@@ -94,7 +94,9 @@ def print_training(result: dict[str, Any]) -> None:
     if metrics := result.get("metrics"):
         _print_overall(metrics)
     if judgement := result.get("judgement"):
-        print_judgement(judgement)
+        from mmlora.judgement import Judgement
+
+        print_judgement(Judgement.from_json(judgement))
     if result.get("model_version"):
         _print_version(result["model_version"], result["alias"])
     if "exchange" in result:

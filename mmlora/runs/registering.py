@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import mmlora
 from mmlora.errors import UsageError
-from mmlora.judging.verdict import below_baseline
+from mmlora.judgement import Judgement, below_baseline
 from mmlora.names import Alias
 from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
 from mmlora.runs.judged_points import judgement_points
+from mmlora.runs.judging import judgement_of
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import (
     base_of,
@@ -93,8 +94,8 @@ def _evaluation(run: Run) -> dict[str, Any]:
     return evaluation
 
 
-def _judgement(run: Run) -> dict[str, Any]:
-    judgement = run.result("judgement")
+def _judgement(run: Run) -> Judgement:
+    judgement = judgement_of(run)
     if judgement is None:
         raise UsageError(f"run {run.run_id} isn't judged yet: judge it before registering")
     return judgement
@@ -142,7 +143,7 @@ def _track(workspace: Workspace, run: Run, version: str) -> str:
     names = data_of(workspace, run).domains
     tracking = workspace.tracking
     judgement, tuning = _judgement(run), run.result("tuning")
-    told = {"model_version": version, "verdict": judgement["verdict"], "judgement": judgement["sentence"]}
+    told = {"model_version": version, "verdict": judgement.verdict, "judgement": judgement.sentence}
     told |= {"tuning": tuning["sentence"]} if tuning else {}
     mlflow_run = tracking.start_run(run.run_id, params=run.config.to_json(), tags=told)
     for step in ("backbone", "expert-", "gate"):

@@ -70,7 +70,7 @@ def test_train_ends_with_the_model_beside_its_baselines(made_up_workspace: Path)
     for row in judgement["lists"]:
         assert row["items"] == 40 and 0 < row["most_common_first"] <= 1 and 0 < row["coverage"] <= 1
     manifest = open_workspace().bundles.load(trained["model_version"]).manifest
-    assert manifest.judgement == judgement
+    assert manifest.judgement.to_json() == judgement
 
 
 def test_mlflow_keeps_the_judgement(made_up_workspace: Path) -> None:
