@@ -20,6 +20,7 @@ from mmlora.judgement import Judgement, ListRow, below_baseline
 from mmlora.runs.champions import CHAMPION
 from mmlora.runs.panels import Ranker
 from mmlora.runs.state import Run
+from mmlora.runs.steps import evaluation_of
 from mmlora.runs.training_run import data_of, models_of, open_run, refitted, rounded
 from mmlora.runs.training_set import features_of, rows_of
 from mmlora.schema import EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, midnight
@@ -123,9 +124,9 @@ def _rows(data: TrainingSet, table: pa.Table, seed: int) -> tuple[Rows, dict[str
 def _calibration(workspace: Workspace, run: Run) -> Calibration:
     from mmlora.models.calibration import Calibration
 
-    evaluation = run.result("evaluation")
+    evaluation = evaluation_of(run)
     assert evaluation is not None  # the step before
-    return Calibration.from_dict(workspace.parts.json(evaluation["calibration"]))
+    return Calibration.from_dict(workspace.parts.json(evaluation.calibration))
 
 
 def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:
