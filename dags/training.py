@@ -35,9 +35,10 @@ def training():
         """Phase 3: how each domain mixes the experts; all else is frozen. Runs without experts, too."""
         return module("runs.steps").train_gate(run)
 
-    evaluate = step(
-        "runs.steps", "evaluate", "Calibrate on the validation rows, then measure once on the test rows."
-    )
+    @task
+    def evaluate(run):
+        """Calibrate on the validation rows, then measure once on the test rows."""
+        return {phase: metrics.wauc for phase, metrics in module("runs.steps").evaluate(run).items()}
 
     train_baselines = step(
         "runs.baselines",
@@ -48,7 +49,7 @@ def training():
     @task
     def judge(run):
         """Compare with item CTR, logistic regression, LightGBM and the champion on the same test rows."""
-        return module("runs.judging").judge(run)["sentence"]
+        return module("runs.judging").judge(run).sentence
 
     refit = step("runs.refitting", "refit", "Train the judged model again on all rows, for as many epochs.")
 

@@ -175,7 +175,7 @@ def test_a_whole_night_leaves_the_password_nowhere(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PLANTED)
     init_workspace()
     told = [build_features(date(2001, 4, 8)), migrate_warehouse()]
-    told.append(train(date(2001, 4, 8), features="ids", adaptation="none"))
+    told.append(train(date(2001, 4, 8), features="ids", adaptation="none").to_json())
     told.append(score_and_publish(date(2001, 4, 9), domain="news").to_json())
     told.append(status())
     with open_workspace().open_warehouse() as warehouse:

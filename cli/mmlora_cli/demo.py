@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mmlora_cli.demos import Demo, run_demo, show_scores, show_training
 from mmlora_cli.output import note
+
+if TYPE_CHECKING:
+    from mmlora.pipeline.training_summary import TrainingSummary
 
 NIGHT = date(2000, 12, 31)
 
@@ -37,7 +40,7 @@ def _load() -> None:
     note(f"  {report['interactions']:,} interactions imported, {report['unchanged']:,} were there")
 
 
-def _show(trained: dict[str, Any]) -> None:
+def _show(trained: TrainingSummary) -> None:
     show_training(trained, NIGHT)
     show_scores("artist", NIGHT)
 

@@ -5,13 +5,17 @@ Twelve markets that differ in what they like; 60 days are imported, the day afte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmlora_cli.demos import Demo, run_demo, show_scores, show_training
 from mmlora_cli.output import note, print_table
+
+if TYPE_CHECKING:
+    from mmlora.pipeline.training_summary import TestRow, TrainingSummary
 
 NIGHT = date(2026, 3, 2)
 FIRST = 20
@@ -46,25 +50,29 @@ def _load(seed: int, scale: float) -> None:
     note(f"  {report['interactions']:,} interactions imported, {report['unchanged']:,} were there")
 
 
-def _show(trained: dict[str, Any]) -> None:
+def _show(trained: TrainingSummary) -> None:
     show_training(trained, NIGHT)
     show_scores("nl", NIGHT)
-    _show_markets(trained["test"])
+    _show_markets(trained.test)
     _show_lists()
 
 
-def _show_markets(test: list[dict[str, Any]]) -> None:
+def _show_markets(test: Sequence[TestRow]) -> None:
     """Print what the experts and the gate add to the backbone on each market's test rows, most first."""
-    last = list(test[0])[-1]
-    rows = [[row["domain"], row["rows"], row["backbone"], row[last], _lift(row, last)] for row in test]
-    markets, total = rows[:-1], rows[-1]
-    markets.sort(key=lambda row: -(row[-1] or 0))
+    last = list(test[0].auc)[-1]
+    *own, total = test
+    by_lift = sorted(own, key=lambda row: -(_lift(row, last) or 0))
+    rows = [
+        [row.domain, row.rows, row.auc["backbone"], row.auc[last], _lift(row, last)]
+        for row in (*by_lift, total)
+    ]
     columns = ("market", "test rows", "backbone", f"with {last}", "lift")
-    print_table("markets that differ: auc by the backbone alone and adapted", columns, [*markets, total])
+    print_table("markets that differ: auc by the backbone alone and adapted", columns, rows)
 
 
-def _lift(row: dict[str, Any], last: str) -> float | None:
-    return None if row["backbone"] is None or row[last] is None else row[last] - row["backbone"]
+def _lift(row: TestRow, last: str) -> float | None:
+    before, after = row.auc["backbone"], row.auc[last]
+    return None if before is None or after is None else after - before
 
 
 def _show_lists() -> None:

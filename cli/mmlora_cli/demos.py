@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from mmlora.errors import MmloraError
 from mmlora_cli.output import note, print_table
+
+if TYPE_CHECKING:
+    from mmlora.pipeline.training_summary import TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Demo:
     as_of: date
     night: date
     load: Callable[[], None]
-    show: Callable[[dict[str, Any]], None]
+    show: Callable[[TrainingSummary], None]
     next_steps: tuple[str, ...]
 
 
@@ -93,7 +96,7 @@ def _show_steps() -> None:
     logger.setLevel(logging.INFO)
 
 
-def _finished_run(demo: Demo) -> dict[str, Any] | None:
+def _finished_run(demo: Demo) -> TrainingSummary | None:
     """Return the summary of the run registered as of the demo's day, if there is one."""
     from mmlora.pipeline.train import summary
     from mmlora.runs.state import Run
@@ -115,7 +118,7 @@ def _published(demo: Demo) -> bool:
     return len(published) == len(workspace.expected_domains())
 
 
-def show_training(trained: dict[str, Any], night: date) -> None:
+def show_training(trained: TrainingSummary, night: date) -> None:
     """Print the night's verdicts, what each phase did, the test metrics and the judgement."""
     from mmlora.runs.verdicts import stored_verdicts
     from mmlora.workspace import open_workspace

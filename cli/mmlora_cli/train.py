@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +16,12 @@ from mmlora_cli.options import (
     with_training_settings,
 )
 from mmlora_cli.output import JsonFlag, print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from mmlora.pipeline.training_summary import TrainingSummary
+    from mmlora.runs.evaluation import PhaseMetrics
+    from mmlora.runs.exchange import ExchangeReport
+    from mmlora.runs.tuning_record import TuningRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -71,52 +78,47 @@ def train(
             **choices,
         )
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         print_training(result)
 
 
-def print_training(result: dict[str, Any]) -> None:
+def print_training(result: TrainingSummary) -> None:
     """Print what each phase did, and the test metrics by phase and domain."""
-    if tuning := result.get("tuning"):
-        _print_tuning(tuning)
-    phases = result["phases"]
-    if phases:
+    if result.tuning:
+        _print_tuning(result.tuning)
+    if result.phases:
         columns = ("phase", "domain", "metric", "start", "best", "epochs", "helped", "seconds")
-        print_table(
-            f"training run {result['run_id']}", columns, [[row[c] for c in columns] for row in phases]
-        )
-    if result.get("test"):
-        columns = tuple(result["test"][0])
-        print_table(
-            "test split: auc by phase and domain", columns, [list(row.values()) for row in result["test"]]
-        )
-    if metrics := result.get("metrics"):
-        _print_overall(metrics)
-    if judgement := result.get("judgement"):
-        print_judgement(judgement)
-    if result.get("model_version"):
-        _print_version(result["model_version"], result["alias"])
-    if "exchange" in result:
-        _print_exchange(result["exchange"])
+        rows = [[getattr(row, column) for column in columns] for row in result.phases]
+        print_table(f"training run {result.run_id}", columns, rows)
+    if result.metrics:
+        tested = [[row.domain, row.rows, *row.auc.values()] for row in result.test]
+        print_table("test split: auc by phase and domain", ("domain", "rows", *result.metrics), tested)
+        _print_overall(result.metrics)
+    if result.judgement:
+        print_judgement(result.judgement)
+    if result.model_version:
+        _print_version(result.model_version, result.alias)
+    if result.exchange:
+        _print_exchange(result.exchange)
 
 
-def _print_tuning(tuning: dict[str, Any]) -> None:
+def _print_tuning(tuning: TuningRecord) -> None:
     """Print every trial, what tuning changed and gained, and how to keep it."""
     rows = [
         [
             number,
-            ", ".join(f"{name} {value}" for name, value in trial["settings"].items()) or "your own settings",
-            trial["wauc"],
-            round(trial["seconds"]),
+            ", ".join(f"{name} {value}" for name, value in trial.settings.items()) or "your own settings",
+            trial.wauc,
+            round(trial.seconds),
         ]
-        for number, trial in enumerate(tuning["trials"], 1)
+        for number, trial in enumerate(tuning.trials, 1)
     ]
     print_table("tuning: trials", ("trial", "settings", "validation wauc", "seconds"), rows)
-    typer.echo("tuning: " + tuning["sentence"].replace("; ", "\n        "))
-    if tuning["lines"]:
+    typer.echo("tuning: " + tuning.sentence.replace("; ", "\n        "))
+    if tuning.lines:
         typer.echo("to train with these settings from now on, put into [training] of mmlora.toml:")
-        typer.echo("\n".join(f"  {line}" for line in tuning["lines"]))
+        typer.echo("\n".join(f"  {line}" for line in tuning.lines))
 
 
 def _print_version(version: str, alias: str | None) -> None:
@@ -129,35 +131,35 @@ def _print_version(version: str, alias: str | None) -> None:
     )
 
 
-def _print_overall(metrics: dict[str, Any]) -> None:
+def _print_overall(metrics: Mapping[str, PhaseMetrics]) -> None:
     """Print what is measured over all domains, and the domains that have no auc."""
-    overall = ("wauc", "macro_auc"), ("gauc", "logloss", "ne", "calibration", "ece")
+    pooled = ("gauc", "logloss", "ne", "calibration", "ece")
     rows = [
-        [phase, *(found[name] for name in overall[0]), *(found["pooled"][name] for name in overall[1])]
-        for phase, found in metrics.items()
+        [phase, measured.wauc, measured.macro_auc, *(getattr(measured.pooled, name) for name in pooled)]
+        for phase, measured in metrics.items()
     ]
-    print_table("test split: all domains by phase", ("phase", *overall[0], *overall[1]), rows)
-    if without := list(metrics.values())[-1]["without_auc"]:
+    print_table("test split: all domains by phase", ("phase", "wauc", "macro_auc", *pooled), rows)
+    if without := list(metrics.values())[-1].without_auc:
         typer.echo(
             f"auc is undefined for {len(without)} domains whose test rows are of one class, which wauc and "
             f"macro_auc leave out: {_few(without)}"
         )
 
 
-def _print_exchange(report: dict[str, Any]) -> None:
+def _print_exchange(report: ExchangeReport) -> None:
     """Print what was exchanged, what is the same by hash, and who shares it through the gate."""
-    domain, shared = report["domain"], report["shared_with"]
-    parts, same = ", ".join(report["exchanged"]) or "none", report["same_by_hash"]
-    typer.echo(f"parts exchanged: {parts}; the other {len(report['same_parts'])} are the same by hash")
+    domain, shared = report.domain, report.shared_with
+    parts, same = ", ".join(report.exchanged) or "none", report.same_by_hash
+    typer.echo(f"parts exchanged: {parts}; the other {len(report.same_parts)} are the same by hash")
     typer.echo(f"domains whose every part is the same: {_few(same)}")
     if shared is None:
         typer.echo(f"the gate sees the row: any domain may share the experts of {domain}, by row")
     else:
-        named = [f"{row['domain']} {row['weight']:.3f}" for row in shared]
+        named = [f"{sharer.domain} {sharer.weight:.3f}" for sharer in shared]
         typer.echo(f"domains that share the experts of {domain} through the gate, with weight: {_few(named)}")
 
 
-def _few(names: list[str], most: int = 8) -> str:
+def _few(names: Sequence[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
 
@@ -212,11 +214,11 @@ def swap(
 
     result = run(domain, source, why=why)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
         return
-    whose = "all domains" if result["champion_of"] == ["all"] else _few(result["champion_of"])
-    typer.echo(f"{result['model_version']} is the champion of {whose} (was {result['before']})")
-    _print_exchange(result)
+    whose = "all domains" if result.champion_of == ("all",) else _few(result.champion_of)
+    typer.echo(f"{result.model_version} is the champion of {whose} (was {result.before})")
+    _print_exchange(result.exchange)
 
 
 def _print_promotion(result: dict[str, Any], as_json: bool) -> None:

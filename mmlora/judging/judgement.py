@@ -1,13 +1,14 @@
-"""What a judge says of a model: JSON-ready figures, a verdict, and one plain sentence."""
+"""The comparison of a model with its baselines: figures, a verdict, and one plain sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 
+from mmlora.judgement import Coldness, Judgement, ListRow, Shown
 from mmlora.judging.comparison import best_baseline, cold, compared
 from mmlora.judging.contest import MODEL, Contender
 from mmlora.judging.rows import Rows
@@ -20,12 +21,19 @@ _EPOCH = date(1970, 1, 1)
 _COUNTED_ROWS = 1 << 20
 
 
-def nothing_judged(why: str) -> dict[str, Any]:
+def nothing_judged(why: str) -> Judgement:
     """Return the judgement of a model that could not be compared."""
-    said = {"verdict": "unknown", "sentence": f"the model was not compared: {why}", "best_baseline": None}
-    shown: dict[str, Any] = {"day": None, "rows": 0, "lists": 0, "contenders": []}
-    cold: dict[str, Any] = {"user": [], "item": []}
-    return {**said, "test_rows": 0, "rows": 0, "contenders": [], "shown": shown, "lists": [], "cold": cold}
+    return Judgement(
+        verdict="unknown",
+        sentence=f"the model was not compared: {why}",
+        best_baseline=None,
+        test_rows=0,
+        rows=0,
+        contenders=(),
+        shown=Shown(None, 0, 0, ()),
+        lists=(),
+        cold=Coldness(),
+    )
 
 
 def judged_rows(rows: Rows, day_rows: RowNumbers) -> RowNumbers:
@@ -39,8 +47,8 @@ def judge(
     numbers: RowNumbers,
     day_rows: RowNumbers,
     day: int | None,
-    lists: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
+    lists: Sequence[ListRow] = (),
+) -> Judgement:
     """Compare the model with what a user would pick instead.
 
     Args:
@@ -49,12 +57,7 @@ def judge(
         numbers: see :func:`judged_rows`.
         day_rows: rows of the held-out day, see :func:`~mmlora.judging.shown.held_out`.
         day: the day, as days since 1970-01-01; None when they are of all test rows.
-        lists: a row a domain and ranking, see :mod:`mmlora.judging.lists`.
-
-    Returns:
-        ``verdict``, ``sentence``, ``best_baseline``, ``test_rows`` and ``rows`` (of them compared),
-        ``contenders``, ``shown`` (with ``day``, ``rows``, ``lists``), ``lists`` and ``cold`` (by ``user`` and
-        ``item``); everything JSON-ready.
+        lists: one row for each domain and ranking, see :mod:`mmlora.judging.lists`.
     """
     names = [str(name) for name in rows.data.domains]
     on_test = _of(contenders, numbers, rows.test)
@@ -62,27 +65,27 @@ def judge(
     table = compared(on_test, label, domain, names, rows.seed)
     best = best_baseline(table)
     shown, figures = shown_figures(_of(contenders, numbers, day_rows), rows, day_rows)
-    told = {MODEL} if best is None else {MODEL, best["name"]}
+    told = {MODEL} if best is None else {MODEL, best.name}
     some = [each for each in on_test if each.name in told]
-    return {
-        "verdict": "unknown" if best is None else verdict_of(best["difference"]["wauc"]),
-        "sentence": sentence(table[0], best, len(rows.test)),
-        "best_baseline": None if best is None else best["name"],
-        "test_rows": len(rows.data.rows("test")),
-        "rows": len(rows.test),
-        "contenders": table,
-        "shown": {
-            "day": None if day is None else (_EPOCH + timedelta(days=day)).isoformat(),
-            "rows": len(day_rows),
-            "lists": shown,
-            "contenders": figures,
-        },
-        "lists": [dict(row) for row in lists],
-        "cold": {
-            "user": cold(some, label, _seen(rows, np.asarray(rows.data.user))),
-            "item": cold(some, label, _seen(rows, rows.item)),
-        },
-    }
+    return Judgement(
+        verdict=verdict_of(best.difference.wauc if best and best.difference else None),
+        sentence=sentence(table[0], best, len(rows.test)),
+        best_baseline=best.name if best else None,
+        test_rows=len(rows.data.rows("test")),
+        rows=len(rows.test),
+        contenders=table,
+        shown=Shown(
+            day=None if day is None else _EPOCH + timedelta(days=day),
+            rows=len(day_rows),
+            lists=shown,
+            contenders=figures,
+        ),
+        lists=tuple(lists),
+        cold=Coldness(
+            user=cold(some, label, _seen(rows, np.asarray(rows.data.user))),
+            item=cold(some, label, _seen(rows, rows.item)),
+        ),
+    )
 
 
 def _of(contenders: Sequence[Contender], numbers: RowNumbers, chosen: RowNumbers) -> list[Contender]:

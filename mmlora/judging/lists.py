@@ -1,18 +1,18 @@
 """Whether lists are personal: a sample of each domain's users, and the lists that a night would give them.
 
 :func:`panels` chooses users and candidate items from the training set's rows; whoever can score them ranks
-them, and :func:`list_figures` says how often the same item comes first and how much of the catalogue is
+them, and :func:`list_row` says how often the same item comes first and how much of the catalogue is
 shown.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mmlora.judgement import ListRow
 from mmlora.judging.popularity import ItemRates
 from mmlora.judging.rows import Rows
 from mmlora.training.rows import blocks, sample
@@ -87,7 +87,7 @@ def _panel(domain: int, users: Codes, items: Codes, had_user: Codes, had_item: C
 
 
 def popular_lists(panel: Panel, rates: ItemRates, seed: int) -> tuple[Codes, Codes]:
-    """Rank a panel by the items' click rates in the domain: see :func:`list_figures` for what is returned."""
+    """Rank a panel by the items' click rates in the domain: see :func:`list_row` for what is returned."""
     rate = rates(np.full(len(panel.items), panel.domain), panel.items)
     best = np.lexsort((np.random.default_rng(seed).random(len(rate)), -rate))
     users, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -99,22 +99,22 @@ def popular_lists(panel: Panel, rates: ItemRates, seed: int) -> tuple[Codes, Cod
     return np.concatenate(users), np.concatenate(items)
 
 
-def list_figures(panel: Panel, user: Codes, item: Codes) -> dict[str, Any]:
+def list_row(domain: str, name: str, panel: Panel, user: Codes, item: Codes) -> ListRow:
     """Return how alike the users' lists are.
 
     Args:
+        domain: the panel's domain.
+        name: the contender that ranked it.
         panel: the sample.
         user: places of the users of the lists' entries, sorted, ``[M]``.
         item: places of their items, a user's best first.
-
-    Returns:
-        ``users`` with a list, ``items`` (candidates), ``most_common_first`` (share of users whose first item
-        is the most common one) and ``coverage`` (share of the candidates that are in any list).
     """
     first = item[np.searchsorted(user, np.unique(user))]
-    return {
-        "users": len(first),
-        "items": len(panel.items),
-        "most_common_first": float(np.bincount(first).max() / len(first)) if len(first) else None,
-        "coverage": len(np.unique(item)) / len(panel.items) if len(panel.items) else None,
-    }
+    return ListRow(
+        domain=domain,
+        name=name,
+        users=len(first),
+        items=len(panel.items),
+        most_common_first=float(np.bincount(first).max() / len(first)) if len(first) else None,
+        coverage=len(np.unique(item)) / len(panel.items) if len(panel.items) else None,
+    )

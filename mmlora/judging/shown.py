@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmlora.judgement import ShownRow
 from mmlora.judging.contest import Contender
 from mmlora.judging.rows import MOST_JUDGED_ROWS, Rows
 from mmlora.training.epoch import RowNumbers
 from mmlora.training.rows import blocks
 
-FIRST = (1, 5)
-"""The k of CTR at k; NDCG is at the larger."""
+_MOST = 5
+"""Places of a list that count for CTR and NDCG."""
 _LEAST_LISTS = 30
 
 
@@ -41,8 +42,8 @@ def held_out(rows: Rows, last_day: int) -> tuple[RowNumbers, int | None]:
 
 def shown_figures(
     contenders: Sequence[Contender], rows: Rows, numbers: RowNumbers
-) -> tuple[int, list[dict[str, Any]]]:
-    """Return how many lists there are, and a row a contender that has scores.
+) -> tuple[int, tuple[ShownRow, ...]]:
+    """Return how many lists there are, and one row for each contender that has scores.
 
     A list is what a user was shown in a domain on a day, two items or more.
 
@@ -50,11 +51,6 @@ def shown_figures(
         contenders: with scores of the rows ``numbers``.
         rows: the training set.
         numbers: rows whose lists are whole.
-
-    Returns:
-        Rows of ``name``, ``ctr_at_1``, ``ctr_at_5`` (clicks over items in the first places of all lists),
-        ``ndcg_at_5`` (the mean over lists with a click) and ``calibration`` (sum of scores over clicks of all
-        rows).
     """
     listed = _lists(rows, numbers)
     place, count = np.unique(listed, return_inverse=True, return_counts=True)[1:]
@@ -64,33 +60,33 @@ def shown_figures(
     for each in contenders:
         if each.scores is None:
             continue
+        position, clicked = _positions(place[kept], label[kept], each.scores[kept], rows.seed)
         table.append(
-            {
-                "name": each.name,
-                **_ranked(place[kept], label[kept], each.scores[kept], rows.seed),
-                "calibration": float(each.scores.sum() / label.sum()) if label.any() else None,
-            }
+            ShownRow(
+                name=each.name,
+                ctr_at_1=_ctr(clicked[position < 1]),
+                ctr_at_5=_ctr(clicked[position < _MOST]),
+                ndcg_at_5=_ndcg(place[kept], label[kept], position, clicked),
+                calibration=float(each.scores.sum() / label.sum()) if label.any() else None,
+            )
         )
-    return int((count > 1).sum()), table
+    return int((count > 1).sum()), tuple(table)
 
 
-def _ranked(
-    place: npt.NDArray[Any], label: npt.NDArray[Any], scores: npt.NDArray[Any], seed: int
-) -> dict[str, float | None]:
-    position, clicked = _positions(place, label, scores, seed)
-    figures: dict[str, float | None] = {}
-    for k in FIRST:
-        first = position < k
-        figures[f"ctr_at_{k}"] = float(clicked[first].mean()) if first.any() else None
-    most = max(FIRST)
-    gain = np.where(position < most, 1 / np.log2(position + 2.0), 0.0)
+def _ctr(clicked: npt.NDArray[Any]) -> float | None:
+    return float(clicked.mean()) if len(clicked) else None
+
+
+def _ndcg(
+    place: npt.NDArray[Any], label: npt.NDArray[Any], position: npt.NDArray[Any], clicked: npt.NDArray[Any]
+) -> float | None:
+    gain = np.where(position < _MOST, 1 / np.log2(position + 2.0), 0.0)
     # The ideal puts a list's clicks first.
     lists, clicks = np.unique(place[label > 0], return_counts=True)
-    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(most) + 2.0))])[np.minimum(clicks, most)]
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(_MOST) + 2.0))])[np.minimum(clicks, _MOST)]
     order = np.sort(place, kind="stable")
-    found = np.bincount(order, gain * clicked, minlength=int(place.max(initial=-1)) + 1)[lists]
-    figures[f"ndcg_at_{most}"] = float((found / ideal).mean()) if len(lists) else None
-    return figures
+    gained = np.bincount(order, gain * clicked, minlength=int(place.max(initial=-1)) + 1)[lists]
+    return float((gained / ideal).mean()) if len(lists) else None
 
 
 def _positions(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
-from mmlora.judging.verdict import below_baseline
+from mmlora.judgement import below_baseline
 from mmlora.names import Device, EngineName, Overridable
 from mmlora.nights.candidates import (
     check_retrieval,

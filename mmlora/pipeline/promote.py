@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import CheckError, UsageError
-from mmlora.judging.verdict import below_baseline
+from mmlora.judgement import below_baseline
 from mmlora.runs.champions import ACCEPTED, CHAMPION, decide, mirror
 from mmlora.schema import Id
 from mmlora.workspace import Workspace, open_workspace

@@ -100,6 +100,6 @@ def load_state(load_id: str, *, workspace: Workspace | None = None) -> dict[str,
 
 
 def _verdict(workspace: Workspace, version: str) -> str | None:
-    """Return how a model stands to its best baseline (``above``, ``level``, ``below``); None if unknown."""
+    """Return how a model stands to its best baseline; None when it wasn't judged."""
     judgement = workspace.bundles.load(version).manifest.judgement
-    return None if judgement is None else str(judgement["verdict"])
+    return None if judgement is None else judgement.verdict

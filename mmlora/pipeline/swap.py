@@ -8,21 +8,48 @@ domains that reaches is said.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from mmlora.errors import UsageError
+from mmlora.records import Record
 from mmlora.runs.champions import CHAMPION, decide, mirror
-from mmlora.runs.exchange import champion_bundle, exchange_report, exchanged, refuse_strangers
+from mmlora.runs.exchange import (
+    ExchangeReport,
+    champion_bundle,
+    exchange_report,
+    exchanged,
+    refuse_strangers,
+)
 from mmlora.schema import Id
 from mmlora.workspace import Workspace, open_workspace
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
 
-def swap(domain: str, source: str, *, why: str = "swapped by hand") -> dict[str, Any]:
+@dataclass(frozen=True)
+class SwapOutcome(Record):
+    """The outcome of a swap.
+
+    Attributes:
+        model_version: the composed version, champion now.
+        before: the champion before.
+        champion_of: the domains that follow it; ``all`` where none follows another.
+        exchange: what the exchange changed.
+    """
+
+    model_version: str
+    before: str
+    champion_of: tuple[str, ...]
+    exchange: ExchangeReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping in one level."""
+        raw = super().to_json()
+        return {**raw, **raw.pop("exchange")}
+
+
+def swap(domain: str, source: str, *, why: str = "swapped by hand") -> SwapOutcome:
     """Give a domain the experts that it has in another version, in the model that scores it now.
 
     The composed version becomes champion of every domain that this model is champion of.
@@ -31,9 +58,6 @@ def swap(domain: str, source: str, *, why: str = "swapped by hand") -> dict[str,
         domain: whose experts are exchanged.
         source: the version to take them from.
         why: the reason, kept with the decision.
-
-    Returns:
-        ``model_version``, ``before``, ``champion_of`` and what :func:`exchange_report` says.
 
     Raises:
         UsageError: no such domain or version, no champion yet, or there is nothing to exchange.
@@ -59,12 +83,8 @@ def swap(domain: str, source: str, *, why: str = "swapped by hand") -> dict[str,
         mirror(workspace, version, CHAMPION)
     champion_of = ["all"] if None in followers else [str(name) for name in followers]
     logger.info("swapped the experts of %s: %s is the champion of %s", domain, version, champion_of)
-    return {
-        "model_version": version,
-        "before": base.manifest.model_version,
-        "champion_of": champion_of,
-        **exchange_report(base, workspace.bundles.load(version), target),
-    }
+    report = exchange_report(base, workspace.bundles.load(version), target)
+    return SwapOutcome(version, base.manifest.model_version, tuple(champion_of), report)
 
 
 def _followers(workspace: Workspace, version: str) -> list[Id | None]:

@@ -8,13 +8,26 @@ record in the run's folder; so the same request finds its finished steps, whoeve
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from mmlora.errors import UsageError
+from mmlora.pipeline.training_summary import PhaseRow, TrainingSummary
 from mmlora.runs.exchange import exchange_report
-from mmlora.runs.steps import evaluate, expert_domains, prepare, train_backbone, train_expert, train_gate
+from mmlora.runs.judging import judge, judgement_of
+from mmlora.runs.state import Run
+from mmlora.runs.steps import (
+    evaluate,
+    evaluation_of,
+    expert_domains,
+    prepare,
+    train_backbone,
+    train_expert,
+    train_gate,
+)
 from mmlora.runs.training_run import base_of, data_of, open_run
+from mmlora.runs.tuning import refuse_tuning, tune, tuning_of
 from mmlora.workspace import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -29,8 +42,8 @@ def train(
     accept_below_baseline: bool = False,
     tune_minutes: float | None = None,
     progress: Progress = silent,
-    **choices: Any,
-) -> dict[str, Any]:
+    **choices: object,
+) -> TrainingSummary:
     """Run the steps up to ``phase`` (``backbone``, ``experts``, ``gate`` or ``all``) and sum them up.
 
     Args:
@@ -44,10 +57,8 @@ def train(
         progress: told how far each step is.
         choices: see :func:`prepare`.
     """
-    from mmlora.runs.judging import judge
     from mmlora.runs.refitting import refit
     from mmlora.runs.registering import register
-    from mmlora.runs.tuning import refuse_tuning, tune
 
     refuse_tuning(tune_minutes, phase=phase, base=base)
     if base is not None and phase != "experts":
@@ -68,57 +79,30 @@ def train(
     return summary(run_id)
 
 
-def summary(run_id: str) -> dict[str, Any]:
-    """Return the outcome of a run's steps: phases, test metrics by phase and domain, judgement, version."""
+def summary(run_id: str) -> TrainingSummary:
+    """Return the outcome of a run's steps so far."""
     workspace, run = open_run(run_id)
-    names = data_of(workspace, run).domains
-    phases = []
+    evaluation, registered = evaluation_of(run), run.result("registered") or {}
+    outcome = TrainingSummary(
+        run_id=run_id,
+        phases=tuple(_phases(run, [str(name) for name in data_of(workspace, run).domains])),
+        metrics=evaluation.metrics if evaluation else {},
+        judgement=judgement_of(run),
+        tuning=tuning_of(run),
+        **registered,
+    )
+    base = base_of(workspace, run)
+    if base is None or outcome.model_version is None:
+        return outcome
+    (domain,) = run.config.expert_domains
+    after = workspace.bundles.load(outcome.model_version)
+    return replace(outcome, exchange=exchange_report(base, after, workspace.domain(domain)))
+
+
+def _phases(run: Run, names: Sequence[str]) -> Iterator[PhaseRow]:
+    from mmlora.training.observer import PhaseReport
+
     for step in ("crosses", "backbone", "expert-", "gate"):
         for record in run.steps(step):
-            report = record["report"]
-            phases.append(
-                {
-                    "phase": report["phase"],
-                    "domain": "all" if report["domain"] is None else str(names[report["domain"]]),
-                    "metric": report["metric"],
-                    "start": report["start_metric"],
-                    "best": report["best_metric"],
-                    "epochs": report["epochs"],
-                    "helped": report["helped"],
-                    "seconds": round(report["seconds"]),
-                }
-            )
-    evaluation, registered = run.result("evaluation"), run.result("registered")
-    metrics = evaluation["metrics"] if evaluation else {}
-    result = {
-        "run_id": run_id,
-        "phases": phases,
-        "test": _test_table(metrics),
-        "metrics": metrics,
-        "judgement": run.result("judgement"),
-        "tuning": run.result("tuning"),
-        **(registered or {}),
-    }
-    base = base_of(workspace, run)
-    if base is not None and registered:
-        (domain,) = run.config.expert_domains
-        after = workspace.bundles.load(registered["model_version"])
-        result["exchange"] = exchange_report(base, after, workspace.domain(domain))
-    return result
-
-
-def _test_table(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a domain, one column a phase; the last row is wauc."""
-    if not metrics:
-        return []
-    domains = sorted({domain for phase in metrics.values() for domain in phase["by_domain"]})
-    last = list(metrics)[-1]
-    table = []
-    for domain in domains:
-        row: dict[str, Any] = {"domain": domain}
-        row["rows"] = metrics[last]["by_domain"].get(domain, {}).get("rows")
-        for phase, values in metrics.items():
-            row[phase] = values["by_domain"].get(domain, {}).get("auc")
-        table.append(row)
-    pooled = {"domain": "all (wauc)", "rows": metrics[last]["pooled"]["rows"]}
-    return [*table, {**pooled, **{phase: values["wauc"] for phase, values in metrics.items()}}]
+            report = PhaseReport.from_dict(record["report"])
+            yield PhaseRow.of(report, "all" if report.domain is None else names[report.domain])

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 from mmlora.errors import ContractError
+from mmlora.judgement import Judgement
 from mmlora.schema import FeatureContract, Id, IdTypes, fingerprint
 
 FORMAT = 1
@@ -57,8 +58,8 @@ class Manifest:
         data_fingerprint: of the data that it was trained on.
         metrics: by phase, then by domain or what else the caller has; JSON-ready, None for what isn't known.
         code_version: of mmlora.
-        judgement: what the model was compared with and how it did, JSON-ready; None when it wasn't. It is no
-            part of the version, which follows from what the model is.
+        judgement: what the model was compared with and how it did; None when it wasn't. It is no part of the
+            version, which follows from what the model is.
         tuning: the settings that were tried on validation rows before, and what they brought, JSON-ready;
             None when none were. No part of the version either.
         base: the version that it shares all parts with but one domain's experts; None when trained whole.
@@ -80,7 +81,7 @@ class Manifest:
     data_fingerprint: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     code_version: str
-    judgement: Mapping[str, Any] | None = field(default=None, compare=False)
+    judgement: Judgement | None = field(default=None, compare=False)
     tuning: Mapping[str, Any] | None = field(default=None, compare=False)
     base: str | None = None
     format: int = FORMAT
@@ -150,7 +151,7 @@ class Manifest:
             "model_version": self.model_version,
             "contract_hash": self.contract_hash,
             **self._content(),
-            "judgement": self.judgement,
+            "judgement": self.judgement and self.judgement.to_json(),
             "tuning": self.tuning,
             "created_at": self.created_at.isoformat(),
         }
@@ -176,6 +177,8 @@ class Manifest:
         raw["experts"] = tuple(ExpertPart(**expert) for expert in raw["experts"])
         raw["training_domains"] = tuple(raw["training_domains"])
         raw["ids"] = IdTypes(**raw["ids"])
+        if raw.get("judgement") is not None:
+            raw["judgement"] = Judgement.from_json(raw["judgement"])
         raw["created_at"] = datetime.fromisoformat(raw["created_at"])
         manifest = cls(**raw)
         if (manifest.model_version, manifest.contract_hash) != (version, contract_hash):

@@ -8,11 +8,12 @@ domains that reaches is said.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import ContractError, UsageError
+from mmlora.records import Record
 from mmlora.runs.champions import CHAMPION
 from mmlora.schema import Id
 from mmlora.workspace import Workspace
@@ -99,43 +100,76 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else f"{text[:12]}..."
 
 
-def exchange_report(before: Bundle, after: Bundle, domain: Id) -> dict[str, Any]:
-    """Say what an exchange of a domain's experts changed, what not, and whom it reaches.
+@dataclass(frozen=True)
+class ExchangedPart(Record):
+    """The hashes of a part before and after an exchange."""
 
-    Returns:
-        ``exchanged``: the parts by role, before and after. ``same_parts``: the roles of all others.
-        ``same_by_hash``: the domains whose every part is the same, so that their scores are. ``shared_with``:
-        what :func:`shared_through_gate` says.
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Sharer(Record):
+    """A domain whose gate gives another domain's experts weight.
+
+    Attributes:
+        domain: the domain.
+        weight: of all the other's experts together; the mean over gates where each layer has its own.
     """
+
+    domain: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class ExchangeReport(Record):
+    """What an exchange of a domain's experts changed, what not, and whom it reaches.
+
+    Attributes:
+        domain: the domain.
+        exchanged: the parts by role.
+        same_parts: the roles of all others.
+        same_by_hash: the domains whose every part is the same, so that their scores are.
+        shared_with: see :func:`shared_through_gate`.
+    """
+
+    domain: str
+    exchanged: Mapping[str, ExchangedPart]
+    same_parts: tuple[str, ...]
+    same_by_hash: tuple[str, ...]
+    shared_with: tuple[Sharer, ...] | None
+
+
+def exchange_report(before: Bundle, after: Bundle, domain: Id) -> ExchangeReport:
+    """Compare a model before and after an exchange of a domain's experts."""
     old, new = before.manifest, after.manifest
     changed = {
-        role: {"before": part, "after": new.roles[role]}
+        role: ExchangedPart(part, new.roles[role])
         for role, part in old.roles.items()
         if part != new.roles[role]
     }
-    return {
-        "domain": str(domain),
-        "exchanged": changed,
-        "same_parts": [role for role in old.roles if role not in changed],
-        "same_by_hash": [str(d) for d in old.training_domains if old.parts_of(d) == new.parts_of(d)],
-        "shared_with": shared_through_gate(after, domain),
-    }
+    return ExchangeReport(
+        domain=str(domain),
+        exchanged=changed,
+        same_parts=tuple(role for role in old.roles if role not in changed),
+        same_by_hash=tuple(str(d) for d in old.training_domains if old.parts_of(d) == new.parts_of(d)),
+        shared_with=shared_through_gate(after, domain),
+    )
 
 
-def shared_through_gate(bundle: Bundle, domain: Id) -> list[dict[str, Any]] | None:
+def shared_through_gate(bundle: Bundle, domain: Id) -> tuple[Sharer, ...] | None:
     """Return the other domains whose gate gives a domain's experts weight, and how much, the most first.
 
     Returns:
-        ``domain`` and ``weight`` (all of the domain's experts together, the mean over gates where each layer
-        has its own; from ``1e-6``); none under ``mlora``, where each domain has its own experts only. None
-        where the gate sees the row, so that the weights differ by row and any domain may share.
+        Those with a weight of ``1e-6`` or more; none under ``mlora``, where each domain has its own experts
+        only. None where the gate sees the row, so that the weights differ by row and any domain may share.
     """
     from mmlora.models.ctr import CTRModel
     from mmlora.models.folding import domain_weights
 
     manifest = bundle.manifest
     if manifest.spec["adaptation"] != "moe_mlora":
-        return []
+        return ()
     model = bundle.model()
     assert isinstance(model, CTRModel)  # trees have no gate
     own = [number for number, expert in enumerate(manifest.experts) if expert.domain == domain]
@@ -148,5 +182,5 @@ def shared_through_gate(bundle: Bundle, domain: Id) -> list[dict[str, Any]] | No
         if len(found) < len(weights):
             return None
         if (weight := sum(found) / len(found)) >= _LEAST_WEIGHT:
-            shares.append({"domain": str(other), "weight": weight})
-    return sorted(shares, key=lambda row: -float(row["weight"]))
+            shares.append(Sharer(str(other), weight))
+    return tuple(sorted(shares, key=lambda sharer: -sharer.weight))

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmlora.judging.verdict import below_baseline
+from mmlora.judgement import Judgement, ListRow, below_baseline
 from mmlora.runs.champions import CHAMPION
 from mmlora.runs.panels import Ranker
 from mmlora.runs.state import Run
+from mmlora.runs.steps import evaluation_of
 from mmlora.runs.training_run import data_of, models_of, open_run, refitted, rounded
 from mmlora.runs.training_set import features_of
 from mmlora.schema import EVENT_TIMESTAMP, midnight
@@ -38,29 +40,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def judge(run_id: str, *, progress: Progress = silent) -> dict[str, Any]:
+def judge(run_id: str, *, progress: Progress = silent) -> Judgement:
     """Compare a run's final model with baselines and the champion on the test rows, once.
 
     Args:
         run_id: the run, which is evaluated.
         progress: told which contender is done.
 
-    Returns:
-        What :func:`mmlora.judging.judgement.judge` says, with ``model`` (the phase that the model is of),
-        ``refit`` (whether what is registered is trained on all rows afterwards) and ``trained_until`` (the
-        last moment of the rows that what is registered is trained on).
-
     Raises:
         DataError: the stored interactions are no longer those of the training set.
     """
     workspace, run = open_run(run_id)
-    if (done := run.result("judgement")) is None:
-        done = run.record("judgement", _judge(workspace, run, progress))
-        _log(done)
-    return done
+    if (done := judgement_of(run)) is not None:
+        return done
+    judgement = _judge(workspace, run, progress)
+    run.record("judgement", judgement.to_json())
+    _log(judgement)
+    return judgement
 
 
-def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]:
+def judgement_of(run: Run) -> Judgement | None:
+    """Return a run's judgement; None when it isn't judged yet."""
+    stored = run.result("judgement")
+    return None if stored is None else Judgement.from_json(stored)
+
+
+def _judge(workspace: Workspace, run: Run, progress: Progress) -> Judgement:
     from mmlora.judging.judgement import judge, nothing_judged
     from mmlora.runs.baselines import baselines_of
     from mmlora.runs.judged_rows import judged_rows_of
@@ -84,15 +89,15 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]
     progress("judge", 4, 4)
     refit = refitted(run) is not run
     until = _trained_until(data, judged.table, refit=refit)
-    return {"model": phase, "refit": refit, "trained_until": until, **judgement}
+    return replace(judgement, model=phase, refit=refit, trained_until=until)
 
 
 def _calibration(workspace: Workspace, run: Run) -> Calibration:
     from mmlora.models.calibration import Calibration
 
-    evaluation = run.result("evaluation")
+    evaluation = evaluation_of(run)
     assert evaluation is not None  # the step before
-    return Calibration.from_dict(workspace.parts.json(evaluation["calibration"]))
+    return Calibration.from_dict(workspace.parts.json(evaluation.calibration))
 
 
 def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:
@@ -163,9 +168,9 @@ def _has_seen(bundle: Bundle, data: TrainingSet, table: pa.Table) -> bool:
 
     first: datetime = pc.min(table[EVENT_TIMESTAMP].filter(pa.array(np.asarray(data.split) == 2))).as_py()
     judgement = bundle.manifest.judgement
-    if judgement is None:
+    if judgement is None or judgement.trained_until is None:
         return midnight(bundle.manifest.as_of) > first
-    return datetime.fromisoformat(judgement["trained_until"]).astimezone(UTC) >= first
+    return datetime.fromisoformat(judgement.trained_until).astimezone(UTC) >= first
 
 
 def _scores_of(
@@ -195,24 +200,23 @@ def _probabilities(table: pa.Table, encoder: Encoder, model: Model, calibration:
     return out
 
 
-def _lists(ranker: Ranker, rows: Rows) -> Iterator[dict[str, Any]]:
+def _lists(ranker: Ranker, rows: Rows) -> Iterator[ListRow]:
     """Yield how alike the lists are that the model, and items' click rates, give a sample of each domain."""
     from mmlora.judging.contest import ITEM_CTR, MODEL
-    from mmlora.judging.lists import LIST_LENGTH, list_figures, panels, popular_lists
+    from mmlora.judging.lists import LIST_LENGTH, list_row, panels, popular_lists
     from mmlora.judging.popularity import ItemRates
 
     chosen, rates = panels(rows), ItemRates.of(rows)
     for panel, ranked in zip(chosen, ranker.lists(chosen, LIST_LENGTH), strict=True):
         domain = str(rows.data.domains[panel.domain])
-        yield {"domain": domain, "name": MODEL, **list_figures(panel, *ranked)}
+        yield list_row(domain, MODEL, panel, *ranked)
         popular = popular_lists(panel, rates, rows.seed)
-        yield {"domain": domain, "name": ITEM_CTR, **list_figures(panel, *popular)}
+        yield list_row(domain, ITEM_CTR, panel, *popular)
 
 
-def _log(judgement: dict[str, Any]) -> None:
-    """Log a line a contender, and the sentence: as a warning where the model is below its best baseline."""
-    for row in judgement["contenders"]:
-        if "wauc" in row:
-            logger.info("judge, %s: wauc %s, %.0f s", row["name"], rounded(row["wauc"]), row["seconds"])
+def _log(judgement: Judgement) -> None:
+    """Log one line for each contender, then the sentence; as a warning for a model below its baseline."""
+    for row in judgement.compared:
+        logger.info("judge, %s: wauc %s, %.0f s", row.name, rounded(row.wauc), row.seconds)
     level = logging.WARNING if below_baseline(judgement) else logging.INFO
-    logger.log(level, "%s", judgement["sentence"])
+    logger.log(level, "%s", judgement.sentence)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import getpass
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import mmlora
 from mmlora.errors import UsageError
-from mmlora.judging.verdict import below_baseline
+from mmlora.judgement import Judgement, below_baseline
 from mmlora.names import Alias
 from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
+from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
 from mmlora.runs.judged_points import judgement_points
+from mmlora.runs.judging import judgement_of
 from mmlora.runs.state import Run
+from mmlora.runs.steps import evaluation_of
 from mmlora.runs.training_run import (
     base_of,
     composed,
@@ -23,15 +26,19 @@ from mmlora.runs.training_run import (
     refitted,
     spec_of,
 )
+from mmlora.runs.tuning import tuning_of
+from mmlora.runs.tuning_record import TuningRecord
 from mmlora.schema import Id
 from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
     from mmlora.registry.tracking import Point
+    from mmlora.training.observer import PhaseReport
 
 logger = logging.getLogger(__name__)
 
-_MEASURES = ("wauc", "macro_auc", "auc", "gauc", "logloss", "ne", "calibration", "ece")
+_MEANS = ("wauc", "macro_auc")
+_MEASURES = ("auc", "gauc", "logloss", "ne", "calibration", "ece")
 
 
 def register(run_id: str, *, accept_below_baseline: bool = False) -> str:
@@ -65,7 +72,7 @@ def register(run_id: str, *, accept_below_baseline: bool = False) -> str:
 
 def _decide(workspace: Workspace, run: Run, version: str, accept_below_baseline: bool) -> Alias | None:
     """Make a version champion or challenger; None where it is below its best baseline and not accepted."""
-    metrics = {phase: values["wauc"] for phase, values in _evaluation(run)["metrics"].items()}
+    metrics = {phase: values.wauc for phase, values in _evaluation(run).metrics.items()}
     below = below_baseline(_judgement(run))
     with workspace.open_warehouse() as warehouse:
         decision = warehouse.register(
@@ -86,15 +93,15 @@ def _decide(workspace: Workspace, run: Run, version: str, accept_below_baseline:
     return CHAMPION if decision.alias == CHAMPION else CHALLENGER
 
 
-def _evaluation(run: Run) -> dict[str, Any]:
-    evaluation = run.result("evaluation")
+def _evaluation(run: Run) -> RunEvaluation:
+    evaluation = evaluation_of(run)
     if evaluation is None:
         raise UsageError(f"run {run.run_id} isn't evaluated yet: evaluate it before registering")
     return evaluation
 
 
-def _judgement(run: Run) -> dict[str, Any]:
-    judgement = run.result("judgement")
+def _judgement(run: Run) -> Judgement:
+    judgement = judgement_of(run)
     if judgement is None:
         raise UsageError(f"run {run.run_id} isn't judged yet: judge it before registering")
     return judgement
@@ -110,7 +117,7 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
     facts = {
         "as_of": run.config.as_of,
         "data_fingerprint": data.manifest.fingerprint,
-        "metrics": evaluation["metrics"],
+        "metrics": evaluation.to_json()["metrics"],
         "judgement": judgement,
         "tuning": run.result("tuning"),
         "code_version": mmlora.__version__,
@@ -128,7 +135,7 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
         contract=data.manifest.contract,
         encoder=put_encoder(workspace.parts, data.encoder),
         backbone=backbone["part"],
-        calibration=evaluation["calibration"],
+        calibration=evaluation.calibration,
         experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(final)),
         gate=gate["part"] if gate else None,
         training_domains=tuple(data.domains),
@@ -139,16 +146,18 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
 
 def _track(workspace: Workspace, run: Run, version: str) -> str:
     """Copy the run into MLflow: what was asked, the curves of each phase and domain, the test metrics."""
+    from mmlora.training.observer import PhaseReport
+
     names = data_of(workspace, run).domains
     tracking = workspace.tracking
-    judgement, tuning = _judgement(run), run.result("tuning")
-    told = {"model_version": version, "verdict": judgement["verdict"], "judgement": judgement["sentence"]}
-    told |= {"tuning": tuning["sentence"]} if tuning else {}
+    judgement, tuning = _judgement(run), tuning_of(run)
+    told = {"model_version": version, "verdict": judgement.verdict, "judgement": judgement.sentence}
+    told |= {"tuning": tuning.sentence} if tuning else {}
     mlflow_run = tracking.start_run(run.run_id, params=run.config.to_json(), tags=told)
     for step in ("backbone", "expert-", "gate"):
         for record in run.steps(step):
-            tracking.log_points(mlflow_run, _curves(record["report"], names))
-    tracking.log_points(mlflow_run, _test_points(_evaluation(run)["metrics"]))
+            tracking.log_points(mlflow_run, _curves(PhaseReport.from_dict(record["report"]), names))
+    tracking.log_points(mlflow_run, _test_points(_evaluation(run).metrics))
     tracking.log_points(mlflow_run, judgement_points(judgement))
     if tuning:
         tracking.log_points(mlflow_run, _trial_points(tuning))
@@ -156,34 +165,34 @@ def _track(workspace: Workspace, run: Run, version: str) -> str:
     return mlflow_run
 
 
-def _curves(report: dict[str, Any], names: list[Id]) -> Iterator[Point]:
+def _curves(report: PhaseReport, names: list[Id]) -> Iterator[Point]:
     from mmlora.registry.tracking import Point
 
-    domain = None if report["domain"] is None else names[report["domain"]]
-    phase = report["phase"] if not report["slot"] else f"{report['phase']}{report['slot']}"
-    if report["start_metric"] is not None:
-        yield Point(phase, report["metric"], 0, report["start_metric"], domain)
-    for epoch in report["history"]:
-        yield Point(phase, "train_loss", epoch["epoch"], epoch["train_loss"], domain)
-        yield Point(phase, report["metric"], epoch["epoch"], epoch["metric"], domain)
+    domain = None if report.domain is None else names[report.domain]
+    phase = report.phase if not report.slot else f"{report.phase}{report.slot}"
+    if report.start_metric is not None:
+        yield Point(phase, report.metric, 0, report.start_metric, domain)
+    for epoch in report.history:
+        yield Point(phase, "train_loss", epoch.epoch, epoch.train_loss, domain)
+        if epoch.metric is not None:
+            yield Point(phase, report.metric, epoch.epoch, epoch.metric, domain)
 
 
-def _test_points(metrics: dict[str, Any]) -> Iterator[Point]:
+def _test_points(metrics: Mapping[str, PhaseMetrics]) -> Iterator[Point]:
     from mmlora.registry.tracking import Point
 
-    for phase, values in metrics.items():
-        for group, row in ((None, {**values["pooled"], **_means(values)}), *values["by_domain"].items()):
+    for phase, measured in metrics.items():
+        for name in _MEANS:
+            if (mean := getattr(measured, name)) is not None:
+                yield Point(f"test/{phase}", name, 0, mean, None)
+        for group, own in ((None, measured.pooled), *measured.by_domain.items()):
             for name in _MEASURES:
-                if row.get(name) is not None:
-                    yield Point(f"test/{phase}", name, 0, row[name], group)
+                if (value := getattr(own, name)) is not None:
+                    yield Point(f"test/{phase}", name, 0, value, group)
 
 
-def _trial_points(tuning: dict[str, Any]) -> Iterator[Point]:
+def _trial_points(tuning: TuningRecord) -> Iterator[Point]:
     from mmlora.registry.tracking import Point
 
-    for number, trial in enumerate(tuning["trials"], 1):
-        yield Point("tune", "wauc", number, trial["wauc"])
-
-
-def _means(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in ("wauc", "macro_auc")}
+    for number, trial in enumerate(tuning.trials, 1):
+        yield Point("tune", "wauc", number, trial.wauc)

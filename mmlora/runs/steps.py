@@ -7,16 +7,18 @@ record in the run's folder; so the same request finds its finished steps, whoeve
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mmlora
 from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.choices import choose, choose_base, choose_expert_domains, choose_on_base
-from mmlora.runs.state import RunConfig
+from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
+from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.training_run import (
     base_of,
     data_of,
@@ -47,7 +49,7 @@ def prepare(
     domain: str | None = None,
     base: str | None = None,
     progress: Progress = silent,
-    **choices: Any,
+    **choices: object,
 ) -> str:
     """Build the training set and open a run for it.
 
@@ -158,40 +160,35 @@ def train_gate(run_id: str, *, progress: Progress = silent) -> str:
     return run_id
 
 
-def evaluate(run_id: str) -> dict[str, Any]:
+def evaluate(run_id: str) -> Mapping[str, PhaseMetrics]:
     """Calibrate on the validation split; then read the test split, once, for the model of each phase.
 
     On a base its calibration stays, and the two models are the base (``before``) and itself with the new
     experts (``after``).
 
     Returns:
-        Metrics by phase (``backbone``, ``experts``, ``gate``), each pooled and by domain name: see
-        :class:`~mmlora.metrics.DomainMetrics`.
+        Metrics by phase (``backbone``, ``experts``, ``gate``).
     """
     from mmlora.training.calibration import fit_calibration
     from mmlora.training.evaluation import evaluate as measure
 
     workspace, run = open_run(run_id)
-    if (done := run.result("evaluation")) is not None:
-        metrics: dict[str, Any] = done["metrics"]
-        return metrics
+    if (done := evaluation_of(run)) is not None:
+        return done.metrics
     base = base_of(workspace, run)
-    data, metrics, calibration = data_of(workspace, run), {}, None
+    data, metrics, calibration = data_of(workspace, run), dict[str, PhaseMetrics](), None
     for phase, model in models_of(workspace, run):
         calibration = base.calibration if base else fit_calibration(model, data)
-        raw = measure(model, data, "test", calibration, user=data.user).to_dict()
-        metrics[phase] = _by_name(raw, [str(name) for name in data.domains])
-        logger.info("test split, %s: wauc %s", phase, rounded(raw["wauc"]))
+        measured = measure(model, data, "test", calibration, user=data.user).metrics
+        metrics[phase] = PhaseMetrics.of(measured, [str(name) for name in data.domains])
+        logger.info("test split, %s: wauc %s", phase, rounded(measured.wauc))
     assert calibration is not None  # there is always a backbone
     part = workspace.parts.put_json(calibration.to_dict())
-    run.record("evaluation", {"metrics": metrics, "calibration": part})
+    run.record("evaluation", RunEvaluation(metrics, part).to_json())
     return metrics
 
 
-def _by_name(raw: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Return metrics with the domains' names in the place of their indices."""
-    return {
-        **{name: raw[name] for name in ("wauc", "macro_auc", "pooled")},
-        "by_domain": {names[int(index)]: row for index, row in raw["by_domain"].items()},
-        "without_auc": [names[index] for index in raw["without_auc"]],
-    }
+def evaluation_of(run: Run) -> RunEvaluation | None:
+    """Return a run's evaluation; None when it isn't evaluated yet."""
+    stored = run.result("evaluation")
+    return None if stored is None else RunEvaluation.from_json(stored)

@@ -17,6 +17,7 @@ from mmlora.runs.choices import choose
 from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.steps import open_training, train_backbone, train_expert, train_gate
 from mmlora.runs.training_run import models_of, open_run, run_of
+from mmlora.runs.tuning_record import Trial, TuningRecord
 from mmlora.training.search import OF_EXPERTS, OF_TREES, TUNED, Step, TrialSettings, climb
 from mmlora.workspace import Progress, Workspace, silent
 
@@ -59,10 +60,16 @@ def tune(run_id: str, *, tune_minutes: float | None = None, progress: Progress =
     trials = _Trials(workspace, run, tune_minutes * 60, progress)
     steps = climb(trials.own, trials.names, trials.measure)
     best = trials.run_id({**trials.own, **_last(steps)})
-    record = trials.record(steps)
-    run_of(workspace, best).record("tuning", {"minutes": tune_minutes, "own_run": run_id, **record})
-    logger.info("tuning: %s", record["sentence"])
+    record = trials.record(steps, tune_minutes)
+    run_of(workspace, best).record("tuning", record.to_json())
+    logger.info("tuning: %s", record.sentence)
     return best
+
+
+def tuning_of(run: Run) -> TuningRecord | None:
+    """Return what tuning came to, of a run whose settings it chose; None for any other."""
+    stored = run.result("tuning")
+    return None if stored is None else TuningRecord.from_json(stored)
 
 
 class _TimeIsUp(Exception):
@@ -77,7 +84,7 @@ class _Trials:
         config = run.config
         self.names = _read_by(config)
         self.own = {name: getattr(config.settings, name) for name in TUNED}
-        self._done: list[dict[str, Any]] = []
+        self._done: list[Trial] = []
         self._spent = 0.0
         self._time_is_up = False
 
@@ -97,61 +104,69 @@ class _Trials:
             return None
         changed = {name: value for name, value in settings.items() if value != self.own[name]}
         named = ", ".join(f"{name} {_shown(value)}" for name, value in changed.items()) or "your own settings"
-        result = self._train(settings, left if self._done else None)
-        self._spent += result["seconds"]
-        if result["wauc"] is None:
+        wauc, seconds, run_id = self._train(settings, left if self._done else None)
+        self._spent += seconds
+        if wauc is None:
             self._time_is_up = True
             logger.info("tuning, trial %d (%s): stopped, the time is up", len(self._done) + 1, named)
             return None
-        self._done.append({"settings": changed, **result})
-        logger.info("tuning, trial %d (%s): validation wauc %.4f", len(self._done), named, result["wauc"])
-        wauc: float = result["wauc"]
+        self._done.append(Trial(changed, wauc, seconds, run_id))
+        logger.info("tuning, trial %d (%s): validation wauc %.4f", len(self._done), named, wauc)
         return wauc
 
-    def record(self, steps: Sequence[Step]) -> dict[str, Any]:
-        """Return what the trials came to, JSON-ready."""
-        own = self._done[0]["wauc"]
-        return {
-            "seconds": round(self._spent),
-            "trials": self._done,
-            "steps": [vars(step) for step in steps],
-            "own_wauc": own,
-            "best_wauc": steps[-1].metric_after if steps else own,
-            "lines": _as_toml(_last(steps)),
-            "sentence": self._sentence([_change(step) for step in steps]),
-        }
+    def record(self, steps: Sequence[Step], minutes: float) -> TuningRecord:
+        """Return what the trials came to, within a budget of so many minutes."""
+        own = self._done[0].wauc
+        return TuningRecord(
+            minutes=minutes,
+            own_run=self._run.run_id,
+            seconds=round(self._spent),
+            trials=tuple(self._done),
+            steps=tuple(steps),
+            own_wauc=own,
+            best_wauc=steps[-1].metric_after if steps else own,
+            lines=tuple(_as_toml(_last(steps))),
+            sentence=self._sentence([_change(step) for step in steps]),
+        )
 
     def _sentence(self, changes: Sequence[str]) -> str:
         """Say what changed, and what each change brought."""
-        trials, own = len(self._done), self._done[0]["wauc"]
+        trials, own = len(self._done), self._done[0].wauc
         of = f"{trials} {'trial' if trials == 1 else 'trials'} in {self._spent / 60:.1f} minutes"
         end = "then the time was up" if self._time_is_up else "no further step was better"
         said = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
         return f"{said} ({of}, {end})"
 
-    def _train(self, settings: TrialSettings, left: float | None) -> dict[str, Any]:
-        """Train a trial and keep what it is worth, or find that; ``left`` are its seconds, None without end.
+    def _train(self, settings: TrialSettings, left: float | None) -> tuple[float | None, float, str]:
+        """Train a trial and keep its result, or find the one that was kept.
 
-        One that was stopped before goes on where it was; its ``wauc`` is None until it is done.
+        A trial that was stopped before goes on where it was.
+
+        Args:
+            settings: the trial's.
+            left: seconds that it may take; None without a limit.
+
+        Returns:
+            The validation wauc (None until the trial is done), the seconds that it took in all attempts, and
+            the run's id.
         """
         began, label = time.monotonic(), f"trial {len(self._done) + 1}"
-
-        before: dict[str, Any] = {"wauc": None, "seconds": 0.0}
+        taken = 0.0
 
         def told(what: str, done: int, total: int) -> None:
             self._progress(f"{label}: {what}", done, total)
 
         def watched(what: str, done: int, total: int) -> None:
             told(what, done, total)
-            if left is not None and before["seconds"] + time.monotonic() - began > left:
+            if left is not None and taken + time.monotonic() - began > left:
                 raise _TimeIsUp
 
         run_id = self.run_id(settings, told)
         run = run_of(self._workspace, run_id)
-        before = run.result(_TRIAL) or before
-        if before["wauc"] is not None or (left is not None and before["seconds"] >= left):
-            return before
-        wauc = None
+        stored = run.result(_TRIAL) or {"wauc": None, "seconds": 0.0}
+        wauc, taken = stored["wauc"], stored["seconds"]
+        if wauc is not None or (left is not None and taken >= left):
+            return wauc, taken, run_id
         try:
             train_backbone(run_id, progress=watched)
             for domain in run.config.expert_domains:
@@ -160,9 +175,9 @@ class _Trials:
             wauc = _validation_wauc(self._workspace, run)
         except _TimeIsUp:
             pass
-        return run.record(
-            _TRIAL, {"wauc": wauc, "seconds": before["seconds"] + time.monotonic() - began, "run_id": run_id}
-        )
+        seconds = taken + time.monotonic() - began
+        run.record(_TRIAL, {"wauc": wauc, "seconds": seconds, "run_id": run_id})
+        return wauc, seconds, run_id
 
 
 def _validation_wauc(workspace: Workspace, run: Run) -> float:
@@ -189,7 +204,7 @@ def _change(step: Step) -> str:
     return f"{step.setting} {_shown(step.before)} -> {_shown(step.after)}: {gain}"
 
 
-def _last(steps: Sequence[Step]) -> dict[str, Any]:
+def _last(steps: Sequence[Step]) -> TrialSettings:
     """Return the settings that steps lead to."""
     return {step.setting: step.after for step in steps}
 

@@ -110,7 +110,7 @@ def prepare(models: list[str], movielens: Path | None) -> dict[str, str]:
     build_features(ON)
     validate(ON)
     asked: dict[str, Any] = {"adaptation": "moe_mlora", "max_epochs": 1, "batch_size": BATCH}
-    return {name: train(ON, backbone=name, **asked)["model_version"] for name in models}
+    return {name: train(ON, backbone=name, **asked).model_version for name in models}
 
 
 def ours(version: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def _wauc(features: str, adaptation: str, seed: int) -> dict[str, float]:
     for domain in expert_domains(run):
         train_expert(run, domain)
     train_gate(run)
-    return {phase: metrics["wauc"] for phase, metrics in evaluate(run).items()}
+    return {phase: metrics.wauc for phase, metrics in evaluate(run).items()}
 
 
 @pytest.mark.slow

@@ -16,6 +16,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mmlora.judging.judgement import nothing_judged
+from mmlora.metrics import Metrics
+from mmlora.pipeline.training_summary import TrainingSummary
+from mmlora.runs.evaluation import PhaseMetrics
 from mmlora.workspace import open_workspace
 from mmlora_cli.judgement import print_judgement
 from mmlora_cli.main import app
@@ -111,7 +114,7 @@ def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
 
 
 def test_a_model_that_is_neither_says_how_to_use_it_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    print_training({"phases": [], "run_id": "r", "model_version": "20010408-0a", "alias": None})
+    print_training(TrainingSummary("r", model_version="20010408-0a"))
     printed = capsys.readouterr().out
     assert "neither champion nor challenger, because it is below its best baseline" in printed
     assert "mmlora promote 20010408-0a --accept-below-baseline" in printed
@@ -123,9 +126,9 @@ def test_what_could_not_be_compared_is_said_in_a_sentence(capsys: pytest.Capture
 
 
 def test_domains_without_an_auc_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    pooled = {"gauc": None, "logloss": 0.5, "ne": 0.9, "calibration": 1.0, "ece": 0.01}
-    metrics = {"wauc": 0.8, "macro_auc": 0.7, "pooled": pooled, "without_auc": ["rare", "7"]}
-    print_training({"phases": [], "metrics": {"gate": metrics}})
+    pooled = Metrics(100, 20, auc=None, logloss=0.5, ne=0.9, calibration=1.0, ece=0.01)
+    metrics = PhaseMetrics(0.8, 0.7, pooled, {}, without_auc=("rare", "7"))
+    print_training(TrainingSummary("r", metrics={"gate": metrics}))
     printed = capsys.readouterr().out
     assert "0.7000" in printed and "0.0100" in printed
     assert "auc is undefined for 2 domains whose test rows are of one class" in printed

@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 
+from mmlora.judgement import ContenderRow, Difference, Judgement, ListRow, below_baseline
 from mmlora.judging.comparison import best_baseline, cold, compared
 from mmlora.judging.contest import MODEL, Contender
 from mmlora.judging.judgement import judge, judged_rows, nothing_judged
-from mmlora.judging.lists import Panel, list_figures, panels, popular_lists
+from mmlora.judging.lists import Panel, list_row, panels, popular_lists
 from mmlora.judging.popularity import ItemRates
 from mmlora.judging.shown import held_out, shown_figures
-from mmlora.judging.verdict import below_baseline, sentence, verdict_of
-from mmlora.metrics import compare, domain_metrics
+from mmlora.judging.verdict import sentence, verdict_of
+from mmlora.metrics import Interval, compare, domain_metrics
 
 
 def _scores(rows, strength, seed=0):
@@ -42,38 +43,39 @@ def _judged(rows, strengths, decides=True):
 )
 def test_the_interval_of_the_difference_to_the_best_baseline_decides(rows, strength, verdict, words):
     judgement = _judged(rows, {MODEL: strength, "poor": 0.1, "good": 1.0})
-    assert judgement["best_baseline"] == "good"
-    assert judgement["verdict"] == verdict
-    assert words in judgement["sentence"]
+    assert judgement.best_baseline == "good"
+    assert judgement.verdict == verdict
+    assert words in judgement.sentence
     assert (below_baseline(judgement) is None) == (verdict != "below")
-    assert f"{len(rows.test):,} test rows" in judgement["sentence"]
-    json.dumps(judgement, allow_nan=False)
+    assert f"{len(rows.test):,} test rows" in judgement.sentence
+    stored = json.dumps(judgement.to_json(), allow_nan=False)
+    assert Judgement.from_json(json.loads(stored)) == judgement
 
 
 def test_figures_are_those_of_the_metrics_room(rows):
     judgement = _judged(rows, {MODEL: 1.0, "other": 0.5})
     label, domain = rows.label(np.sort(rows.test)), rows.domain(np.sort(rows.test))
-    model, other = judgement["contenders"]
+    model, other = judgement.contenders
     plain = domain_metrics(label, _scores(rows, 1.0, 0), domain)
-    assert (model["wauc"], model["auc"]) == pytest.approx((plain.wauc, plain.pooled.auc))
-    assert model["by_domain"]["b"]["calibration"] == pytest.approx(plain.by_domain[1].calibration)
+    assert (model.wauc, model.auc) == pytest.approx((plain.wauc, plain.pooled.auc))
+    assert model.by_domain["b"].calibration == pytest.approx(plain.by_domain[1].calibration)
     paired = compare(label, _scores(rows, 1.0, 0), _scores(rows, 0.5, 1), domain)
-    assert other["difference"]["wauc"]["value"] == pytest.approx(paired.wauc.value)
-    assert other["difference"]["wauc"]["low"] == pytest.approx(paired.wauc.low)
-    assert other["difference"]["by_domain"]["a"]["value"] == pytest.approx(paired.by_domain[0].value)
-    assert "difference" not in model
+    assert other.difference.wauc.value == pytest.approx(paired.wauc.value)
+    assert other.difference.wauc.low == pytest.approx(paired.wauc.low)
+    assert other.difference.by_domain["a"].value == pytest.approx(paired.by_domain[0].value)
+    assert model.difference is None
 
 
 def test_what_has_seen_the_test_rows_is_shown_and_does_not_decide(rows):
     judgement = _judged(rows, {MODEL: 1.0, "champion": 3.0}, decides=False)
-    assert judgement["best_baseline"] is None and judgement["verdict"] == "unknown"
-    assert judgement["contenders"][1]["difference"]["wauc"]["high"] < 0
+    assert judgement.best_baseline is None and judgement.verdict == "unknown"
+    assert judgement.contenders[1].difference.wauc.high < 0
 
 
 def test_a_contender_without_scores_keeps_its_row(rows):
     contenders = [Contender(MODEL, _scores(rows, 1.0)), Contender("LightGBM", None, "not installed")]
     judgement = judge(rows, contenders, np.sort(rows.test), rows.test, None)
-    assert judgement["contenders"][1] == {
+    assert judgement.contenders[1].to_json() == {
         "name": "LightGBM",
         "note": "not installed",
         "seconds": 0.0,
@@ -86,53 +88,62 @@ def test_test_rows_of_one_class_decide_nothing(make_rows):
     label[4800:] = 0
     rows = make_rows(label=label, split=np.repeat([0, 1, 2], [3600, 1200, 1200]))
     judgement = _judged(rows, {MODEL: 1.0, "good": 1.0})
-    assert judgement["verdict"] == "unknown"
-    assert "was not compared" in judgement["sentence"]
-    json.dumps(judgement, allow_nan=False)
+    assert judgement.verdict == "unknown"
+    assert "was not compared" in judgement.sentence
+    stored = json.dumps(judgement.to_json(), allow_nan=False)
+    assert Judgement.from_json(json.loads(stored)) == judgement
 
 
 def test_a_judgement_of_nothing_has_every_part(rows):
-    assert nothing_judged("no rows").keys() == _judged(rows, {MODEL: 1.0, "good": 1.0}).keys()
+    nothing = nothing_judged("no rows")
+    assert nothing.to_json().keys() == _judged(rows, {MODEL: 1.0, "good": 1.0}).to_json().keys()
+    assert Judgement.from_json(nothing.to_json()) == nothing
+
+
+def _row(name, wauc, interval=None, decides=True):
+    nothing = Interval(None, None, None, 0)
+    difference = None if name == MODEL else Difference(interval or nothing, nothing, nothing, {})
+    return ContenderRow(name, "", 0.0, decides, wauc, by_domain={}, difference=difference)
 
 
 def test_words_of_an_interval():
-    assert verdict_of(None) == verdict_of({"value": None, "low": None, "high": None}) == "unknown"
-    assert verdict_of({"value": -0.1, "low": -0.2, "high": 0.0}) == "level"
-    slightly = {"value": -0.1, "low": -0.2, "high": 0.1}
-    said = sentence({"wauc": 0.6}, {"name": "it", "wauc": 0.7, "difference": {"wauc": slightly}}, 10)
+    assert verdict_of(None) == verdict_of(Interval(None, None, None, 0)) == "unknown"
+    assert verdict_of(Interval(-0.1, -0.2, 0.0, 200)) == "level"
+    slightly = Interval(-0.1, -0.2, 0.1, 200)
+    said = sentence(_row(MODEL, 0.6), _row("it", 0.7, slightly), 10)
     assert "slightly below its best baseline, it, but within noise" in said
 
 
 def test_the_best_baseline_is_the_one_of_highest_wauc():
     rows = [
-        {"name": MODEL, "decides": True, "wauc": 0.9},
-        {"name": "a", "decides": True, "wauc": 0.7, "difference": {}},
-        {"name": "b", "decides": True, "wauc": 0.8, "difference": {}},
-        {"name": "c", "decides": True, "wauc": None, "difference": {}},
-        {"name": "d", "decides": False, "wauc": 0.99, "difference": {}},
+        _row(MODEL, 0.9),
+        _row("a", 0.7),
+        _row("b", 0.8),
+        _row("c", None),
+        _row("d", 0.99, decides=False),
     ]
-    assert best_baseline(rows)["name"] == "b"
+    assert best_baseline(rows).name == "b"
 
 
 def test_cold_rows_are_counted_by_training_rows():
     label, seen = np.array([0, 1, 0, 1, 1, 0]), np.array([0, 1, 3, 4, 20, 21])
     scores = np.array([0.1, 0.9, 0.2, 0.8, 0.7, 0.3])
     table = cold([Contender(MODEL, scores)], label, seen)
-    assert [(row["training_rows"], row["rows"], row["clicks"]) for row in table] == [
+    assert [(row.training_rows, row.rows, row.clicks) for row in table] == [
         ("0", 1, 0),
         ("1-3", 2, 1),
         ("4-20", 2, 2),
         ("more", 1, 0),
     ]
-    assert table[1]["by"][MODEL]["auc"] == 1.0
-    assert table[3]["by"][MODEL]["auc"] is None
+    assert table[1].by[MODEL].auc == 1.0
+    assert table[3].by[MODEL].auc is None
 
 
 def test_rows_are_cold_by_their_own_user_and_item(rows):
-    table = _judged(rows, {MODEL: 1.0, "good": 1.0})["cold"]
-    for part in (table["user"], table["item"]):
-        assert sum(row["rows"] for row in part) == len(rows.test)
-    assert table["user"][3]["rows"] == len(rows.test), "every user has more than 20 training rows"
+    cold = _judged(rows, {MODEL: 1.0, "good": 1.0}).cold
+    for bands in (cold.user, cold.item):
+        assert sum(band.rows for band in bands) == len(rows.test)
+    assert cold.user[3].rows == len(rows.test), "every user has more than 20 training rows"
 
 
 class TestShown:
@@ -172,31 +183,34 @@ class TestShown:
             position = np.argsort(-scores, kind="stable")
             gain = (label[position][:5] / np.log2(np.arange(min(5, len(same))) + 2)).sum()
             ideal = (1 / np.log2(np.arange(min(5, int(label.sum()))) + 2)).sum()
-            assert row["ndcg_at_5"] == pytest.approx(expected or gain / ideal)
-            assert row["ctr_at_1"] == label[position][0]
-            assert row["ctr_at_5"] == pytest.approx(label[position][:5].mean())
-            assert row["calibration"] == pytest.approx(scores.sum() / label.sum())
+            assert row.ndcg_at_5 == pytest.approx(expected or gain / ideal)
+            assert row.ctr_at_1 == label[position][0]
+            assert row.ctr_at_5 == pytest.approx(label[position][:5].mean())
+            assert row.calibration == pytest.approx(scores.sum() / label.sum())
 
     def test_ties_are_broken_by_chance_and_not_by_the_order_of_rows(self, rows):
         equal = Contender(MODEL, np.full(len(rows.test), 0.5))
         _, (row,) = shown_figures([equal], rows, rows.test)
-        assert row["ctr_at_1"] == pytest.approx(rows.label(rows.test).mean(), abs=0.06)
+        assert row.ctr_at_1 == pytest.approx(rows.label(rows.test).mean(), abs=0.06)
 
 
 class TestLists:
     def test_how_alike_lists_are(self):
         panel = Panel(0, np.arange(3), np.arange(10), np.zeros(0, int), np.zeros(0, int))
         user, item = np.array([0, 0, 1, 1, 2, 2]), np.array([4, 5, 4, 6, 7, 4])
-        assert list_figures(panel, user, item) == {
-            "users": 3,
-            "items": 10,
-            "most_common_first": pytest.approx(2 / 3),
-            "coverage": 0.4,
-        }
+        assert list_row("a", MODEL, panel, user, item) == ListRow(
+            domain="a",
+            name=MODEL,
+            users=3,
+            items=10,
+            most_common_first=pytest.approx(2 / 3),
+            coverage=0.4,
+        )
 
     def test_lists_of_nobody(self):
         none = np.zeros(0, int)
-        assert list_figures(Panel(0, none, none, none, none), none, none)["most_common_first"] is None
+        row = list_row("a", MODEL, Panel(0, none, none, none, none), none, none)
+        assert row.most_common_first is None and row.coverage is None
 
     def test_users_are_of_the_domain_and_what_they_had_is_left_out(self, rows):
         for panel in panels(rows):
@@ -222,8 +236,6 @@ def test_contenders_score_the_test_rows_and_the_day_at_once(rows):
     numbers = judged_rows(rows, day)
     assert set(numbers) == set(rows.test) | set(day)
     assert (np.diff(numbers) > 0).all()
-    assert set(
-        compared(
-            [Contender(MODEL, _scores(rows, 1.0))], rows.label(rows.test), rows.domain(rows.test), "ab", 0
-        )[0]
-    ) >= {"wauc"}
+    scored = [Contender(MODEL, _scores(rows, 1.0))]
+    (row,) = compared(scored, rows.label(rows.test), rows.domain(rows.test), "ab", 0)
+    assert row.by_domain is not None

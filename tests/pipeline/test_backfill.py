@@ -28,7 +28,7 @@ PLAIN: dict[str, Any] = {"features": "ids", "adaptation": "none", "refit": False
 
 @pytest.fixture
 def champion(made_up_workspace: Path) -> str:
-    return str(train(TRAINED, **PLAIN)["model_version"])
+    return str(train(TRAINED, **PLAIN).model_version)
 
 
 def _states(**options: Any) -> dict[date, str]:
@@ -113,7 +113,7 @@ def test_domains_are_filled_side_by_side_and_nothing_else_is_touched(champion: s
 
 
 def test_a_model_in_force_at_the_time_scores_the_night(champion: str) -> None:
-    newer = str(train(TRAINED, **PLAIN, seed=9)["model_version"])
+    newer = str(train(TRAINED, **PLAIN, seed=9).model_version)
     promote(newer, why="better", accept_below_baseline=True)
     at_the_time = backfill("news", FIRST, LAST, model="champion-at-the-time", plan_only=True).plan
     assert {night.reason for night in at_the_time} == {"there was no champion at the time"}

@@ -26,13 +26,13 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace_on_each_warehous
     verdicts = validate(BEFORE)["verdicts"]
     assert verdicts == {"news": "rich", "rare": "thin", "sport": "rich"}
 
-    trained = train(BEFORE)
+    trained = train(BEFORE).to_json()
     assert [row["phase"] for row in trained["phases"]] == [
         *("crosses", "backbone", "expert", "expert", "gate")
     ]
     assert {row["domain"] for row in trained["phases"]} == {"all", "news", "sport"}
     assert trained["alias"] == "champion"
-    assert train(BEFORE)["model_version"] == trained["model_version"], "a rerun finds its finished steps"
+    assert train(BEFORE).model_version == trained["model_version"], "a rerun finds its finished steps"
 
     result = score_and_publish(ON)
     assert {row.domain_id: row.state for row in result.loads} == dict.fromkeys(
@@ -62,7 +62,7 @@ def test_a_broken_domain_is_left_out_and_the_others_go_on(
 ) -> None:
     monkeypatch.setenv("MMLORA_CHECKS__CTR_MAX", "0.30")  # sport clicks more than that
     assert validate(BEFORE)["verdicts"]["sport"] == "broken"
-    trained = train(BEFORE, features="ids")
+    trained = train(BEFORE, features="ids").to_json()
     validate(ON)
     assert {row["domain"] for row in trained["test"]} == {"news", "rare", "all (wauc)"}
     assert scoring_domains(ON) == ["news", "rare"]

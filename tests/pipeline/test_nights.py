@@ -46,7 +46,7 @@ def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     with pytest.MonkeyPatch.context() as here:
         _enter(here, folder)
         import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
-        version = train(BEFORE, features="ids", adaptation="none")["model_version"]
+        version = train(BEFORE, features="ids", adaptation="none").model_version
         validate(ON)
     return folder / "var", str(version)
 

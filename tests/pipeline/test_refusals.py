@@ -65,7 +65,7 @@ def test_without_a_rich_domain_the_backbone_alone_is_trained_and_said_so(
 ) -> None:
     monkeypatch.setenv("MMLORA_CHECKS__RICH_MIN_ROWS", "1000000")
     with caplog.at_level(logging.WARNING, "mmlora"):
-        trained = train(AS_OF, features="ids")
+        trained = train(AS_OF, features="ids").to_json()
     assert [row["phase"] for row in trained["phases"]] == ["crosses", "backbone"]
     assert "no domain is rich as of 2001-04-08, so moe_mlora has no expert to train" in caplog.text
 
@@ -85,7 +85,7 @@ def test_the_device_is_no_part_of_the_run(made_up_workspace: Path) -> None:
 
 
 def test_test_metrics_are_whole(made_up_workspace: Path) -> None:
-    trained = train(AS_OF, features="ids", adaptation="none")
+    trained = train(AS_OF, features="ids", adaptation="none").to_json()
     found = trained["metrics"]["backbone"]
     assert set(found) == {"wauc", "macro_auc", "pooled", "by_domain", "without_auc"}
     assert found["pooled"]["users"] == 60 and 0 < found["pooled"]["gauc"] < 1

@@ -23,7 +23,7 @@ from mmlora.pipeline.train import train
 from mmlora.registry.bundle import Bundle
 from mmlora.registry.manifest import ExpertPart, Manifest
 from mmlora.registry.parts import PartStore
-from mmlora.runs.exchange import exchange_report, shared_through_gate
+from mmlora.runs.exchange import Sharer, exchange_report, shared_through_gate
 from mmlora.schema import FeatureContract, IdTypes
 from mmlora.workspace import open_workspace
 from tests.conftest import SMALL, MadeUp
@@ -59,10 +59,12 @@ def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with pytest.raises(UsageError, match="no champion yet"):
             train(LATE, phase="experts", domain="news", base="champion")
         whole = {"features": "ids", "adaptation": "mlora"}
-        first = train(EARLY, **whole)["model_version"]
-        result = train(LATE, phase="experts", domain="news", base="champion", accept_below_baseline=True)
-        other = train(LATE, **whole)["model_version"]
-        plain = train(LATE, features="ids", adaptation="none")["model_version"]
+        first = train(EARLY, **whole).model_version
+        result = train(
+            LATE, phase="experts", domain="news", base="champion", accept_below_baseline=True
+        ).to_json()
+        other = train(LATE, **whole).model_version
+        plain = train(LATE, features="ids", adaptation="none").model_version
         yield Versions(first, result, result["model_version"], other, plain)
 
 
@@ -115,17 +117,17 @@ def test_one_domains_expert_is_trained_swapped_and_rolled_back_alone(versions: V
 
     promote(second)
     back = swap("news", first, why="news fell")
-    assert (back["before"], back["champion_of"]) == (second, ["all"])
-    assert _champion() == _champion("sport") == back["model_version"]
-    assert _bundle(back["model_version"]).manifest.roles == old.roles
-    assert _scores("news", back["model_version"]) == _scores("news", first)
+    assert (back.before, back.champion_of) == (second, ("all",))
+    assert _champion() == _champion("sport") == back.model_version
+    assert _bundle(back.model_version).manifest.roles == old.roles
+    assert _scores("news", back.model_version) == _scores("news", first)
     assert rollback()["model_version"] == second, "a swap is a decision like others"
-    assert train(LATE, phase="experts", domain="news", base=first)["run_id"] == result["run_id"]
+    assert train(LATE, phase="experts", domain="news", base=first).run_id == result["run_id"]
 
 
 def test_who_shares_an_expert_through_the_gate_is_named(made_up_workspace: Path) -> None:
-    first = train(EARLY, features="ids")["model_version"]
-    result = train(LATE, phase="experts", domain="news", base=first)
+    first = train(EARLY, features="ids").model_version
+    result = train(LATE, phase="experts", domain="news", base=first).to_json()
     report, after = result["exchange"], _bundle(result["model_version"])
     assert "gate" in report["same_parts"] and report["same_by_hash"] == []
     assert {row["domain"] for row in report["shared_with"]} == {"rare", "sport"}
@@ -183,8 +185,8 @@ def test_gates_of_each_layer_share_by_their_mean(tmp_path: Path) -> None:
     tables = [gate.table.softmax(1)[:, 0] for gate in bundle.model().gates]
     mean = torch.stack(tables).mean(0).tolist()
     expected = sorted([("rare", mean[1]), ("sport", mean[2])], key=lambda row: -row[1])
-    assert [row["domain"] for row in shared] == [name for name, _ in expected]
-    assert [row["weight"] for row in shared] == pytest.approx([weight for _, weight in expected])
+    assert [sharer.domain for sharer in shared] == [name for name, _ in expected]
+    assert [sharer.weight for sharer in shared] == pytest.approx([weight for _, weight in expected])
 
 
 def test_a_domain_whose_gate_drops_an_expert_does_not_share_it(tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_a_domain_whose_gate_drops_an_expert_does_not_share_it(tmp_path: Path) -
     own = {name: ("news", "sport")[gate.table[n].argmax()] for n, name in enumerate(DOMAINS)}
     for expert in ("news", "sport"):
         sharing = [name for name in DOMAINS if name != expert and own[name] == expert]
-        assert shared_through_gate(bundle, expert) == [{"domain": name, "weight": 1.0} for name in sharing]
+        assert shared_through_gate(bundle, expert) == tuple(Sharer(name, 1.0) for name in sharing)
 
 
 def test_a_weight_that_changes_no_score_is_not_shared(tmp_path: Path) -> None:
@@ -202,8 +204,8 @@ def test_a_weight_that_changes_no_score_is_not_shared(tmp_path: Path) -> None:
     gate = bundle.parts.put_tensors({**bundle.model().gate_state(), "table": table})
     bundle = Bundle(replace(bundle.manifest, gate=gate), bundle.parts)
     shared = {name: shared_through_gate(bundle, name) for name in ("news", "sport")}
-    assert [row["domain"] for row in shared["news"] or ()] == ["rare", "sport"]  # sport: 2e-6
-    assert [row["domain"] for row in shared["sport"] or ()] == ["news"]  # rare: 2e-9
+    assert [sharer.domain for sharer in shared["news"] or ()] == ["rare", "sport"]  # sport: 2e-6
+    assert [sharer.domain for sharer in shared["sport"] or ()] == ["news"]  # rare: 2e-9
 
 
 def test_experts_of_another_backbone_are_refused(versions: Versions) -> None:
@@ -223,15 +225,15 @@ def test_experts_of_another_backbone_are_refused(versions: Versions) -> None:
 def test_a_swap_leaves_alone_whoever_follows_another_version(versions: Versions) -> None:
     promote(versions.other, domain="rare")
     swapped = swap("news", versions.second)
-    assert swapped["champion_of"] == ["news", "sport"]
+    assert swapped.champion_of == ("news", "sport")
     assert [_champion(domain) for domain in DOMAINS] == [
-        swapped["model_version"],
+        swapped.model_version,
         versions.other,
-        swapped["model_version"],
+        swapped.model_version,
     ]
     assert _champion() == versions.first
-    same = exchange_report(_bundle(versions.second), _bundle(swapped["model_version"]), "news")
-    assert same["exchanged"] == {}
+    same = exchange_report(_bundle(versions.second), _bundle(swapped.model_version), "news")
+    assert same.exchanged == {}
 
 
 def test_what_a_base_cannot_take_is_refused(versions: Versions) -> None:

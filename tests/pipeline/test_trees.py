@@ -31,7 +31,7 @@ TREES: dict[str, Any] = {"backbone": "gbdt", "adaptation": "none", "features": "
 def test_trees_are_judged_refitted_and_score_a_night(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = train(AS_OF, **TREES)
+    trained = train(AS_OF, **TREES).to_json()
     assert trained["alias"] == "champion"
     (phase,) = trained["phases"]
     assert (phase["phase"], phase["metric"]) == ("backbone", "logloss")
@@ -92,7 +92,7 @@ def test_rows_beyond_the_memory_of_training_are_sampled_and_said(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boosting, "_MOST_CELLS", 20_000)
-    trained = train(AS_OF, phase="backbone", **TREES)
+    trained = train(AS_OF, phase="backbone", **TREES).to_json()
     workspace, run = open_run(trained["run_id"])
     report, total = (run.result("backbone") or {})["report"], len(data_of(workspace, run).rows("train"))
     assert report["rows"] < total

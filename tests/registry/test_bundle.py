@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mmlora.errors import ContractError, UsageError
+from mmlora.judging.judgement import nothing_judged
 from mmlora.registry.bundle import put_encoder
 from mmlora.registry.manifest import Manifest
 from tests.offsets import assert_same_bits
@@ -41,7 +42,7 @@ def test_a_manifest_comes_back_whole(trained):
 
 
 def test_a_judgement_is_kept_and_is_no_part_of_the_version(trained):
-    judged = replace(trained.manifest, judgement={"verdict": "level", "contenders": [{"wauc": 0.8}]})
+    judged = replace(trained.manifest, judgement=nothing_judged("no test rows"))
     assert judged.model_version == trained.manifest.model_version
     assert Manifest.from_json(judged.to_json()).judgement == judged.judgement
     before = json.loads(trained.manifest.to_json())

@@ -34,15 +34,15 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_run_on_the_same_rows_finds_its_baselines(
     made_up_workspace: Path, request: pytest.FixtureRequest
 ) -> None:
-    first = train(AS_OF, **PLAIN, learning_rate=0.01)
+    first = train(AS_OF, **PLAIN, learning_rate=0.01).to_json()
     request.getfixturevalue("no_training")
-    second = train(AS_OF, **PLAIN, learning_rate=0.001)
+    second = train(AS_OF, **PLAIN, learning_rate=0.001).to_json()
     assert first["run_id"] != second["run_id"]
     assert [row["wauc"] for row in _baselines(second)] == [row["wauc"] for row in _baselines(first)]
 
 
 def test_other_rows_have_baselines_of_their_own(made_up_workspace: Path) -> None:
-    first, second = train(AS_OF, **PLAIN), train(AS_OF, **PLAIN, split="random")
+    first, second = train(AS_OF, **PLAIN).to_json(), train(AS_OF, **PLAIN, split="random").to_json()
     assert [row["wauc"] for row in _baselines(first)] != [row["wauc"] for row in _baselines(second)]
 
 
@@ -51,6 +51,6 @@ def test_the_step_leaves_what_the_judge_finds(
 ) -> None:
     run_id = train_baselines(prepare(AS_OF, **PLAIN))
     request.getfixturevalue("no_training")
-    trained = train(AS_OF, **PLAIN)
+    trained = train(AS_OF, **PLAIN).to_json()
     assert trained["run_id"] == run_id
     assert len(_baselines(trained)) == 3 and all("wauc" in row for row in _baselines(trained))

@@ -51,7 +51,7 @@ def easy_workspace(made_up: MadeUp, made_up_workspace: Path, monkeypatch: pytest
 
 
 def test_train_ends_with_the_model_beside_its_baselines(made_up_workspace: Path) -> None:
-    trained = train(AS_OF)
+    trained = train(AS_OF).to_json()
     judgement = trained["judgement"]
     assert [row["name"] for row in judgement["contenders"]] == [
         *("model", "item CTR by domain", "logistic regression", "LightGBM")
@@ -70,13 +70,13 @@ def test_train_ends_with_the_model_beside_its_baselines(made_up_workspace: Path)
     for row in judgement["lists"]:
         assert row["items"] == 40 and 0 < row["most_common_first"] <= 1 and 0 < row["coverage"] <= 1
     manifest = open_workspace().bundles.load(trained["model_version"]).manifest
-    assert manifest.judgement == judgement
+    assert manifest.judgement.to_json() == judgement
 
 
 def test_mlflow_keeps_the_judgement(made_up_workspace: Path) -> None:
     from mlflow import MlflowClient
 
-    judgement = train(AS_OF, **PLAIN)["judgement"]
+    judgement = train(AS_OF, **PLAIN).to_json()["judgement"]
     client = MlflowClient(tracking_uri=open_workspace().mlflow_url)
     (run,) = client.search_runs([client.get_experiment_by_name("mmlora").experiment_id])
     assert (run.data.tags["verdict"], run.data.tags["judgement"]) == (
@@ -113,12 +113,12 @@ def test_a_killed_judge_is_done_again_and_a_finished_one_is_found(
 def test_a_model_below_its_baseline_is_champion_only_where_there_is_none(
     easy_workspace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = train(AS_OF, **WEAK)
+    first = train(AS_OF, **WEAK).to_json()
     assert first["judgement"]["verdict"] == "below"
     assert first["alias"] == "champion", "there is none yet"
     assert "the model is below its best baseline" in caplog.text
 
-    second = train(AS_OF, **WEAK, seed=1)
+    second = train(AS_OF, **WEAK, seed=1).to_json()
     assert second["alias"] is None
     assert f"registered {second['model_version']} as neither champion nor challenger" in caplog.text
     rows = {row["model_version"]: row for row in status()["models"]}
@@ -127,17 +127,17 @@ def test_a_model_below_its_baseline_is_champion_only_where_there_is_none(
         "alias": None,
         "beside_baselines": "below",
     }
-    again = train(AS_OF, **WEAK, seed=1)
+    again = train(AS_OF, **WEAK, seed=1).to_json()
     assert again["alias"] is None and again["model_version"] == second["model_version"]
-    accepted = train(AS_OF, **WEAK, seed=1, accept_below_baseline=True)
+    accepted = train(AS_OF, **WEAK, seed=1, accept_below_baseline=True).to_json()
     assert (accepted["alias"], accepted["model_version"]) == ("challenger", second["model_version"])
     with open_workspace().open_warehouse() as warehouse:
         assert warehouse.promotions("challenger")[0].why.endswith("accepted below its best baseline")
 
 
 def test_promoting_a_model_below_its_baseline_takes_the_same_flag(easy_workspace: Path) -> None:
-    first = train(AS_OF, **WEAK)["model_version"]
-    second = train(AS_OF, **WEAK, seed=1)["model_version"]
+    first = train(AS_OF, **WEAK).model_version
+    second = train(AS_OF, **WEAK, seed=1).model_version
     with pytest.raises(CheckError, match=r"below its best baseline.*--accept-below-baseline"):
         promote(second)
     assert promote(second, accept_below_baseline=True, why="a test")["before"] == first
@@ -149,7 +149,7 @@ def test_promoting_a_model_below_its_baseline_takes_the_same_flag(easy_workspace
 def test_each_night_says_that_its_model_is_below_its_baseline(
     easy_workspace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trained = train(AS_OF, **WEAK)
+    trained = train(AS_OF, **WEAK).to_json()
     night._warn.cache_clear()
     caplog.clear()
     score_and_publish(AS_OF + timedelta(days=1))
@@ -163,8 +163,8 @@ def test_each_night_says_that_its_model_is_below_its_baseline(
 
 
 def test_the_champion_is_compared_on_the_same_rows(made_up_workspace: Path) -> None:
-    first = train(AS_OF, **PLAIN)
-    second = train(AS_OF, **PLAIN, seed=1)["judgement"]
+    first = train(AS_OF, **PLAIN).to_json()
+    second = train(AS_OF, **PLAIN, seed=1).to_json()["judgement"]
     row = _contender(second, "champion")
     assert row["note"] == first["model_version"] and row["decides"]
     assert row["wauc"] == pytest.approx(_contender(first["judgement"], "model")["wauc"])
@@ -175,23 +175,25 @@ def test_a_champion_of_fewer_features_is_compared_and_one_of_others_says_why_not
     made_up_workspace: Path,
 ) -> None:
     train(AS_OF, **PLAIN)
-    second = train(AS_OF, features="profiles", adaptation="none", refit=False, accept_below_baseline=True)
+    second = train(
+        AS_OF, features="profiles", adaptation="none", refit=False, accept_below_baseline=True
+    ).to_json()
     assert _contender(second["judgement"], "champion")["wauc"] is not None
     promote(second["model_version"], accept_below_baseline=True)
-    third = _contender(train(AS_OF, **PLAIN, seed=2)["judgement"], "champion")
+    third = _contender(train(AS_OF, **PLAIN, seed=2).to_json()["judgement"], "champion")
     assert "wauc" not in third
     assert "features that these rows don't have" in third["note"] and "user_profile__age" in third["note"]
 
 
 def test_a_champion_that_may_have_seen_the_test_rows_does_not_decide(made_up_workspace: Path) -> None:
     train(AS_OF, **{**PLAIN, "refit": True})  # on all rows in the end
-    row = _contender(train(AS_OF, **PLAIN)["judgement"], "champion")
+    row = _contender(train(AS_OF, **PLAIN).to_json()["judgement"], "champion")
     assert row["wauc"] is not None and not row["decides"]
     assert "may have been trained on some of these rows" in row["note"]
 
 
 def test_a_split_without_test_rows_judges_nothing(made_up_workspace: Path) -> None:
-    trained = train(AS_OF, **PLAIN, split_fractions=(0.8, 0.2, 0.0))
+    trained = train(AS_OF, **PLAIN, split_fractions=(0.8, 0.2, 0.0)).to_json()
     assert trained["judgement"]["sentence"] == "the model was not compared: the split leaves no test rows"
     assert trained["alias"] == "champion"
 

@@ -30,17 +30,17 @@ def test_what_cannot_be_trained_is_refused(made_up_workspace: Path) -> None:
 
 
 def test_runs_share_the_steps_that_they_have_in_common(made_up_workspace: Path) -> None:
-    first = train(BEFORE, features="ids", adaptation="moe_mlora")
+    first = train(BEFORE, features="ids", adaptation="moe_mlora").to_json()
     steps = len(list((made_up_workspace / "runs" / "steps").glob("*.json")))
-    second = train(BEFORE, features="ids", adaptation="mlora")
+    second = train(BEFORE, features="ids", adaptation="mlora").to_json()
     assert len(list((made_up_workspace / "runs" / "steps").glob("*.json"))) == steps
     assert second["phases"] == first["phases"][:-1]
     assert second["model_version"] != first["model_version"]
 
 
 def test_a_run_of_one_domains_expert_is_a_run_of_its_own(made_up_workspace: Path) -> None:
-    alone = train(BEFORE, features="ids", domain="news")
-    every = train(BEFORE, features="ids")
+    alone = train(BEFORE, features="ids", domain="news").to_json()
+    every = train(BEFORE, features="ids").to_json()
     assert [row["domain"] for row in alone["phases"]] == ["all", "all", "news", "all"]
     assert [row["domain"] for row in every["phases"]] == ["all", "all", "news", "sport", "all"]
     assert alone["model_version"] != every["model_version"]
@@ -49,7 +49,7 @@ def test_a_run_of_one_domains_expert_is_a_run_of_its_own(made_up_workspace: Path
 
 
 def test_registering_again_after_a_failure_decides_once(made_up_workspace: Path) -> None:
-    trained = train(BEFORE, features="ids", adaptation="none")
+    trained = train(BEFORE, features="ids", adaptation="none").to_json()
     (made_up_workspace / "runs" / trained["run_id"] / "registered.json").unlink()  # killed before the end
     assert register(trained["run_id"]) == trained["model_version"]
     with open_workspace().open_warehouse() as warehouse:
@@ -58,8 +58,8 @@ def test_registering_again_after_a_failure_decides_once(made_up_workspace: Path)
 
 
 def test_challenger_promotion_and_rollback(made_up_workspace: Path) -> None:
-    first = train(BEFORE, adaptation="none", features="ids")["model_version"]
-    second = train(BEFORE, adaptation="mlora", features="profiles", accept_below_baseline=True)
+    first = train(BEFORE, adaptation="none", features="ids").model_version
+    second = train(BEFORE, adaptation="mlora", features="profiles", accept_below_baseline=True).to_json()
     assert second["alias"] == "challenger"
     accepted = promote(second["model_version"], domain="news", accept_below_baseline=True)
     assert accepted["before"] == first

@@ -44,7 +44,7 @@ def test_what_was_changed_and_gained_is_said_and_kept(made_up_workspace: Path) -
     from mlflow import MlflowClient
 
     own = prepare(AS_OF, **WEAK)
-    trained = train(AS_OF, tune_minutes=LONG, **WEAK)
+    trained = train(AS_OF, tune_minutes=LONG, **WEAK).to_json()
     told = trained["tuning"]
     first, *others = told["trials"]
     assert (told["own_run"], first["run_id"], first["settings"]) == (own, own, {})
