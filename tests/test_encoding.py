@@ -158,7 +158,7 @@ def test_vectors_keep_their_values_and_are_0_where_missing(kind):
 
 
 def test_vectors_of_another_width_are_refused_with_their_rows():
-    with pytest.raises(DataError, match=r"must hold 2 values.*row 1: 3 values"):
+    with pytest.raises(DataError, match=r"must have 2 values.*row 1: 3 values"):
         fit_one("vector", [[1.0, 2.0], [1.0, 2.0, 3.0]])
 
 
