@@ -43,12 +43,12 @@ class PhaseReport:
         helped: whether the phase improved on its start; if not, the start was kept.
         history: one record per epoch.
         seconds: wall-clock time.
-        rows: training rows per epoch.
-        note: what a reader should know, e.g. why a different metric decided; usually empty.
-        gain: for an expert, its auc minus the backbone's on rows that did not choose its epochs, and the
-            bounds of the interval; for cross terms, what the item history adds to their wauc. None if that
-            was not requested or could not be measured.
-        step: for an expert, the share of its trained step that was taken; 0 if it is not kept.
+        rows: training rows an epoch.
+        note: what a reader must know, e.g. why another metric decided; empty as a rule.
+        gain: of an expert, its auc over the backbone's on rows that did not choose its epochs, and the bounds
+            of its interval; of cross terms, what the item history adds to their wauc; of the backbone, what
+            it adds to the cross terms' wauc. None where that was not asked for or could not be measured.
+        step: of an expert, the share of its trained step that was taken; 0 where it is not kept.
     """
 
     phase: PhaseName
