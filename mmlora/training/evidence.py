@@ -3,8 +3,8 @@
 An expert's epochs are chosen on half of the validation rows, and the gain is measured on the other half,
 because the best of several epochs looks better than it is on the rows that chose it. On the other half the
 difference to the backbone is unbiased; its interval is a paired bootstrap (:mod:`mmlora.metrics.bootstrap`).
-A smaller step
-towards the expert is taken if that has less log loss: with few rows the whole step is often too long.
+A smaller step towards the expert is taken if that has less log loss: with few rows the whole step is often
+too long.
 """
 
 from __future__ import annotations

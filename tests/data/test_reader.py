@@ -44,7 +44,7 @@ def faults_of(path: Path, **more: Path) -> DataError:
     [
         ("user_id", [None, 2], "null in user_id", 1),
         ("item_id", ["", "b"], "empty text", 1),
-        ("user_id", [1.0, 2.0], "type double is no id", 0),
+        ("user_id", [1.0, 2.0], "type double can't be an id", 0),
         ("user_id", pa.array([2**63, 1], pa.uint64()), "larger than a 64-bit", 1),
         ("label", [0, 2], "not 0 or 1", 1),
         ("label", [0, None], "null in label", 1),
