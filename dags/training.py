@@ -20,11 +20,11 @@ def training():
         """Join each interaction with its features as of its own time; encode the training set."""
         return module("runs.steps").prepare(run_date(), **options(*forms.CHOICES))
 
-    tune = step("runs.tuning", "tune", "Try other settings on validation rows, if asked to.", "tune_minutes")
+    tune = step("runs.tuning", "tune", "Try other settings on validation rows, if requested.", "tune_minutes")
 
     train_backbone = step("runs.steps", "train_backbone", "Phase 1: the network that all domains share.")
 
-    expert_domains = step("runs.steps", "expert_domains", "Name the domains whose verdict allows experts.")
+    expert_domains = step("runs.steps", "expert_domains", "List the domains whose verdict allows experts.")
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}", doc_md="Phase 2: a domain's own experts.")
     def train_expert(run, domain):
@@ -32,7 +32,7 @@ def training():
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def train_gate(run):
-        """Phase 3: how each domain mixes the experts; all else is frozen. Runs without experts, too."""
+        """Phase 3: how each domain mixes the experts; all else is frozen. Runs even without experts."""
         return module("runs.steps").train_gate(run)
 
     @task

@@ -1,1 +1,1 @@
-"""What the DAG files share; free of heavy imports, so that Airflow parses them fast."""
+"""What the DAG files share, without heavy imports, so that Airflow parses them fast."""

@@ -1,6 +1,6 @@
-"""The Params of the DAGs: what the trigger form of Airflow's UI asks for.
+"""The Params of the DAGs: the fields of the trigger form in Airflow's UI.
 
-Null always means "as the settings have it", so a scheduled run, which nobody fills in, asks for nothing.
+Null always means "as in the settings", so a scheduled run needs no values.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _setting(one: Declared) -> Param:
     """Return the field of a training setting."""
     title, text = one.name.replace("_", " ").capitalize(), one.setting.sentence
     if get_origin(one.plain) is Literal:
-        # A form has no file of splits to give.
+        # A form can't supply a file of splits.
         return _choice(title, [name for name in valid_names(one.plain) if name != "file"], text)
     if one.plain is bool:
         return Param(
@@ -70,14 +70,14 @@ TRAINING = {
     "domain": _text("Domain", "Train this domain's experts only. Left empty: those of all rich domains."),
     "base": _text(
         "Base",
-        "With a domain: the model version, or champion, that its experts are trained on and that stays as it "
-        "is but for them. Left empty: a whole model.",
+        "With a domain: the model version, or champion, on which only this domain's experts are retrained. "
+        "Left empty: a whole model.",
     ),
     "accept_below_baseline": Param(
         None,
         type=["null", "boolean"],
         title="Accept below baseline",
-        description="Make the model the challenger even where it is below its best baseline. Left alone: no.",
+        description="Make the model the challenger even if it is below its best baseline. Left alone: no.",
     ),
     "tune_minutes": Param(
         None,
@@ -93,23 +93,23 @@ CHOICES = tuple(TRAINING.keys() - {"date", "accept_below_baseline", "tune_minute
 """The names of ``TRAINING`` that are options of ``prepare``."""
 
 NIGHTLY_SCORING = {
-    "date": _date("Score for this day, from what was known at its 00:00 UTC."),
+    "date": _date("Score for this day, using what was known at 00:00 UTC of that day."),
     "domains": Param(
         None,
         type=["null", "array"],
         items={"type": "string"},
         title="Domains",
-        description="Score these only, one a line. Left empty: all.",
+        description="Score only these, one per line. Left empty: all.",
     ),
-    "top_k": _number("Top k", "Rows kept a user; 0 keeps all.", minimum=0),
+    "top_k": _number("Top k", "Rows kept per user; 0 keeps all.", minimum=0),
     "allow_stale": Param(
         None,
         type=["null", "boolean"],
         title="Allow stale",
-        description="Score also a day that the data doesn't reach. Left alone: no.",
+        description="Score even a day that the data doesn't reach. Left alone: no.",
     ),
-    "override": _choice("Override", valid_names(Overridable), "A check of loads that is not to stop one."),
-    "reason": _text("Reason", "Why the check is overridden; it goes into the ledger."),
+    "override": _choice("Override", valid_names(Overridable), "A check of loads to override."),
+    "reason": _text("Reason", "Why the check is overridden; recorded in the ledger."),
 }
 """The form of ``nightly_scoring``."""
 

@@ -1,6 +1,6 @@
 """Run a DAG here and now: every task in this process, in order, without a scheduler or server.
 
-It is Airflow's ``dag.test()`` with a small database of its own, for the demo and the tests.
+It uses Airflow's ``dag.test()`` with its own small database, for the demo and the tests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class TaskOutcome:
 
     Attributes:
         task_id: the task, e.g. ``domain.score``.
-        label: the domain of a mapped instance, else empty.
+        label: the domain of a mapped instance, otherwise empty.
         state: ``success``, ``failed``, ``upstream_failed``, ``skipped``.
         seconds: how long it ran.
     """
@@ -41,19 +41,19 @@ class DagOutcome:
 
 
 def use_airflow_home(folder: Path) -> None:
-    """Have Airflow keep its database and logs under ``folder``, made when new, and take the DAGs of mmlora.
+    """Make Airflow use mmlora's DAGs, and ``folder``, created if needed, for its database and logs.
 
     Raises:
-        RuntimeError: Airflow was imported before, and so has read its settings.
+        RuntimeError: Airflow was already imported, so it has read its settings.
     """
     if "airflow" in sys.modules:
-        raise RuntimeError("use_airflow_home comes before anything that imports Airflow")
+        raise RuntimeError("call use_airflow_home before anything imports Airflow")
     os.environ.update(
         AIRFLOW_HOME=str(folder.resolve()),
         AIRFLOW__CORE__DAGS_FOLDER=str(resource("dags")),
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
     )
-    # Failures only: a line for everything that a task does is for Airflow's UI.
+    # Failures only: detailed task logs are for Airflow's UI.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     from airflow.utils.db import upgradedb
 
@@ -61,7 +61,7 @@ def use_airflow_home(folder: Path) -> None:
 
 
 def run_dag(dag_id: str, **params: Any) -> DagOutcome:
-    """Run one DAG with the Params of its form; :func:`use_airflow_home` comes first."""
+    """Run one DAG with the Params of its form; call :func:`use_airflow_home` first."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(str(resource("dags")))

@@ -1,6 +1,6 @@
-"""What the DAGs share: their schedule, which failures are tried again, the run's date and options.
+"""What the DAGs share: their schedule, which failures are retried, the run's date and options.
 
-Airflow parses the DAG files, and so this one, again and again: it may import no more than the task SDK.
+Airflow parses the DAG files, and so this one, again and again, so it may import only the task SDK.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _RETRIES = {
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": 3.0,
     "max_retry_delay": timedelta(minutes=15),
-    # A data, check or contract error comes back the same at every try. A worker that was killed raises
-    # nothing, so no policy is asked and Airflow tries again by itself.
+    # A data, check or contract error would be the same at every retry. A killed worker raises no
+    # exception, so this policy isn't consulted and Airflow retries by itself.
     "retry_policy": ExceptionRetryPolicy(
-        rules=[RetryRule("mmlora.errors.TransientError", RetryAction.RETRY, reason="transient: another try")],
+        rules=[RetryRule("mmlora.errors.TransientError", RetryAction.RETRY, reason="transient error: retry")],
         default=RetryAction.FAIL,
     ),
 }
@@ -40,7 +40,8 @@ _RETRIES = {
 
 def daily(hour: int) -> dict[str, Any]:
     """Return a DAG's settings for a run each day at ``hour`` UTC (0 to 23), never two at once."""
-    # A DAG switched on at noon waits for its hour; by default it might run the hour that has passed at once.
+    # A DAG switched on at noon waits for its hour; by default it might run at once for the hour that has
+    # passed.
     schedule = CronTriggerTimetable(f"0 {hour} * * *", timezone="UTC", run_immediately=timedelta(minutes=10))
     return {
         "schedule": schedule,
@@ -58,7 +59,7 @@ def module(name: str) -> ModuleType:
 
 
 def _mask_secrets() -> None:
-    """Have Airflow hide the passwords of the settings' URLs in the task's log, whoever writes them there."""
+    """Make Airflow hide the passwords of the settings' URLs in the task's log, whoever writes them there."""
     from airflow.sdk.log import mask_secret
 
     from mmlora.redaction import secrets
@@ -70,7 +71,7 @@ def _mask_secrets() -> None:
 
 
 def step(name: str, verb: str, doc: str, *params: str) -> Any:
-    """Return a task named like a verb of ``mmlora.<name>`` that takes a run's id, and Params."""
+    """Return a task named after a function of ``mmlora.<name>`` that takes a run's id and these Params."""
 
     def of_run(run: str) -> Any:
         return getattr(module(name), verb)(run, **options(*params))
@@ -79,7 +80,7 @@ def step(name: str, verb: str, doc: str, *params: str) -> Any:
 
 
 def run_date() -> date:
-    """Return the running task's date: the run's Param, else the end of its data interval, in UTC."""
+    """Return the running task's date: the run's Param, or else the end of its data interval, in UTC."""
     context = get_current_context()
     given = context["params"].get("date")
     if given:
@@ -92,13 +93,13 @@ def run_date() -> date:
 
 
 def options(*names: str) -> dict[str, Any]:
-    """Return those of the run's Params that were filled in, as a verb's keyword arguments."""
+    """Return the run's Params that were filled in, as keyword arguments."""
     params = get_current_context()["params"]
     return {name: params[name] for name in names if params[name] is not None}
 
 
 def chosen(domains: Sequence[str], wanted: Collection[str] | None) -> list[str]:
-    """Return the domains that the form names, or all.
+    """Return the domains named in the form, or all if it names none.
 
     Raises:
         UsageError: a named domain isn't one of ``domains``.
@@ -108,5 +109,5 @@ def chosen(domains: Sequence[str], wanted: Collection[str] | None) -> list[str]:
     unknown = sorted(set(wanted or ()).difference(domains))
     if unknown:
         valid = ", ".join(domains) or "none"
-        raise UsageError(f"no domain {', '.join(map(repr, unknown))} to score; there are {valid}")
+        raise UsageError(f"there is no domain {', '.join(map(repr, unknown))} to score; valid are {valid}")
     return [domain for domain in domains if not wanted or domain in wanted]

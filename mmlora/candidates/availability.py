@@ -1,4 +1,4 @@
-"""Which items can be had on the night: by a column of the item profile, and by a stock table."""
+"""Which items are available on the night: by a column of the item profile, and by a stock table."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FROM, UNTIL = "from", "until"
 
 @dataclass(frozen=True)
 class RemovalRule:
-    """Items stay whose id a query gives.
+    """A rule that removes all items except those that a query returns.
 
     Attributes:
-        removes: why the others go.
-        stay: the query.
-        parameters: the query's.
+        removes: the reason for removing the others.
+        stay: the query for the ids that stay.
+        parameters: the query's parameters.
     """
 
     removes: str
@@ -36,11 +36,11 @@ class RemovalRule:
 
 
 def availability(policy: Policy, known: KnownData, ids: IdTypes) -> Iterator[RemovalRule]:
-    """Yield the rules of a policy about which items can be had.
+    """Yield a policy's rules about the availability of items.
 
     Raises:
         UsageError: the item profile has no such column.
-        DataError: a column or table holds what is neither yes nor no, or no time.
+        DataError: a value of a column or table is neither true nor false, or not a time.
     """
     if isinstance(policy.available, str):
         yield from _flag(policy.available, known)
@@ -51,7 +51,7 @@ def availability(policy: Policy, known: KnownData, ids: IdTypes) -> Iterator[Rem
 
 
 def _make_profiles(names: list[str], known: KnownData) -> pa.Schema:
-    """Make ``item_now`` of the items' versions of the night, with these columns."""
+    """Create the table ``item_now`` of the items' versions on the night, with these columns."""
     files = known.profile_files("item")
     schema = pq.read_schema(files[0]) if files else pa.schema([])
     features = [name for name in schema.names if name not in (ITEM_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP)]
@@ -97,7 +97,7 @@ def _interval(names: tuple[str, str], known: KnownData) -> Iterator[RemovalRule]
             raise UsageError(
                 f"candidates.available: {name} is {kind}; an interval needs columns of dates or times"
             )
-        _refuse_others(name, f"{_time(name)} IS NULL", known, "no date nor time")
+        _refuse_others(name, f"{_time(name)} IS NULL", known, "neither a date nor a time")
     yield RemovalRule("no profile", f"SELECT {ITEM_ID} FROM item_now")
     first, last = names
     if first:
@@ -109,7 +109,7 @@ def _interval(names: tuple[str, str], known: KnownData) -> Iterator[RemovalRule]
 
 
 def _refuse_others(name: str, wrong: str, known: KnownData, what: str, **parameters: Any) -> None:
-    """Raise where a column's values are wrong, missing ones aside."""
+    """Raise an error if a column has invalid values; missing ones are allowed."""
     condition = f"FROM item_now WHERE {_quote(name)} IS NOT NULL AND {wrong}"
     if count := known.number(f"SELECT count(*) {condition}", **parameters):
         rows = known.column(f"SELECT DISTINCT {_quote(name)} {condition} ORDER BY 1 LIMIT 3", **parameters)
@@ -117,7 +117,7 @@ def _refuse_others(name: str, wrong: str, known: KnownData, what: str, **paramet
 
 
 def _stock(table: Table, known: KnownData, ids: IdTypes) -> RemovalRule:
-    """Make ``stock`` of a stock table, and return the rule that follows from it."""
+    """Create the table ``stock`` from a stock table, and return the rule that uses it."""
     came = table.read((ITEM_ID, FROM, UNTIL), (DOMAIN_ID,))
     columns = id_columns(came, ("item", "domain"), ids, str(table), any_domain=True)
     if DOMAIN_ID not in columns.column_names:
@@ -137,14 +137,14 @@ def _stock(table: Table, known: KnownData, ids: IdTypes) -> RemovalRule:
 
 
 def _times(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
-    """Return times in UTC; null is open."""
+    """Return times in UTC; null means an open end."""
     kind = column.type
     if not (pt.is_timestamp(kind) or pt.is_date(kind) or pt.is_string(kind) or pt.is_null(kind)):
         raise DataError(source, [Fault(f"is {kind}; write dates or times, and null for an open end", name)])
     try:
         return column.cast(pa.timestamp("us")).cast(TIMESTAMP) if pt.is_date(kind) else column.cast(TIMESTAMP)
     except pa.ArrowInvalid as error:
-        raise DataError(source, [Fault(f"holds what is no time: {error}", name)]) from None
+        raise DataError(source, [Fault(f"has a value that is not a time: {error}", name)]) from None
 
 
 def _time(name: str) -> str:

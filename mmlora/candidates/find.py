@@ -1,7 +1,7 @@
-"""Find a domain's candidates on a date: users x items less exclusions, never written out as pairs.
+"""Find a domain's candidates on a date: users x items minus exclusions, never written out as pairs.
 
-Each step of the policy is a query over what is known by then (:mod:`mmlora.candidates.known`), and says how
-much it removed.
+Each step of the policy is a query over what is known by then (:mod:`mmlora.candidates.known`), and reports
+how much it removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmlora.candidates.tables import Table, id_columns
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, Id, IdTypes
 
 POPULAR_DAYS = 30
-"""Days before the night whose clicks make an item popular."""
+"""Number of days before the night in which clicks count for an item's popularity."""
 
 
 def find_candidates(
@@ -38,15 +38,15 @@ def find_candidates(
 
     Args:
         offline: the offline store's folder.
-        policy: the domain's.
+        policy: the domain's policy.
         ids: the id types.
         domain: the domain.
         on: scoring date D; only what happened before D 00:00 UTC counts.
-        known_as_of: what had to have reached us by when (default: D 00:00 UTC).
+        known_as_of: only what was known by then counts (default: D 00:00 UTC).
 
     Raises:
-        DataError: nothing has been imported, or a table or column of the policy is not as it must be.
-        UsageError: the policy names a column that isn't there.
+        DataError: nothing has been imported, or a table or column of the policy is invalid.
+        UsageError: the policy names a column that does not exist.
     """
     with open_known(offline, domain=domain, on=on, known_as_of=known_as_of) as known:
         if policy.pairs is not None:
@@ -63,7 +63,7 @@ def find_candidates(
 
 
 def _make_users(policy: Policy, known: KnownData, ids: IdTypes) -> tuple[list[Removed], list[Unknown]]:
-    """Make ``users`` (user_id, user_row) of those to score."""
+    """Create the table ``users`` (user_id, user_row) of the users to score."""
     everyone, unknown = known.make_everyone(), list[Unknown]()
     if policy.users == ACTIVE:
         query = "SELECT DISTINCT user_id FROM known WHERE here AND event_timestamp >= $since"
@@ -85,7 +85,7 @@ def _make_users(policy: Policy, known: KnownData, ids: IdTypes) -> tuple[list[Re
 
 
 def _make_items(policy: Policy, known: KnownData, ids: IdTypes) -> tuple[list[Removed], list[Unknown]]:
-    """Make ``items`` (item_id, item_row) of those that can be scored."""
+    """Create the table ``items`` (item_id, item_row) of the items that can be scored."""
     left, removed = known.make_everything(), list[Removed]()
     rules = list(availability(policy, known, ids))
     if policy.items == "domain":
@@ -102,14 +102,14 @@ def _make_items(policy: Policy, known: KnownData, ids: IdTypes) -> tuple[list[Re
 
 
 def _make_numbered(entity: str, query: str, known: KnownData, **parameters: object) -> int:
-    """Make a table of a query's ids, numbered in their order from 0."""
+    """Create a table of a query's ids, numbered in order from 0."""
     key = f"{entity}_id"
     numbered = f"SELECT {key}, row_number() OVER (ORDER BY {key}) - 1 AS {entity}_row FROM ({query})"
     return known.make(f"{entity}s", numbered, **parameters)
 
 
 def _excluded(policy: Policy, known: KnownData, users: int) -> PairIndex:
-    """Return the pairs that the policy leaves out, as places in ``users`` and ``items``."""
+    """Return the pairs that the policy leaves out, as positions in ``users`` and ``items``."""
     conditions, parameters = ["true"], {}
     if policy.exclude == "none":
         conditions = ["false"]
@@ -139,7 +139,7 @@ def _why_excluded(policy: Policy) -> str:
 
 
 def _popularity(known: KnownData, items: int) -> npt.NDArray[np.float32]:
-    """Return how popular each item is: by clicks in the domain of late, then by rows, then by its id."""
+    """Return each item's popularity: by recent clicks in the domain, then by rows, then by id."""
     found = known.rows(
         f"SELECT {ITEM_ID}, item_row, count(event_timestamp) FILTER (clicked) AS clicks, "
         "count(event_timestamp) AS shown FROM items "

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownData:
-    """A connection whose table ``known`` holds the interactions before the date, as they were known by then.
+    """A connection with a table ``known`` of the interactions before the date, as they were known by then.
 
     Its columns are user_id, item_id, here (whether in the domain), event_timestamp and clicked.
 
     Attributes:
-        connection: DuckDB's.
+        connection: the DuckDB connection.
         offline: the offline store's folder.
         domain: the domain.
         on: scoring date D; only what happened before D 00:00 UTC counts.
-        known_as_of: what had to have reached us by when.
+        known_as_of: only what was known by then counts.
     """
 
     connection: DuckDBPyConnection
@@ -46,20 +46,20 @@ class KnownData:
         return midnight(self.on)
 
     def since(self, days: int) -> datetime:
-        """Return the moment so many days before D."""
+        """Return the time this many days before D."""
         return self.cutoff - timedelta(days=days)
 
     def make(self, name: str, query: str, **parameters: Any) -> int:
-        """Make a table of a query's rows; return their number."""
+        """Create a table of a query's rows; return their number."""
         made = self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", parameters or None)
         return int(made.fetchall()[0][0])
 
     def number(self, query: str, **parameters: Any) -> int:
-        """Return the one number that a query gives."""
+        """Return the single number that a query returns."""
         return int(self.connection.execute(query, parameters or None).fetchall()[0][0])
 
     def column(self, query: str, **parameters: Any) -> pa.Array:
-        """Return the one column that a query gives."""
+        """Return the single column that a query returns."""
         values = self.rows(query, **parameters).column(0).combine_chunks()
         return values.cast(pa.string()) if pa.types.is_large_string(values.type) else values
 
@@ -72,11 +72,11 @@ class KnownData:
         return [str(path) for path in sorted((self.offline / "profiles" / entity).glob("**/*.parquet"))]
 
     def make_everyone(self) -> int:
-        """Make ``everyone`` of all users that have an interaction or a profile; return their number."""
+        """Create ``everyone`` with all users that have an interaction or a profile; return their number."""
         return self._make_all("everyone", "user")
 
     def make_everything(self) -> int:
-        """Make ``everything`` of all items that have an interaction or a profile; return their number."""
+        """Create ``everything`` with all items that have an interaction or a profile; return their number."""
         return self._make_all("everything", "item")
 
     def _make_all(self, name: str, entity: Entity) -> int:
@@ -91,12 +91,12 @@ class KnownData:
         return self.make(name, query, files=files, cutoff=self.cutoff, known_as_of=self.known_as_of)
 
     def unknown(self, table: str, entity: Entity, name: str) -> list[Unknown]:
-        """Name the ids of a table that have neither interaction nor profile.
+        """Return the ids of a table that have neither an interaction nor a profile.
 
         Args:
-            table: of the connection, with the entity's ids.
-            entity: ``user`` or ``item``, all of which were made before.
-            name: of the table, for people.
+            table: a table of the connection, with the entity's ids.
+            entity: ``user`` or ``item``; the table of all of them must exist.
+            name: the table's name for messages.
         """
         key, known = ENTITY_KEYS[entity], "everyone" if entity == "user" else "everything"
         count = self.make("unknown", f"SELECT DISTINCT {key} FROM {table} ANTI JOIN {known} USING ({key})")
@@ -119,7 +119,7 @@ def open_known(
 
     folder = offline / "interactions"
     if not any(folder.glob("**/*.parquet")):
-        raise DataError(str(folder), "no interactions: import data first (mmlora data --help)")
+        raise DataError(str(folder), "there are no interactions: import data first (mmlora data --help)")
     current = sql("interactions_current.sql").strip().rstrip(";")
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'")

@@ -1,4 +1,4 @@
-"""A pair table of the user's own, instead of users x items."""
+"""The user's own pair table, instead of users x items."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, Id, IdTypes
 def read_pairs(table: Table, known: KnownData, *, ids: IdTypes) -> Selection:
     """Read the pairs to score in a domain.
 
-    Pairs of a user or an item without interaction and profile by then are named and not scored.
+    Users and items with neither an interaction nor a profile by then are reported, and their pairs not
+    scored.
 
     Args:
-        table: with ``user_id`` and ``item_id``. With ``domain_id`` as well, only the domain's rows are taken.
-            A pair that comes twice is scored once; other columns are ignored.
+        table: a table with ``user_id`` and ``item_id``. If it has ``domain_id``, only the domain's rows are
+            used. A repeated pair is scored once; other columns are ignored.
         known: what is known on the date.
-        ids: the id types; whole numbers of any width will do for int64.
+        ids: the id types; integers of any width are accepted for int64.
 
     Raises:
-        DataError: no such file, no Parquet, a column is missing, of a wrong type, or holds nulls.
+        DataError: the file does not exist or isn't Parquet, or a column is missing, has a wrong type or
+            nulls.
     """
     pairs = table.read((USER_ID, ITEM_ID), (DOMAIN_ID,))
     pairs = id_columns(pairs, ("user", "item", "domain"), ids, str(table))
@@ -52,7 +54,7 @@ def read_pairs(table: Table, known: KnownData, *, ids: IdTypes) -> Selection:
 
 
 def pair_domains(table: Table, *, ids: IdTypes) -> set[Id] | None:
-    """Return the domains that a pair table has rows of; None when its rows are of every domain.
+    """Return the domains for which a pair table has rows; None if its rows are for every domain.
 
     Raises:
         DataError: see :func:`read_pairs`.

@@ -1,4 +1,4 @@
-"""The pairs of one domain and date, held as users, items and either a list or what is left out of a grid."""
+"""The pairs of one domain and date: users, items, and either a list of pairs or those left out of a grid."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PairIndex:
-    """Pairs as places in the sorted users and items (compressed sparse rows).
+    """Pairs as positions in the sorted users and items (compressed sparse rows).
 
     Attributes:
         starts: user u's pairs are ``item_rows[starts[u]:starts[u + 1]]``, ``[U + 1]``.
-        item_rows: places of the items, ascending inside a user; int32 where they are many.
+        item_rows: positions of the items, ascending within a user; int32 if there are many.
     """
 
     starts: Int64Array
@@ -31,7 +31,7 @@ class PairIndex:
 
     @property
     def counts(self) -> Int64Array:
-        """Pairs of each user, ``[U]``."""
+        """Number of pairs of each user, ``[U]``."""
         return np.diff(self.starts)
 
     def between(self, first: int, last: int) -> tuple[Int64Array, Int64Array]:
@@ -45,10 +45,10 @@ class Candidates:
     """The pairs of one domain and date.
 
     Attributes:
-        users: their ids, sorted, distinct.
-        items: their ids, sorted, distinct.
-        pairs: with ``listed``, the pairs to score; else the pairs to leave out of users x items.
-        listed: whether the pairs are a list of their own.
+        users: ids of the users, sorted, distinct.
+        items: ids of the items, sorted, distinct.
+        pairs: if ``listed``, the pairs to score; otherwise the pairs to leave out of users x items.
+        listed: whether ``pairs`` lists the pairs to score.
     """
 
     users: pa.Array
@@ -58,26 +58,26 @@ class Candidates:
 
     @property
     def counts(self) -> Int64Array:
-        """Pairs to score of each user, ``[U]``."""
+        """Number of pairs to score of each user, ``[U]``."""
         return self.pairs.counts if self.listed else len(self.items) - self.pairs.counts
 
     @property
     def num_pairs(self) -> int:
-        """Pairs to score."""
+        """Number of pairs to score."""
         return int(self.counts.sum())
 
     @property
     def num_users(self) -> int:
-        """Users who have a pair to score."""
+        """Number of users with a pair to score."""
         return int((self.counts > 0).sum())
 
     def expected_rows(self, top_k: int) -> int:
-        """Return the rows of a load: each user's pairs, at most ``top_k`` of them (0: all)."""
+        """Return the number of rows of a load: each user's pairs, at most ``top_k`` of them (0: all)."""
         counts = self.counts
         return int((np.minimum(counts, top_k) if top_k else counts).sum())
 
     def of_users(self, rows: Int64Array) -> Candidates:
-        """Return the candidates of some users, whose rows ascend."""
+        """Return the candidates of some users, given by ascending rows."""
         own = [self.pairs.between(row, row + 1)[1] for row in rows.tolist()]
         starts = np.concatenate([np.zeros(1, np.int64), self.pairs.counts[rows]]).cumsum()
         pairs = PairIndex(starts, np.concatenate([np.zeros(0, np.int64), *own]))

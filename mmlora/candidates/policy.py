@@ -1,4 +1,4 @@
-"""The policy of one domain: which users are scored, on which items, less which pairs."""
+"""The policy of one domain: which users are scored, on which items, without which pairs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TABLES = ("users", "stock", "pairs")
 
 @dataclass(frozen=True)
 class Policy:
-    """Who is scored on what in a domain.
+    """Which users are scored on which items in a domain.
 
     Attributes:
-        items: ``all`` known items, or those that were seen in the ``domain``.
-        available: a column of the item profile: true or false; or two that hold since when and until when,
-            either of them empty.
+        items: ``all`` known items, or those seen in the ``domain``.
+        available: a true/false column of the item profile; or two columns with the start and end of
+            availability, one of which may be empty.
         stock: a table of (item_id, domain_id, from, until), as a path or SQL.
-        exclude: pairs that are left out: ``none``, those ``clicked``, all ``seen``.
-        exclude_days: those of the last so many days; 0: ever.
-        exclude_in: those of the ``domain`` only, or of ``all`` domains.
-        users: ``active`` ones, ``all``, or a table of (user_id, domain_id), as a path or SQL.
-        active_days: a user with a row in the domain in the last so many days is active.
+        exclude: which pairs to leave out: ``none``, those ``clicked``, or all ``seen``.
+        exclude_days: number of days for which pairs are left out; 0 means for ever.
+        exclude_in: whether interactions in the ``domain`` count, or in ``all`` domains.
+        users: ``active`` users, ``all``, or a table of (user_id, domain_id), as a path or SQL.
+        active_days: users with a row in the domain in this many last days are active.
         pairs: a table of (user_id, item_id, domain_id) instead of all of the above, as a path or SQL.
-        retrieval: how each user's best items are chosen before the full model.
-        retrieval_items: how many of them.
+        retrieval: how each user's best items are preselected for the full model.
+        retrieval_items: number of items to preselect.
     """
 
     items: Scope = "all"
@@ -48,17 +48,17 @@ class Policy:
     retrieval_items: int = 1000
 
     def __post_init__(self) -> None:
-        """Refuse what can't be meant.
+        """Refuse an invalid policy.
 
         Raises:
-            UsageError: a placeholder that there isn't, or an interval of the item profile without any column.
+            UsageError: a placeholder is unknown, or ``available`` names no column.
         """
         for name in TABLES:
             text = getattr(self, name) or ""
             unknown = sorted(set(re.findall(r"{(\w+)}", text)).difference(PLACEHOLDERS))
             if unknown:
                 raise UsageError(
-                    f"candidates.{name}: {{{unknown[0]}}} is no placeholder; use "
+                    f"candidates.{name}: {{{unknown[0]}}} is not a placeholder; use "
                     f"{' and '.join(f'{{{valid}}}' for valid in PLACEHOLDERS)}"
                 )
         if not isinstance(self.available, str | None) and not any(self.available):
@@ -68,11 +68,11 @@ class Policy:
 
     @property
     def users_table(self) -> str | None:
-        """The table of users, where there is one."""
+        """The table of users, or None."""
         return None if self.users in (ACTIVE, ALL) else self.users
 
     def deciding(self) -> dict[str, Any]:
-        """Return the parts that count: those that another part makes void are left out."""
+        """Return the parts that have an effect: those that another part overrides are left out."""
         parts = {name: value for name, value in asdict(self).items() if value is not None}
         if self.pairs is not None:
             return {"pairs": self.pairs}
@@ -88,7 +88,7 @@ class Policy:
 
 
 def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    """Say what differs between two policies as :func:`~mmlora.candidates.tables.recorded` gives them."""
+    """Return the differences between two policies from :func:`~mmlora.candidates.tables.recorded`."""
     if before is None:
         return ["the policy of its candidates was not recorded"]
     names = [

@@ -1,4 +1,4 @@
-"""What a policy removed, and why: counted while candidates are found, and kept with the load."""
+"""What a policy removed, and why: counted while candidates are selected, and stored with the load."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ What = Literal["users", "items", "pairs"]
 
 @dataclass(frozen=True)
 class Removed:
-    """So many users, items or pairs that were removed for one reason.
+    """The number of users, items or pairs that were removed for one reason.
 
     Attributes:
-        what: of what.
-        reason: why, in a clause.
-        count: how many.
+        what: ``users``, ``items`` or ``pairs``.
+        reason: the reason, in a clause.
+        count: the number removed.
     """
 
     what: What
@@ -37,13 +37,13 @@ class Removed:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Ids of a table of the user's own that nothing is known of: they aren't scored.
+    """Unknown ids in one of the user's own tables; they aren't scored.
 
     Attributes:
         table: the table.
         what: ``users`` or ``items``.
-        count: distinct ids.
-        first: the first of them, sorted.
+        count: number of distinct ids.
+        first: the first of these ids, sorted.
     """
 
     table: str
@@ -64,9 +64,9 @@ class Selection:
 
     Attributes:
         candidates: the pairs to score.
-        removed: what is no candidate, and why.
-        unknown: ids of own tables that nothing is known of.
-        popularity: of each item, the greater the more popular; ``[I]``; only where the policy
+        removed: what was removed, and why.
+        unknown: unknown ids in the user's own tables.
+        popularity: popularity of each item, ``[I]``, higher being more popular; only if the policy
             retrieves by it.
     """
 
@@ -76,7 +76,7 @@ class Selection:
     popularity: npt.NDArray[np.float32] | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is kept with the load."""
+        """Return what is stored with the load."""
         return {
             "removed": [asdict(part) for part in self.removed],
             "unknown": [{**asdict(part), "first": list(part.first)} for part in self.unknown],
@@ -84,5 +84,5 @@ class Selection:
 
 
 def counted(removed: Sequence[Removed]) -> tuple[Removed, ...]:
-    """Return those that removed anything."""
+    """Return the entries that removed anything."""
     return tuple(part for part in removed if part.count)

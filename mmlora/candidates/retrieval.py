@@ -1,8 +1,8 @@
-"""The retrieval stage: each user's best N items by a cheap score, before the full model scores them.
+"""The retrieval stage: preselect each user's best N items by a cheap score, for the full model to score.
 
-The cheap score is a dot product of a user's and an item's vector, or the item's popularity. Blocks of users
-have a size that follows from the number of items alone, and each is computed by one thread, so the same load
-keeps the same items whatever threads and memory it has.
+The cheap score is a dot product of a user's and an item's vector, or the item's popularity. The size of a
+block of users depends only on the number of items, and each block is computed by one thread, so the same load
+keeps the same items with any number of threads and any memory.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _CHUNK_USERS, _BLOCK_USERS, _BLOCK_PAIRS = 1024, 256, 1 << 22
 KeptItems = tuple[Int64Array, npt.NDArray[np.int32]]
 # Some rows of users -> scores of all items, ``[last - first, I]`` float32, which may be written to.
 ScoreItems = Callable[[int, int], Tensor]
-# Users ``first..last - 1``, a chunk -> what scores some of its users, whose rows are counted from ``first``.
+# Users ``first..last - 1``, a chunk -> a function that scores some of its users, with rows counted from
+# ``first``.
 ScoreChunk = Callable[[int, int], ScoreItems]
 # The built-in ``map``, or one whose calls run side by side.
 BlockMap = Callable[[Callable[[int], KeptItems], Iterable[int]], Iterator[KeptItems]]
 
 
 def popular(popularity: npt.NDArray[np.float32]) -> ScoreChunk:
-    """Return scores that are every user's: the items' popularity, ``[I]``."""
+    """Return scores that are the same for every user: the items' popularity, ``[I]``."""
     row = torch.from_numpy(popularity)
     return lambda *chunk: lambda first, last: row.repeat(last - first, 1)
 
@@ -44,10 +45,10 @@ def retrieve(
     """Keep each user's best items.
 
     Args:
-        candidates: users x items less what is left out.
+        candidates: users x items minus what is left out.
         chunk_scores: the cheap score.
-        keep: items kept a user, fewer than there are; of equals the first by id.
-        run: computes blocks side by side.
+        keep: number of items kept per user, fewer than there are; of equal scores the first by id are kept.
+        run: computes blocks in parallel.
 
     Returns:
         The kept pairs, as a list.
@@ -70,11 +71,11 @@ def retrieve(
 
 
 def _best(scores: npt.NDArray[np.float32], left_out: tuple[Int64Array, Int64Array], keep: int) -> KeptItems:
-    """Return how many items each user of a block keeps, and which, ascending inside a user."""
+    """Return how many items each user of a block keeps, and which, ascending within a user."""
     items = scores.shape[1]
     scores[left_out] = -np.inf
     least = np.partition(scores, items - keep, axis=1)[:, items - keep]
-    kept = ~(scores < least[:, None])  # a NaN is kept, for the audit to find
+    kept = ~(scores < least[:, None])  # NaNs are kept, so that the audit finds them
     kept[left_out] = False
     counts = kept.sum(1)
     for user in np.flatnonzero(counts > keep):
@@ -89,8 +90,8 @@ class Recall:
 
     Attributes:
         at: length of the lists.
-        users: users that were looked at.
-        share: of the lists' entries that were kept, the mean over the users; None without users.
+        users: number of users measured.
+        share: share of the lists' entries that were kept, averaged over users; None without users.
     """
 
     at: int
@@ -99,7 +100,7 @@ class Recall:
 
 
 def sampled_users(candidates: Candidates) -> Int64Array:
-    """Return rows of users to measure recall on, evenly spread: up to 200, fewer where items are many."""
+    """Return rows of evenly spread users to measure recall on: up to 200, fewer if there are many items."""
     most = np.clip(_RECALL_PAIRS // max(len(candidates.items), 1), _LEAST_USERS, _RECALL_USERS)
     rows = np.flatnonzero(candidates.counts)
     return np.asarray(rows[np.unique(np.linspace(0, len(rows) - 1, min(int(most), len(rows))).astype(int))])
@@ -109,8 +110,8 @@ def recall(kept: Candidates, lists: pa.Table) -> Recall:
     """Compare the kept pairs with the full model's lists.
 
     Args:
-        kept: what :func:`retrieve` returned.
-        lists: user_id and item_id of each of some users' best items of all.
+        kept: the result of :func:`retrieve`.
+        lists: user_id and item_id of the best of all items, for some users.
     """
     user, item = (
         pc.index_in(lists.column(name), value_set=values).to_numpy().astype(np.int64)

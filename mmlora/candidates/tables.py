@@ -1,4 +1,4 @@
-"""Tables of the user's own, by path or by SQL, with ``{domain}`` and ``{date}`` filled in."""
+"""The user's own tables, by path or by SQL, with ``{domain}`` and ``{date}`` filled in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Table:
-    """A table as a setting names it, for one domain and date.
+    """A table that a setting names, for one domain and date.
 
     Attributes:
         name: the setting, for messages.
@@ -43,7 +43,7 @@ class Table:
 
     @property
     def is_sql(self) -> bool:
-        """Whether it is SQL, which DuckDB runs, and not a path."""
+        """Whether it is SQL, which DuckDB runs, rather than a path."""
         return is_sql(self.template)
 
     @property
@@ -62,7 +62,7 @@ class Table:
         return f"the SQL of the table of {self.name}" if self.is_sql else self.text
 
     def files(self) -> list[Path]:
-        """Return its files, sorted; none of SQL, nor where there are none."""
+        """Return its files, sorted; empty for SQL, or if there are none."""
         if self.is_sql:
             return []
         path = Path(self.text)
@@ -74,7 +74,7 @@ class Table:
         """Return the table's columns of these names; others are ignored.
 
         Raises:
-            DataError: no such file, no Parquet, SQL that fails, or a column is missing.
+            DataError: the file does not exist or isn't Parquet, the SQL fails, or a column is missing.
         """
         return self._from_sql(columns, optional) if self.is_sql else self._from_files(columns, optional)
 
@@ -87,7 +87,7 @@ class Table:
             dataset = ds.dataset(source, format="parquet", partitioning="hive")
             return dataset.to_table(columns=self._wanted(dataset.schema.names, columns, optional))
         except (OSError, pa.ArrowInvalid) as error:
-            hint = "another format is read by SQL, e.g. SELECT * FROM read_csv('FILE')"
+            hint = "to read another format use SQL, e.g. SELECT * FROM read_csv('FILE')"
             raise DataError(str(self), f"cannot be read as Parquet: {error}; {hint}") from None
 
     def _from_sql(self, columns: Sequence[str], optional: Sequence[str]) -> pa.Table:
@@ -98,7 +98,7 @@ class Table:
                 connection.execute("SET TimeZone='UTC'")
                 relation = connection.sql(self.text)
                 if relation is None:
-                    raise DataError(str(self), "gives no rows: write a SELECT")
+                    raise DataError(str(self), "returns no table: write a SELECT")
                 names = self._wanted(relation.columns, columns, optional)
                 quoted = ", ".join(f'"{name}"' for name in names)
                 return relation.project(quoted).to_arrow_table() if names else pa.table({})
@@ -115,21 +115,21 @@ class Table:
 
 
 def _matching(pattern: str) -> Iterator[Path]:
-    """Yield the files that a pattern fits."""
+    """Yield the files that match a pattern."""
     path = Path(pattern)
     for match in Path(path.anchor).glob(str(path.relative_to(path.anchor))):
         yield from match.rglob("*.parquet") if match.is_dir() else (match,)
 
 
 def is_sql(text: str) -> bool:
-    """Say whether a setting is SQL and not a path."""
+    """Return whether a setting is SQL rather than a path."""
     return _SQL.match(text) is not None
 
 
 def id_column(
     table: pa.Table, entity: Entity, ids: IdTypes, *, nulls: bool = False
 ) -> pa.ChunkedArray | Fault:
-    """Return an id column in its type, or what is wrong with it; whole numbers of any width do for int64."""
+    """Return an id column in its type, or what is wrong with it; integers of any width do for int64."""
     name = f"{entity}_id"
     column, wanted = table.column(name), ids.arrow(entity)
     if pt.is_dictionary(column.type):
@@ -147,17 +147,14 @@ def id_column(
 def id_columns(
     table: pa.Table, entities: Sequence[Entity], ids: IdTypes, source: str, *, any_domain: bool = False
 ) -> pa.Table:
-    """Return the id columns of a table that it has, in their types.
+    """Return the id columns that a table has, cast to their types.
 
     Args:
-        table: of the user's own.
-        entities: whose ids.
+        table: the user's own table.
+        entities: the entities whose ids to return.
         ids: the id types.
         source: the table's name, for messages.
-        any_domain: whether a domain may be null, for all of them.
-
-    Raises:
-        DataError: with what is wrong with each of them.
+        any_domain: whether a domain may be null, meaning all domains.
     """
     columns = {
         f"{entity}_id": id_column(table, entity, ids, nulls=any_domain and entity == "domain")
@@ -171,9 +168,10 @@ def id_columns(
 
 
 def recorded(policy: Policy, domain: Id, on: date) -> dict[str, Any]:
-    """Return what decides a load's candidates, as it is kept with the load and compared later.
+    """Return what determines a load's candidates, as it is stored with the load and compared later.
 
-    Of a table by path its files' contents count; SQL is kept as a hash of its text, for it may hold a secret.
+    A table by path is represented by a hash of its files, SQL by a hash of its text, which may contain
+    secrets.
     """
     parts = policy.deciding()
     for name in TABLES:

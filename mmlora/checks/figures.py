@@ -194,7 +194,7 @@ def _parse(domain: Id, ids: IdTypes) -> Id:
         return ids.parse("domain", domain)
     except ValueError:
         raise UsageError(
-            f"expected domain {domain!r} is no {ids.domain} as the store's domains are"
+            f"expected domain {domain!r} is not {ids.domain}, as the store's domains are"
         ) from None
 
 

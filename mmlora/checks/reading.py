@@ -33,9 +33,11 @@ def read_ids(offline: Path) -> IdTypes:
     try:
         return IdTypes(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise DataError(str(offline), "no interactions yet: import data first (mmlora data --help)") from None
+        raise DataError(
+            str(offline), "there are no interactions yet: import data first (mmlora data --help)"
+        ) from None
     except (ValueError, TypeError) as error:
-        raise DataError(str(path), f"not the id types of a store ({error}): import the data anew") from None
+        raise DataError(str(path), f"not the id types of a store ({error}): import the data again") from None
 
 
 def open_interactions(connection: duckdb.DuckDBPyConnection, offline: Path, ids: IdTypes) -> None:
@@ -51,7 +53,7 @@ def open_interactions(connection: duckdb.DuckDBPyConnection, offline: Path, ids:
     folder = offline / "interactions"
     files = sorted(folder.rglob("*.parquet"))
     if not files:
-        raise DataError(str(folder), "holds no Parquet file: import data first (mmlora data --help)")
+        raise DataError(str(folder), "there are no Parquet files: import data first (mmlora data --help)")
     groups = _by_wrong_types(files, folder, interactions_schema(ids))
     days = pa.table(
         {
@@ -80,7 +82,7 @@ def _by_wrong_types(
         try:
             found = pq.read_schema(file)
         except (pa.ArrowException, OSError) as error:
-            faults.append(Fault(f"{name} is no readable Parquet file ({str(error).splitlines()[0]})"))
+            faults.append(Fault(f"{name} is not a readable Parquet file ({str(error).splitlines()[0]})"))
             continue
         missing = [column for column in expected.names if column not in found.names]
         faults += [Fault(f"missing from {name}", column) for column in missing]
@@ -93,7 +95,7 @@ def _by_wrong_types(
             groups[wrong].append(str(file))
     if faults:
         raise DataError(
-            str(folder), [*faults, Fault("take these files away or import them with mmlora data import")]
+            str(folder), [*faults, Fault("remove these files, or import them with mmlora data import")]
         )
     return groups
 

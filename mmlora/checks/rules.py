@@ -61,7 +61,7 @@ _ROWS = {
         "with an event_timestamp out of range",
     ),
     "wrong_day_folder": (
-        "Every row lies in the folder of its event_timestamp's day (UTC).",
+        "Every row is in the folder of its event_timestamp's day (UTC).",
         "in the folder of another day",
     ),
     "duplicate_keys": (
@@ -76,7 +76,7 @@ def _row_rules() -> list[Rule]:
         Rule(
             INTERACTIONS,
             column,
-            f"{meaning} (Counted: rows where it isn't so.)",
+            f"{meaning} (The figure counts rows that violate this.)",
             f"{{value:,.0f}} rows {reason}",
             "broken",
             maximum=0,
@@ -89,8 +89,8 @@ def _row_rules() -> list[Rule]:
 def _rate_rules(limits: Thresholds) -> list[Rule]:
     days = limits.window_days
     rate = f"The label rate of the last {days} days is"
-    chance = "three standard deviations of chance allowed"
-    young = f"a domain younger than {MIN_HISTORY_DAYS} days isn't judged"
+    chance = "give or take three standard deviations"
+    young = f"domains younger than {MIN_HISTORY_DAYS} days aren't checked"
     return [
         Rule(
             INTERACTIONS,

@@ -80,13 +80,13 @@ class ScoreRule:
 SCORE_RULES: tuple[ScoreRule, ...] = (
     ScoreRule(
         "rows",
-        "a night that a lost shard or a full disk cut short",
+        "a night cut short by a lost shard or a full disk",
         lambda found, wanted: found.rows == wanted.rows,
         lambda found, wanted: f"{found.rows:,} rows, {wanted.rows:,} expected",
     ),
     ScoreRule(
         "users",
-        "users without a list, whose rows others' surplus makes up for",
+        "users without a list, hidden by other users' surplus rows",
         lambda found, wanted: found.users == wanted.users,
         lambda found, wanted: f"{found.users:,} users, {wanted.users:,} expected",
     ),
@@ -98,30 +98,30 @@ SCORE_RULES: tuple[ScoreRule, ...] = (
     ),
     ScoreRule(
         "range",
-        "scores that are no probabilities: NaN, overflow, an uncalibrated logit",
+        "scores that are not probabilities: NaN, overflow, an uncalibrated logit",
         lambda found, _: found.out_of_range == 0,
         lambda found, _: f"{found.out_of_range:,} scores not in [0, 1]",
     ),
     ScoreRule(
         "constant",
-        "a model that tells nothing apart, because its features are gone",
+        "a model that gives the same score to everything, because its features are missing",
         lambda found, _: found.rows <= 1 or found.lowest != found.highest,
         lambda found, _: f"scores from {found.lowest} to {found.highest}",
     ),
     ScoreRule(
         "keys",
-        "an item that is ranked twice for a user",
+        "an item ranked twice for a user",
         lambda found, _: found.repeated == 0,
         lambda found, _: f"{found.repeated:,} rows repeat a user and item",
     ),
     ScoreRule(
         "positions",
-        "lists with holes, or longer than was asked for",
+        "lists with gaps, or longer than requested",
         lambda found, wanted: (
             found.misplaced == 0 and not (wanted.top_k and (found.deepest or 0) > wanted.top_k)
         ),
         lambda found, wanted: (
-            f"{found.misplaced:,} positions leave a gap, come twice or begin after 1; "
+            f"{found.misplaced:,} positions leave a gap, repeat or start after 1; "
             f"the last is {found.deepest}, {wanted.top_k or 'any'} at most"
         ),
     ),
@@ -133,7 +133,7 @@ SCORE_RULES: tuple[ScoreRule, ...] = (
     ),
     ScoreRule(
         "domain and date",
-        "rows that would be published in the place of another night's",
+        "rows that would replace those of another night",
         lambda found, _: found.foreign == 0,
         lambda found, _: f"{found.foreign:,} rows of another domain or date",
     ),

@@ -10,9 +10,9 @@ from mmlora.schema import DomainVerdict, Id, Verdict
 
 POLICY: dict[Verdict, str] = {
     "rich": "trains its own experts",
-    "thin": "trains no expert of its own; leans on the others through the gate",
+    "thin": "trains no expert of its own; relies on the others through the gate",
     "absent": "trains nothing; scored by the backbone alone",
-    "broken": "not trained on and not scored until its rows are mended",
+    "broken": "not trained on and not scored until its rows are repaired",
 }
 # From worst to best: the worst failure decides, and only failures of that kind are its reasons.
 _ORDER: tuple[Verdict, ...] = ("broken", "absent", "thin")

@@ -1,4 +1,4 @@
-"""Types the feature columns of a profile table: a CSV's texts by what they are, Parquet's if lists."""
+"""Types the feature columns of a profile table: a CSV's texts by inference, Parquet's only if lists."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def type_profile(
     Args:
         source: the profile table.
         table: its name in options.
-        entity: whose it is.
-        options: what the user says of the columns.
-        stored: the stored columns; what is stored as text or list stays that.
+        entity: the entity.
+        options: the user's options for the columns.
+        stored: the stored columns; text and list columns keep their type.
 
     Raises:
-        DataError: a column isn't what the user says, or isn't numbers as it is stored.
+        DataError: a column isn't what the user's options say, or doesn't have the stored numeric type.
     """
     readings: dict[str, Reading] = {}
     for place, name in enumerate(source.table.column_names):
@@ -55,7 +55,7 @@ def type_profile(
 
 
 def _refuse_texts(source: RawTable, full: str, key: str, typed: pa.ChunkedArray, wanted: pa.DataType) -> None:
-    """Refuse texts in a column that is stored as numbers or times, with the first that is none."""
+    """Refuse texts in a column that is stored as numbers or times, quoting the first ones."""
     if not pt.is_string(typed.type):
         return
     name = full.partition(".")[2]
@@ -63,12 +63,14 @@ def _refuse_texts(source: RawTable, full: str, key: str, typed: pa.ChunkedArray,
     if pt.is_timestamp(wanted):
         fits = pc.or_(pc.is_valid(parse_times(typed)), is_marker(typed))
         faults.add_rows(
-            "no time as the stored ones are; mend it", name, pc.and_(pc.is_valid(typed), pc.invert(fits))
+            "not a time, but the stored values are times; correct it",
+            name,
+            pc.and_(pc.is_valid(typed), pc.invert(fits)),
         )
     else:
         what = (
-            "no number as the stored ones are (leading zeros and plus signs count); mend it, or give "
-            f"--text {full} to have texts, the stored ones too"
+            "not a number, but the stored values are numbers (leading zeros and plus signs count); correct "
+            f"it, or give --text {full} to make the column text, including the stored values"
         )
         faults.add_rows(what, name, pc.and_(pc.is_valid(typed), pc.invert(is_number(typed))))
     faults.raise_if_any(source.source)
@@ -100,7 +102,7 @@ def _read(
 
 
 def _parquet(texts: pa.Array, wanted: pa.DataType | None, separator: str | None, keep: bool) -> Reading:
-    """Parquet says that it is text; only lists have no other way to be in a text column."""
+    """Read texts from Parquet, which are text unless they are lists."""
     if separator is not None:
         return Reading(split_lists(texts, separator, wanted), "list", f"separated by {separator!r}")
     if not keep and wanted != pa.string() and (lists := find_lists(texts, wanted)) is not None:

@@ -1,7 +1,7 @@
-"""Turns one column as it came into its canonical type: ids and labels (times: :mod:`mmlora.data.times`).
+"""Converts a column to its canonical type: ids and labels (for times see :mod:`mmlora.data.times`).
 
-Every function takes the whole column, notes what is wrong in a :class:`~mmlora.data.faults.FaultList` and
-returns the converted column, with null where a value couldn't be converted (or None where the type itself
+Every function takes the whole column, notes faults in a :class:`~mmlora.data.faults.FaultList` and
+returns the converted column, with null if a value can't be converted (or None if the type itself
 is wrong).
 """
 
@@ -20,7 +20,7 @@ _SPOILT = r"^-?[0-9]+\.0+$|^-?[0-9]\.[0-9]+[eE][+-]?[0-9]+$"
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Undo encodings that carry no meaning: dictionaries, large and view strings."""
+    """Undo encodings without meaning: dictionaries, large and view strings."""
     if pt.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pt.is_large_string(column.type) or pt.is_string_view(column.type):
@@ -29,11 +29,11 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def is_integer_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return where a text is a 64-bit integer as programs write it (``007`` isn't: its zeros would go)."""
+    """Return where a text is a 64-bit integer as programs write it (``007`` would lose its zeros)."""
     fits = pc.match_substring_regex(column, _INTEGER_TEXT)
     limit = pc.if_else(pc.starts_with(column, "-"), _FIRST, _LAST)
     shorter = pc.less(pc.binary_length(column), pc.binary_length(limit))
-    # Of one length, numbers are in the order of their digits.
+    # Numbers of the same length sort by their digits.
     return pc.and_(fits, pc.or_(shorter, pc.less_equal(column, limit)))
 
 
@@ -46,28 +46,30 @@ def to_id(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedAr
         strange = pc.match_substring_regex(column, r"[\x00\r\n]")
         faults.add_rows("a NUL character or line break in an id", name, strange)
         long = pc.greater(pc.binary_length(column), MAX_ID_BYTES)
-        faults.add_rows(f"an id of more than {MAX_ID_BYTES:,} bytes, which no index holds", name, long)
+        faults.add_rows(
+            f"an id of more than {MAX_ID_BYTES:,} bytes, which is too long for an index", name, long
+        )
         return column
     if pt.is_decimal(column.type) and column.type.scale <= 0:
         return _decimals(column, name, faults)
     if pt.is_integer(column.type):
         return _to_int64(column, name, faults)
     if pt.is_floating(column.type):
-        what = f"type {column.type} is no id, for it keeps 15 digits only; export integers or strings"
+        what = f"type {column.type} can't be an id: it keeps only 15 digits; export integers or strings"
         faults.add(what, name)
     elif not pt.is_null(column.type):
-        faults.add(f"type {column.type} is no id; valid are integers and strings", name)
+        faults.add(f"type {column.type} can't be an id; valid are integers and strings", name)
     return None
 
 
 def refuse_spoilt_ids(column: pa.ChunkedArray, name: str, faults: FaultList) -> None:
-    """Note ids of a CSV that went through floating point: all like ``5.0``, or any like ``1.6e+18``."""
+    """Note ids in a CSV that passed through floating point: all like ``5.0``, or any like ``1.6e+18``."""
     spoilt = pc.fill_null(pc.match_substring_regex(column, _SPOILT), False)
     exponents = pc.and_(spoilt, pc.match_substring(pc.utf8_lower(column), "e"))
     texts = pc.and_(pc.is_valid(column), pc.invert(spoilt))
     if pc.any(exponents).as_py() or not pc.any(texts).as_py():
         what = (
-            "an id that went through floating point, which keeps 15 digits only; export integers or strings"
+            "an id that passed through floating point, which keeps only 15 digits; export integers or strings"
         )
         faults.add_rows(what, name, spoilt)
 
@@ -90,7 +92,7 @@ def _to_int64(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chunk
 
 
 def to_label(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray | None:
-    """Return a label column as int8; anything but 0, 1, true and false is a fault."""
+    """Return a label column as int8; anything except 0, 1, true and false is a fault."""
     column = plain(column)
     if pt.is_null(column.type):
         faults.add_rows(f"null in {name}", name, pc.is_null(column))
@@ -106,7 +108,7 @@ def to_label(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chunke
     elif pt.is_integer(column.type) or pt.is_floating(column.type):
         one, zero = pc.equal(column, 1), pc.equal(column, 0)
     else:
-        faults.add(f"type {column.type} is no label; valid are 0 and 1", name)
+        faults.add(f"type {column.type} can't be a label; valid are 0 and 1", name)
         return None
     valid = pc.fill_null(pc.or_(one, zero), False)
     faults.add_rows(f"null in {name}", name, pc.is_null(column))

@@ -1,10 +1,10 @@
 """Changes many files of the store as if they were one.
 
-Files are staged under ``.staging`` (mirroring where they belong), then the folder is renamed to
-``.pending``: that rename is the commit. Afterwards each file moves to its place. Killed before the rename,
-nothing has happened, and the next change throws the leftovers away; killed after it, whoever opens the
-store next moves what is left. Globs over the store's tables never see either folder, and each file that
-they see is whole.
+Files are staged under ``.staging`` (mirroring their final paths), then the folder is renamed to ``.pending``:
+that rename is the commit. Afterwards each file moves to its final path. If the process is killed before the
+rename, nothing has happened, and the next change deletes the leftovers; if it is killed after the rename,
+whoever opens the store next moves the remaining files. Globs over the store's tables never see either folder,
+and they see only complete files.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def locked(root: Path, *, wait: float = 0.0) -> Iterator[None]:
     Raises:
         TransientError: another process holds it for longer than ``wait`` seconds.
     """
-    busy = f"{root} is being written by another import; try again when it is done"
+    busy = f"another import is writing to {root}: try again when it is done"
     with files.locked(root / LOCK, wait=wait, busy=busy):
         yield
 
 
 def settle(root: Path) -> None:
-    """Finish a commit whose process died; wait for one that is under way.
+    """Finish a commit whose process died, or wait for one that is in progress.
 
     Raises:
         TransientError: another process still holds the lock.
@@ -57,7 +57,7 @@ def settle(root: Path) -> None:
 
 
 def finish(root: Path) -> None:
-    """Move committed files to their places (the lock is held)."""
+    """Move committed files to their final paths (the caller holds the lock)."""
     pending = root / PENDING
     if not pending.exists():
         return
@@ -74,9 +74,9 @@ def finish(root: Path) -> None:
 
 
 class Commit:
-    """The files of one change, as a context: left without :meth:`apply`, nothing has happened.
+    """The files of one change, as a context manager: without a call of :meth:`apply`, nothing changes.
 
-    The lock is held from the start to the end.
+    The lock is held throughout.
     """
 
     def __init__(self, root: Path) -> None:
@@ -86,7 +86,7 @@ class Commit:
         self._added: dict[str, FileRecord] = {}
 
     def __enter__(self) -> Self:
-        self._discard()  # what a process that died has left
+        self._discard()  # leftovers of a process that died
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -104,7 +104,7 @@ class Commit:
         self.add_bytes(f"{folder}/{hashlib.sha256(content).hexdigest()[:32]}.parquet", content)
 
     def add_bytes(self, name: str, content: bytes) -> None:
-        """Stage a file, which the manifest then names."""
+        """Stage a file and record it in the manifest."""
         self._added[name] = record_of(content)
         self._write(name, content)
 
@@ -114,11 +114,11 @@ class Commit:
         path.write_bytes(content)
 
     def remove(self, path: Path) -> None:
-        """Have a file of the store deleted once the new ones are in place."""
+        """Schedule a file of the store for deletion once the new files are in place."""
         self._removals.append(path.relative_to(self.root).as_posix())
 
     def apply(self) -> None:
-        """Commit; nothing happens when nothing was staged."""
+        """Commit the change, if anything was staged."""
         if not self._staging.exists():
             return
         every = {**read_manifest(self.root), **self._added}
@@ -126,8 +126,8 @@ class Commit:
         self._write(MANIFEST, manifest_bytes(kept))
         if self._removals:
             self._write(_REMOVALS, json.dumps(self._removals).encode())
-        # Once for all, for a flush a file takes seconds with a thousand of them: after a power cut a
-        # committed file must not be an empty one.
+        # One sync for all, because a sync per file takes seconds with a thousand files: after a power cut a
+        # committed file must not be empty.
         os.sync()
         self._staging.rename(self.root / PENDING)
         finish(self.root)

@@ -1,4 +1,4 @@
-"""Reads one CSV file with every value as the text that it is; what the texts mean is decided elsewhere."""
+"""Reads one CSV file with every value as text; types are inferred elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmlora.errors import DataError, Fault
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 NULLS = ("", "NULL", "null", "\\N")
-"""What is a missing value in every column, whatever its type."""
+"""Texts that are a missing value in every column, whatever its type."""
 _OTHERS = (";", "\t", "|", ",")
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARKS = {
@@ -28,7 +28,7 @@ _MARKS = {
 
 
 def suffix_of(path: Path) -> str:
-    """Return a file's last suffix in small letters, that of a compression left out."""
+    """Return a file's last suffix in lower case, ignoring that of a compression."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in (".gz", ".bz2", ".zst"):
         suffixes.pop()
@@ -40,11 +40,11 @@ def read_csv(path: Path, options: ReadOptions, notes: list[str]) -> pa.Table:
 
     Args:
         path: the file.
-        options: encoding and delimiter, if they are given.
-        notes: gains a line where either was guessed.
+        options: encoding and delimiter, if given.
+        notes: a line is added if either was guessed.
 
     Raises:
-        DataError: it isn't text in this encoding, or a row has too many or too few values.
+        DataError: the file isn't text in this encoding, or a row has too many or too few values.
     """
     try:
         encoding = options.encoding or _encoding(path)
@@ -123,7 +123,7 @@ def _read(path: Path, encoding: str, delimiter: str, columns: int, skip: int) ->
         return "skip"
 
     names = [f"c{n}" for n in range(columns)]
-    # One thread, for then a ragged row knows its number.
+    # One thread, because then the number of a ragged row is known.
     read = pa.csv.ReadOptions(use_threads=False, column_names=names, skip_rows=skip, encoding=encoding)
     parse = pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note, newlines_in_values=True)
     convert = pa.csv.ConvertOptions(
@@ -149,7 +149,7 @@ def _ragged(rows: list[pa.csv.InvalidRow], skipped: int) -> Fault:
 
 
 def _refuse_open_quote(path: Path, encoding: str, table: pa.Table) -> None:
-    """A quote that is never closed takes all rows after it into one value."""
+    """Refuse a quote that is never closed, which would put all following rows into one value."""
     last = table.column(table.num_columns - 1)[-1].as_py() if table.num_rows else None
     if last is None or "\n" not in last:
         return

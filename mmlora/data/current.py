@@ -1,4 +1,4 @@
-"""Reading the interactions back as they were known at some time, and telling whether that has changed."""
+"""Reads the interactions as they were known at some time, and detects whether that has changed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mmlora.schema import (
 def read_current(
     offline: Path, *, known_as_of: datetime, before: datetime, since: datetime | None = None
 ) -> pa.Table:
-    """Return the interactions in the order of time, the version of each that was known then.
+    """Return the interactions in order of time, each in the version that was known then.
 
     Args:
         offline: the offline store's folder.
-        known_as_of: corrections and late rows that came after this don't count.
-        before: events before this only.
-        since: events from here on; all when None.
+        known_as_of: corrections and late rows that became known after this don't count.
+        before: only events before this time.
+        since: only events from this time on; None means all.
 
     Returns:
         user_id, item_id, domain_id, event_timestamp, label; ties in time are ordered by the ids.
@@ -55,10 +55,10 @@ def read_current(
 
 
 def fingerprint_known(offline: Path, known_as_of: datetime) -> str:
-    """Return a hash of the data that was known at a midnight: it stays when only later data comes.
+    """Return a hash of the data known at a midnight, which doesn't change when later data is added.
 
-    It covers the files (named by their content) that hold anything known by then, so it changes a little too
-    often rather than too seldom. Where nothing came later it is that of the whole store.
+    It covers the files (named by their content) with anything known by then, so it may change unnecessarily
+    but never fails to change. If nothing came later, it is the hash of the whole store.
 
     Args:
         offline: the offline store's folder.

@@ -1,7 +1,7 @@
 """Gathers every fault of one table before anything is raised.
 
-Readers look at a whole file, note what is wrong with it here, and raise once: a person with a bad export
-sees all of its faults at the first try.
+Readers check a whole file, note all faults here, and raise once, so that a person with a bad export
+sees all of its faults at the first attempt.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 from mmlora.errors import DataError, Fault
 
 SHOWN = 3
-"""Rows at fault that a message quotes."""
+"""Number of bad rows that a message quotes."""
 
 
 class FaultList:
     """The faults of one table so far.
 
     Args:
-        table: the table as it came, for quoting rows at fault.
-        show: the columns quoted beside the one at fault (those that exist).
-        locate: names a row (counted from 0) by its file and place.
+        table: the original table, for quoting bad rows.
+        show: columns to quote besides the bad one, if they exist.
+        locate: names a row (counted from 0) by its file and position.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class FaultList:
         return ", ".join(f"{name}={_short(self.table.column(name)[row])}" for name in names)
 
     def raise_if_any(self, source: str) -> None:
-        """Raise everything found.
+        """Raise all faults, if any.
 
         Raises:
-            DataError: there was at least one fault.
+            DataError: there is at least one fault.
         """
         if self.found:
             raise DataError(source, self.found)

@@ -1,6 +1,6 @@
 """Reads the files of one table, Parquet and CSV, as one raw Arrow table.
 
-Values of a CSV, and of hive partitions, stay texts here: what they mean is decided over all files together
+Values of a CSV, and of hive partitions, stay texts here: their type is inferred over all files together
 (:mod:`mmlora.data.texts`), and for ids over all tables.
 """
 
@@ -28,14 +28,14 @@ _PARQUET_SUFFIXES = {".parquet", ".pq", ".parq"}
 
 @dataclass
 class RawTable:
-    """A table as it came.
+    """A table as delivered.
 
     Attributes:
         source: its files, for messages.
         table: all rows.
-        texts: columns whose values are texts of a CSV or of a folder's name, whatever they mean.
+        texts: columns with untyped texts from a CSV or a folder's name.
         starts: the first row of each file, and the file.
-        notes: what the summary says of reading it.
+        notes: notes on reading it, for the summary.
     """
 
     source: str
@@ -45,7 +45,7 @@ class RawTable:
     notes: list[str] = field(default_factory=list)
 
     def row(self, number: int) -> str:
-        """Name a row (counted from 0) by its file, where there are several, and its place there from 1."""
+        """Name a row (counted from 0) by its position from 1 and, if there are several files, by its file."""
         first, path = max((start for start in self.starts if start[0] <= number), default=(0, Path()))
         return f"{path.name} row {number - first + 1}" if len(self.starts) > 1 else f"row {number + 1}"
 
@@ -58,14 +58,14 @@ def read_raw(paths: Sequence[Path], options: ReadOptions) -> RawTable:
         options: how CSV is written.
 
     Raises:
-        UsageError: there is nothing at a path.
-        DataError: a file can't be read, or the files have columns of types that don't go together.
+        UsageError: a path does not exist.
+        DataError: a file can't be read, or the files have columns of incompatible types.
     """
     files = find_files(paths)
     kinds = {file.path: _kind(file) for file in files}
     if strange := [str(file.path) for file in files if kinds[file.path] is None]:
         shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
-        raise DataError(str(paths[0]), f"neither Parquet nor CSV by name and content: {shown}; remove them")
+        raise DataError(str(paths[0]), f"some files are neither Parquet nor CSV: {shown}; remove them")
     notes: list[str] = []
     pieces = []
     for file in files:
@@ -84,7 +84,7 @@ class _Piece:
 
 
 def _kind(file: TableFile) -> str | None:
-    """Tell Parquet from CSV by the first bytes, then by the name; None is neither.
+    """Distinguish Parquet and CSV by the first bytes, then by the name; None means neither.
 
     Raises:
         DataError: the file is empty, or the user named it and it is neither.
@@ -130,7 +130,7 @@ def _refuse_other(path: Path, column: pa.ChunkedArray, name: str, value: str | N
     found = {str(part) for part in column.unique().to_pylist()}
     if found - {str(value), str(value).lstrip("0")}:
         shown = ", ".join(sorted(found)[:3])
-        raise DataError(str(path), f"column {name!r} holds {shown}, where its folder says {value}")
+        raise DataError(str(path), f"column {name!r} has {shown}, but its folder says {value}")
 
 
 def _combine(source: str, pieces: list[_Piece], notes: list[str]) -> RawTable:
@@ -177,9 +177,7 @@ def _one_column(source: str, pieces: list[_Piece], name: str) -> tuple[pa.Chunke
             for piece, part, text, there in zip(pieces, parts, is_text, has, strict=True)
             if there
         )
-        what = (
-            f"column {name!r} has types that don't go together: {kinds[:300]} ({error}); bring them in line"
-        )
+        what = f"column {name!r} has incompatible types: {kinds[:300]} ({error}); convert them to one type"
         raise DataError(source, what) from None
 
 
@@ -187,5 +185,5 @@ def _as_typed(parts: list[pa.ChunkedArray], is_text: list[bool], kind: pa.DataTy
     """Cast texts to the type that other files give the column."""
     for part, text in zip(parts, is_text, strict=True):
         if text and pa.types.is_integer(kind) and not pc.all(is_integer_text(part.drop_null())).as_py():
-            raise ValueError("a text is no integer as programs write it")
+            raise ValueError("a text is not an integer as programs write it")
     return [part.cast(kind) if text else part for part, text in zip(parts, is_text, strict=True)]

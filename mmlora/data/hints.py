@@ -1,4 +1,4 @@
-"""What to say of a column that is missing: which of the table's columns it may be."""
+"""Hints for a missing column: which of the table's columns it may be."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ _OTHER_NAMES = {
 
 
 def missing(name: str, columns: Sequence[str]) -> str:
-    """Return what a message says of a missing column."""
+    """Return the message for a missing column."""
     text = f"missing; the table has {', '.join(columns)}"
     likely = [column for column in columns if _stands_for(name, column)]
     if likely:
-        return f"{text}; if {likely[0]} is it, give --column {name}={likely[0]}"
+        return f"{text}; if it is {likely[0]}, give --column {name}={likely[0]}"
     if len(columns) == 1:
-        text += "; if that is several columns, give --delimiter"
+        text += "; if these are several columns, give --delimiter"
     return text
 
 

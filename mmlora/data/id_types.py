@@ -1,4 +1,4 @@
-"""The types of the ids: the first import chooses them, and every later table has them."""
+"""The types of the ids: the first import chooses them, and every later table must have them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mmlora.schema import ENTITY_KEYS, Entity, IdTypes
 def agree_on_ids(
     root: Path, ids: IdTypes | None, table: pa.Table | None, profiles: Mapping[Entity, pa.Table]
 ) -> IdTypes:
-    """Return the store's id types, or at the first import this table's, if all tables have them.
+    """Return the store's id types, or for the first import those of this table, if all tables agree.
 
     Args:
         root: the store's folder, for messages.
-        ids: the store's; None before the first import.
-        table: interactions, if any came.
-        profiles: those that came.
+        ids: the store's id types; None before the first import.
+        table: the delivery's interactions, if any.
+        profiles: the delivery's profiles.
 
     Raises:
-        UsageError: profiles come alone before any interactions.
+        UsageError: the first delivery has only profiles.
         ContractError: a table has ids of other types.
     """
     found: dict[str, tuple[Entity, pa.DataType]] = {}
@@ -33,8 +33,8 @@ def agree_on_ids(
     if ids is None:
         if not found:
             raise UsageError(
-                f"{root} holds no interactions yet; import them with the profiles, for they choose "
-                "the types of the ids"
+                f"{root} has no interactions yet: import them together with the profiles, because they "
+                "determine the types of the ids"
             )
         ids = IdTypes(**{entity: str(kind) for entity, kind in found.values()})  # type: ignore[arg-type]
     for entity, profile in profiles.items():
@@ -46,7 +46,7 @@ def agree_on_ids(
         if kind != ids.arrow(entity)
     ]
     if wrong:
-        message = f"{'; '.join(wrong)}: the first import chose a store's id types; convert, or start anew"
+        message = f"{'; '.join(wrong)}: the first import decides a store's id types; convert the ids"
         raise ContractError(
             message, expected=ids, found={name: str(kind) for name, (_, kind) in found.items()}
         )

@@ -1,6 +1,6 @@
-"""Checks an interactions table from anywhere and gives it canonical types; pure.
+"""Checks any interactions table and gives it canonical types; pure.
 
-Rows keep their labels; what else the table holds stays as it came, for the store to report as ignored.
+Other columns of the table are kept unchanged, for the store to report as ignored.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def canonical_interactions(
         source: the file or table, for messages.
         now: times later than this are faults.
         locate: names a row for messages.
-        time_unit: of epoch numbers.
+        time_unit: unit of epoch numbers.
 
     Raises:
-        DataError: with every fault of the table.
+        DataError: lists every fault of the table.
     """
     faults = FaultList(table, REQUIRED, locate)
     _check_names(table, faults)
@@ -85,14 +85,14 @@ def _convert(
 def _first_of_each_key(
     columns: dict[str, pa.ChunkedArray], key: tuple[str, ...], faults: FaultList
 ) -> np.ndarray | None:
-    """Return the row numbers to keep, or None when no key comes twice; differing labels are faults."""
+    """Return the row numbers to keep, or None if no key occurs twice; differing labels are faults."""
     names = ", ".join(key)
     rows = pa.table({**{name: columns[name] for name in (*key, LABEL)}})
     rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
     with duckdb.connect() as con:
         con.execute("SET TimeZone='UTC'")
         con.register("rows", rows)
-        # Almost every import has no duplicate at all, so the cheap question comes first.
+        # Almost every import has no duplicates at all, so the cheap query comes first.
         con.execute(
             f"CREATE TEMP TABLE twice AS SELECT {names}, min(label) <> max(label) AS differ"
             f" FROM rows GROUP BY {names} HAVING count(*) > 1"

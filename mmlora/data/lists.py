@@ -1,14 +1,14 @@
-"""Lists that are written into text cells: JSON arrays, and values with a separator between them.
+"""Lists in text cells: JSON arrays, and values with a separator between them.
 
 A text column becomes a list column
 
-- where every cell that isn't empty is a JSON array of texts or numbers (Python's way of writing a list is
-  read as well), or
-- where the user names its separator, or
-- where the separator ``|`` or ``;`` is unmistakable: cells hold differing numbers of parts, some part
-  stands in several differing cells, and no part is empty or begins or ends with a space.
+- if every nonempty cell is a JSON array of texts or numbers (Python's way of writing a list is accepted
+  too), or
+- if the user names its separator, or
+- if the separator ``|`` or ``;`` is unmistakable: cells have different numbers of parts, some part
+  occurs in several different cells, and no part is empty or begins or ends with a space.
 
-Numbers of one width (2 or more) are a vector; all else is a bag of texts.
+Lists of numbers of the same length (2 or more) are vectors; all others are bags of texts.
 A stored list column keeps its kind.
 """
 
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 VECTOR = pa.list_(pa.float32())
 BAG = pa.list_(pa.string())
 JSON = "json"
-"""What ``--list`` takes in place of a separator."""
+"""The value of ``--list`` for JSON arrays instead of a separator."""
 SEPARATORS = ("|", ";")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*|[0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BRACKETS = r"(?s)^\s*\[.*\]\s*$"
@@ -37,11 +37,11 @@ Lists = list[list[Any] | None]
 
 
 def find_lists(cells: pa.Array, wanted: pa.DataType | None = None) -> tuple[pa.Array, str] | None:
-    """Return text cells as lists and how they are written, or None where they aren't unmistakably lists.
+    """Return text cells as lists and how they are written, or None unless they are unmistakably lists.
 
     Args:
-        cells: distinct texts of one column; null is no list.
-        wanted: the stored type, if the column is stored as lists already.
+        cells: distinct texts of one column; null means no list.
+        wanted: the stored type, if the column is already stored as lists.
     """
     if not len(cells) - cells.null_count:
         return None
@@ -62,7 +62,7 @@ def split_lists(cells: pa.Array, separator: str, wanted: pa.DataType | None = No
     """Return cells as lists by the separator that the user names; a null cell stays null.
 
     Raises:
-        ValueError: the separator is ``json`` and a cell, which it names, is no array of texts or numbers.
+        ValueError: the separator is ``json`` and a cell is not an array of texts or numbers.
     """
     if separator != JSON:
         parts = [None if text is None else _split(text, separator) for text in cells.to_pylist()]

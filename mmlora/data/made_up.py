@@ -1,4 +1,4 @@
-"""What made-up data sets have in common: dials within ranges, and clicks of a known probability."""
+"""What synthetic data sets have in common: parameters with ranges, and clicks with a known probability."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mmlora.errors import UsageError
 def check_dials(
     what: str, dials: Any, faults: Sequence[str] = (), **ranges: tuple[float, float | None]
 ) -> None:
-    """Refuse dials out of range.
+    """Refuse values out of range.
 
     Args:
         what: the data set, for the message.
         dials: an object with an attribute for each range.
-        faults: what else is wrong.
-        **ranges: the least and the most of each dial; None where there is no most.
+        faults: other faults.
+        **ranges: minimum and maximum of each value; None for no maximum.
 
     Raises:
-        UsageError: with every fault.
+        UsageError: a value is out of range; lists every fault.
     """
     found = []
     for name, (least, most) in ranges.items():
         value = getattr(dials, name)
-        if not least <= value <= (math.inf if most is None else most):  # nor is NaN in any range
+        if not least <= value <= (math.inf if most is None else most):  # NaN is not in any range
             valid = f"give {least} or more" if most is None else f"valid are {least} to {most}"
             found.append(f"{name} {value}: {valid}")
     if found := [*found, *faults]:

@@ -1,4 +1,4 @@
-"""The store's manifest: every file that imports have written, replaced in the same commit as the files."""
+"""The store's manifest: every file that imports have written, updated in the same commit as the files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def read_manifest(root: Path) -> dict[str, FileRecord]:
     """Return the record of each stored file by its path below the store's folder.
 
-    A store of before there were manifests has none: its files are taken as they are.
+    A store older than manifests has none; its files are accepted as they are.
     """
     path = root / MANIFEST
     if not path.exists():
@@ -41,29 +41,29 @@ def manifest_bytes(files: dict[str, FileRecord]) -> bytes:
 
 
 def store_faults(root: Path) -> list[Fault]:
-    """Return what is wrong with the store's files: missing, changed, or written by no import."""
+    """Return what is wrong with the store's files: missing, changed, or not written by an import."""
     if not (root / MANIFEST).exists():
         return []
     files = read_manifest(root)
-    strange = [Fault(f"{name} was written by no import") for name in _present(root) if name not in files]
+    strange = [Fault(f"{name} was not written by an import") for name in _present(root) if name not in files]
     return [*faults(root, files), *strange]
 
 
 _MEND = (
-    "put the files back from a copy. Where they are lost for good, `mmlora data accept-files` goes on "
-    "without them; then import what they held again, with --history"
+    "restore the files from a backup. If they are lost for good, `mmlora data accept-files` carries on "
+    "without them; then import their rows again, with --history"
 )
 
 
 def refuse(root: Path, found: list[Fault]) -> None:
-    """Raise the error for a store whose files aren't those that were imported."""
+    """Raise the error for a store whose files differ from those imported."""
     raise refusal(root, found, _MEND)
 
 
 def accept_files(root: Path) -> list[str]:
-    """Take the files that are there as the store, and return what was wrong before (the lock is held).
+    """Accept the existing files as the store, and return what was wrong (the caller holds the lock).
 
-    A file that can't be read any more is moved to ``damaged/``.
+    An unreadable file is moved to ``damaged/``.
     """
     try:
         wrong = [fault.what for fault in store_faults(root)]
@@ -79,9 +79,9 @@ def accept_files(root: Path) -> list[str]:
 
 
 def adopt(root: Path) -> None:
-    """Write the manifest of a store that was made before there were any (the lock is held)."""
+    """Write the manifest of a store that is older than manifests (the caller holds the lock)."""
     if not (root / MANIFEST).exists() and (root / _PLAIN[0]).exists():
-        logger.warning("%s has no %s: its files are taken as they are now", root, MANIFEST)
+        logger.warning("%s has no %s: its current files are accepted", root, MANIFEST)
         accept_files(root)
 
 

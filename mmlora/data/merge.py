@@ -1,8 +1,8 @@
-"""Finds the versions that an import adds to what is stored; DuckDB over Arrow, nothing written.
+"""Finds the versions that an import adds to the stored ones, with DuckDB over Arrow; writes nothing.
 
 An interaction's version is (key, known_at, label), and label -1 withdraws it; a profile's is (id,
-event_timestamp, created_timestamp, features), see :mod:`mmlora.data.profile_merge`. Rows that are stored
-already give no version.
+event_timestamp, created_timestamp, features), see :mod:`mmlora.data.profile_merge`. Rows that are already
+stored add no version.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from mmlora.schema import (
 )
 
 Replace = Literal["day", "domain-day"]
-"""What a delivery may be the whole truth of: the days that it holds, or those days of its domains."""
+"""What a delivery may be the whole truth for: its days, or its days in its domains."""
 
 _KEY = ", ".join(INTERACTION_KEY)
 _ORDER = f"event_timestamp, {_KEY}, known_at"
 
 WITHDRAWN = -1
-"""The label of a version that says that the interaction isn't one."""
+"""The label of a version that withdraws the interaction."""
 
 # A correction must be the later one even when clocks disagree: hence greatest().
 _NEW_VERSIONS = f"""
@@ -61,7 +61,7 @@ WHERE stored.label IS DISTINCT FROM incoming.label OR ($history AND stored.first
 ORDER BY {_ORDER}
 """
 
-# Rows that bring their known_at keep it, so a version is the same again only when that is equal too.
+# Rows that have their own known_at keep it, so a version is unchanged only if that is equal too.
 _OWN_VERSIONS = f"""
 SELECT {_KEY}, incoming.label, known_at, at_key.versions IS NOT NULL AS correction,
     at_key.versions IS NULL AND known_at > event_timestamp AS late,
@@ -74,7 +74,7 @@ ORDER BY {_ORDER}
 """
 
 
-# What the delivery doesn't hold of the days (and domains) that it does.
+# Stored rows of the delivery's days (and domains) that the delivery lacks.
 _GONE = f"""
 SELECT {_KEY}, max(known_at) AS known_at
 FROM stored SEMI JOIN ({{scope}}) AS scope ON {{on}}
@@ -100,13 +100,13 @@ _SCOPES: dict[Replace, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class NewInteractions:
-    """The versions to append, in order of time, and how they came about.
+    """The versions to append, in order of time, and counts by kind.
 
     Attributes:
         versions: canonical rows.
-        corrections: versions of keys that were stored, withdrawals left out.
-        late: new keys that became known only after they happened.
-        withdrawn: keys that a replacing delivery no longer has.
+        corrections: number of versions of stored keys, without withdrawals.
+        late: number of new keys that became known only after they happened.
+        withdrawn: number of keys that a replacing delivery no longer has.
         on_time_through: the latest event that is new and on time; None without any.
     """
 
@@ -132,18 +132,19 @@ def new_interactions(
     """Compare an import with the stored versions.
 
     Args:
-        incoming: canonical interactions, one row a key (a version, if it brings its own ``known_at``).
-        files: the stored files of the days that ``incoming`` holds, and of ``days``.
+        incoming: canonical interactions, one row per key (per version, if it has its own ``known_at``).
+        files: the stored files of the days in ``incoming``, and of ``days``.
         ids: the store's id types.
-        last_days: each stored domain's latest day: later rows are on time.
-        imported_at: when rows that are late or corrected became known.
+        last_days: each stored domain's latest day; later rows are on time.
+        imported_at: when late or corrected rows became known.
         source: name of the table, for messages.
         history: whether all rows count as known when they happened.
-        replace: whether rows of the delivered days (and domains) that it lacks are withdrawn.
-        days: further days that ``incoming`` is the whole truth of, with ``replace`` by day.
+        replace: whether stored rows of the delivered days (and domains) that the delivery lacks are
+            withdrawn.
+        days: with ``replace`` by day, further days for which ``incoming`` is the whole truth.
 
     Raises:
-        DataError: the store holds another label of the same ``known_at``.
+        DataError: the store has another label with the same ``known_at``.
     """
     own = KNOWN_AT in incoming.column_names
     with connect() as con:
@@ -186,7 +187,7 @@ def _refuse_conflicts(found: pa.Table, source: str) -> None:
     rows = found.filter(found.column("conflict"))
     if rows.num_rows:
         first = tuple(str(row) for row in rows.select([*INTERACTION_KEY, LABEL]).slice(0, SHOWN).to_pylist())
-        what = "the store holds another label for the same known_at; give the correction a later one"
+        what = "the store has another label with the same known_at; give the correction a later known_at"
         raise DataError(source, [Fault(what, KNOWN_AT, rows.num_rows, first)])
 
 

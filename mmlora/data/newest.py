@@ -1,4 +1,4 @@
-"""The newest interaction that a moment knows: whether the data reaches as far as a night needs."""
+"""The newest interaction known at some time, to check whether the data reaches as far as a night needs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mmlora.resources import sql
 
 
 def newest_event(offline: Path, *, before: datetime, known_as_of: datetime) -> datetime | None:
-    """Return when the newest interaction happened, of those before a moment and known by another.
+    """Return the time of the newest interaction that happened before one time and was known by another.
 
-    Withdrawn ones don't count. Days are read from the newest backwards until one has such a row.
+    Withdrawn interactions don't count. Days are read from the newest backwards until one has such a row.
 
     Args:
         offline: the offline store's folder.
-        before: only what happened before (UTC).
-        known_as_of: only what had reached us by then (UTC).
+        before: only interactions before this time count (UTC).
+        known_as_of: only interactions known by this time count (UTC).
     """
     query = sql("interactions_current.sql").strip().rstrip(";")
     newest = f"SELECT max(event_timestamp) FROM ({query}) WHERE event_timestamp < $before"

@@ -1,4 +1,4 @@
-"""How tables are to be read: what the options of an import say."""
+"""The options of an import: how tables are to be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmlora.schema import INTERACTION_KEY, KNOWN_AT, LABEL, Entity
 
 RENAMEABLE = (*INTERACTION_KEY, LABEL, KNOWN_AT)
 TABLES: dict[str, Entity] = {"users": "user", "items": "item", "domains": "domain"}
-"""What options call the profile tables."""
+"""The profile tables' names in options."""
 TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
 """Units of epoch numbers in microseconds (ns: a thousandth)."""
 FIRST, IMPORT = "first-interaction", "import"
@@ -20,20 +20,20 @@ FIRST, IMPORT = "first-interaction", "import"
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a user says of the tables.
+    """The user's options for reading tables.
 
     Attributes:
         columns: canonical name -> the data's own name, e.g. ``{"label": "clicked"}``. In profile tables it
             applies to the id and to event_timestamp.
         lists: separators of list columns, e.g. ``{"users.tags": ","}``; ``json`` for arrays.
         texts: columns that stay texts whatever they look like, e.g. ``users.zip``.
-        missing: what stands for a missing value in CSV, beside the usual markers.
-        valid_from: by table, since when undated profiles count: a date column of it, an ISO date,
+        missing: markers of missing values in CSV, besides the usual ones.
+        valid_from: by table, from when undated profiles are valid: one of its date columns, an ISO date,
             ``first-interaction`` or ``import``.
-        encoding: of CSV; UTF-8, or what the byte-order mark says, when None.
-        delimiter: of CSV; what the header shows when None.
+        encoding: encoding of CSV; None means UTF-8, or what the byte-order mark says.
+        delimiter: delimiter of CSV; None means what the header shows.
         decimal: the decimal point of CSV.
-        time_unit: of epoch numbers: ``s``, ``ms``, ``us`` or ``ns``.
+        time_unit: unit of epoch numbers: ``s``, ``ms``, ``us`` or ``ns``.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -55,10 +55,10 @@ class ReadOptions:
         return found
 
     def check(self) -> None:
-        """Refuse what can't be meant.
+        """Refuse invalid options.
 
         Raises:
-            UsageError: with what is valid.
+            UsageError: an option is invalid; says what is valid.
         """
         if unknown := [name for name in self.columns if name not in RENAMEABLE]:
             valid = ", ".join(RENAMEABLE)
@@ -69,7 +69,9 @@ class ReadOptions:
                 if table not in TABLES or not column:
                     raise UsageError(f"{option} {name}: write TABLE.COLUMN; tables are {', '.join(TABLES)}")
         if wrong := [name for name in self.valid_from if name not in TABLES]:
-            raise UsageError(f"--valid-from {wrong[0]}: no such table; valid are {', '.join(TABLES)}")
+            raise UsageError(
+                f"--valid-from {wrong[0]}: there is no such table; valid are {', '.join(TABLES)}"
+            )
         if self.time_unit not in TIME_UNITS:
             raise UsageError(f"--time-unit {self.time_unit}: valid are {', '.join(TIME_UNITS)}")
         if self.decimal not in (".", ","):

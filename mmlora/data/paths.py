@@ -1,4 +1,4 @@
-"""Which files a table is read from: single ones, folders (hive partitions too) and patterns."""
+"""Which files a table is read from: single files, folders (also hive partitions) and patterns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class TableFile:
     """A file of a table.
 
     Attributes:
-        path: where it lies.
-        partitions: name and value of each folder ``name=value`` on the way to it; null is None.
-        named: whether the user named the file itself, not a folder or pattern.
+        path: its path.
+        partitions: name and value of each folder ``name=value`` in its path; null is None.
+        named: whether the user named the file itself, rather than a folder or pattern.
     """
 
     path: Path
@@ -29,11 +29,11 @@ class TableFile:
 
 
 def find_files(given: Sequence[Path]) -> list[TableFile]:
-    """Return the files of one table, in order; hidden ones and ``_temporary`` folders are passed over.
+    """Return the files of one table, in order; hidden files and ``_temporary`` folders are skipped.
 
     Raises:
         UsageError: a path does not exist, or a pattern has no match.
-        DataError: a folder holds no file.
+        DataError: a folder contains no data file.
     """
     files: list[TableFile] = []
     for path in given:
@@ -45,7 +45,7 @@ def find_files(given: Sequence[Path]) -> list[TableFile]:
             files += _matches(path)
         else:
             raise UsageError(
-                f"{path}: no such file; give Parquet or CSV files, folders of them, or a pattern"
+                f"{path}: the file does not exist; give Parquet or CSV files, folders of them, or a pattern"
             )
     seen: dict[Path, TableFile] = {}
     for file in files:
@@ -76,7 +76,7 @@ def _in_folder(folder: Path, root: Path) -> list[TableFile]:
 
 
 def _hidden(path: Path, root: Path) -> bool:
-    """As Spark and Hive have it: names that begin with a dot or underscore, but for ``_name=value``."""
+    """As in Spark and Hive: names that begin with a dot or underscore, except ``_name=value``."""
     parts = path.relative_to(root).parts
     return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in parts)
 

@@ -1,4 +1,4 @@
-"""Finds the profile versions that an import adds: since when each is valid, and since when it is known.
+"""Finds the profile versions that an import adds: from when each is valid, and from when it is known.
 
 ======================================  ================================  =========================
 a row                                   is valid from                     is known from
@@ -8,9 +8,10 @@ undated, in an entity's first delivery  see ``since``                     the sa
 undated, a new id or other values       the delivery                      the delivery
 ======================================  ================================  =========================
 
-On time is a first delivery, or a date of a later day than any stored before; what isn't, and another version
-of a stored date, is known from the delivery. A delivery counts from when the interactions beside it
-are complete, so that tonight's profiles are known tonight (:meth:`mmlora.data.store.OfflineStore.write`).
+A row is on time if it is in a first delivery, or its date is a later day than any stored before; other rows,
+and new versions of a stored date, are known from the delivery. A delivery counts from when the interactions
+imported with it are complete, so that tonight's profiles are known tonight
+(:meth:`mmlora.data.store.OfflineStore.write`).
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def new_profiles(
 
     Args:
         incoming: a canonical profile table with the stored features in the stored types; a null
-            ``event_timestamp`` is undated.
-        stored: all stored versions, with the same features; None when there are none.
+            ``event_timestamp`` means undated.
+        stored: all stored versions, with the same features; None if there are none.
         key: the id column.
         delivered: when the delivery became known.
-        since: in a first delivery, since when the undated rows of an id count (``since``); an id that it
-            lacks counts from the delivery.
+        since: in a first delivery, from when the undated rows of an id are valid (``since``); missing ids are
+            valid from the delivery.
     """
     features = [name for name in incoming.column_names if name not in (key, EVENT_TIMESTAMP)]
     kind = incoming.schema.field(key).type
@@ -61,7 +62,7 @@ def new_profiles(
 
 
 def _query(key: str, features: Sequence[str]) -> str:
-    """Build the query; names are identifiers already, so quoting them is enough."""
+    """Build the query; names are already identifiers, so quoting them is enough."""
     differs = " OR ".join(f'incoming."{name}" IS DISTINCT FROM latest."{name}"' for name in features)
     columns = ", ".join(f'incoming."{name}"' for name in features)
     order = "ORDER BY event_timestamp DESC, created_timestamp DESC"

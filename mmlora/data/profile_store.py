@@ -27,7 +27,7 @@ class AddedProfile:
     Attributes:
         versions: the new versions.
         first: whether these are the entity's first.
-        empty: columns left out because they hold no value.
+        empty: columns left out because they have no values.
         gained: features that the store didn't have.
         lacking: stored features that the delivery doesn't have.
         retyped: stored integers that became texts.
@@ -59,11 +59,11 @@ def add_profile(
 ) -> AddedProfile:
     """Stage an entity's new profile versions.
 
-    A feature that the store lacks is added: its earlier versions get null. One that the delivery lacks is
-    null in the new versions. Stored integers become texts where ``texts`` names their column.
+    A feature that the store lacks is added, with nulls in earlier versions. One that the delivery lacks is
+    null in the new versions. Stored integers become texts if ``texts`` names their column.
 
     Raises:
-        DataError: no feature holds any value, or values don't fit the stored type.
+        DataError: no feature has any value, or values don't fit the stored type.
         ContractError: types differ from the stored ones.
     """
     key = ENTITY_KEYS[entity]
@@ -73,7 +73,7 @@ def add_profile(
     empty = [f.name for f in incoming.schema if pt.is_null(f.type) and f.name not in known]
     incoming = incoming.drop_columns(empty)
     if set(incoming.column_names) <= {key, EVENT_TIMESTAMP}:
-        raise DataError(f"{entity} profiles", f"no column but {key} holds any value")
+        raise DataError(f"{entity} profiles", f"no column except {key} has any values")
     if stored is None:
         versions = new_profiles(incoming, None, key=key, delivered=delivered, since=since)
         commit.add_table(f"profiles/{entity}", versions)
@@ -118,26 +118,26 @@ def _fit(incoming: pa.Table, stored: pa.Table, entity: Entity) -> pa.Table:
             continue
         column = incoming.column(name)
         if pt.is_timestamp(column.type) and pt.is_floating(kind):
-            column = _days(column)  # as stores of before timestamps hold dates
+            column = _days(column)  # because older stores have dates instead of timestamps
         if pt.is_floating(column.type) and pt.is_integer(kind):
             columns[name] = _whole(column, name, faults)
         elif _castable(column, stored.column(name)):
             columns[name] = column.cast(kind, safe=False)
         else:
             width, stored_width = _width(column), _width(stored.column(name))
-            wrong.append(f"{name} is {column.type}{width}, stored is {kind}{stored_width}")
+            wrong.append(f"{name} is {column.type}{width}, but stored as {kind}{stored_width}")
     faults.raise_if_any(f"{entity} profiles")
     if wrong:
-        message = f"{entity} profiles differ from the stored ones: {'; '.join(wrong)}; bring them in line"
+        message = f"{entity} profiles differ from the stored ones: {'; '.join(wrong)}; convert them"
         raise ContractError(message, expected=features, found=incoming.column_names)
     return pa.table({**columns, **{n: incoming.column(n) for n in incoming.column_names if n not in columns}})
 
 
 def _whole(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.ChunkedArray:
-    """Return floats as the integers that they are: 25.0, written so because other rows are missing."""
+    """Return floats as integers: 25.0 is written like this if other rows are missing."""
     exact = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), float(2**53)))
     faults.add_rows(
-        "no whole number below 2**53, and the stored ones are integers; bring it in line",
+        "not an integer below 2**53, but the stored values are integers; convert it",
         name,
         pc.invert(exact),
     )
@@ -150,7 +150,7 @@ def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _castable(incoming: pa.ChunkedArray, stored: pa.ChunkedArray) -> bool:
-    """Say whether nothing but precision is lost: numbers may become floats, empty columns anything."""
+    """Return whether at most precision is lost: numbers may become floats, empty columns anything."""
     came, kind = incoming.type, stored.type
     if came == VECTOR and kind == VECTOR:
         return None in (_lengths(incoming), _lengths(stored)) or _lengths(incoming) == _lengths(stored)

@@ -1,9 +1,9 @@
-"""Checks a profile table from anywhere and gives its columns types that can be features; pure.
+"""Checks any profile table and gives its columns types that can be features; pure.
 
 Integers become int64 and texts string (both categorical features), booleans the texts ``true`` and
 ``false``, floats stay (dense; NaN is null), dates and times become UTC timestamps (the model reads the days
-since then), lists of text stay (bags), lists of floats of one width become list<float> (vectors). Lists of
-integers are vectors where all have one width of 2 or more, else bags.
+since then), lists of text stay (bags), lists of floats of the same length become list<float> (vectors). Lists
+of integers are vectors if all have the same length of 2 or more, otherwise bags.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ def canonical_profile(
 ) -> pa.Table:
     """Return the table with its id first, then ``event_timestamp`` if it has one, then its features.
 
-    A column without any value keeps the null type; the store leaves it out and says so.
+    A column without any values keeps the null type; the store leaves it out and reports it.
 
     Args:
-        entity: whose profile it is.
-        table: its id, ``event_timestamp`` (valid from; null where that isn't known) and features.
+        entity: the entity.
+        table: its id, ``event_timestamp`` (valid from; null if unknown) and features.
         source: the file or table, for messages.
         locate: names a row for messages.
-        time_unit: of epoch numbers.
+        time_unit: unit of epoch numbers.
 
     Raises:
-        DataError: with every fault of the table.
+        DataError: lists every fault of the table.
     """
     key = ENTITY_KEYS[entity]
     faults = FaultList(table, (key, EVENT_TIMESTAMP), locate)
@@ -86,17 +86,17 @@ def _check_names(entity: Entity, table: pa.Table, faults: FaultList) -> list[str
         faults.add(missing(key, names), key)
     features = [name for name in names if name not in own]
     if not features:
-        faults.add(f"no feature columns beside {key}")
+        faults.add(f"no feature columns besides {key}")
     lowered = [name.lower() for name in names]
     for name in dict.fromkeys(names):
-        if lowered.count(name.lower()) > 1:  # DuckDB doesn't tell Age from age
-            faults.add("more than one column of this name (capitals don't count)", name)
+        if lowered.count(name.lower()) > 1:  # DuckDB doesn't distinguish Age and age
+            faults.add("more than one column of this name (ignoring case)", name)
         elif name in own:
             continue
         elif name.lower() in RESERVED:
             faults.add("a reserved name; rename the column", name)
         elif not name.isidentifier() or name.startswith("__"):
-            faults.add("no usable feature name; use letters, digits and underscores", name)
+            faults.add("not a valid feature name; use letters, digits and underscores", name)
     return [name for name in features if lowered.count(name.lower()) == 1]
 
 
@@ -142,7 +142,7 @@ def _integers(column: pa.ChunkedArray, name: str, faults: FaultList) -> pa.Chunk
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:
-        faults.add("larger than a 64-bit signed integer; make it a text", name)
+        faults.add("larger than a 64-bit signed integer; convert it to text", name)
         return None
 
 
@@ -181,7 +181,7 @@ def _check_elements(column: pa.ChunkedArray, name: str, faults: FaultList, *, ve
         if len(widths) > 1:
             usual = pc.mode(lengths)[0].as_py()["mode"]
             others = pc.not_equal(lengths, usual)
-            faults.add_rows(f"not the width {usual} that the others have", name, others)
+            faults.add_rows(f"not the width {usual} of the others", name, others)
     rows = pc.filter(pc.list_parent_indices(column), bad).combine_chunks()
     mask = np.zeros(len(column), dtype=bool)
     mask[rows.to_numpy()] = True

@@ -1,4 +1,4 @@
-"""Reads anybody's interactions and profile tables, and checks all of a delivery before any of it is used."""
+"""Reads any interactions and profile tables, and checks a whole delivery before any of it is used."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NAMES: dict[Entity, str] = {entity: table for table, entity in TABLES.items()}
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came, checked, as :meth:`mmlora.data.store.OfflineStore.write` takes it.
+    """A checked delivery for :meth:`mmlora.data.store.OfflineStore.write`.
 
     Attributes:
-        interactions: canonical columns first, others as they came; None where only profiles came.
-        profiles: by entity.
-        duplicates: interactions that equal another one of the delivery, left out.
+        interactions: canonical columns first, then the others unchanged; None if there are only profiles.
+        profiles: profiles by entity.
+        duplicates: number of interactions left out because they equal another one of the delivery.
         columns: what each column is and becomes.
-        notes: what was dropped, cut or merged, and what was guessed.
+        notes: what was dropped, cut, merged or guessed.
     """
 
     interactions: pa.Table | None
@@ -61,23 +61,25 @@ def read_delivery(
     Args:
         interactions: files, folders or patterns with user_id, item_id, domain_id, event_timestamp, label,
             and known_at if the data has its own.
-        profiles: the same by entity, with its id, event_timestamp (valid from) if it has one, whatever else.
-        options: what the user says of the tables.
-        ids: the store's id types, if it has some; else CSV ids are integers when all of them are.
-        stored: the store's profile schemas: a CSV column is read as what it is stored as.
+        profiles: the same by entity, with its id, optionally event_timestamp (valid from), and any features.
+        options: the user's options for the tables.
+        ids: the store's id types, if any; otherwise CSV ids are integers if all of them are.
+        stored: the store's profile schemas: a CSV column is read as its stored type.
         now: interactions later than this are faults (default: the clock).
-        may_be_empty: whether there may be no interactions, or tables of them without rows.
+        may_be_empty: whether interactions may be missing or have no rows.
 
     Raises:
-        UsageError: a path doesn't exist, or an option names what isn't there.
-        DataError: with every fault of the first table that has any.
+        UsageError: a path doesn't exist, or an option names something that doesn't exist.
+        DataError: lists every fault of the first table that has any.
     """
     options = options or ReadOptions()
     options.check()
     if not interactions and not any(profiles.values()):
         if may_be_empty:
             return Delivery(None, {}, 0, (), ())
-        raise UsageError("nothing to import: give interactions, or profiles by --users, --items or --domains")
+        raise UsageError(
+            "there is nothing to import: give interactions, or profiles with --users, --items or --domains"
+        )
     now = now or datetime.now(UTC)
     sources = _Sources.read(interactions, profiles, options)
     for entity, key in ENTITY_KEYS.items():
@@ -102,7 +104,9 @@ class _Sources:
         for ours, theirs in options.columns.items():
             if not any(theirs in table.column_names for table in tables):
                 has = "; ".join(", ".join(table.column_names) for table in tables)
-                raise UsageError(f"--column {ours}={theirs}: there is no column {theirs!r}; there are {has}")
+                raise UsageError(
+                    f"--column {ours}={theirs}: there is no column {theirs!r}; the columns are {has}"
+                )
         if raw is not None:
             rename(raw, options.columns, RENAMEABLE)
         for entity, source in given.items():
@@ -116,7 +120,7 @@ class _Sources:
 
 
 def _type_ids(sources: Sequence[RawTable], key: str, wanted: pa.DataType | None) -> None:
-    """Make the texts of an id integers: if the store's or the other table's are, or else if all can be."""
+    """Convert id texts to integers if the store's or the other tables' are, or else if all can be."""
     columns = [plain(source.table.column(key)) for source in sources]
     if wanted is None:
         typed = [c.type for c, source in zip(columns, sources, strict=True) if key not in source.texts]
@@ -131,7 +135,9 @@ def _type_ids(sources: Sequence[RawTable], key: str, wanted: pa.DataType | None)
         refuse_spoilt_ids(trimmed, key, faults)
         if wanted == pa.int64() and not faults.found:
             wrong = pc.invert(is_integer_text(trimmed))
-            faults.add_rows(f"no integer, as the other {key}s are (a leading zero counts)", key, wrong)
+            faults.add_rows(
+                f"not an integer, but the other {key}s are integers (leading zeros count)", key, wrong
+            )
         faults.raise_if_any(source.source)
         if wanted == pa.int64():
             place = source.table.column_names.index(key)
@@ -177,7 +183,7 @@ def _refuse_unknown(sources: _Sources, options: ReadOptions) -> None:
     """
     for table in options.valid_from:
         if TABLES[table] not in sources.profiles:
-            raise UsageError(f"--valid-from {table}: give the {table} that it is about")
+            raise UsageError(f"--valid-from {table}: give the {table} that it applies to")
     for option, names in (("--list", options.lists), ("--text", options.texts)):
         for full in names:
             table, _, column = full.partition(".")
@@ -188,7 +194,7 @@ def _refuse_unknown(sources: _Sources, options: ReadOptions) -> None:
 
 
 def _date(source: RawTable, table: str, entity: Entity, options: ReadOptions) -> None:
-    """Give rows the date that they are valid from by the column that the user named.
+    """Set the date from which rows are valid from the column that the user named.
 
     Raises:
         UsageError: it is neither a column nor a date, or the table has dates of its own.

@@ -1,4 +1,4 @@
-"""Gives a table's columns the names that mmlora knows them by."""
+"""Renames a table's columns to mmlora's canonical names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mmlora.errors import DataError, Fault
 
 
 def rename(source: RawTable, columns: Mapping[str, str], canonical: tuple[str, ...]) -> None:
-    """Rename the columns that ``columns`` names, in place; what gives way is noted.
+    """Rename the columns that ``columns`` names, in place; replaced columns are noted.
 
-    A column may serve two names (``known_at=event_timestamp``). One that already bears a name that another
-    gets gives way to it.
+    A column may get two names (``known_at=event_timestamp``). If a column already has a name that another
+    column gets, it is replaced.
 
     Raises:
-        DataError: there are several columns of a name that ``columns`` gives.
+        DataError: there are several columns with a name that ``columns`` gives.
     """
     names = source.table.column_names
     given = {
@@ -29,7 +29,7 @@ def rename(source: RawTable, columns: Mapping[str, str], canonical: tuple[str, .
         if names.count(theirs) > 1:
             raise DataError(source.source, [Fault("more than one column of this name", theirs)])
         if ours in names and ours not in given.values():
-            source.notes.append(f"column {ours} isn't used, for --column {ours}={theirs} takes its place")
+            source.notes.append(f"column {ours} isn't used, because --column {ours}={theirs} replaces it")
     kept = [
         place
         for place, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""What one import did, and what its summary says."""
+"""What an import did, for its summary."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class ImportReport:
 
     Attributes:
         interactions: rows stored whose key is new.
-        unchanged: rows that were stored already.
+        unchanged: rows that were already stored.
         corrections: rows stored as a new version of a stored key.
-        late: those of ``interactions`` that became known only after they happened: now, or when their own
-            ``known_at`` says.
+        late: rows among ``interactions`` that became known only after they happened: now, or at their own
+            ``known_at``.
         withdrawn: stored rows that a replacing delivery no longer has.
-        users, items, domains: distinct ids among the interactions that came.
-        first_day, last_day: of the interactions that came (UTC); None without any.
-        profiles: versions stored, by entity that came.
+        users, items, domains: number of distinct ids among the delivered interactions.
+        first_day, last_day: first and last day of the delivered interactions (UTC); None without any.
+        profiles: number of versions stored, by delivered entity.
         ignored_columns: columns left out: those of the interactions that aren't canonical, and ``user.age``
             for a profile column without any value.
-        notes: what a person should know of it, a line each.
+        notes: lines for the user.
     """
 
     interactions: int = 0
@@ -81,23 +81,24 @@ def day_numbers(table: pa.Table) -> np.ndarray:
 
 
 def day_of(number: int) -> date:
-    """Return the day that is so many days after 1970-01-01."""
+    """Return the day that is this many days after 1970-01-01."""
     return _EPOCH + timedelta(days=int(number))
 
 
 def interaction_notes(new: NewInteractions, imported_at: datetime, *, own_known_at: bool) -> list[str]:
-    """Return what is worth saying of the interactions that were stored."""
+    """Return the notes on the interactions that were stored."""
     notes = []
     if new.late and not own_known_at:
         notes.append(
-            f"{count(new.late, 'interaction')} came late: of days that their domain already had. They count "
-            f"as known since {_moment(imported_at)}, so features, training rows and nights of before don't "
-            "see them. If they were known in time (history that is brought later), import them with --history"
+            f"{count(new.late, 'interaction')} came late: their domain already had that day or a later one. "
+            f"They count as known since {_moment(imported_at)}, so earlier features, training rows and "
+            "nights don't see them. If they were known in time (e.g. imported history), import them with "
+            "--history"
         )
     if new.withdrawn:
         notes.append(
-            f"{count(new.withdrawn, 'stored interaction')} not in this delivery: withdrawn; what was known "
-            f"before {_moment(imported_at)} stays as it was"
+            f"{count(new.withdrawn, 'stored interaction')} withdrawn, because this delivery lacks them; "
+            f"what was known before {_moment(imported_at)} is unchanged"
         )
     return notes
 
@@ -105,15 +106,15 @@ def interaction_notes(new: NewInteractions, imported_at: datetime, *, own_known_
 def profile_notes(
     table: str, came: pa.Table, added: AddedProfile, *, valid_from: str, delivered: datetime, known: int
 ) -> list[str]:
-    """Return what is worth saying of a profile table that was stored.
+    """Return the notes on a profile table that was stored.
 
     Args:
         table: ``users``, ``items`` or ``domains``.
-        came: the table as it came, canonical.
-        added: what was staged of it.
-        valid_from: since when undated rows of a first delivery count, as the option says.
+        came: the delivered table, canonical.
+        added: what was staged from it.
+        valid_from: from when undated rows of a first delivery are valid, as in the option.
         delivered: when the delivery counts as known.
-        known: undated rows that count from another moment than the delivery.
+        known: number of undated rows that are valid from a different time than the delivery.
     """
     notes = []
     dates = came.column(EVENT_TIMESTAMP) if EVENT_TIMESTAMP in came.column_names else None
@@ -130,10 +131,10 @@ def profile_notes(
             f"{table}: {count(future, 'row')} of a later date than this delivery: valid from then on"
         )
     for names, what in (
-        (added.empty, "hold no value and are left out"),
+        (added.empty, "have no values and are left out"),
         (added.gained, "are new: models use them after their next training"),
-        (added.retyped, "were stored as integers and are texts now: train anew"),
-        (added.lacking, "aren't in this delivery: missing from now on"),
+        (added.retyped, "were stored as integers and are texts now: train again"),
+        (added.lacking, "aren't in this delivery: their values are missing from now on"),
     ):
         if names:
             notes.append(f"{table}: columns {what}: {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Judges lists of the made-up shop by the truth: the clicks they would bring, and how alike they are."""
+"""Judges lists of the synthetic shop by the truth: the clicks they would bring, and how similar they are."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ShopTruth:
         """
         record = folder / "made_with.json"
         if not record.exists():
-            raise UsageError(f"{folder}: no shop was made there; run `mmlora data shop` first")
+            raise UsageError(f"{folder}: there is no generated shop; run `mmlora data shop` first")
         return cls.make(ShopDials(**json.loads(record.read_text(encoding="utf-8"))))
 
     @cached_property
@@ -156,5 +156,5 @@ def _places(ids: np.ndarray, column: pa.Array, name: str) -> Ints:
     places = pc.index_in(column.cast(pa.string()), pa.array(ids))
     if places.null_count:
         strange = column.filter(pc.is_null(places))[0]
-        raise DataError("lists", f"{places.null_count} rows of no {name} of this shop, e.g. {strange}")
+        raise DataError("lists", f"{places.null_count} rows have no {name} of this shop, e.g. {strange}")
     return np.asarray(places.to_numpy(), np.int64)

@@ -1,4 +1,4 @@
-"""The offline store: canonical tables that hold every version of every interaction and profile.
+"""The offline store: canonical tables with every version of every interaction and profile.
 
 ::
 
@@ -8,8 +8,9 @@
     profiles/{user,item,domain}/<hash>.parquet  id, event_timestamp, created_timestamp, features
     manifest.json                               size and hash of each of these files
 
-Files are only ever added (but for a profile table that gains a column, which is rewritten), and an import
-happens as a whole or not at all (:mod:`mmlora.data.commit`). Importing what is stored already adds no file.
+Files are only ever added (except that a profile table that gains a column is rewritten), and an import
+succeeds as a whole or not at all (:mod:`mmlora.data.commit`). Importing rows that are already stored adds no
+file.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class OfflineStore:
     """The canonical tables under one folder.
 
     Args:
-        root: the folder; made at the first import.
+        root: the folder; created by the first import.
     """
 
     def __init__(self, root: Path) -> None:
@@ -77,11 +78,11 @@ class OfflineStore:
 
     @property
     def interactions_glob(self) -> str:
-        """The Parquet files of all interactions, as DuckDB takes them."""
+        """Glob of the Parquet files of all interactions, for DuckDB."""
         return str(self.root / "interactions" / "**" / "*.parquet")
 
     def profile_folder(self, entity: Entity) -> Path:
-        """Return where an entity's profiles lie; absent when it has none."""
+        """Return the folder of an entity's profiles; it does not exist if there are none."""
         return self.root / "profiles" / entity
 
     @property
@@ -92,24 +93,24 @@ class OfflineStore:
             UsageError: nothing was imported yet.
             DataError: a stored file is missing or was changed.
         """
-        if not self._checked:  # once for each store that is opened: a night opens many
+        if not self._checked:  # once per opened store, because a night opens many
             self.check()
             self._checked = True
         settle(self.root)
         found = self._ids_or_none()
         if found is None:
-            raise UsageError(f"{self.root} holds no data yet; import some first (mmlora data --help)")
+            raise UsageError(f"{self.root} has no data yet: import some first (mmlora data --help)")
         return found
 
     def require_import(self) -> None:
-        """Raise what :attr:`ids` raises, e.g. ``UsageError`` when nothing was imported yet."""
+        """Raise what :attr:`ids` raises, e.g. ``UsageError`` if nothing was imported yet."""
         _ = self.ids
 
     def check(self) -> None:
-        """Finish a commit whose process died, and see that every file is as it was stored.
+        """Finish a commit whose process died, and check that every file is as it was stored.
 
         Raises:
-            DataError: one is missing, cut or swapped, or was written by no import.
+            DataError: a file is missing, truncated or swapped, or was not written by an import.
         """
         for _ in range(2):  # an import may finish between the manifest and the files
             settle(self.root)
@@ -122,17 +123,17 @@ class OfflineStore:
                 adopt(self.root)
 
     def accept_files(self) -> list[str]:
-        """Take the files that are there as the store; return what was wrong with them."""
+        """Accept the existing files as the store; return what was wrong with them."""
         with locked(self.root):
             finish(self.root)
             return accept_files(self.root)
 
     def _ids_or_none(self) -> IdTypes | None:
         path = self.root / "ids.json"
-        return IdTypes(**read_json(path, "import the data anew")) if path.exists() else None
+        return IdTypes(**read_json(path, "import the data again")) if path.exists() else None
 
     def fingerprint(self) -> str:
-        """Return a hash that changes when the data does: of file names (content hashes) and sizes."""
+        """Return a hash that changes with the data: over file names (content hashes) and sizes."""
         settle(self.root)
         files = [
             path
@@ -142,7 +143,7 @@ class OfflineStore:
         return fingerprint({path.relative_to(self.root).as_posix(): path.stat().st_size for path in files})
 
     def days(self) -> list[date]:
-        """Return the days (UTC) that hold interactions, in order."""
+        """Return the days (UTC) with interactions, in order."""
         settle(self.root)
         return self._days()
 
@@ -156,7 +157,7 @@ class OfflineStore:
         return sorted(days)
 
     def domains(self) -> list[Id]:
-        """Return the domains that interactions were ever seen in, in order."""
+        """Return all domains ever seen in interactions, in order."""
         settle(self.root)
         return sorted(self._last_days())
 
@@ -168,7 +169,7 @@ class OfflineStore:
             return {domain: date.fromisoformat(day) for domain, day in kept}
         if not self._days():
             return {}
-        with connect() as con:  # a store of before the file, or of before it held days
+        with connect() as con:  # a store older than this file, or than the days in it
             query = (
                 f"SELECT {DOMAIN_ID}, CAST(max({EVENT_TIMESTAMP}) AS DATE) FROM "
                 f"read_parquet($glob, hive_partitioning = false) GROUP BY 1"
@@ -193,31 +194,31 @@ class OfflineStore:
         valid_from: Mapping[Entity, str] | None = None,
         texts: Mapping[Entity, Collection[str]] | None = None,
     ) -> ImportReport:
-        """Add what is new in these tables, or nothing at all.
+        """Add what is new in these tables, all of it or nothing.
 
-        A delivery of profiles counts as known when the interactions beside it are complete: at the midnight
-        after the last day that is new and on time, but never later than the import; alone, at the midnight
-        that the import's day began with. So the night that scores after it knows both.
+        A delivery of profiles counts as known when the interactions imported with it are complete: at the
+        midnight after the last day that is new and on time, but never later than the import; on its own, at
+        the midnight at the start of the import's day. So the next night knows both.
 
         Args:
-            interactions: what :func:`mmlora.data.reader.read_delivery` or ``read_movielens`` returned, or an
-                own table with the same columns; None for profiles alone.
-            profiles: profile tables by entity; null in ``event_timestamp`` is undated.
+            interactions: the result of :func:`mmlora.data.reader.read_delivery` or ``read_movielens``, or a
+                table with the same columns; None for profiles alone.
+            profiles: profile tables by entity; null in ``event_timestamp`` means undated.
             imported_at: when late rows and corrections became known (with a time zone).
             history: whether all interactions count as known when they happened, late or not.
-            replace: whether the delivery is the whole truth of its days (or of its domains' days): rows that
-                it lacks are withdrawn, as a correction known now.
-            days: further days that it is the whole truth of, with ``replace`` by day; without interactions
-                they are emptied.
-            valid_from: since when an entity's undated profiles count in its first delivery:
+            replace: whether the delivery is the whole truth for its days (or for its domains' days): stored
+                rows that it lacks are withdrawn, as a correction known now.
+            days: with ``replace`` by day, further days for which it is the whole truth; days without
+                interactions are emptied.
+            valid_from: from when an entity's undated profiles are valid in its first delivery:
                 ``first-interaction`` of the id (default), ``import`` or an ISO date.
-            texts: columns that are texts, also where they were stored as integers.
+            texts: columns to store as texts, even if they were stored as integers.
 
         Raises:
-            UsageError: nothing is stored of one of ``days``.
-            DataError: a table has faults, or stored files are missing or changed; all of them are named.
+            UsageError: one of ``days`` has no stored interactions.
+            DataError: a table has faults, or stored files are missing or changed; all are listed.
             ContractError: id types, or a profile's columns, differ from the store's.
-            TransientError: another import is under way.
+            TransientError: another import is in progress.
         """
         if imported_at.tzinfo is None:
             raise UsageError(f"imported_at {imported_at} has no time zone; give one, e.g. UTC")
@@ -328,7 +329,7 @@ class OfflineStore:
     def _since(
         self, entity: Entity, profile: pa.Table, table: pa.Table | None, chosen: str
     ) -> pa.Table | None:
-        """Return since when undated profiles of a first delivery count; ids that it lacks: from then."""
+        """Return from when undated profiles of a first delivery are valid; missing ids: from the delivery."""
         key = ENTITY_KEYS[entity]
         if EVENT_TIMESTAMP in profile.column_names:
             profile = profile.filter(pc.is_null(profile.column(EVENT_TIMESTAMP)))
@@ -356,7 +357,7 @@ class OfflineStore:
             return con.sql(query, params=params).to_arrow_table()
 
     def _stage_last_days(self, commit: Commit, table: pa.Table, before: Mapping[Id, date]) -> None:
-        """Keep the domains and their latest days: a scan for them opens every day's file."""
+        """Store the domains and their latest days, because finding them would open every day's file."""
         groups = table.group_by(DOMAIN_ID).aggregate([(EVENT_TIMESTAMP, "max")]).to_pylist()
         came = {group[DOMAIN_ID]: group[f"{EVENT_TIMESTAMP}_max"].date() for group in groups}
         after = {
@@ -372,7 +373,7 @@ class OfflineStore:
         stored = self._days() if days else []
         if unknown := sorted(set(days).difference(stored)):
             raise UsageError(
-                f"no interactions are stored of {', '.join(map(str, unknown))}: the stored days are "
+                f"no interactions are stored for {', '.join(map(str, unknown))}: the stored days are "
                 f"{stored[0]} to {stored[-1]}"
             )
 
@@ -383,7 +384,7 @@ class OfflineStore:
 
 
 def _stage_days(commit: Commit, versions: pa.Table) -> None:
-    """Stage a file a day; the rows are in order of time."""
+    """Stage one file per day; the rows are in order of time."""
     days = day_numbers(versions)
     bounds = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     for start, end in pairwise(bounds if len(days) else []):

@@ -1,4 +1,4 @@
-"""What the summary of an import says of each column."""
+"""What the summary of an import says about each column."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, KNOWN_AT, LABEL, 
 
 @dataclass(frozen=True)
 class ColumnNote:
-    """One column that came.
+    """One delivered column.
 
     Attributes:
         table: ``interactions``, ``users``, ``items`` or ``domains``.
         column: its name.
-        type: what it is: Parquet's type, or what the texts of a CSV are.
+        type: Parquet's type, or the type inferred from a CSV's texts.
         becomes: what is stored.
-        missing: values that are missing.
-        note: how it was read, where that isn't plain; empty mostly.
+        missing: number of missing values.
+        note: how it was read, if that isn't obvious; usually empty.
     """
 
     table: str

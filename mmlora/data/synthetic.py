@@ -1,14 +1,14 @@
-"""Made-up domains whose click probabilities are known, so that the best reachable auc is known too.
+"""Synthetic domains with known click probabilities, so that the best reachable auc is known too.
 
 A row is user u, item i and domain d; its label is drawn with probability
 
     p = sigmoid(shared(u, i) + own(d, u, i))
 
-``diversity`` is the share of the variance that is a domain's own; whatever its value, the task is about
-equally hard. There are two worlds (:mod:`mmlora.data.synthetic_worlds`): in one, what users like is hidden
+``diversity`` is the share of the variance that is specific to a domain; the task is about equally hard at
+every value. There are two worlds (:mod:`mmlora.data.synthetic_worlds`): in one, what users like is hidden
 and their profiles show traces of it; in the other (``vectors``), profiles show vectors of users and items,
-and each domain matches them in its own way. Another diversity, sparsity, rows or days leaves the users and
-items as they are.
+and each domain matches them in its own way. Changing diversity, sparsity, rows or days doesn't change the
+users and items.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _DAY = 86_400_000_000
 
 @dataclass(frozen=True)
 class Dials:
-    """What to make.
+    """What to generate.
 
     Attributes:
-        domains: how many.
-        users, items: of which popular ones come more often, in every domain alike.
-        rows: interactions; as many in each part of the time.
-        days: from 2020-01-01 on, 1 to 1,000.
+        domains: number of domains.
+        users, items: number of each; popular ones occur more often, in the same way in every domain.
+        rows: number of interactions, evenly spread over time.
+        days: number of days from 2020-01-01 on, 1 to 1,000.
         diversity: 0 to 1. 0: all domains are alike; 1: they have nothing in common.
-        families: how many own parts there are: domain d has that of family ``d % families``, so that one
-            domain's expert can serve another. None: as many as domains, none akin.
+        families: number of different own parts: domain d has that of family ``d % families``, so that one
+            domain's expert can serve another. None means one per domain, so that none are alike.
         sparsity: 0 to 1. The largest domain has ``1000 ** sparsity`` times the rows of the smallest.
         seed: the same seed and dials give the same rows.
         vectors: None: tastes are hidden, and profiles show traces of them. Otherwise the width of the vectors
@@ -63,16 +63,16 @@ class Dials:
     vectors: int | None = None
 
     def check(self) -> None:
-        """Refuse dials out of range.
+        """Refuse values out of range.
 
         Raises:
-            UsageError: with every fault.
+            UsageError: a value is out of range; lists every fault.
         """
         faults = []
         if self.families is not None and not 1 <= self.families <= self.domains:
             faults.append(f"families {self.families}: valid are 1 to the {self.domains} domains")
         if self.rows < max(self.domains, 1):
-            faults.append(f"rows {self.rows}: give one a domain or more")
+            faults.append(f"rows {self.rows}: give at least one per domain")
         if self.vectors is not None and not 1 <= self.vectors <= MAX_VECTORS:
             faults.append(f"vectors {self.vectors}: give a width of 1 to {MAX_VECTORS}")
         check_dials(
@@ -91,13 +91,13 @@ class Dials:
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """Made-up tables.
+    """Synthetic tables.
 
     Attributes:
-        interactions: in the order of time.
-        profiles: of users (segment, age; or vector) and items (category, price; or vector).
-        truth: a row an interaction in the same order: its key, ``probability``, and the parts of the logit,
-            ``shared`` and ``own`` (base included in ``shared``).
+        interactions: interactions in order of time.
+        profiles: profiles of users (segment, age; or vector) and items (category, price; or vector).
+        truth: one row per interaction in the same order: its key, ``probability``, and the parts of the
+            logit, ``shared`` (including the base) and ``own``.
     """
 
     interactions: pa.Table
@@ -106,7 +106,7 @@ class SyntheticData:
 
 
 def make_synthetic(dials: Dials) -> SyntheticData:
-    """Make interactions, profiles and the truth about them.
+    """Generate interactions, profiles and the truth about them.
 
     Raises:
         UsageError: a dial is out of range.
@@ -117,7 +117,7 @@ def make_synthetic(dials: Dials) -> SyntheticData:
     domain = rng.permutation(np.repeat(np.arange(dials.domains), domain_rows(dials)))
     user = _popular(rng, dials.users, dials.rows)
     item = _popular(rng, dials.items, dials.rows)
-    # A cell of time for each row: no two rows have the same moment, so no two have the same key.
+    # A time slot for each row: no two rows have the same time, so no two have the same key.
     cell = dials.days * _DAY // dials.rows
     time = _START + np.arange(dials.rows) * cell + rng.integers(0, cell, dials.rows)
     shared, own = logits(world, domain, user, item)
@@ -150,8 +150,8 @@ def best_reachable(data: SyntheticData) -> dict[str, Any]:
     """Return the auc of the true probability: no model can be expected to reach more on these rows.
 
     Returns:
-        ``wauc``, and by domain ``rows``, ``ctr``, ``auc`` and ``shared_auc``: that of the shared part alone.
-        An auc is None where a domain has one class of label; such domains are left out of ``wauc``.
+        ``wauc``, and by domain ``rows``, ``ctr``, ``auc`` and ``shared_auc``: the auc of the shared part
+        alone. The auc of a domain with only one label is None; such domains are left out of ``wauc``.
     """
     names = data.interactions.column(DOMAIN_ID).combine_chunks().dictionary_encode()
     code, label = names.indices.to_numpy(), data.interactions.column(LABEL).to_numpy()

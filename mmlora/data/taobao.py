@@ -6,8 +6,8 @@
     user_embedding.csv     id, 128 floats separated by spaces
     item_embedding.csv     id, 128 floats separated by spaces
 
-The domain is the theme; the vectors become profiles, which the model reads as they are. The data set has to
-be got by hand from Tianchi, and this reader was only ever tried on made-up rows in its format.
+The domain is the theme; the vectors become profiles, which the model reads unchanged. The data set has to
+be downloaded by hand from Tianchi, and this reader was tested only on synthetic rows in its format.
 
 The log holds clicks only, so the rest is drawn (:mod:`mmlora.data.negatives`): each theme gets its own rate
 of 2 to 5 negatives a click, and each click that many (rounded up or down, evenly over time) from the theme's
@@ -54,7 +54,7 @@ FILES = (LOG, USERS, ITEMS)
 COLUMNS = {"user_id": USER_ID, "item_id": ITEM_ID, "theme_id": DOMAIN_ID, "reach_time": EVENT_TIMESTAMP}
 WIDTH = 128
 NEGATIVES = (2.0, 5.0)
-"""Negatives a click: a theme's rate is drawn from this range."""
+"""Negatives per click: a theme's rate is drawn from this range."""
 
 _NUMBER = r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
 _VECTOR = rf"^\s*{_NUMBER}(\s+{_NUMBER}){{{WIDTH - 1}}}\s*$"
@@ -97,7 +97,7 @@ def read_taobao(path: Path, *, themes: int, seed: int = 0, now: datetime | None 
     if themes < 1:
         raise UsageError(f"themes {themes}: give 1 or more; 10, 20 and 30 are usual")
     if not path.is_dir():
-        raise UsageError(f"{path}: no such folder; give the one that holds {', '.join(FILES)}")
+        raise UsageError(f"{path}: the folder does not exist; give the one that contains {', '.join(FILES)}")
     if missing := [name for name in FILES if not (path / name).is_file()]:
         raise DataError(
             str(path),

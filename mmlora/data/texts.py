@@ -1,10 +1,10 @@
-"""Decides what the texts of a profile column in a CSV are, so that they equal the same data in Parquet; pure.
+"""Infers the type of a profile column in a CSV, so that it equals the same data in Parquet; pure.
 
 In this order, over all values that aren't missing: ``true`` and ``false`` are booleans, whole numbers are
-integers, numbers are floats, ISO dates and times are times, lists are lists (:mod:`mmlora.data.lists`), all
-else is text. A column stays text where a number has a leading zero, a plus sign or more digits than 64 bits
-hold, for as a number it would be another one. In columns that aren't text the usual markers of missing values
-count as such (:data:`MARKERS`); in a text column only what is missing everywhere does: NA may be Namibia.
+integers, numbers are floats, ISO dates and times are times, lists are lists (:mod:`mmlora.data.lists`), and
+anything else is text. A column stays text if a number has a leading zero, a plus sign or more digits than fit
+into 64 bits, because as a number it would change. In columns that aren't text, the usual markers count as
+missing values (:data:`MARKERS`); in a text column only what counts as missing everywhere: NA may be Namibia.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ MARKERS = (
     *("-", "--", "?", ".", "unknown", "missing", "(null)"),
     *("0000-00-00", "0000-00-00 00:00:00"),
 )
-"""What stands for a missing value in a column of numbers, dates or booleans; capitals don't count."""
-
-# A float as programs write it: 12E5 may be an article's code, 1.2E5 and 12e+05 are none.
+"""Markers of a missing value in a column of numbers, dates or booleans; case doesn't matter."""
+# A float as programs write it: 12E5 may be an article's code, but 1.2E5 and 12e+05 are not.
 _FLOAT = (
     r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([eE][+-][0-9]+)?$"
     r"|^[+-]?[0-9]+\.[0-9]+[eE][0-9]+$|^[+-]?inf(inity)?$"
@@ -40,12 +39,12 @@ _DECIMALS = r"^-?[0-9.]*,[0-9]+$"
 
 @dataclass(frozen=True)
 class Reading:
-    """Distinct texts of a column as what they are.
+    """The distinct texts of a column, converted to their inferred type.
 
     Attributes:
-        values: in the order of the texts.
-        kind: what they are, in a word or two.
-        note: what is worth saying of it; empty mostly.
+        values: the values, in the order of the texts.
+        kind: the inferred type, in a word or two.
+        note: a note for the summary; usually empty.
     """
 
     values: pa.Array
@@ -65,15 +64,15 @@ def read_texts(
     """Read the distinct texts of a column.
 
     Args:
-        texts: null is missing.
-        wanted: the stored type, if the column is stored.
-        keep: whether they stay texts whatever they look like.
-        separator: of lists, if the user named one.
-        missing: what stands for a missing value, beside the markers.
+        texts: the texts; null is missing.
+        wanted: the stored type, if the column is already stored.
+        keep: whether to keep them as texts whatever they look like.
+        separator: separator of lists, if the user named one.
+        missing: markers of missing values besides the usual ones.
         decimal: the decimal point.
 
     Raises:
-        ValueError: the texts don't fit what was asked for; it says why.
+        ValueError: the texts can't be read as requested; the message says why.
     """
     if missing:
         texts = _without(texts, pc.is_in(texts, pa.array(missing)))
@@ -87,12 +86,12 @@ def read_texts(
         assert found is not None
         return Reading(found[0], "list", found[1])
     if keep or wanted == pa.string():
-        return _text(texts, "stays text as it was asked for" if keep else "")
+        return _text(texts, "kept as text, as requested" if keep else "")
     return _infer(texts, decimal)
 
 
 def is_number(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return where a text is a number that loses nothing, or a marker of a missing one."""
+    """Return where a text is a number that can be kept exactly, or a marker of a missing one."""
     trimmed = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
     number = pc.and_(
         pc.match_substring_regex(trimmed, _FLOAT), pc.invert(pc.match_substring_regex(trimmed, _LOSES))
@@ -101,7 +100,7 @@ def is_number(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 
 
 def is_marker(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return where a text stands for a missing value in a column that isn't text."""
+    """Return where a text is a marker of a missing value in a column that isn't text."""
     return pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(MARKERS))
 
 
@@ -109,7 +108,7 @@ def _split(texts: pa.Array, separator: str, wanted: pa.DataType | None) -> pa.Ar
     try:
         return split_lists(texts, separator, wanted)
     except ValueError as error:
-        raise ValueError(f"no JSON array of texts or numbers: {str(error)[:60]!r}") from None
+        raise ValueError(f"not a JSON array of texts or numbers: {str(error)[:60]!r}") from None
 
 
 def _infer(texts: pa.Array, decimal: str) -> Reading:
@@ -158,7 +157,7 @@ def _numbers(plain: pa.Array, rest: pa.Array, decimal: str) -> pa.Array | None:
 
 
 def _text(texts: pa.Array, note: str = "") -> Reading:
-    """Texts as they are; booleans as Parquet's become."""
+    """Return texts unchanged; booleans in the same form as from Parquet."""
     lowered = pc.utf8_lower(texts)
     if _all(pc.is_in(lowered.drop_null(), pa.array(["true", "false"]))):
         return Reading(lowered, "text", note)
@@ -166,7 +165,7 @@ def _text(texts: pa.Array, note: str = "") -> Reading:
 
 
 def _why_text(rest: pa.Array, decimal: str) -> str:
-    """Say why a column that looks like something else is text; empty where it is plainly text."""
+    """Return why a column that looks like something else is text; empty if it is plainly text."""
     if (
         decimal == "."
         and _all(pc.match_substring_regex(rest, f"{_DECIMALS}|{_DIGITS}"))
@@ -175,18 +174,18 @@ def _why_text(rest: pa.Array, decimal: str) -> str:
         return "text; --decimal , if these are numbers"
     if _all(pc.match_substring_regex(rest, r"^[+-]?[0-9.]+$")):
         if _any(pc.match_substring_regex(rest, _ZEROS)):
-            return "text, for a number would lose leading zeros"
+            return "text, because numbers would lose leading zeros"
         if _any(pc.match_substring_regex(rest, r"^\+")):
-            return "text, for a number would lose plus signs"
-        return "text, for the numbers have more digits than a number keeps"
+            return "text, because numbers would lose plus signs"
+        return "text, because the values have more digits than a number can keep"
     number = pc.or_(pc.match_substring_regex(pc.utf8_lower(rest), _FLOAT), is_integer_text(rest))
     dates = pc.match_substring_regex(rest, ISO_TIME)
-    for what, fits in (("number", number), ("date", dates)):
+    for what, fits in (("numbers", number), ("dates", dates)):
         if 2 * (pc.sum(fits).as_py() or 0) >= len(rest):
             odd = pc.filter(rest, pc.invert(fits)).to_pylist() or [rest[0].as_py()]
             shown = ", ".join(repr(text[:30]) for text in odd[:3])
             return (
-                f"text, for {len(odd):,} values are no {what}: {shown}; --missing if they are missing values"
+                f"text, because {len(odd):,} values are not {what}: {shown}; --missing if they mean missing"
             )
     if _all(pc.match_substring_regex(rest, _DATES)):
         return "text; write dates as 2000-12-31 to have days"

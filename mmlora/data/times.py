@@ -1,4 +1,4 @@
-"""Turns a column of times as it came into UTC microseconds, from year 1 to 9999; pure."""
+"""Converts a column of times to UTC microseconds, from year 1 to 9999; pure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ISO_TIME = (
 )
 """A date, or a date and time with or without an offset."""
 
-# DuckDB takes dates, spaces or T, fractions and offsets in one vectorised cast; the pattern keeps out what it
-# would take as well ("epoch", "infinity", years before Christ), and its year 0.
+# DuckDB parses dates, spaces or T, fractions and offsets in one vectorised cast; the pattern excludes what it
+# would also accept ("epoch", "infinity", years before Christ), and its year 0.
 _PARSE = """
 SELECT CASE WHEN regexp_full_match(text, $pattern) AND text NOT LIKE '0000%'
     THEN TRY_CAST(replace(replace(upper(text), ' UTC', 'Z'), ' GMT', 'Z') AS TIMESTAMPTZ) END AS parsed
@@ -52,12 +52,12 @@ def to_times(
     unparsable and too late times are faults.
 
     Args:
-        column: as it came.
+        column: the column as delivered.
         name: its name, for messages.
-        faults: gains what is wrong.
-        latest: the last time that is valid; any when None.
+        faults: faults are added to this list.
+        latest: the last valid time; None means no limit.
         nulls: whether null is valid.
-        unit: of epoch numbers.
+        unit: the unit of epoch numbers.
     """
     column = plain(column)
     if not nulls:
@@ -68,14 +68,14 @@ def to_times(
     unparsed = pc.and_(pc.is_null(times), pc.is_valid(column))
     hint = _unit_hint(pc.filter(column, unparsed), unit)
     valid = f"valid are ISO texts and epoch numbers ({unit}) of the years 1 to 9999"
-    faults.add_rows(f"no timestamp: {valid}{hint}", name, unparsed)
+    faults.add_rows(f"not a timestamp: {valid}{hint}", name, unparsed)
     if latest is not None:
         late = pc.greater(times, pa.scalar(latest, TIMESTAMP))
         hint = _unit_hint(pc.filter(column, pc.fill_null(late, False)), unit)
         what = f"in the future (later than {latest:%Y-%m-%dT%H:%M:%SZ}; epoch numbers count {unit}){hint}"
         faults.add_rows(what, name, late)
     if unit != "s" and (hint := _unit_hint(column, unit)):
-        faults.add(f"no epoch numbers in {unit}{hint}", name)
+        faults.add(f"not epoch numbers in {unit}{hint}", name)
     return times
 
 
@@ -100,7 +100,7 @@ def _convert(column: pa.ChunkedArray, name: str, faults: FaultList, unit: str) -
     if pt.is_null(kind):
         return column.cast(TIMESTAMP)
     faults.add(
-        f"type {kind} is no time; valid are timestamps, dates, ISO texts and whole epoch numbers", name
+        f"type {kind} is not a time; valid are timestamps, dates, ISO texts and whole epoch numbers", name
     )
     return None
 
@@ -108,7 +108,7 @@ def _convert(column: pa.ChunkedArray, name: str, faults: FaultList, unit: str) -
 def _from_epoch(numbers: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
     """Return whole numbers of a unit since 1970 as times; null outside the years 1 to 9999."""
     a_second = _PER_SECOND[unit]
-    # In seconds, for the last year in nanoseconds is beyond 64 bits; and rounded down, before 1970 too.
+    # In seconds, because the last year in nanoseconds exceeds 64 bits; rounded down, also before 1970.
     valid = ~np.asarray(pc.is_null(numbers))
     values = np.asarray(pc.fill_null(numbers, 0).cast(pa.int64()))
     valid &= (values // a_second >= _FIRST) & (values // a_second <= _LAST)
@@ -128,7 +128,7 @@ def parse_times(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _count_cut(column: pa.ChunkedArray) -> int:
-    """Return how many times have more digits than microseconds, which are cut."""
+    """Return how many times have more digits than microseconds; these are cut."""
     column = plain(column)
     if pt.is_timestamp(column.type) and column.type.unit == "ns":
         return int(np.count_nonzero(np.asarray(column.drop_null().cast(pa.int64())) % 1000))
@@ -138,7 +138,7 @@ def _count_cut(column: pa.ChunkedArray) -> int:
 
 
 def _without_zone(column: pa.ChunkedArray) -> bool:
-    """Return whether there are times that don't say their offset from UTC, and that are more than dates."""
+    """Return whether there are times (not just dates) without an offset from UTC."""
     column = plain(column)
     if pt.is_timestamp(column.type):
         return column.type.tz is None
@@ -147,7 +147,7 @@ def _without_zone(column: pa.ChunkedArray) -> bool:
 
 
 def time_note(column: pa.ChunkedArray) -> str:
-    """Return what is worth saying of how times were read; empty where nothing is."""
+    """Return a note on how times were read; usually empty."""
     notes = []
     if cut := _count_cut(column):
         notes.append(f"{cut:,} times cut to microseconds")
@@ -163,7 +163,7 @@ def _integers(texts: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
 
 
 def _refuse_date_numbers(column: pa.ChunkedArray, name: str, faults: FaultList) -> None:
-    """20001231 as epoch seconds would be a day of August 1970: surely not what was meant."""
+    """Refuse numbers such as 20001231, which as epoch seconds would be a day in August 1970."""
     first, last = (pa.scalar(bound) for bound in _LOOKS_LIKE_DATE)
     if pt.is_integer(column.type) and column.type.bit_width < 32:
         return
@@ -172,7 +172,7 @@ def _refuse_date_numbers(column: pa.ChunkedArray, name: str, faults: FaultList) 
 
 
 def _unit_hint(column: pa.ChunkedArray, unit: str) -> str:
-    """Return in which other unit all of these numbers would be times of the years 2000 to 2100."""
+    """Return a hint if all numbers would be times of the years 2000 to 2100 in another unit."""
     if pt.is_string(column.type):
         column = _integers(column, _INTEGER)
     if not pt.is_integer(column.type):

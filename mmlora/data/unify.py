@@ -1,4 +1,4 @@
-"""Puts the parts of one column from several files together, where their types differ without harm."""
+"""Joins the parts of one column from several files if their types differ harmlessly."""
 
 from __future__ import annotations
 

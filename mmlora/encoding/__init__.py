@@ -1,4 +1,4 @@
-"""Encoding: from a contract's Arrow columns to the numbers that a model reads, and back to stored parts."""
+"""Encoding: from a contract's Arrow columns to the numbers that a model reads; encoders are storable."""
 
 from mmlora.encoding.encoder import EncodedColumns, Encoder, Shape, Side
 

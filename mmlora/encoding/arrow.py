@@ -1,4 +1,4 @@
-"""Arrow columns as the encoders read them: plain types, and the elements of lists."""
+"""Arrow columns in the form that the encoders read: plain types, and the elements of lists."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether values of this type are lists, of any length."""
+    """Return whether values of this type are lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def elements_of(name: str, column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Return a list column's elements, nulls included, and how many each row has, ``[N]``."""
+    """Return a list column's elements, including nulls, and the number in each row, ``[N]``."""
     array = plain(column)
     if pa.types.is_null(array.type):
         return pa.nulls(0), np.zeros(len(array), np.int64)
     if not is_list(array.type):
         raise ContractError(
-            f"field {name!r} holds {array.type} but is encoded from lists",
+            f"field {name!r} has type {array.type} but is encoded from lists",
             expected="list",
             found=str(array.type),
         )
@@ -52,7 +52,7 @@ def elements_of(name: str, column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array
 
 
 def without(counts: NDArray[np.int64], dropped: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many elements each row has without the dropped ones."""
+    """Return the number of elements in each row without the dropped ones."""
     row = np.repeat(np.arange(len(counts)), counts)
     return counts - np.bincount(row[dropped], minlength=len(counts))
 
@@ -60,12 +60,12 @@ def without(counts: NDArray[np.int64], dropped: NDArray[np.bool_]) -> NDArray[np
 def without_null_elements(
     name: str, column: pa.Array | pa.ChunkedArray, bag: pa.Array | pa.ChunkedArray
 ) -> pa.Array | pa.ChunkedArray:
-    """Return a column of lists without the elements at whose places the bag's are null.
+    """Return a column of lists without the elements that belong to null elements of a bag.
 
     Args:
-        name: the column's.
-        column: lists that belong one by one to the bag's elements, ``[N]``.
-        bag: ``[N]`` lists.
+        name: the column's name.
+        column: lists with one element for each element of the bag, ``[N]``.
+        bag: the bag's lists, ``[N]``.
     """
     others, others_counts = elements_of(name, bag)
     if not (missing := np.asarray(plain(others).is_null())).any():

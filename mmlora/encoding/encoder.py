@@ -1,8 +1,8 @@
-"""The encoder of a whole contract: its fields' encoders put together.
+"""The encoder of a whole contract, composed of its fields' encoders.
 
-It stands between retrieval and the model, in training and in scoring alike. Fitted once, on training
-rows; stored with the bundle. One index layout for everything with a vocabulary: 0 is missing, 1 is out of
-vocabulary, 2 and up are the known values in sorted order.
+It is used between retrieval and the model, in training and in scoring. It is fitted once, on training
+rows, and stored with the bundle. Everything with a vocabulary has the same index layout: 0 is missing, 1 is
+out of vocabulary, 2 and up are the known values in sorted order.
 
 ========== ====================== ==================================================
 kind       Arrow column           encoded
@@ -12,12 +12,12 @@ bag          list of those        indices, ``[N, L]`` int32, padded with 0
 dense        number               standardised, ``[N]`` float32; missing is 0, the mean
 vector       list of numbers      ``[N, W]`` float32; missing is 0
 weights      list of numbers      ``[N, L]`` float32, of a bag's elements; missing is 0
-history      list of item ids     ``[N, R]`` float32, and as many for the item: see :mod:`.history`
-counts       list of numbers      read by its history only
+history      list of item ids     ``[N, R]`` float32, and the same for the item: see :mod:`.history`
+counts       list of numbers      read only by its history
 ========== ====================== ==================================================
 
-NaN counts as missing. A side table (users, items or domains alone) is encoded with the fields it
-decides, once an entity; :meth:`Encoder.assemble` then gathers rows of several sides into batches.
+NaN counts as missing. A side table (of users, items or domains) is encoded with the side's own fields, once
+per entity; :meth:`Encoder.assemble` then gathers rows of several sides into batches.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from mmlora.schema import DOMAIN_ID, ITEM_ID, Entity, FeatureContract, FeatureFi
 
 
 class Shape(NamedTuple):
-    """What the model needs to know of a field.
+    """What the model needs to know about a field.
 
     Attributes:
         size: vocabulary size with the two reserved indices (categorical, bag), width (vector), 1 (dense).
-        side: what decides the field.
-        partner: of a user's field, the item's field that it is matched or multiplied with; of weights, their
-            bag.
+        side: the side that the field belongs to.
+        partner: for a user's field, the item's field that it is matched or multiplied with; for weights,
+            their bag.
     """
 
     name: str
@@ -63,10 +63,10 @@ class EncodedColumns:
     """N encoded rows of some of the contract's fields.
 
     Attributes:
-        rows: N.
+        rows: number of rows, N.
         categorical: ``[N, Fc]`` int32, a column for each of ``categorical_names``.
         dense: ``[N, Fd]`` float32, a column for each of ``dense_names``.
-        vectors: ``[N, W]`` float32 by field name, those of the kinds ``weights`` and ``history`` among them.
+        vectors: ``[N, W]`` float32 by field name, including the kinds ``weights`` and ``history``.
         bags: ``[N, L]`` int32 by field name.
         domain: the domain's index, ``[N]`` int32, -1 when unknown; None without a domain column.
     """
@@ -89,9 +89,9 @@ class Encoder:
     """A fitted encoder of one feature contract.
 
     Attributes:
-        contract: the fields, in the order that a batch holds them.
-        domains: the training domains, sorted; a domain's index is its place here.
-        fields: what was fitted, by field name.
+        contract: the fields, in the order of a batch.
+        domains: the training domains, sorted; a domain's index is its position.
+        fields: the fitted encoders by field name.
     """
 
     contract: FeatureContract
@@ -108,17 +108,17 @@ class Encoder:
         min_count: int = 1,
         history: History | None = None,
     ) -> Encoder:
-        """Fit on training rows: one table, or many read one after another.
+        """Fit on training rows, in one table or many that are read one after another.
 
         The same rows in the same tables give the same encoder to the last bit. Vocabularies don't depend on
-        the order of rows; a mean may, in its last bits.
+        the order of rows; the last bits of a mean may.
 
         Args:
             contract: the fields to encode; each must be a column of every table.
-            tables: training rows only, or vocabularies and means would know the test rows.
+            tables: only training rows, because otherwise vocabularies and means would leak test rows.
             domains: the training domains.
-            min_count: rows below which a value is out of vocabulary.
-            history: fitted on the same rows, where the contract has such a field.
+            min_count: a value with fewer rows than this is out of vocabulary.
+            history: the history fitted on the same rows, if the contract has one.
 
         Raises:
             ContractError: a field's column is absent or of a type that its kind can't encode.
@@ -150,7 +150,7 @@ class Encoder:
         return shapes
 
     def names(self, kind: FieldKind) -> tuple[str, ...]:
-        """Return the names of a kind's fields: the order of a batch's columns."""
+        """Return the names of a kind's fields, in the order of a batch's columns."""
         return tuple(f.name for f in self.contract.fields if f.kind == kind)
 
     def domain_index(self, domains: pa.Array | pa.ChunkedArray | Sequence[Id]) -> NDArray[np.int32]:
@@ -164,7 +164,7 @@ class Encoder:
 
         Args:
             table: N rows with a column for each field.
-            fields: the fields to encode, e.g. ``contract.keyed_by(["user_id"]).fields``; all when None.
+            fields: the fields to encode, e.g. ``contract.keyed_by(["user_id"]).fields``; None means all.
 
         Raises:
             ContractError: a column is absent, or its type differs from the fitted one.
@@ -195,7 +195,7 @@ class Encoder:
         )
 
     def _histories(self, table: pa.Table, wanted: set[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the vectors of histories, where they are wanted, and of items."""
+        """Return the wanted vectors of histories and of items."""
         found = {}
         for f in self.contract.fields:
             history = self.fields.get(f.name)
@@ -213,18 +213,18 @@ class Encoder:
 
         Args:
             sides: encoded columns, each with the rows to take, ``[B]``: row b of the batch joins row
-                ``rows[b]`` of every side. A field held by several sides is taken from the first.
+                ``rows[b]`` of every side. A field that several sides have is taken from the first.
             label: ``[B]`` 0/1, if known.
 
         Raises:
-            ContractError: no side holds one of the contract's fields, or none knows the domain.
+            ContractError: no side has one of the contract's fields, or none has the domain.
         """
         held = {n for s, _ in sides for n in (*s.categorical_names, *s.dense_names, *s.vectors, *s.bags)}
         absent = [f.name for f in self.contract.fields if f.name not in held and f.kind != "counts"]
         domains = [s.domain[rows] for s, rows in sides if s.domain is not None]
         if absent or not domains:
             raise ContractError(
-                f"no side holds {', '.join(absent) or 'the domain'}", expected=self.fields.keys()
+                f"no side has {', '.join(absent) or 'the domain'}", expected=self.fields.keys()
             )
         vectors = {n: s.vectors[n][rows] for s, rows in reversed(sides) for n in s.vectors}
         bags = {n: s.bags[n][rows].astype(np.int64) for s, rows in reversed(sides) for n in s.bags}
@@ -263,7 +263,7 @@ class Encoder:
 
     @classmethod
     def from_tables(cls, spec: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> Encoder:
-        """Put together what :meth:`spec` and :meth:`to_tables` took apart."""
+        """Restore from the results of :meth:`spec` and :meth:`to_tables`."""
         contract = FeatureContract.from_json(spec["contract"])
         fields: dict[str, FieldEncoder] = {}
         for f in contract.fields:
@@ -285,7 +285,7 @@ class Encoder:
 
 
 def _share_vocabularies(fitters: Mapping[str, FieldFit], named: Mapping[str, str]) -> None:
-    """Let the fields that name one by the tag ``vocabulary`` have its vocabulary, and it theirs."""
+    """Share one vocabulary among fields linked by the tag ``vocabulary``."""
     groups: dict[str, list[VocabularyFit]] = {}
     for name, fit in fitters.items():
         if isinstance(fit, VocabularyFit):
@@ -296,7 +296,7 @@ def _share_vocabularies(fitters: Mapping[str, FieldFit], named: Mapping[str, str
 
 
 def _last_named(field: str, named: Mapping[str, str]) -> str:
-    """Follow the tags from field to field; in a circle, any of its fields stands for all."""
+    """Follow the tags from field to field; a cycle is represented by any of its fields."""
     passed = [field]
     while (field := named.get(field, "")) in named and field not in passed:
         passed.append(field)
@@ -304,7 +304,7 @@ def _last_named(field: str, named: Mapping[str, str]) -> str:
 
 
 def _column(table: pa.Table, f: FeatureField) -> pa.ChunkedArray:
-    """Return a field's column; weights without those of null elements of their bag, which drops them."""
+    """Return a field's column; for weights, without those of the null elements that their bag drops."""
     column = table[f.name]
     if f.kind == "weights" and f.partner in table.column_names:
         return without_null_elements(f.name, column, table[f.partner])
@@ -336,7 +336,7 @@ def _gather(
     """Gather each side's rows and put its columns in the order of ``names``."""
     out = np.empty((len(sides[0][2]), len(names)), dtype)
     place = {name: number for number, name in enumerate(names)}
-    for held, matrix, rows in reversed(sides):  # so that the first side has the last word
+    for held, matrix, rows in reversed(sides):  # so that the first side takes precedence
         if held:
             out[:, [place[name] for name in held]] = matrix.take(rows, axis=0)
     return out

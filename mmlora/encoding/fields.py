@@ -1,7 +1,7 @@
 """How each kind of field is fitted and encoded.
 
-Every encoder maps an Arrow column of N rows to numbers, treats NaN as missing, and has a ``size`` (what the
-model needs to know of it) and a ``spec`` (what it stores beside its vocabulary).
+Every encoder maps an Arrow column of N rows to numbers, treats NaN as missing, and has a ``size`` (which the
+model needs) and a ``spec`` (what is stored besides the vocabulary).
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ FieldFit = VocabularyFit | StandardFit | VectorFit | WeightsFit
 
 
 def fitter(field: FeatureField, min_count: int) -> FieldFit:
-    """Return what fits a field of its kind.
+    """Return the object that fits an encoder for a field.
 
     Raises:
-        ContractError: its kind is that of the view `user_history` alone.
+        ContractError: its kind is reserved for the view `user_history`.
     """
     if field.kind in ("history", "counts"):
-        raise ContractError(f"field {field.name!r}: the kind {field.kind} is for the view user_history alone")
+        raise ContractError(
+            f"field {field.name!r}: the kind {field.kind} is reserved for the view user_history"
+        )
     if field.kind == "dense":
         return StandardFit(field)
     if field.kind == "weights":

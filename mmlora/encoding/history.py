@@ -1,14 +1,14 @@
-"""Histories of items: a user's as a vector and an item's, whose inner product says how well they go together.
+"""Histories of items: a vector per user and per item, whose inner product says how well they match.
 
-Let X hold, for each user and item of the training rows, the sum of label less the item's mean less the user's
-own. ``C = X'X`` without its diagonal says which items are answered alike, and ``C ~ F diag(w) F'`` with the R
-eigenvectors of the largest absolute values. Of a history with ``n_j`` rows and ``c_j`` clicks of item j,
-``a_j = c_j - n_j mean_j`` is what was more than the item's own, and ``u = sum_j a_j / (sum_j n_j + k)`` the
-user's own. The user's vector is ``sum_j (a_j - n_j u) F_j diag(w)``, the item's ``F_i``. It is the item-item
-regression EASE (Steck 2019, https://arxiv.org/abs/1905.03375) with a ridge far above the counts, for which
-nothing is inverted: on MovieLens-1M as good as the best ridge, in a tenth of the time.
+Let X be, for each user and item of the training rows, the sum of label minus the item's mean minus the user's
+mean. ``C = X'X`` without its diagonal says to which items users respond alike, and ``C ~ F diag(w) F'`` with
+the R eigenvectors of the largest absolute eigenvalues. For a history with ``n_j`` rows and ``c_j`` clicks of
+item j, ``a_j = c_j - n_j mean_j`` is the excess over the item's mean, and ``u = sum_j a_j / (sum_j n_j + k)``
+the user's mean excess. The user's vector is ``sum_j (a_j - n_j u) F_j diag(w)``, the item's ``F_i``. This is
+the item-item regression EASE (Steck 2019, https://arxiv.org/abs/1905.03375) with a ridge far above the
+counts, which needs no inversion: on MovieLens-1M it is as good as the best ridge, in a tenth of the time.
 
-w is divided by the sum of X's squares, so that the products of a model fitted on more rows are of one size.
+w is divided by the sum of X's squares, so that products don't grow with the number of rows fitted on.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from mmlora.schema import ITEM_ID, LABEL, USER_ID
 
 RANK = 32
 MOST_ITEMS = 20_000
-"""Items with factors, those with most rows; of others a history says nothing."""
+"""Maximum number of items with factors, those with the most rows; other items have no history."""
 MOST_ROWS = 4_000_000
-"""Rows that factors are fitted on; of more, those of some users, whole."""
-_ITEM_ROWS, _USER_ROWS = 20.0, 10.0  # rows that the common mean counts for
+"""Maximum number of rows to fit factors on; if there are more, all rows of a sample of users are used."""
+_ITEM_ROWS, _USER_ROWS = 20.0, 10.0  # the common mean counts as this many rows
 _PASSES, _MORE = 10, 16
 Floats = NDArray[np.float64]
 
@@ -43,10 +43,10 @@ class History:
     """Factors of items.
 
     Attributes:
-        items: the ids that have them.
-        mean: of each item's labels, ``[I]``.
-        factors: ``[I, R]``.
-        scale: of each factor, ``[R]``.
+        items: ids of the items, ``[I]``.
+        mean: mean label of each item, ``[I]``.
+        factors: factors of each item, ``[I, R]``.
+        scale: scale of each factor, ``[R]``.
     """
 
     items: Vocabulary
@@ -60,11 +60,11 @@ class History:
         return int(self.factors.shape[1])
 
     def spec(self) -> dict[str, Any]:
-        """Return nothing: all of it is in the table."""
+        """Return an empty mapping, because everything is in the table."""
         return {}
 
     def to_table(self) -> pa.Table:
-        """Return a row an item, and one without an id that holds the scales."""
+        """Return one row per item, and one row without an id for the scales."""
         ids = pa.concat_arrays([self.items.values, pa.nulls(1, self.items.values.type)])
         rows = np.concatenate([self.factors, self.scale[None]]).astype(np.float32)
         factors = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), self.size)
@@ -72,13 +72,13 @@ class History:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> History:
-        """Put together what :meth:`to_table` took apart."""
+        """Restore from the result of :meth:`to_table`."""
         ids, width = plain(table["value"]), table.schema.field("factors").type.list_size
         rows = pc.list_flatten(table["factors"]).to_numpy().reshape(-1, width)
         return cls(Vocabulary(ids[:-1]), table["mean"].to_numpy()[:-1], rows[:-1], rows[-1])
 
     def of_items(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
-        """Return the items' vectors, ``[N, R]``; 0 for one without factors."""
+        """Return the items' vectors, ``[N, R]``; 0 for items without factors."""
         place = self.items.encode(name, column) - FIRST_KNOWN
         vectors = np.zeros((len(place), self.size), np.float32)
         vectors[place >= 0] = self.factors[place[place >= 0]]
@@ -94,10 +94,10 @@ class History:
         """Return the vectors of histories, ``[N, R]``; 0 for an empty one.
 
         Args:
-            name: the field's.
-            items: ``[N]`` lists of ids.
-            rows: of each element of a list, its rows.
-            clicks: how many of them are clicks.
+            name: the field's name.
+            items: lists of item ids, ``[N]``.
+            rows: lists of each element's rows, ``[N]``.
+            clicks: lists of each element's clicks, ``[N]``.
 
         Raises:
             ContractError: the lists differ in length.
@@ -118,7 +118,7 @@ class History:
 
 
 def fit_history(rows: pa.Table) -> History:
-    """Fit on training rows; the same rows in the same order give the same bits, whatever the threads.
+    """Fit on training rows; the same rows in the same order give the same bits with any number of threads.
 
     Args:
         rows: ``user_id``, ``item_id`` and ``label`` of the training rows.
@@ -147,7 +147,8 @@ def fit_history(rows: pa.Table) -> History:
 def _leading(x: scipy.sparse.csr_array) -> tuple[Floats, Floats]:
     """Return R eigenvectors ``[I, R]`` of ``X'X`` without its diagonal, and their values over X's squares.
 
-    By subspace iteration (Halko et al. 2011): ``X'X`` is never made, so it costs some 1,000 sums a row.
+    By subspace iteration (Halko et al. 2011): ``X'X`` is never formed, so it costs about 1,000 additions per
+        row.
     """
     own = np.asarray(x.multiply(x).sum(0)).ravel()
     if x.shape[1] < 2 or not own.sum():

@@ -16,9 +16,9 @@ from mmlora.encoding.vocabularies import DEFAULT_BAG_LENGTH
 from mmlora.errors import ContractError, DataError, Fault
 from mmlora.schema import FeatureField
 
-# A broken upstream value must not drown a row's other inputs: no training value of use lies further out.
+# A broken upstream value must not swamp a row's other inputs; no useful training value is larger than this.
 MAX_DEVIATIONS = 20.0
-# Its square still adds up in float64, and it fits in float32.
+# Squares of it can still be summed in float64, and it fits into float32.
 LARGEST = 1e30
 
 
@@ -30,9 +30,9 @@ class Standard:
     """A number: mean and standard deviation over training rows, after a logarithm where tagged.
 
     Attributes:
-        mean: over training rows.
-        std: over training rows.
-        transform: ``log1p`` (a negative number counts as 0), ``log`` (0 and less are missing), or none.
+        mean: mean over training rows.
+        std: standard deviation over training rows.
+        transform: ``log1p`` (negative numbers count as 0), ``log`` (0 and below are missing), or none.
     """
 
     mean: float
@@ -41,16 +41,16 @@ class Standard:
 
     @property
     def size(self) -> int:
-        """One number."""
+        """1: a single number."""
         return 1
 
     def spec(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return all attributes."""
         return {"mean": self.mean, "std": self.std, "transform": self.transform}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Standard:
-        """Return what :meth:`spec` described; bundles from before ``transform`` hold ``log1p`` instead."""
+        """Restore from the result of :meth:`spec`; older bundles have ``log1p`` instead of ``transform``."""
         known = {"mean": spec["mean"], "std": spec["std"]}
         return cls(**known, transform=spec.get("transform", "log1p" if spec.get("log1p") else ""))
 
@@ -58,7 +58,7 @@ class Standard:
     def numbers(
         name: str, column: pa.Array | pa.ChunkedArray, transform: Transform = ""
     ) -> NDArray[np.float64]:
-        """Return ``[N]`` values after their transform, NaN where missing or infinite."""
+        """Return the values after the transform, ``[N]``, NaN where missing or infinite."""
         array = whole(column)
         values: NDArray[np.float64]
         if array.type in (pa.float32(), pa.float64()):
@@ -67,7 +67,7 @@ class Standard:
             array = plain(array)
             if pa.types.is_string(array.type) or is_list(array.type):
                 raise ContractError(
-                    f"field {name!r} holds {array.type} but is encoded as a number",
+                    f"field {name!r} has type {array.type} but is encoded as a number",
                     expected="a number",
                     found=str(array.type),
                 )
@@ -84,7 +84,7 @@ class Standard:
         return values
 
     def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
-        """Return ``[N]`` deviations from the mean in standard deviations."""
+        """Return the standardised values, ``[N]``."""
         values = self.numbers(name, column, self.transform)
         values -= self.mean
         values /= self.std
@@ -95,7 +95,7 @@ class Standard:
 
 @dataclass(frozen=True)
 class Vector:
-    """A dense vector of a fixed width W; 0 when no training row had one: then all are one 0."""
+    """A dense vector of fixed width W; if no training row has one, W is 0 and each is encoded as a 0."""
 
     width: int
 
@@ -109,7 +109,7 @@ class Vector:
         return {"width": self.width}
 
     def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
-        """Return ``[N, W]``; a null or empty list is all 0.
+        """Return the vectors, ``[N, W]``; a null or empty list becomes zeros.
 
         Raises:
             DataError: a list has another width.
@@ -121,7 +121,7 @@ class Vector:
         if len(wrong):
             rows = tuple(f"row {row}: {counts[row]} values" for row in wrong[:3].tolist())
             raise DataError(
-                "vectors", [Fault(f"a vector must hold {self.width} values", name, len(wrong), rows)]
+                "vectors", [Fault(f"a vector must have {self.width} values", name, len(wrong), rows)]
             )
         values = Standard.numbers(name, elements).astype(np.float32)
         values[np.isnan(values)] = 0.0
@@ -134,7 +134,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Weights:
-    """Numbers that belong one by one to the elements of a bag; the first L are kept, as of the bag."""
+    """One number for each element of a bag; the first L are kept, as in the bag."""
 
     length: int
 
@@ -182,20 +182,20 @@ class StandardFit:
     def done(self) -> Standard:
         """Return the fitted encoder."""
         std = float(np.sqrt(self.squares / self.count)) if self.count else 0.0
-        # A constant has a deviation of rounding errors only, which would be blown up to whole numbers.
+        # A constant's deviation is only rounding errors, which standardising would blow up.
         if not np.isfinite(std) or std <= 1e-9 * abs(self.mean):
             std = 1.0
         return Standard(self.mean, std, self.transform)
 
 
 def _transform_of(field: FeatureField) -> Transform:
-    """Return what the encoder does to a number; other transforms are done where it is retrieved."""
+    """Return the encoder's transform of a number; other transforms are applied at retrieval."""
     named = field.tag("transform")
     return cast(Transform, named) if named in ("log", "log1p") else ""
 
 
 class VectorFit:
-    """Finds the one width that the vectors have."""
+    """Finds the vectors' common width."""
 
     def __init__(self, field: FeatureField) -> None:
         self.name, self.width = field.name, 0

@@ -18,14 +18,15 @@ from mmlora.schema import FeatureField
 
 MISSING, OUT_OF_VOCABULARY, FIRST_KNOWN = 0, 1, 2
 DEFAULT_BAG_LENGTH = 16
-# Whole numbers are looked up in a table, which costs a tenth of hashing them, unless it is mostly holes.
+# Integers are looked up in a table, at a tenth of the cost of hashing, unless the table would be mostly
+# empty.
 _TABLE_SIZE = 16
 
 
 def _has_fewer_values(array: pa.Array) -> bool:
-    """Whether a dictionary's values, each once, are fewer look-ups than the rows.
+    """Return whether looking up a dictionary's values takes fewer look-ups than its rows.
 
-    Not those of floats: a cast may fail on one that no row holds.
+    False for floats, because a cast may fail on a value that no row has.
     """
     return (
         pa.types.is_dictionary(array.type)
@@ -35,7 +36,7 @@ def _has_fewer_values(array: pa.Array) -> bool:
 
 
 def _numbers(array: pa.Array) -> NDArray[np.uint64]:
-    """Return an int64 array's values, anything where it is null, wrapped round as unsigned."""
+    """Return an int64 array's values as unsigned (wrapped); values at nulls are arbitrary."""
     values: NDArray[np.int64] = pc.fill_null(array, 0).to_numpy()
     return values.view(np.uint64)
 
@@ -48,18 +49,18 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Known values and the two reserved indices."""
+        """Number of known values plus the two reserved indices."""
         return len(self.values) + FIRST_KNOWN
 
     def spec(self) -> dict[str, Any]:
-        """Return nothing: the values are stored as a table."""
+        """Return an empty mapping, because the values are stored as a table."""
         return {}
 
     def encode(self, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return ``[N]`` indices.
 
         Raises:
-            ContractError: the column's type isn't the one that was fitted.
+            ContractError: the column's type differs from the fitted one.
         """
         array = whole(column)
         if _has_fewer_values(array) and not pa.types.is_floating(self.values.type):
@@ -76,12 +77,12 @@ class Vocabulary:
         return index
 
     def _look_up(self, array: pa.Array) -> NDArray[np.int32]:
-        """Return the index of each value; anything where it is null."""
+        """Return the index of each value; arbitrary for nulls."""
         if self._by_number is None:
             found = pc.fill_null(pc.index_in(array, value_set=self.values), OUT_OF_VOCABULARY - FIRST_KNOWN)
             return np.asarray(found) + np.int32(FIRST_KNOWN)
         lowest, table = self._by_number
-        # Unsigned, a number below the lowest wraps round to far above the highest.
+        # As unsigned, a number below the lowest wraps to far above the highest.
         offset = _numbers(array) - lowest
         np.minimum(offset, np.uint64(len(table) - 1), out=offset)
         return np.asarray(table.take(offset.view(np.int64)))
@@ -90,7 +91,7 @@ class Vocabulary:
     def _by_number(self) -> tuple[np.uint64, NDArray[np.int32]] | None:
         """The lowest value, and the index of each number from there to one past the highest.
 
-        None where the values aren't whole numbers, or lie too far apart.
+        None if the values aren't integers, or are too far apart.
         """
         if self.values.type != pa.int64():
             return None
@@ -104,7 +105,7 @@ class Vocabulary:
         return lowest, table
 
     def _conform(self, name: str, array: pa.Array) -> pa.Array:
-        """Cast numbers to the fitted type: a column of whole numbers with nulls often arrives as floats."""
+        """Cast numbers to the fitted type, because integer columns with nulls often arrive as floats."""
         fitted = self.values.type
         if array.type == fitted:
             return array
@@ -114,8 +115,8 @@ class Vocabulary:
         except pa.ArrowInvalid:
             pass
         raise ContractError(
-            f"field {name!r} holds {array.type}, but the encoder was fitted on {fitted}: "
-            f"bring the column to {fitted}, or train again",
+            f"field {name!r} has type {array.type}, but the encoder was fitted on {fitted}: "
+            f"convert the column to {fitted}, or train again",
             expected=str(fitted),
             found=str(array.type),
         )
@@ -123,14 +124,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Bag:
-    """A field of lists: its vocabulary, and L, the values kept of a list (the first ones)."""
+    """A field of lists: its vocabulary, and L, the number of values kept per list (the first ones)."""
 
     vocabulary: Vocabulary
     length: int
 
     @property
     def size(self) -> int:
-        """The vocabulary's."""
+        """The vocabulary's size."""
         return self.vocabulary.size
 
     def spec(self) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Bag:
 
 
 class VocabularyFit:
-    """Counts values over tables; those with too few rows stay out of the vocabulary."""
+    """Counts values over tables; values with too few rows are left out of the vocabulary."""
 
     def __init__(self, field: FeatureField, min_count: int) -> None:
         self.field, self.min_count = field, min_count
@@ -160,7 +161,7 @@ class VocabularyFit:
         self.longest = 1
 
     def add(self, column: pa.ChunkedArray) -> None:
-        """Take in another table's column."""
+        """Add another table's column."""
         if self.field.kind == "bag":
             elements, counts = elements_of(self.field.name, column)
             array = plain(elements)
@@ -172,7 +173,7 @@ class VocabularyFit:
             return
         if is_list(array.type):
             raise ContractError(
-                f"field {self.field.name!r} holds {array.type}: tag it kind=bag or kind=vector"
+                f"field {self.field.name!r} has type {array.type}: tag it kind=bag or kind=vector"
             )
         found = pc.value_counts(pc.drop_null(array))
         counts = pa.table({"value": found.field("values"), "count": found.field("counts")})
@@ -203,14 +204,14 @@ def share_vocabulary(fits: Sequence[VocabularyFit]) -> None:
     """Give several fields one vocabulary: a value counts as often as it occurs in any of them.
 
     Raises:
-        ContractError: the values of one are texts, those of another numbers.
+        ContractError: some fields have text values and others numbers.
     """
     tables = [fit.counts for fit in fits if fit.counts is not None]
     if len(kinds := {str(table.schema.field("value").type) for table in tables}) > 1:
         names = ", ".join(fit.field.name for fit in fits)
         raise ContractError(
-            f"fields {names} cannot share a vocabulary: their values are {' and '.join(sorted(kinds))}; bring"
-            " them to one type, or remove the tag `vocabulary`"
+            f"fields {names} can't share a vocabulary: their values are {' and '.join(sorted(kinds))}; "
+            "convert them to one type, or remove the tag `vocabulary`"
         )
     if tables:
         merged = pa.concat_tables(tables).group_by("value").aggregate([("count", "sum")])

@@ -22,7 +22,7 @@ STATE = "state.json"
 KEPT_SECONDS = 86_400.0
 """For how long a file stays that no state names any more: no score reads for longer."""
 
-_MEND = "compute them anew: `mmlora features build --through DATE`"
+_MEND = "rebuild them: `mmlora features build --through DATE`"
 _read: ContextVar[dict[Path, dict[str, Any]] | None] = ContextVar("states of features", default=None)
 
 

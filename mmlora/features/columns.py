@@ -145,7 +145,7 @@ def _kind(of: ColumnStats) -> tuple[ColumnKind, str]:
 def _list_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
     if pt.is_floating(of.type.value_type):
         if len(of.widths) != 1:
-            return "drop", f"lists of numbers of {len(of.widths)} lengths; a vector has one"
+            return "drop", f"lists of numbers of {len(of.widths)} different lengths; vectors need one length"
         return "vector", f"vectors of {of.widths[0]}"
     if not of.distinct:
         return "drop", "empty lists only"
@@ -159,19 +159,19 @@ def _text_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
     if many and of.words >= 2 and of.distinct > MOSTLY_UNIQUE * of.valid:
         return "words", f"free text of {of.words:.0f} words: {WORDS} at most, hashed to {BUCKETS} buckets"
     if many and of.distinct > UNIQUE * of.valid:
-        return "drop", "nearly a value for each entity, which says nothing of others"
-    return "categorical", "texts that come again"
+        return "drop", "nearly one value per entity, which says nothing about other entities"
+    return "categorical", "repeated texts"
 
 
 def _integer_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
     if of.distinct <= FEW_VALUES:
-        return "categorical", "few whole numbers"
+        return "categorical", "few distinct integers"
     if _named(of.name, _CODES):
         if of.distinct > UNIQUE * of.valid:
-            return "drop", "nearly a code for each entity"
+            return "drop", "nearly one code per entity"
         return "categorical", "a code, by its name"
     kind, why = _number_kind(of)
-    return kind, f"{of.distinct:,} whole numbers, {why}"
+    return kind, f"{of.distinct:,} distinct integers, {why}"
 
 
 def _number_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
@@ -242,12 +242,12 @@ def _overridden(entity: Entity, of: ColumnStats, asked: str) -> Column:
     chosen = next((kind for kind in possible if kind == asked), None)
     if chosen is None:
         raise UsageError(
-            f"settings: features.columns: {entity}s.{of.name} holds {what}, which can't be {asked}; "
+            f"settings: features.columns: {entity}s.{of.name} has {what}, which can't become {asked}; "
             f"it can be {', '.join(possible)}"
         )
     if chosen == "days_since" and not (of.dates or pt.is_timestamp(of.type) or pt.is_date(of.type)):
         raise UsageError(
-            f"settings: features.columns: no value of {entity}s.{of.name} is read as a date; write ISO dates"
+            f"settings: features.columns: no value of {entity}s.{of.name} is a date; write ISO dates"
         )
     return Column(entity, of, chosen, "by the settings", _tags(of, chosen))
 

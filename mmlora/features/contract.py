@@ -37,7 +37,7 @@ def check_projection(projection: Any, keys: tuple[str, ...]) -> None:
     if {USER_ID, ITEM_ID} <= set(keys):
         raise UsageError(
             f"feature view {name} is keyed by {USER_ID} and {ITEM_ID} together, which scoring doesn't join: "
-            "it looks each side up once; leave the view out of the feature service"
+            "because it reads each side once; leave the view out of the feature service"
         )
 
 

@@ -82,7 +82,7 @@ def _views_of(path: Path, offline: Path, entities: dict[str, Entity]) -> list[An
     try:
         define = getattr(load_module(path), "views", None)
         if not callable(define):
-            raise UsageError(f"defines no function views(offline, entities): {_HELP}")
+            raise UsageError(f"it doesn't define a function views(offline, entities): {_HELP}")
         views = define(offline, dict(entities))
     except UsageError:
         raise

@@ -75,8 +75,8 @@ class BuildState:
         except (ValueError, TypeError) as error:
             raise DataError(
                 str(path),
-                f"can't be read ({error}): put it back from a copy, or delete {folder} and run `mmlora "
-                "features build --through DATE`, which decides anew what the features hold",
+                f"can't be read ({error}): restore it from a backup, or delete {folder} and run `mmlora "
+                "features build --through DATE`, which rebuilds all features from scratch",
             ) from None
 
     def save(self, folder: Path) -> None:
@@ -164,12 +164,12 @@ def make_plan(
         return Plan(None, "first build", through)
     through = max(through, date.fromisoformat(state.through))
     if found := file_faults(offline / "features", state.files, state.records):
-        logger.warning("features are built anew, for %s", "; ".join(map(str, found[:5])))
+        logger.warning("rebuilding all features, because %s", "; ".join(map(str, found[:5])))
         return Plan(None, "built files are missing or changed", through)
     if state.definition != recipe.hash:
-        return Plan(None, "other settings or queries", through)
+        return Plan(None, "settings or queries have changed", through)
     if any(inputs.get(path) != size for path, size in state.inputs.items()):
-        return Plan(None, "data that was read before is gone or changed", through)
+        return Plan(None, "data that was read before is missing or changed", through)
     new = [path for path in inputs if path not in state.inputs]
     interactions = [str(offline / path) for path in new if path.startswith("interactions")]
     if interactions and _contradicts(connection, interactions, state):

@@ -163,7 +163,7 @@ class FeatureRepo:
         try:
             service = store.get_feature_service(SERVICES[group])
         except FeatureServiceNotFoundException:
-            raise UsageError(f"the Feast registry knows no {SERVICES[group]}: {_BUILD_FIRST}") from None
+            raise UsageError(f"the Feast registry doesn't have {SERVICES[group]}: {_BUILD_FIRST}") from None
         for projection in service.feature_view_projections:
             view = store.get_feature_view(projection.name)
             keys = tuple(column.name for column in view.entity_columns)
@@ -327,7 +327,7 @@ def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField
     """Return the contract's fields whose keys the rows have."""
     if EVENT_TIMESTAMP not in entities.column_names:
         found = ", ".join(entities.column_names)
-        raise UsageError(f"entity rows need {EVENT_TIMESTAMP} beside their ids; they have {found}")
+        raise UsageError(f"entity rows need {EVENT_TIMESTAMP} besides their ids; they have {found}")
     return contract.keyed_by(entities.column_names).fields
 
 
@@ -348,8 +348,8 @@ def _contract_errors(features: list[FeatureField]) -> Iterator[None]:
         yield
     except (FeastObjectNotFoundException, KeyError, ValueError) as error:
         raise ContractError(
-            f"the feature contract asks for what the registry doesn't have ({error}): "
-            "use a bundle trained on the present features, or train anew",
+            f"the feature contract needs features that the registry doesn't have ({error}): "
+            "use a bundle trained on the current features, or train again",
             expected=_references(features),
         ) from error
 
@@ -374,4 +374,4 @@ def _id_types(offline: Path) -> IdTypes:
         raise UsageError(
             f"nothing was imported under {offline}: import data first, e.g. `mmlora data import --help`"
         )
-    return IdTypes(**read_json(path, "import the data anew"))
+    return IdTypes(**read_json(path, "import the data again"))

@@ -41,7 +41,7 @@ def faults_of_view(view: Any, *, ids: IdTypes, fields: Collection[str], config: 
         yield f"its tag mmlora is {service!r}; valid are {' and '.join(_SERVICES)}, or no such tag"
     if not isinstance(view, FeatureView):
         if service is not None:
-            yield "an on-demand view can't be input of the model: write its values to Parquet, or untag it"
+            yield "an on-demand view can't be an input of the model: write its values to Parquet, or untag it"
         return
     keys = [ENTITY_KEYS[name] for name in ENTITY_KEYS if name in view.entities]
     if strange := [name for name in view.entities if name not in ENTITY_KEYS]:
@@ -54,7 +54,7 @@ def faults_of_view(view: Any, *, ids: IdTypes, fields: Collection[str], config: 
 
 def _contract_faults(view: Any, keys: tuple[str, ...], fields: Collection[str]) -> Iterator[str]:
     if not view.features:
-        yield "it names no fields: give it a schema"
+        yield "it has no fields: give it a schema"
     try:
         check_projection(view.projection, keys)
     except UsageError as error:
@@ -68,7 +68,7 @@ def _contract_faults(view: Any, keys: tuple[str, ...], fields: Collection[str]) 
             yield f"field {field.name}: its tag transform is {transform!r}; valid are {valid}"
         for tag in _PARTNERS:
             if tag in tags and tags[tag] not in fields:
-                named = f"{tags[tag]!r}, which is no field of a view: write VIEW__FIELD"
+                named = f"{tags[tag]!r}, which is not a field of a view: write VIEW__FIELD"
                 yield f"field {field.name}: its tag {tag} names {named}"
 
 
@@ -114,7 +114,7 @@ def _key_faults(column: str, key: str, columns: dict[str, pa.DataType], ids: IdT
     if column in columns and not same_kind(columns[column], ids.arrow(entity)):
         yield (
             f"column {column} is {columns[column]}, but the imported {key} is {ids.arrow(entity)}: "
-            "write the ids as they were imported"
+            "write ids of the imported type"
         )
 
 
@@ -127,7 +127,7 @@ def _time_faults(
 ) -> Iterator[str]:
     """Yield times that a row could never be read by."""
     if not source.timestamp_field:
-        yield "its source has no timestamp_field: name the column that says from when on a value is true"
+        yield "its source has no timestamp_field: name the column with the time from which a value is valid"
     for name in (source.timestamp_field, source.created_timestamp_column):
         column = mapped.get(name, name)
         if column not in columns:

@@ -1,4 +1,4 @@
-"""The training settings, each declared once: whatever names, limits, offers or describes one follows from it.
+"""The training settings, each declared once; whatever names, limits or describes them derives from here.
 
 ``mmlora.toml``, the options of ``mmlora train``, the training DAG's form, the model's specification, the
 options of the training loop, the keys of a run's steps and the spaces of tuning are derived from these
@@ -16,7 +16,7 @@ from mmlora.names import Adaptation, BackboneName, Device, FeatureGroup, GateInp
 
 _DATA: tuple[TrainedPart, ...] = ("data",)
 _EVERY_FIT: tuple[TrainedPart, ...] = ("backbone",)
-"""Of what backbone, experts and gate read alike."""
+"""Read by the training of backbone, experts and gate alike."""
 _FROM_1, _FROM_0, _ABOVE_0 = Bounds(ge=1), Bounds(ge=0), Bounds(gt=0)
 
 
@@ -46,7 +46,7 @@ class ModelAndRows:
     split_fractions: Annotated[
         tuple[float, float, float] | None,
         Setting(
-            "train, validation, test; 60/20/20 for `random`, else 80/10/10 when unset",
+            "fractions of train, validation and test; by default 60/20/20 for `random`, otherwise 80/10/10",
             _DATA,
             example=(0.8, 0.1, 0.1),
         ),
@@ -54,30 +54,35 @@ class ModelAndRows:
     min_count: Annotated[
         int,
         _FROM_1,
-        Setting("training rows below which a value is out of vocabulary", _DATA, tuned=Times(3, turn=4)),
+        Setting(
+            "a value with fewer training rows than this is out of vocabulary", _DATA, tuned=Times(3, turn=4)
+        ),
     ] = 1
     label_maturity_hours: Annotated[
-        float, _FROM_0, Setting("age a label needs before it is trained on", _DATA)
+        float, _FROM_0, Setting("minimum age of a label, in hours, for it to be trained on", _DATA)
     ] = 0.0
     window_days: Annotated[
-        int | None, _FROM_1, Setting("train on the last days only; all when unset", _DATA, example=30)
+        int | None,
+        _FROM_1,
+        Setting("train on this many last days only; on all by default", _DATA, example=30),
     ] = None
     id_dropout: Annotated[
-        bool, Setting("forget ids in training as often as validation rows hold unknown ones", ("crosses",))
+        bool,
+        Setting("treat ids as unknown in training as often as they are in validation rows", ("crosses",)),
     ] = True
     item_history: Annotated[
         bool,
-        Setting("score items by those that the user met before, where validation rows gain by it", _DATA),
+        Setting("score items by the user's earlier items, if that gains on validation rows", _DATA),
     ] = True
     refit: Annotated[
         bool,
-        Setting("train on all rows in the end, for as many epochs as the judged model", ("refit",)),
+        Setting("finally train on all rows, for as many epochs as the judged model", ("refit",)),
     ] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What decides a model's parameters, beside its backbone, adaptation, inputs and domains."""
+    """What determines a model's parameters besides its backbone, adaptation, inputs and domains."""
 
     crosses: Annotated[
         bool, Setting("products of all fields with learned priors, beside the backbone", ("crosses",))
@@ -103,7 +108,8 @@ class ModelShape:
             "share of hidden units dropped in training",
             ("backbone",),
             tuned=Plus(0.2, turn=2, least=0.0, most=0.8),
-            # What the backbone reads has few values, so that most trials find theirs trained.
+            # Settings of the backbone have few values, so that most trials find their backbone trained
+            # already.
             space=Choices((0.0, 0.2, 0.5)),
         ),
     ] = 0.5
@@ -122,7 +128,7 @@ class ModelShape:
         float,
         _ABOVE_0,
         Setting(
-            "weight of an expert: alpha / rank", ("expert",), offered=True, space=Range(1.0, 32.0, log=True)
+            "scale of an expert: alpha / rank", ("expert",), offered=True, space=Range(1.0, 32.0, log=True)
         ),
     ] = 8.0
     experts_per_domain: Annotated[
@@ -130,20 +136,23 @@ class ModelShape:
         _FROM_1,
         Setting("experts that each rich domain trains", ("gate",), offered=True, space=Choices((1, 2, 3))),
     ] = 1
-    gate: Annotated[GateInput, Setting("what the gate sees", ("gate",), offered=True)] = "domain"
+    gate: Annotated[GateInput, Setting("the gate's input", ("gate",), offered=True)] = "domain"
     gate_per_layer: Annotated[
         bool,
         Setting(
-            "one gate a layer, or one for all", ("gate",), offered=True, switch="--gate-per-layer/--one-gate"
+            "one gate per layer, or one for all",
+            ("gate",),
+            offered=True,
+            switch="--gate-per-layer/--one-gate",
         ),
     ] = False
     gate_top_k: Annotated[
         int | None,
         _FROM_1,
-        Setting("experts that a row keeps; all when unset", ("gate",), offered=True, example=1),
+        Setting("experts kept per row; all by default", ("gate",), offered=True, example=1),
     ] = None
     balance: Annotated[
-        float, _FROM_0, Setting("penalty on unequally used experts", ("gate",), offered=True)
+        float, _FROM_0, Setting("weight of the penalty on unequal use of experts", ("gate",), offered=True)
     ] = 0.0
 
 
@@ -151,12 +160,12 @@ class ModelShape:
 class Optimisation:
     """How the parameters are trained, and where."""
 
-    batch_size: Annotated[int, _FROM_1, Setting("rows", _EVERY_FIT)] = 2048
+    batch_size: Annotated[int, _FROM_1, Setting("rows per batch, at most", _EVERY_FIT)] = 2048
     learning_rate: Annotated[
         float,
         _ABOVE_0,
         Setting(
-            "Adam's, of the backbone",
+            "Adam's learning rate for the backbone",
             ("backbone",),
             tuned=Times(2.5, turn=1),
             space=Choices((3e-4, 1e-3, 3e-3)),
@@ -166,7 +175,7 @@ class Optimisation:
         float,
         _FROM_0,
         Setting(
-            "L2 of all that a phase trains",
+            "L2 penalty on everything that a phase trains",
             _EVERY_FIT,
             tuned=Times(10, turn=3, from_zero=1e-6),
             space=Choices((1e-5, 1e-4)),
@@ -175,13 +184,13 @@ class Optimisation:
     label_smoothing: Annotated[
         float,
         Bounds(ge=0, lt=0.5),
-        Setting("share s of a label in the loss: y (1 - s) + s / 2", _EVERY_FIT, late=True),
+        Setting("share s: the loss uses y (1 - s) + s / 2 for a label y", _EVERY_FIT, late=True),
     ] = 0.0
     expert_learning_rate: Annotated[
         float,
         _ABOVE_0,
         Setting(
-            "Adam's, of an expert",
+            "Adam's learning rate for an expert",
             ("expert",),
             tuned=Times(2.5, turn=7),
             space=Range(3e-4, 3e-2, log=True),
@@ -191,14 +200,16 @@ class Optimisation:
         float,
         Bounds(ge=0, lt=1),
         Setting(
-            "of an expert's gain before it is kept; 0 keeps whatever looks better on validation",
+            "confidence in an expert's gain required to keep it; 0 keeps all that look better on validation",
             ("expert",),
         ),
     ] = 0.95
     gate_learning_rate: Annotated[
-        float, _ABOVE_0, Setting("Adam's, of the gate", ("gate",), space=Range(1e-3, 1e-1, log=True))
+        float,
+        _ABOVE_0,
+        Setting("Adam's learning rate for the gate", ("gate",), space=Range(1e-3, 1e-1, log=True)),
     ] = 1e-2
-    max_epochs: Annotated[int, _FROM_1, Setting("epochs of a phase at most", _EVERY_FIT)] = 20
+    max_epochs: Annotated[int, _FROM_1, Setting("maximum number of epochs per phase", _EVERY_FIT)] = 20
     patience: Annotated[
         int, _FROM_1, Setting("epochs without a better metric before stopping", _EVERY_FIT)
     ] = 3
@@ -209,14 +220,14 @@ class Optimisation:
     ] = 0
     device: Annotated[
         Device,
-        Setting("where to train; `auto` is cuda where there is a GPU", ("machine",), offered=True),
+        Setting("where to train; `auto` is cuda if there is a GPU", ("machine",), offered=True),
     ] = "auto"
     threads: Annotated[
-        int | None, _FROM_1, Setting("torch threads; all cores when unset", ("machine",), example=1)
+        int | None, _FROM_1, Setting("torch threads; all cores by default", ("machine",), example=1)
     ] = None
-    precision: Annotated[Precision, Setting("of the forward pass in training", _EVERY_FIT, offered=True)] = (
-        "float32"
-    )
+    precision: Annotated[
+        Precision, Setting("precision of the forward pass in training", _EVERY_FIT, offered=True)
+    ] = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +239,7 @@ SETTINGS: Mapping[str, Declared] = declared(Hyperparameters)
 """Every training setting by name: its type and default, and what it means."""
 
 OFFERED: tuple[str, ...] = tuple(name for name, one in SETTINGS.items() if one.setting.offered)
-"""Those that the command line and the DAG's form offer."""
+"""The settings that the command line and the DAG's form offer."""
 
 
 def read_by(*parts: TrainedPart) -> tuple[str, ...]:
@@ -237,7 +248,7 @@ def read_by(*parts: TrainedPart) -> tuple[str, ...]:
 
 
 def as_kept(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by name as keys and records have them: without late settings at their default."""
+    """Return the values as keys and records store them: without late settings that have their default."""
     return {
         name: value
         for name, value in values.items()

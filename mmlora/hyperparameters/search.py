@@ -8,14 +8,14 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Times:
-    """To the next value by a factor.
+    """Go to the next value by a factor.
 
     Attributes:
-        factor: times it, or by it.
-        turn: the setting's place in the order of a climb.
-        least: a whole number, and each of a tuple, does not go below it.
-        most: a number below 1, which is a share, does not go above it.
-        from_zero: the value above 0.
+        factor: to multiply or divide by.
+        turn: the setting's position in the order of a climb.
+        least: lower limit of a whole number, or of each number of a tuple.
+        most: upper limit of a number below 1, which is a share.
+        from_zero: the next value above 0.
     """
 
     factor: Number
@@ -25,7 +25,7 @@ class Times:
     from_zero: float = 0.0
 
     def next(self, value: Any, up: bool) -> Any:
-        """Return the value above or below another; the same where there is none."""
+        """Return the next value above or below ``value``, or ``value`` itself if there is none."""
         if isinstance(value, tuple):
             widths = tuple(width * self.factor if up else width // self.factor for width in value)
             return widths if up or min(widths) >= self.least else value
@@ -39,13 +39,13 @@ class Times:
 
 @dataclass(frozen=True)
 class Plus:
-    """To the next value by a difference.
+    """Go to the next value by a difference.
 
     Attributes:
-        step: added, or taken away.
-        turn: the setting's place in the order of a climb.
-        least: the least value.
-        most: the greatest value.
+        step: to add or subtract.
+        turn: the setting's position in the order of a climb.
+        least: the smallest value.
+        most: the largest value.
     """
 
     step: float
@@ -54,7 +54,7 @@ class Plus:
     most: float
 
     def next(self, value: Any, up: bool) -> Any:
-        """Return the value above or below another; the same where there is none."""
+        """Return the next value above or below ``value``, or ``value`` itself if there is none."""
         changed = min(value + self.step, self.most) if up else max(value - self.step, self.least)
         return round(changed, 4)
 
@@ -64,10 +64,10 @@ Move = Times | Plus
 
 @dataclass(frozen=True)
 class Choices:
-    """Some values.
+    """A list of values to choose from.
 
     Attributes:
-        values: one of them is taken.
+        values: the values.
     """
 
     values: tuple[Number, ...]
@@ -80,12 +80,12 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """All values between two.
+    """All values between two bounds.
 
     Attributes:
-        low: the least.
-        high: the greatest.
-        log: whether 1 to 10 is as wide as 10 to 100.
+        low: the smallest value.
+        high: the largest value.
+        log: whether the scale is logarithmic.
     """
 
     low: Number

@@ -1,7 +1,7 @@
-"""How a setting is declared, once: its type, range, default, help, and the step whose result it decides.
+"""How a setting is declared, once: its type, range, default, help, and the step whose result depends on it.
 
 A declaration is a field of a dataclass, ``Annotated`` with :class:`Bounds` and a :class:`Setting`. It is
-light, because the command line's ``--help`` and the DAG files read it.
+cheap to import, because the command line's ``--help`` and the DAG files read it.
 """
 
 import types
@@ -37,7 +37,7 @@ class Bounds:
                 yield kind(bound)
 
     def holds(self, number: float) -> bool:
-        """Whether a number is in the range; NaN never is."""
+        """Return whether a number is in the range; NaN never is."""
         above = (self.gt is None or number > self.gt) and (self.ge is None or number >= self.ge)
         return above and (self.lt is None or number < self.lt)
 
@@ -60,13 +60,13 @@ class Setting:
         help: what it is: in ``mmlora train --help``, in the training DAG's form and in ``mmlora.toml``.
         read_by: the steps that read it; every later step depends on it through their results.
         offered: whether it is an option of ``mmlora train``, and in the DAG's form.
-        switch: the option of a true/false setting, where it is not ``--name/--no-name``.
-        valid: what is valid, where the bounds alone do not say it.
+        switch: the option of a true/false setting, if it is not ``--name/--no-name``.
+        valid: what is valid, if the bounds alone do not say it.
         example: a value of a setting that is unset by default.
         tuned: how ``mmlora train --tune`` changes it; None leaves it alone.
         space: the values that ``mmlora experiment tune`` tries by default; None leaves it alone.
-        late: whether it was added after runs were kept: at its default it is left out of every key and
-            record, so that those runs, their steps and model versions stay what they are.
+        late: whether it was added after runs had been stored: while it has its default it is left out of
+            every key and record, so that those runs, their steps and model versions keep their ids.
     """
 
     help: str
@@ -87,13 +87,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Declared:
-    """A field of a declaration, read.
+    """A field of a declaration, parsed.
 
     Attributes:
         name: the setting's name.
         type: its type, with bounds.
         default: its default.
-        setting: what it means; says nothing of a field that is no setting.
+        setting: what it means; empty for a field that is not a setting.
     """
 
     name: str
@@ -109,12 +109,12 @@ class Declared:
 
     @property
     def may_be_whole(self) -> bool:
-        """Whether a whole number is not the same as the number with a decimal point."""
+        """Whether whole numbers have a meaning of their own, different from the equal float."""
         return int in map(_bare, _members(self.type))
 
     @property
     def bounds(self) -> Bounds | None:
-        """The range of a number, or of all numbers of a union; None of what is not bounded."""
+        """The range of a number, or of all numbers of a union; None if it is not bounded."""
         ranges = [bounds for kind in _members(self.type) for bounds in _bounds(kind)]
         if len(ranges) > 1:
             lowest = min(ranges, key=lambda bounds: bounds.least)
@@ -122,7 +122,7 @@ class Declared:
         return ranges[0] if ranges else None
 
     def fault(self, value: object) -> str | None:
-        """Say what is wrong with a value; None where it is valid."""
+        """Return what is wrong with a value, or None if it is valid."""
         if _fits(self.type, value):
             return None
         literal = get_args(self.plain) if get_origin(self.plain) is Literal else ()
@@ -139,23 +139,23 @@ _NO_SETTING = Setting("", ())
 @cache
 def declared(declaration: Any) -> Mapping[str, Declared]:
     """Return the fields of a declaration by name, in order."""
-    hints, found = get_type_hints(declaration, include_extras=True), {}
+    hints, by_name = get_type_hints(declaration, include_extras=True), {}
     for field in fields(declaration):
         hint = hints[field.name]
         setting = next((part for part in get_args(hint)[1:] if isinstance(part, Setting)), _NO_SETTING)
-        found[field.name] = Declared(field.name, hint, field.default, setting)
-    return found
+        by_name[field.name] = Declared(field.name, hint, field.default, setting)
+    return by_name
 
 
 def faults_in(values: Any) -> list[str]:
-    """Return what is wrong with the fields of a dataclass: unknown names, numbers out of their range."""
+    """Return what is wrong with the fields of a dataclass: unknown names, numbers out of range."""
     kind = type(values)
     faults = (one.fault(getattr(values, name)) for name, one in declared(kind).items())  # type: ignore[arg-type]
     return [fault for fault in faults if fault is not None]
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
-    """Return the types of a union, each with the bounds that stand around it; a type alone is one."""
+    """Return the types of a union, each with the bounds around it; a single type counts as a union of one."""
     inner, *around = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     if get_origin(inner) not in (Union, types.UnionType):
         return (kind,)
@@ -167,7 +167,7 @@ def _bare(kind: Any) -> Any:
 
 
 def _bounds(kind: Any) -> list[Bounds]:
-    """Return the bounds around a type that can have some."""
+    """Return the bounds around a type."""
     if get_origin(kind) is not Annotated or _bare(kind) is type(None):
         return []
     inner, *metadata = get_args(kind)

@@ -1,8 +1,8 @@
 """Metrics of click probabilities: by domain and pooled, with bootstrap intervals. Pure numpy, float64.
 
-Sums first, ratios last: ``Sums`` adds up batches, and batches in any order and of any size give the very
-numbers that all rows at once give. AUC is exact, ties counted as half. What isn't defined (the AUC of a
-domain with one class of label) is None, never a number; it is left out of the means, and listed.
+Sums first, ratios last: ``Sums`` adds up batches, and batches in any order and of any size give exactly the
+same numbers as all rows at once. AUC is exact, ties counting half. A metric that isn't defined (the AUC of a
+domain with one label only) is None, never a number; it is left out of the means, and listed.
 """
 
 from mmlora.metrics.bootstrap import Interval, Intervals, compare, compare_all

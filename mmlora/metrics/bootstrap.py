@@ -1,9 +1,9 @@
 """Bootstrap intervals of the difference of two models' AUCs and log loss on the same rows.
 
-Rows are drawn with replacement inside each domain, so each keeps its size. Two models share every draw:
-what both find hard in a draw cancels from their difference (paired). Intervals are percentiles of the draws.
-Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13. Rows are taken as independent:
-where a user's rows go together, the true uncertainty is larger.
+Rows are drawn with replacement within each domain, so each keeps its size. Both models are measured on the
+same draws (paired), so whatever is hard for both in a draw cancels out. Intervals are percentiles of the
+draws. Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13. Rows are treated as
+independent: if a user's rows are correlated, the true uncertainty is larger.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _POOLED = ("wauc", "macro_auc", "auc", "logloss")
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and where it lies.
+    """A value and its interval.
 
     Attributes:
-        value: on the rows as they are; None where it isn't defined, and so are the bounds.
+        value: value on the original rows; None if it isn't defined, and then so are the bounds.
         low: lower bound.
         high: upper bound.
-        draws: draws that defined it; fewer than asked for where clicks are so few that some draws have none.
+        draws: draws in which it is defined; fewer than requested if some draws have no clicks.
     """
 
     value: float | None
@@ -46,11 +46,11 @@ class Intervals:
     """Intervals of the difference candidate - baseline, pooled and by domain.
 
     Attributes:
-        wauc: mean of the domains' AUCs weighted by rows, of the domains that have one in the draw.
-        macro_auc: plain mean of them.
-        auc: over all rows.
-        logloss: over all rows.
-        by_domain: AUC by domain index, of the domains that have rows.
+        wauc: mean of the domains' AUCs weighted by rows, over the domains that have one in the draw.
+        macro_auc: unweighted mean of these AUCs.
+        auc: AUC over all rows.
+        logloss: log loss over all rows.
+        by_domain: AUC by domain index, for domains with rows.
         level: share of draws between the bounds.
     """
 
@@ -82,15 +82,15 @@ def compare(
     Args:
         label: 0/1, ``[N]``.
         candidate: click probabilities of one model, ``[N]``.
-        baseline: those of the other on the same rows, ``[N]``.
+        baseline: click probabilities of the other model on the same rows, ``[N]``.
         domain: domain indices, ``[N]``.
         draws: bootstrap draws.
         level: share of draws between the bounds, in (0, 1).
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
-        DataError: labels or probabilities are not what they should be.
-        UsageError: ``draws`` or ``level`` is out of its range.
+        DataError: labels or probabilities are invalid.
+        UsageError: ``draws`` or ``level`` is out of range.
     """
     return compare_all(label, candidate, {"": baseline}, domain, draws=draws, level=level, seed=seed)[""]
 
@@ -105,7 +105,7 @@ def compare_all(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Intervals]:
-    """Return what :func:`compare` does for several baselines by name, all on the same draws."""
+    """Return the results of :func:`compare` for several baselines by name, all on the same draws."""
     models = [candidate, *baselines.values()]
     if draws < 2 or not 0 < level < 1:
         raise UsageError(f"draws={draws}, level={level}: draws must be 2 or more, level between 0 and 1")
@@ -129,7 +129,7 @@ def compare_all(
 
 
 def _gathered(observed: Array, drawn: Array, domains: Array, level: float) -> Intervals:
-    """Put together the intervals of one figure: ``observed`` ``[4 + D]``, ``drawn`` ``[draws, 4 + D]``."""
+    """Return the intervals from the observed and drawn figures, ``[4 + D]`` and ``[draws, 4 + D]``."""
     found = [_interval(value, drawn[:, i], level) for i, value in enumerate(observed)]
     by_domain = {int(domain): each for domain, each in zip(domains, found[len(_POOLED) :], strict=True)}
     wauc, macro_auc, auc, logloss = found[: len(_POOLED)]
@@ -137,7 +137,7 @@ def _gathered(observed: Array, drawn: Array, domains: Array, level: float) -> In
 
 
 class _Model:
-    """One model's scores, sorted once, to be measured under the weights of any draw."""
+    """One model's scores, sorted once, so that they can be measured with the weights of any draw."""
 
     def __init__(self, group: Array, size: Array, positive: Array, probability: Array) -> None:
         self._size, self._positive = size, positive
@@ -146,7 +146,7 @@ class _Model:
         self._loss = losses(positive, ~positive, probability)
 
     def measure(self, weight: Array) -> Array:
-        """Return ``_POOLED``, then the AUC of each domain, NaN where not defined: ``[4 + D]``."""
+        """Return ``_POOLED``, then the AUC of each domain, NaN if not defined: ``[4 + D]``."""
         positives = weight * self._positive
         negatives = weight - positives
         aucs, pooled = self._own.auc(positives, negatives), self._pooled.auc(positives, negatives)
@@ -160,7 +160,7 @@ class _Model:
 
 
 def _draw(random: np.random.Generator, group: Array, size: Array) -> Array:
-    """How often each row is drawn; rows are sorted by group."""
+    """Return how often each row is drawn; rows are sorted by group."""
     first = np.cumsum(size) - size
     row = first[group] + (random.random(len(group)) * size[group]).astype(np.int64)
     return np.bincount(row, minlength=len(group))

@@ -1,7 +1,7 @@
-"""Exact metrics in the memory of a block of rows: the rows lie in a file, sorted in place.
+"""Exact metrics in the memory of a block of rows: the rows are in a file, sorted in place.
 
-A row is one number that sorts by group, then score, then label; counts carry over from block to block. With
-:mod:`mmlora.metrics.ranking` and ``Sums`` rows can be weighed and merged, but take many times that in memory.
+A row is one number that sorts by group, then score, then label; counts carry over from block to block.
+:mod:`mmlora.metrics.ranking` and ``Sums`` can weight and merge rows, but take many times that memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PackedPairs = npt.NDArray[np.complex128]
 Columns = tuple[Array, ...]
 
 _BLOCK = 1 << 16
-_GROUP_BITS = np.uint64(33)  # a score of 32 bits and a label stand below the group
+_GROUP_BITS = np.uint64(33)  # the lower bits are a 32-bit score and a label
 _USER_BITS = 32
 _ONE = np.uint64(1)
 
@@ -38,13 +38,13 @@ def pack(label: Array, score: Array, group: Array) -> Packed:
         group: 0 to 2**31 - 1, ``[N]``.
 
     Raises:
-        DataError: a score is NaN, so that there is no order.
+        DataError: a score is NaN, so there is no order.
     """
-    score = np.asarray(score, np.float32) + np.float32(0)  # 0 and -0 are equal, and become so in bits
+    score = np.asarray(score, np.float32) + np.float32(0)  # gives -0 the bits of 0, which it equals
     if unordered := int(np.isnan(score).sum()):
         raise DataError("scores", f"{unordered:,} of {len(score):,} are NaN and can't be ranked")
     bits = score.view(np.uint32)
-    # The bits of floats sort as whole numbers do once negative ones are turned round and put below.
+    # The bits of floats sort like integers if those of negative ones are inverted.
     negative = bits >> np.uint32(31)
     ordered = bits ^ (negative * np.uint32(0x7FFFFFFF) | np.uint32(0x80000000))
     number = ordered.astype(np.uint64) << _ONE | (np.asarray(label) > 0).astype(np.uint64)
@@ -58,24 +58,25 @@ def pack_probabilities(label: Array, probability: Array, domain: Array, user: Ar
         label: 0/1, ``[N]``.
         probability: predicted click probabilities, ``[N]``.
         domain: domain indices, -1 to 2**20, ``[N]``.
-        user: codes of users, 0 to 2**32 - 1, ``[N]``; zeros where rows aren't told apart by user.
+        user: codes of users, 0 to 2**32 - 1, ``[N]``; zeros if users don't matter.
 
     Raises:
-        DataError: labels, probabilities or users are not what they should be.
+        DataError: labels, probabilities or users are invalid.
     """
     p = np.asarray(probability, np.float64)
     check_predictions(np.asarray(label), p, domain, user)
     if wrong := int(((user < 0) | (user >= 1 << _USER_BITS)).sum()):
-        raise DataError("predictions", f"{wrong:,} of {len(p):,} users are no code from 0 to 2**32 - 1")
+        raise DataError("predictions", f"{wrong:,} of {len(p):,} users are not codes from 0 to 2**32 - 1")
     packed = np.empty(len(p), np.complex128)  # these sort by their real part, then by the imaginary one
     packed.real = (np.asarray(domain, np.int64) << _USER_BITS) + np.asarray(user, np.int64)
-    # From 0 to 1 the bits of floats sort as they do, and the two highest are free: shifted, they are a float.
+    # From 0 to 1 the bits of floats sort as the floats do, and the top two are unused, so they can be
+    # shifted.
     packed.imag = (p.view(np.uint64) << _ONE | (np.asarray(label) > 0).astype(np.uint64)).view(np.float64)
     return packed
 
 
 def packed_wauc(packed: Packed, *, block: int = _BLOCK) -> float | None:
-    """Return the mean of the groups' AUCs weighted by rows, as ``wauc`` does; None where no group has both.
+    """Return the mean of the groups' AUCs weighted by rows, as ``wauc`` does; None if none has both classes.
 
     Args:
         packed: rows of :func:`pack`, in any order; sorted in place.
@@ -89,13 +90,13 @@ def packed_wauc(packed: Packed, *, block: int = _BLOCK) -> float | None:
 def packed_metrics(
     packed: PackedPairs, by_user: PackedPairs | None = None, *, block: int = _BLOCK
 ) -> dict[int, Metrics]:
-    """Return the metrics of each domain that has rows, as ``domain_metrics`` does.
+    """Return the metrics of each domain with rows, as ``domain_metrics`` does.
 
     Memory grows with domains, not with rows or users.
 
     Args:
         packed: rows of :func:`pack_probabilities` with user 0, in any order; sorted in place.
-        by_user: the same rows with their users; with them there is a ``gauc``.
+        by_user: the same rows with their users; if given, ``gauc`` is computed.
         block: rows read at a time.
     """
     packed.sort()
@@ -141,11 +142,11 @@ def _aucs(packed: Array, block: int) -> Iterator[Columns]:
     """Yield group, AUC (NaN with one class) and rows of each group, in order."""
 
     def won() -> Iterator[Columns]:
-        below = 0  # negatives so far, of all groups: those of the groups before are taken off at the end
+        below = 0  # negatives so far, of all groups: those of earlier groups are subtracted at the end
         for group, _, negatives, positives in _entries(packed, block):
             upto = below + np.cumsum(negatives)
             below += int(negatives.sum())
-            # A positive beats negatives below it and half of those that tie: twice that, to stay whole.
+            # A positive beats negatives below it and half of those that tie; doubled, to stay an integer.
             yield group, positives * (2 * upto - negatives), negatives, positives
 
     before = 0
@@ -172,7 +173,7 @@ def _entries(packed: Array, block: int) -> Iterator[Columns]:
 
 
 def _added(blocks: Iterable[Columns], keys: int) -> Iterator[Columns]:
-    """Add up neighbours that agree in the first ``keys`` columns, also where they lie in several blocks."""
+    """Add up neighbours that agree in the first ``keys`` columns, even across blocks."""
     held: Columns | None = None
     for block in blocks:
         columns = block if held is None else tuple(map(np.concatenate, zip(held, block, strict=True)))
@@ -191,6 +192,6 @@ def _added(blocks: Iterable[Columns], keys: int) -> Iterator[Columns]:
 
 
 def _gathered(blocks: Iterable[Columns]) -> Columns:
-    """Join blocks of groups; without any there are none."""
+    """Join blocks of groups; without blocks there are no groups."""
     none = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)
     return tuple(map(np.concatenate, zip(none, *blocks, strict=True)))

@@ -1,4 +1,4 @@
-"""How good the probabilities are as such: log loss and expected calibration error."""
+"""Quality of the probabilities themselves: log loss and expected calibration error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 ECE_BINS = 20
-"""Bins of the expected calibration error, each of about as many rows."""
+"""Number of bins of the expected calibration error, with about the same number of rows each."""
 
 _TINY = 1e-12
 
@@ -28,8 +28,9 @@ def ece(label: Array, probability: Array, bins: int = ECE_BINS) -> float | None:
 
         ECE = sum over bins of rows / N x |mean label - mean probability|
 
-    Rows of one probability are always in one bin, the one that holds the middle of them, so bins may differ
-    in size where many tie. A few rows a bin differ from their mean by chance: compare sets of like size.
+    Rows with the same probability are always in the same bin, the one that contains their middle, so bins may
+    differ in size if there are many ties. With few rows per bin the error is mostly chance: compare sets of
+    similar size.
 
     Args:
         label: 0/1, ``[N]``.
@@ -44,7 +45,7 @@ def ece(label: Array, probability: Array, bins: int = ECE_BINS) -> float | None:
 
 
 def losses(positives: Array, negatives: Array, probability: Array) -> npt.NDArray[np.float64]:
-    """Return the negative log likelihood, in nats, of entries that stand for counts of labels."""
+    """Return the negative log likelihood, in nats, of entries given as counts of labels."""
     p = np.clip(np.asarray(probability, np.float64), _TINY, 1 - _TINY)
     return np.asarray(-(positives * np.log(p) + negatives * np.log1p(-p)))
 
@@ -54,9 +55,9 @@ def grouped_ece(group: Array, probability: Array, rows: Array, positives: Array,
 
     Args:
         group: ``[K]``, sorted: 0, 1, ... without gaps.
-        probability: ``[K]``, sorted inside each group and distinct there.
-        rows: ``[K]``, whole: rows of that group and probability.
-        positives: ``[K]``: how many of them are positive.
+        probability: ``[K]``, sorted and distinct within each group.
+        rows: ``[K]`` integers: number of rows with that group and probability.
+        positives: ``[K]``: number of these that are positive.
         bins: number of bins.
     """
     if not len(group):
@@ -70,5 +71,5 @@ def grouped_ece(group: Array, probability: Array, rows: Array, positives: Array,
 
 def middle_bin(before: Array, rows: Array, size: Array, bins: int) -> Array:
     """Return the bin of the middle of ``rows`` rows after ``before`` others in a group of ``size``."""
-    # In whole numbers, so that no row's bin hangs on rounding: floor(bins x (before + rows / 2) / size).
+    # In integers, so that no row's bin depends on rounding: floor(bins x (before + rows / 2) / size).
     return np.asarray((2 * before + rows) * bins // (2 * size))

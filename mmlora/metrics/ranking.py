@@ -2,8 +2,8 @@
 
     AUC = (pairs of a positive above a negative + half the pairs that tie) / (positives x negatives)
 
-Twice the numerator is a whole number and is counted as one, so that the AUC depends on the rows alone: not on
-their order, nor on how they came in. Mann and Whitney (1947); gauc: Zhu et al., "Optimized Cost per Click in
+Twice the numerator is an integer and is counted as one, so that the AUC depends only on the rows, not on
+their order or batches. Mann and Whitney (1947); gauc: Zhu et al., "Optimized Cost per Click in
 Taobao Display Advertising" (2017), eq. 8, weighted by rows.
 """
 
@@ -21,14 +21,14 @@ Array = npt.NDArray[Any]
 
 
 class Ranking:
-    """Rows sorted by group and score, ready to count the pairs of any weights on them.
+    """Rows sorted by group and score, ready for counting pairs with any weights.
 
     Args:
         group: ``[N]``, group of each row: 0, 1, ... without gaps.
         score: ``[N]``, any values that order the rows.
 
     Raises:
-        DataError: a score is NaN, so that there is no order.
+        DataError: a score is NaN, so there is no order.
     """
 
     def __init__(self, group: Array, score: Array) -> None:
@@ -42,17 +42,17 @@ class Ranking:
         self._groups = np.searchsorted(self._runs, np.flatnonzero(new_group))  # first run of each group
 
     def auc(self, positives: Array, negatives: Array) -> npt.NDArray[np.float64]:
-        """Return the AUC of each group, NaN where a class is missing.
+        """Return the AUC of each group, NaN if a class is missing.
 
         Args:
-            positives: ``[N]``, whole: how many positives each row stands for.
-            negatives: ``[N]``, likewise.
+            positives: ``[N]`` integers: number of positives that each row represents.
+            negatives: ``[N]`` integers: number of negatives that each row represents.
         """
         if not len(self._runs):
             return np.zeros(0)
         above, below = self._by_run(positives), self._by_run(negatives)
         clicks, others = self._by_group(above), self._by_group(below)
-        # For each run, twice the negatives before it and once those in it; in place, as arrays are large.
+        # For each run, twice the negatives before it plus those in it; in place, because arrays are large.
         beaten = np.cumsum(below)
         before_group = beaten[self._groups] - below[self._groups]
         beaten *= 2
@@ -80,8 +80,8 @@ class UserAuc:
 
     Attributes:
         gauc: weighted by the users' rows; None when no user has both classes.
-        users: users that have rows.
-        left_out: users with one class of label, left out of ``gauc``.
+        users: number of users with rows.
+        left_out: number of users with one class of label, left out of ``gauc``.
     """
 
     gauc: float | None
@@ -125,7 +125,7 @@ def gauc(label: Array, score: Array, user: Array) -> UserAuc:
 
 
 def weighted_mean(aucs: Array, weights: Array | None = None) -> float | None:
-    """Return the mean of the AUCs that are defined (not NaN); None when none is."""
+    """Return the mean of the AUCs that are defined (not NaN); None if none is."""
     kept = ~np.isnan(aucs)
     if not kept.any():
         return None

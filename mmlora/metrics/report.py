@@ -1,4 +1,4 @@
-"""What is reported: metrics of one set of rows, and of the domains and all together."""
+"""Results: metrics of one set of rows, and of the domains and all rows together."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mmlora.metrics.ranking import weighted_mean
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of one set of rows; None where it isn't defined.
+    """Metrics of one set of rows; None where a metric isn't defined.
 
     Attributes:
-        rows: rows.
-        positives: rows of label 1.
-        auc: chance that a positive scores above a negative, ties half; None with one class.
+        rows: number of rows.
+        positives: number of rows with label 1.
+        auc: probability that a positive scores above a negative, ties counting half; None with one class.
         logloss: mean negative log likelihood, in nats; None without rows.
         ne: normalised entropy: logloss over that of always predicting the set's own CTR; None with one class.
         calibration: predicted clicks over clicks; None without clicks.
         ece: expected calibration error over ``DomainMetrics.ece_bins`` bins of equal mass; None without rows.
         gauc: mean of the users' AUCs weighted by their rows in this set; None when no user has both classes
             or users weren't given.
-        users: users that have rows; None when users weren't given.
-        users_without_auc: users with one class, left out of ``gauc``; None when users weren't given.
+        users: number of users with rows; None if users weren't given.
+        users_without_auc: number of users with one class, left out of ``gauc``; None if users weren't given.
     """
 
     rows: int
@@ -48,7 +48,7 @@ class DomainMetrics:
 
     Attributes:
         pooled: over all rows.
-        by_domain: by domain index (-1: absent at training), of the domains that have rows.
+        by_domain: by domain index (-1: absent at training), for domains with rows.
         wauc: mean of the domains' AUCs weighted by rows; None when no domain has one.
         without_auc: domains with one class, left out of ``wauc`` and ``macro_auc``.
         macro_auc: plain mean of the domains' AUCs; None when no domain has one.

@@ -1,4 +1,4 @@
-"""``Sums``: the counts that every metric follows from; they add up across batches, and nothing is lost."""
+"""``Sums``: the counts from which every metric is computed; they add up across batches without loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def domain_metrics(
         label: 0/1, ``[N]``.
         probability: predicted click probabilities, ``[N]``.
         domain: domain indices, ``[N]``.
-        user: user ids, ``[N]``; with them there is a ``gauc``.
+        user: user ids, ``[N]``; if given, ``gauc`` is computed.
 
     Raises:
         DataError: see ``Sums.of``.
@@ -36,16 +36,16 @@ def domain_metrics(
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Rows and positives by domain, user and probability: sorted, each once, so equal rows give equal sums.
+    """Rows and positives by distinct domain, user and probability, sorted, so equal rows give equal sums.
 
-    It takes at most 40 bytes a row. Of many batches, keep each one's sums and merge them all at the end.
+    It takes at most 40 bytes per row. For many batches, keep the sums of each and merge them all at the end.
 
     Attributes:
         domain: ``[K]``, domain indices.
-        user: ``[K]``, user ids; None when users weren't given.
+        user: ``[K]``, user ids; None if users weren't given.
         probability: ``[K]``, float64.
-        rows: ``[K]``, rows of that domain, user and probability.
-        positives: ``[K]``, how many of them have label 1.
+        rows: ``[K]``, number of rows with that domain, user and probability.
+        positives: ``[K]``, number of these with label 1.
     """
 
     domain: Array
@@ -65,7 +65,7 @@ class Sums:
             user: user ids, ``[N]``, or None.
 
         Raises:
-            DataError: lengths differ, a label is neither 0 nor 1, or a probability isn't one.
+            DataError: lengths differ, a label is neither 0 nor 1, or a probability is NaN or outside [0, 1].
         """
         label, p = np.asarray(label), np.asarray(probability, np.float64)
         check_predictions(label, p, domain, user)
@@ -85,7 +85,7 @@ class Sums:
         users = [part.user for part in full if part.user is not None]
         if len(users) not in (0, len(full)):
             raise UsageError(
-                f"{len(users)} of {len(full)} sums hold users; give users to all of them or none"
+                f"{len(users)} of {len(full)} sums have users: give users to all of them or to none"
             )
         return _counted(
             np.concatenate([part.domain for part in full]),
@@ -107,7 +107,7 @@ class Sums:
         return DomainMetrics.of(pooled[0] if pooled else None, by_domain)
 
     def _by_group(self, group: Array) -> list[Metrics]:
-        """Metrics of groups 0, 1, ... that entries belong to."""
+        """Return the metrics of groups 0, 1, ..., given the group of each entry."""
         entry = _counted(group, None, self.probability, self.rows, self.positives)
         g, negatives = entry.domain, entry.rows - entry.positives
         aucs = Ranking(g, entry.probability).auc(entry.positives, negatives)
@@ -138,9 +138,9 @@ class Sums:
 
 
 def _counted(domain: Array, user: Array | None, probability: Array, rows: Array, positives: Array) -> Sums:
-    """Add up the entries of one domain, user and probability, and sort."""
+    """Add up the entries with the same domain, user and probability, and sort."""
     keys = [domain, probability]
-    if user is not None:  # as codes, as ids of any kind do not sort beside numbers
+    if user is not None:  # as codes, because ids of any type can't be sorted with numbers
         names, code = np.unique(user, return_inverse=True)
         keys.insert(1, code)
     order = np.lexsort(keys[::-1])
@@ -157,7 +157,7 @@ def _counted(domain: Array, user: Array | None, probability: Array, rows: Array,
 def ratios(
     rows: int, positives: int, predicted: float, loss: float, area: float, ece: float, users: UserAuc | None
 ) -> Metrics:
-    """Divide the sums of one set of rows (one at least)."""
+    """Compute the ratios from the sums of a nonempty set of rows."""
     ctr = positives / rows
     entropy = -(ctr * np.log(ctr) + (1 - ctr) * np.log1p(-ctr)) if 0 < positives < rows else None
     return Metrics(
@@ -183,7 +183,7 @@ def check_predictions(label: Array, probability: Array, domain: Array, user: Arr
         "users": len(label) if user is None else len(user),
     }
     if len(set(lengths.values())) > 1:
-        raise DataError("predictions", f"as many of each are needed, found {lengths}")
+        raise DataError("predictions", f"the arrays must have the same length, but have {lengths}")
     if wrong := int(((label != 0) & (label != 1)).sum()):
         raise DataError("predictions", f"{wrong:,} of {len(label):,} labels are neither 0 nor 1")
     if wrong := int((~((probability >= 0) & (probability <= 1))).sum()):

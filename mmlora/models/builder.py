@@ -1,4 +1,4 @@
-"""From a specification, and stored parts, to a model. Only this file sees the whole specification."""
+"""Build a model from a specification and stored parts. Only this file sees the whole specification."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from mmlora.names import NetworkName, valid_names
 from mmlora.schema import DOMAIN_ID
 
 Model = CTRModel | TreeModel
-"""What scores rows: from a batch to logits ``[B]``."""
+"""A model that scores rows: from a batch to logits ``[B]``."""
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     name: import_module(f"mmlora.models.backbones.{name}").build for name in valid_names(NetworkName)
 }
-"""``build`` of the module of each name.
+"""The ``build`` of each backbone's module, by name.
 
-It takes num_fields, embedding_dim and num_dense, has output_dim, and maps Embedded to ([B], [B, H0]).
+It takes num_fields, embedding_dim and num_dense; the result has output_dim and maps Embedded to ([B], [B,
+H0]).
 """
 
 
 def build_model(spec: ModelSpec, *, expert_domains: Sequence[int] = ()) -> CTRModel:
-    """Return a fresh model; initial values come from torch's current random state.
+    """Return a new model; initial values come from torch's current random state.
 
     Args:
-        spec: what it is made of.
+        spec: the model's specification.
         expert_domains: the domain index of each expert; a domain may have several, or none.
 
     Raises:
-        UsageError: experts that the adaptation has no use for, or of domains that aren't there, or fewer than
-            the gate is to keep.
+        UsageError: there are experts that the adaptation can't use, or experts of domains that don't exist,
+            or fewer experts than the gate should keep.
     """
     _check_experts(spec, expert_domains)
     embedding = FieldEmbedding(spec.fields, embedding_dim=spec.embedding_dim)
     backbone = BACKBONES[spec.backbone](
         num_fields=embedding.num_fields, embedding_dim=spec.embedding_dim, num_dense=embedding.num_dense
     )
-    input_dim = int(backbone.output_dim)  # type: ignore[arg-type]  # of every backbone, see ctr.Backbone
+    input_dim = int(backbone.output_dim)  # type: ignore[arg-type]  # every backbone has it, see ctr.Backbone
     tower = Tower(
         input_dim,
         spec.hidden_units,
@@ -72,16 +73,16 @@ def assemble_model(
     experts: Sequence[tuple[int, Mapping[str, Tensor]]] = (),
     gate: Mapping[str, Tensor] | None = None,
 ) -> CTRModel:
-    """Return the model of trained parts, ready to score.
+    """Return the model assembled from trained parts, ready to score.
 
     Args:
-        spec: what the parts were trained with.
+        spec: the specification with which the parts were trained.
         backbone: the state of phase 1.
         experts: (domain index, state) of each expert of phase 2, in the gate's order.
-        gate: the state of phase 3; None where there is none.
+        gate: the state of phase 3; None without a gate.
 
     Raises:
-        ContractError: a part doesn't fit the specification or the others.
+        ContractError: a part doesn't match the specification or the others.
     """
     model = build_model(spec, expert_domains=[domain for domain, _ in experts])
     model.load_backbone(backbone)
@@ -100,14 +101,14 @@ def stored_model(
     experts: Sequence[tuple[int, Mapping[str, Tensor]]] = (),
     gate: Mapping[str, Tensor] | None = None,
 ) -> Model:
-    """Return the model of trained parts, a network or trees: see :func:`assemble_model`."""
+    """Return the model assembled from trained parts, a network or trees: see :func:`assemble_model`."""
     if spec.backbone == "gbdt":
         return TreeModel(spec.fields, backbone).eval()
     return assemble_model(spec, backbone=backbone, experts=experts, gate=gate)
 
 
 def _crosses(spec: ModelSpec, num_experts: int) -> CrossTerms | None:
-    """The cross terms; without the domain among the inputs, they do not see it either."""
+    """Return the cross terms; they see the domain only if it is among the inputs."""
     if not spec.crosses:
         return None
     sees_domain = any(field.name == DOMAIN_ID for field in spec.fields)
@@ -121,7 +122,7 @@ def _crosses(spec: ModelSpec, num_experts: int) -> CrossTerms | None:
 
 
 def _gate(spec: ModelSpec, expert_domains: Sequence[int], widths: Sequence[int]) -> nn.Module | None:
-    """The gate of a tower whose layers have inputs of these widths."""
+    """Return the gate of a tower whose layers have inputs of these widths."""
     if not expert_domains:
         return None
     if spec.adaptation == "mlora":
@@ -142,12 +143,12 @@ def _gate(spec: ModelSpec, expert_domains: Sequence[int], widths: Sequence[int])
 
 def _check_experts(spec: ModelSpec, expert_domains: Sequence[int]) -> None:
     if expert_domains and spec.adaptation == "none":
-        raise UsageError("adaptation none has no experts: use mlora or moe_mlora, or give no expert domains")
+        raise UsageError("adaptation none has no experts: use mlora or moe_mlora, or pass no expert domains")
     unknown = sorted({domain for domain in expert_domains if not 0 <= domain < spec.num_domains})
     if unknown:
         raise UsageError(f"expert domains {unknown}: domain indices run from 0 to {spec.num_domains - 1}")
     if spec.adaptation == "moe_mlora" and 0 < len(expert_domains) < (spec.gate_top_k or 0):
         raise UsageError(
             f"gate_top_k is {spec.gate_top_k}, but there are {len(expert_domains)} experts to mix: "
-            "lower it, train more experts a domain, or leave it unset to mix them all"
+            "lower it, train more experts per domain, or leave it unset to mix them all"
         )

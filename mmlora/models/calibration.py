@@ -1,8 +1,8 @@
-"""Calibration: Platt scaling on validation rows, with a shift of each domain's own.
+"""Calibration: Platt scaling on validation rows, with a separate shift for each domain.
 
 ``p = sigmoid(scale * logit + shift_d)``: scale and a common shift are fitted on all domains' rows
-(https://en.wikipedia.org/wiki/Platt_scaling); a domain's own shift is drawn towards the common one the more,
-the fewer rows it has.
+(https://en.wikipedia.org/wiki/Platt_scaling); the fewer rows a domain has, the more its own shift is drawn
+towards the common one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
-# Rows of average uncertainty that the common shift counts for against a domain's own.
+# The common shift counts as much as this many rows of average uncertainty of a domain's own.
 _PRIOR_ROWS = 200.0
 _STEPS = 40
 _TOLERANCE = 1e-9
@@ -30,10 +30,10 @@ class Calibration:
     """``p = sigmoid(scale * logit + shift)``.
 
     Attributes:
-        scale: above 0, so that the order of scores stays.
-        shift: of a domain absent at training.
-        domain_shifts: by domain index.
-        note: why it is less than asked for; empty as a rule.
+        scale: scale of the logit, above 0, so that the order of scores is unchanged.
+        shift: shift of a domain absent at training.
+        domain_shifts: shifts by domain index.
+        note: why the calibration is not a full one; usually empty.
     """
 
     scale: float = 1.0
@@ -57,7 +57,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Calibration:
-        """Read back what :meth:`to_dict` gave."""
+        """Read back the result of :meth:`to_dict`."""
         return cls(**{**raw, "domain_shifts": tuple(raw["domain_shifts"])})
 
 
@@ -66,13 +66,13 @@ def calibrate(
 ) -> Calibration:
     """Fit on logits and labels of validation rows, ``[N]`` each, of the domains ``domain``.
 
-    All are read block by block, so they may be mapped from files.
+    All are read block by block, so they may be memory-mapped.
     """
     none = (0.0,) * num_domains
     if not 0 < np.count_nonzero(labels) < len(labels):
         note = "validation rows hold one class of label, so scores are as the model gave them"
         return Calibration(domain_shifts=none, note=note)
-    # One group more, for rows of domains absent at training (-1): these get the common shift.
+    # One more group for rows of domains absent at training (-1), which get the common shift.
     rows = _Rows(logits, labels, domain, num_domains + 1)
     scale, shift = _platt(rows)
     note = ""
@@ -86,7 +86,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a fit reads, pass after pass; groups are domains + 1."""
+    """The data for a fit, read once per pass; groups are domains + 1."""
 
     logits: npt.NDArray[Any]
     labels: npt.NDArray[Any]
@@ -122,13 +122,13 @@ def _platt(rows: _Rows) -> tuple[float, float]:
 
 
 def _shifts(rows: _Rows, scale: float, shift: float, prior_rows: float) -> Floats:
-    """Return each group's shift of scale x logit + shift; so many rows of average doubt resist it."""
+    """Return each group's shift of scale x logit + shift, with a prior worth ``prior_rows`` average rows."""
     spread = 0.0
     for x, _, _ in rows:
         start = _sigmoid(scale * x + shift)
         spread += float(np.sum(start * (1 - start)))
     penalty = prior_rows * spread / len(rows.labels) + 1e-6
-    # The likelihood's slope falls with the shift, so halving an interval finds where it is 0.
+    # The likelihood's slope falls with the shift, so bisection finds where it is 0.
     low, high = np.full(rows.groups, -_MAX_SHIFT), np.full(rows.groups, _MAX_SHIFT)
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -136,8 +136,8 @@ def _shifts(rows: _Rows, scale: float, shift: float, prior_rows: float) -> Float
         for x, y, group in rows:
             slope += np.bincount(group, y - _sigmoid(scale * x + shift + middle[group]), rows.groups)
         low, high = np.where(slope > 0, middle, low), np.where(slope > 0, high, middle)
-    found: Floats = (low + high) / 2
-    return found
+    shift_by_group: Floats = (low + high) / 2
+    return shift_by_group
 
 
 def _loss(rows: _Rows, weights: Floats) -> float:

@@ -1,4 +1,4 @@
-"""The whole model, and the parts that it is stored in: backbone, each expert, gate."""
+"""The whole model, and the parts in which it is stored: backbone, each expert, gate."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _EXPERT_PARAMETERS = ("lora_a", "lora_b", "lora_c")
 
 
 class Backbone(Protocol):
-    """What every file of ``backbones`` offers, as an ``nn.Module``.
+    """The interface of every backbone, an ``nn.Module``.
 
-    One whose terms are no more than the first-order weights says so by ``first_order_terms = True``.
+    A backbone whose terms are only the first-order weights sets ``first_order_terms = True``.
     """
 
     output_dim: int
@@ -39,9 +39,9 @@ class CTRModel(nn.Module):
         embedding: embeds the batch.
         backbone: interaction terms and tower input.
         tower: the deep part, whose layers hold the experts.
-        crosses: products of the inputs themselves, which the experts adapt as well; None without.
-        gate: weights of the experts, ``[B, E]``; a list of gates, one a layer of the tower; None without
-            experts.
+        crosses: products of the inputs themselves, which the experts adapt too; None without cross terms.
+        gate: gives the experts' weights, ``[B, E]``; a list of gates, one per layer of the tower; None
+            without experts.
         expert_domains: the domain index of each expert, ``[E]``.
     """
 
@@ -68,9 +68,9 @@ class CTRModel(nn.Module):
 
     @property
     def is_silent(self) -> bool:
-        """Whether backbone and tower, experts included, add exactly 0 to every row's cross terms.
+        """Whether backbone and tower, including experts, add exactly 0 to every row's cross terms.
 
-        So it is where the phase that trains them didn't help, and its start was kept.
+        This is the case if the phase that trains them didn't help, and its start was kept.
         """
         if self.crosses is None or not getattr(self.backbone, "first_order_terms", False):
             return False
@@ -79,10 +79,10 @@ class CTRModel(nn.Module):
         return not any(bool(weight.any()) for weight in weights)
 
     def rest(self) -> None:
-        """Leave backbone and tower out of forward passes, and their experts untrained, where they are silent.
+        """Skip backbone and tower in forward passes, and don't train their experts, if they are silent.
 
-        A gate that sees a row reads what they compute, so they don't rest beside one. To be called when all
-        parts are loaded.
+        A gate that sees a row reads what they compute, so with such a gate they are not skipped. Call this
+        after all parts are loaded.
         """
         reads_sample = any(getattr(gate, "weight", None) is not None for gate in self.gates)
         self._resting = self.is_silent and not reads_sample
@@ -92,12 +92,12 @@ class CTRModel(nn.Module):
         return self.forward_with_gates(batch)[0]
 
     def forward_with_gates(
-        self, batch: Batch | FrozenRows, found: Tensor | None = None
+        self, batch: Batch | FrozenRows, table_rows: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """B rows of any domains -> logits ``[B]``, and the weights that each gate gave, ``[B, E]`` each.
+        """B rows of any domains -> logits ``[B]``, and the weights from each gate, ``[B, E]`` each.
 
-        Rows that are frozen already (:meth:`freeze`) need a model that rests. ``found``, where given, are the
-        embedding table's rows at ``embedding.places(batch)``.
+        Frozen rows (:meth:`freeze`) need a model whose backbone and tower are skipped. ``table_rows``, if
+        given, are the embedding table's rows at ``embedding.places(batch)``.
         """
         if isinstance(batch, FrozenRows) or self._resting:
             assert self.crosses is not None  # else nothing rests
@@ -105,23 +105,23 @@ class CTRModel(nn.Module):
             no_input = rows.user[:, :0]
             weights = [gate(no_input, rows.domain) for gate in self.gates]
             return self.crosses.adapted(rows, weights[0] if weights else None), weights
-        logits, weights = self._score(self.embedding(batch, found), batch.domain)
+        logits, weights = self._score(self.embedding(batch, table_rows), batch.domain)
         if self.crosses is not None:
             logits = logits + self.crosses(batch, weights[0] if weights else None)
         return logits, weights
 
     @torch.no_grad()
     def freeze(self, batch: Batch) -> Batch | FrozenRows:
-        """Compute what experts and gate do not change, where that is all that is left; else return the batch.
+        """Compute what experts and gate don't change, if all else is skipped; otherwise return the batch.
 
-        So a phase that trains experts or gate of a model that rests computes it in large blocks.
+        So a phase that trains only experts or gate computes it once, in large blocks.
         """
         return self.crosses.freeze(batch) if self._resting and self.crosses is not None else batch
 
     def score(self, embedded: Embedded, domain: Tensor, adaptation: Tensor | None = None) -> Tensor:
-        """B rows that are embedded already, ``domain [B]`` -> logits ``[B]``, but for the cross terms.
+        """B embedded rows, ``domain [B]`` -> logits ``[B]`` without the cross terms.
 
-        ``adaptation``, where given, is what each expert adds to these, ``[B, E]``; the gate weighs it.
+        ``adaptation``, if given, is what each expert adds to these, ``[B, E]``, weighted by the gate.
         """
         logits, weights = self._score(embedded, domain)
         return logits if adaptation is None else logits + (weights[0] * adaptation).sum(1)
@@ -133,36 +133,36 @@ class CTRModel(nn.Module):
 
     @property
     def gates(self) -> Sequence[nn.Module]:
-        """The gates: none, one for all layers of the tower, or one a layer."""
+        """The gates: none, one for all layers of the tower, or one per layer."""
         if self.gate is None:
             return ()
         return tuple(self.gate) if isinstance(self.gate, nn.ModuleList) else (self.gate,)
 
     def gate_weights(self, batch: Batch) -> Tensor | None:
-        """Return the experts' weights, ``[B, E]``, the mean over layers that differ; None without experts."""
+        """Return the experts' weights, ``[B, E]``, averaged over differing layers; None without experts."""
         _, weights = self.forward_with_gates(batch)
         return torch.stack(weights).mean(0) if weights else None
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """What phase 1 trains: all but experts, gate and the cross terms, which were fitted before it."""
+        """What phase 1 trains: all but experts, gate and the cross terms, which are fitted before."""
         names = (name for name, _ in self.named_parameters() if _is_backbone(name))
         return (self.get_parameter(name) for name in names if not name.startswith(_CROSSES))
 
     def expert_parameters(self) -> Iterator[nn.Parameter]:
-        """What phase 2 trains: all that experts adapt, but for what rests."""
+        """What phase 2 trains: the experts' parameters, except in skipped parts."""
         experts = ((name, value) for name, value in self.named_parameters() if _is_expert(name))
         return (value for name, value in experts if not self._resting or name.startswith(_CROSSES))
 
     def gate_parameters(self) -> Iterator[nn.Parameter]:
-        """What phase 3 trains; nothing where the gate isn't a trained one."""
+        """What phase 3 trains; nothing if the gate isn't a trained one."""
         return iter(()) if self.gate is None else self.gate.parameters()
 
     def backbone_state(self) -> State:
-        """Return copies of all tensors but the experts' and the gate's, by name."""
+        """Return copies of all tensors except the experts' and the gate's, by name."""
         return {name: _copy(value) for name, value in self.state_dict().items() if _is_backbone(name)}
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`backbone_state` gave.
+        """Load the result of :meth:`backbone_state`.
 
         Raises:
             ContractError: names or shapes differ from this model's.
@@ -171,11 +171,11 @@ class CTRModel(nn.Module):
         _load("backbone", own, state)
 
     def cross_state(self) -> State:
-        """Return copies of the cross terms' tensors but the experts', by name."""
+        """Return copies of the cross terms' tensors except the experts', by name."""
         return {name: value for name, value in self.backbone_state().items() if name.startswith(_CROSSES)}
 
     def load_crosses(self, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`cross_state` gave.
+        """Load the result of :meth:`cross_state`.
 
         Raises:
             ContractError: names or shapes differ from this model's.
@@ -185,11 +185,11 @@ class CTRModel(nn.Module):
         _load("cross terms", own, state)
 
     def expert_state(self, expert: int) -> State:
-        """Return copies of one expert's matrices, by name and without the expert dimension."""
+        """Return copies of one expert's matrices, by name, without the expert dimension."""
         return {name: _copy(value) for name, value in self._expert(expert).items()}
 
     def load_expert(self, expert: int, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`expert_state` gave, of any model with the same tower, as expert number ``expert``.
+        """Load the result of :meth:`expert_state`, of any model with the same tower, as expert ``expert``.
 
         Raises:
             ContractError: names or shapes differ from this model's.
@@ -197,32 +197,31 @@ class CTRModel(nn.Module):
         _load(f"expert {expert}", self._expert(expert), state)
 
     def gate_state(self) -> State:
-        """Return copies of the gate's tensors; empty where the gate isn't a trained one."""
+        """Return copies of the gate's tensors; empty if the gate isn't a trained one."""
         return {} if self.gate is None else {n: _copy(v) for n, v in self.gate.state_dict().items()}
 
     def load_gate(self, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`gate_state` gave.
+        """Load the result of :meth:`gate_state`.
 
         Raises:
-            ContractError: names or shapes differ, or it was trained with other experts or in another order.
+            ContractError: names or shapes differ, or it was trained with other experts or another order.
         """
         own = {} if self.gate is None else self.gate.state_dict()
         for name in (name for name in own.keys() & state.keys() if name.endswith("expert_domains")):
             trained_with = tuple(state[name].tolist())
             if trained_with != self.expert_domains:
                 raise ContractError(
-                    f"gate: it mixes experts of domains {trained_with}, "
-                    f"the model holds {self.expert_domains}: "
-                    "give the experts in the gate's order, or train the gate again",
+                    f"gate: it mixes experts of domains {trained_with}, but the model has "
+                    f"{self.expert_domains}: pass the experts in the gate's order, or train the gate again",
                     expected=trained_with,
                     found=self.expert_domains,
                 )
         _load("gate", own, state)
 
     def _expert(self, expert: int) -> State:
-        """One expert's own tensors: views, so that copying into them loads it."""
+        """Return one expert's own tensors as views, so that copying into them loads the expert."""
         if not 0 <= expert < len(self.expert_domains):
-            raise ContractError(f"expert {expert}: the model holds {len(self.expert_domains)} experts")
+            raise ContractError(f"expert {expert}: the model has {len(self.expert_domains)} experts")
         return {name: value[expert] for name, value in self.state_dict().items() if _is_expert(name)}
 
 
@@ -239,19 +238,19 @@ def _copy(value: Tensor) -> Tensor:
 
 
 def _load(part: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy ``state`` into ``own`` when names and shapes agree."""
+    """Copy ``state`` into ``own`` if names and shapes agree."""
     expected = {name: tuple(value.shape) for name, value in own.items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if expected != found:
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    if expected != given:
         wrong = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+            name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)
         )
         raise ContractError(
             f"{part}: its tensors are not this model's ("
-            + "; ".join(f"{name}: {found.get(name)} for {expected.get(name)}" for name in wrong[:4])
+            + "; ".join(f"{name}: {given.get(name)} for {expected.get(name)}" for name in wrong[:4])
             + "): use the specification that it was trained with",
             expected=expected,
-            found=found,
+            found=given,
         )
     with torch.no_grad():
         for name, value in state.items():

@@ -1,4 +1,4 @@
-"""ReLU and dropout in one step that doesn't cost half of a layer on CPU."""
+"""ReLU and dropout in one step, because separate dropout would cost half as much as a layer on CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEVELS = 1 << 16
 
 
 class _Masks(threading.local):
-    """The random bits that masks are made of, in each thread; None: seeded afresh by torch's generator."""
+    """Each thread's random bits for masks; None means seeded anew from torch's generator."""
 
     bits: np.random.SFC64 | None = None
 
@@ -27,7 +27,7 @@ _masks = _Masks()
 
 @contextmanager
 def masks_from(seed: int) -> Iterator[None]:
-    """Let ``seed`` alone decide what this thread drops, whatever other threads draw meanwhile (on CPU)."""
+    """Make ``seed`` alone decide what this thread drops, whatever other threads do meanwhile (on CPU)."""
     before, _masks.bits = _masks.bits, np.random.SFC64(seed)
     try:
         yield
@@ -38,13 +38,13 @@ def masks_from(seed: int) -> Iterator[None]:
 def relu_dropout(x: Tensor, share: float) -> Tensor:
     """ReLU, then zero a share of the values and scale the rest by 1 / (1 - share), as training does.
 
-    torch draws one double a value on CPU, slower than the layer itself; here 16 random bits decide a value,
-    drawn by numpy from a seed of torch's generator (so that ``torch.manual_seed`` still decides all) or of
-    :func:`masks_from`. What comes out is 0 wherever no gradient passes, so no mask is kept for it.
+    torch draws one double per value on CPU, which is slower than the layer itself; here 16 random bits decide
+    each value, drawn by numpy from a seed of torch's generator (so ``torch.manual_seed`` still decides) or of
+    :func:`masks_from`. The output is 0 wherever no gradient passes, so no mask is stored.
 
     Args:
         x: a layer's output, any shape; on CPU it is overwritten.
-        share: the share to drop, in [0, 1), taken to the nearest 1 / 65536.
+        share: the share to drop, in [0, 1), rounded to the nearest 1 / 65536.
     """
     dropped = round(share * _LEVELS)
     if dropped == 0:
@@ -57,8 +57,8 @@ def relu_dropout(x: Tensor, share: float) -> Tensor:
 class _ReLUDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
-        # int16, because torch compares no unsigned ones: the threshold moves with the sign. The comparison
-        # writes numbers, because turning booleans into numbers takes longer than all the rest.
+        # int16, because torch can't compare unsigned integers: the threshold is shifted accordingly. The
+        # comparison writes numbers, because converting booleans to numbers takes longer than all the rest.
         kept = torch.ge(_random_int16(x), dropped - _LEVELS // 2, out=torch.empty_like(x))
         ctx.scale = _LEVELS / (_LEVELS - dropped)
         ctx.mark_dirty(x.clamp_min_(0.0).mul_(kept).mul_(ctx.scale))
@@ -73,7 +73,7 @@ class _ReLUDropout(torch.autograd.Function):
 
 
 def _random_int16(like: Tensor) -> Tensor:
-    """Draw integers of all 16 bits, in the shape of ``like``."""
+    """Draw random int16 values in the shape of ``like``."""
     bits = _masks.bits or np.random.SFC64(int(torch.randint(1 << 62, ())))
     words = cast(Any, bits.random_raw(-(-like.numel() // 4))).view(np.int16)
     return torch.from_numpy(words)[: like.numel()].view(like.shape)

@@ -1,4 +1,4 @@
-"""Embeddings of all input fields: one table, one lookup a batch."""
+"""Embeddings of all input fields: one table, one lookup per batch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Embedded:
 
     Attributes:
         fields: embeddings of the categorical fields, bags and vectors, in that order, ``[B, F, D]``.
-        dense: dense values as they came, ``[B, Fd]``.
-        linear: first-order term, the sum of one weight a field value, ``[B]``.
+        dense: dense values, unchanged, ``[B, Fd]``.
+        linear: first-order term, the sum of one weight per field value, ``[B]``.
     """
 
     fields: Tensor
@@ -35,9 +35,9 @@ class Embedded:
 class FieldEmbedding(nn.Module):
     """Embed every field, and sum its first-order weights.
 
-    All vocabularies lie in one table, each at its own offset. A row is D + 1 wide: the embedding, then the
-    value's first-order weight; so a batch costs one lookup, and one gradient. Bags are mean-pooled over their
-    values (an empty bag is 0); vectors are projected to D + 1; dense values go on as they are, with a
+    All vocabularies are in one table, each at its own offset. A row is D + 1 wide: the embedding, then the
+    value's first-order weight, so a batch costs one lookup and one gradient. Bags are mean-pooled over their
+    values (an empty bag is 0); vectors are projected to D + 1; dense values are passed through, with one
     first-order weight each.
 
     Args:
@@ -63,7 +63,7 @@ class FieldEmbedding(nn.Module):
         )
         self.bag_offsets = dict(zip([bag.name for bag in bags], starts[len(categorical) :], strict=True))
         self.table = nn.Parameter(torch.empty(sum(sizes), embedding_dim + 1))
-        # A list, because a feature's name may hold what a module's name may not.
+        # A list, because a feature's name may contain characters that a module's name may not.
         self.vector_names = [field.name for field in vectors]
         self.projections = nn.ModuleList(nn.Linear(field.size, embedding_dim + 1) for field in vectors)
         self.dense_weight = nn.Parameter(torch.zeros(self.num_dense))
@@ -80,8 +80,8 @@ class FieldEmbedding(nn.Module):
         """Return the embedding of some of the inputs; it shares this one's memory.
 
         Args:
-            fields: places among the F embedded fields, ascending.
-            dense: places among the dense fields, ascending.
+            fields: indices among the F embedded fields, ascending.
+            dense: indices among the dense fields, ascending.
         """
         bags_end = self.num_categorical + len(self.bag_offsets)
         names = [*self.bag_offsets, *self.vector_names]
@@ -98,8 +98,8 @@ class FieldEmbedding(nn.Module):
         return part
 
     def reset_parameters(self) -> None:
-        """Draw the embeddings; first-order weights start at 0."""
-        if self.table.is_meta:  # nothing to draw, and torch would import its compiler to find out
+        """Initialise the embeddings at random and first-order weights with 0."""
+        if self.table.is_meta:  # nothing to initialise, and torch would import its compiler to find out
             return
         with torch.no_grad():
             self.table.normal_(std=_INITIAL_STD)
@@ -108,14 +108,14 @@ class FieldEmbedding(nn.Module):
                 cast(nn.Linear, projection).weight[-1] = 0.0
                 cast(nn.Linear, projection).bias[-1] = 0.0
 
-    def forward(self, batch: Batch, found: Tensor | None = None) -> Embedded:
+    def forward(self, batch: Batch, rows: Tensor | None = None) -> Embedded:
         """``categorical [B, Fc]``, bags ``[B, L]``, vectors ``[B, W]`` -> ``[B, F, D]``, and the rest.
 
-        ``found``, where given, are the table's rows at :meth:`places`, looked up by the caller.
+        ``rows``, if given, are the table's rows at :meth:`places`, looked up by the caller.
         """
-        if found is None:
-            found = F.embedding(self.places(batch), self.table)
-        rows = self._join(found, batch)  # [B, F, D + 1]
+        if rows is None:
+            rows = F.embedding(self.places(batch), self.table)
+        rows = self._join(rows, batch)  # [B, F, D + 1]
         linear = rows[:, :, -1].sum(1)
         if self.num_dense:
             linear = linear + batch.dense @ self.dense_weight
@@ -128,12 +128,12 @@ class FieldEmbedding(nn.Module):
             return index
         return torch.cat([index, *(batch.bags[name] + start for name, start in self.bag_offsets.items())], 1)
 
-    def _join(self, found: Tensor, batch: Batch) -> Tensor:
-        """``found [B, Fc + sum of L, D + 1]`` -> ``[B, F, D + 1]``: bags are pooled, vectors projected."""
+    def _join(self, rows: Tensor, batch: Batch) -> Tensor:
+        """``rows [B, Fc + sum of L, D + 1]`` -> ``[B, F, D + 1]``: bags are pooled, vectors projected."""
         bags = [batch.bags[name] for name in self.bag_offsets]
         if not bags and not self.vector_names:
-            return found
-        parts = list(torch.split(found, [self.num_categorical, *(bag.shape[1] for bag in bags)], 1))
+            return rows
+        parts = list(torch.split(rows, [self.num_categorical, *(bag.shape[1] for bag in bags)], 1))
         parts[1:] = [_mean(values, bag != 0) for values, bag in zip(parts[1:], bags, strict=True)]
         for name, projection in zip(self.vector_names, self.projections, strict=True):
             parts.append(projection(batch.vectors[name]).unsqueeze(1))
@@ -141,7 +141,7 @@ class FieldEmbedding(nn.Module):
 
 
 def _mean(values: Tensor, present: Tensor) -> Tensor:
-    """Mean of ``values [B, L, D]`` where ``present [B, L]``; 0 where nothing is -> ``[B, 1, D]``."""
+    """Mean of ``values [B, L, D]`` where ``present [B, L]``, or 0 if none is -> ``[B, 1, D]``."""
     weight = present.to(values.dtype)
     weight = weight / weight.sum(1, keepdim=True).clamp(min=1.0)
     return torch.bmm(weight.unsqueeze(1), values)

@@ -1,8 +1,8 @@
-"""A model compiled for one domain: where the gate sees the domain alone, the experts fold into plain weights.
+"""A model compiled for one domain: if the gate sees only the domain, the experts fold into plain weights.
 
 ``W' = W + (alpha / R) sum_e g_e A_e B_e`` and ``b' = b + (alpha / R) sum_e g_e c_e``, exactly what
 :class:`~mmlora.models.lora.MoELoRALinear` computes row by row (LoRA, https://arxiv.org/abs/2106.09685),
-so a mixture of experts scores as fast as the backbone alone. A gate that sees the sample stays as it is.
+so a mixture of experts scores as fast as the backbone alone. A gate that sees the sample is kept.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mmlora.models.sharing import shallow_copy
 
 
 def fold(model: CTRModel, domain: int) -> CTRModel:
-    """Return the model of one domain, ready to score; without experts wherever the gate allows.
+    """Return the model of one domain, ready to score, with experts folded if the gate allows it.
 
-    The given model stays as it is. What isn't folded shares its memory, so a large embedding isn't copied;
-    moving or casting the result leaves the given model where it is.
+    The original model is not changed. Whatever isn't folded shares its memory, so a large embedding isn't
+    copied; moving or casting the result doesn't affect the original.
 
     Args:
         model: any model.
         domain: the domain's index; -1 for one absent at training, which gets the backbone exactly.
     """
     folded = shallow_copy(model).eval()
-    weights = [found for gate in folded.gates if (found := domain_weights(gate, domain)) is not None]
+    weights = [fixed for gate in folded.gates if (fixed := domain_weights(gate, domain)) is not None]
     if not weights:
         return folded
     for number, layer in enumerate(folded.tower.layers):
@@ -42,7 +42,7 @@ def fold(model: CTRModel, domain: int) -> CTRModel:
 
 
 def domain_weights(gate: nn.Module, domain: int) -> Tensor | None:
-    """Return the weights that a gate gives every row of a domain, ``[E]``; None where rows differ."""
+    """Return the weights that a gate gives every row of a domain, ``[E]``; None if rows differ."""
     if isinstance(gate, OwnExpertGate):
         return gate.shares[domain + 1]
     softmax = cast(SoftmaxGate, gate)
@@ -56,7 +56,7 @@ def domain_weights(gate: nn.Module, domain: int) -> Tensor | None:
 
 
 def _fold_crosses(crosses: CrossTerms, weights: Tensor) -> None:
-    """Put experts of fixed weights ``[E]`` into the products' own ``W``."""
+    """Fold experts with fixed weights ``[E]`` into the products' own ``W``."""
     share = (weights * crosses.scale).double()
     if bool(share.any()):
         matrices = torch.einsum("e,eur,eir->ui", share, crosses.lora_a.double(), crosses.lora_b.double())
@@ -66,9 +66,9 @@ def _fold_crosses(crosses: CrossTerms, weights: Tensor) -> None:
 
 
 def _fold_layer(layer: MoELoRALinear, weights: Tensor) -> None:
-    """Put experts of fixed weights ``[E]`` into the layer's own ``W`` and ``b``."""
+    """Fold experts with fixed weights ``[E]`` into the layer's own ``W`` and ``b``."""
     share = (weights * layer.scale).double()
-    # In float64, because the sum over experts and ranks is rounded once here and never in training.
+    # In float64, because the sum over experts and ranks is rounded here but not in training.
     if bool(share.any()):
         matrices = torch.einsum("e,eir,ero->oi", share, layer.lora_a.double(), layer.lora_b.double())
         layer.weight = nn.Parameter((layer.weight + matrices).to(layer.weight.dtype), False)

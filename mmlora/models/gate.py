@@ -1,7 +1,7 @@
-"""How much each expert counts for a row: by its own domain, or as a trained gate says.
+"""The weight of each expert for a row: by the row's domain, or from a trained gate.
 
-A tower takes one gate for all its layers, or one a layer. A domain index of -1 (absent at training) gives a
-row of zeros: the backbone alone.
+A tower takes one gate for all its layers, or one per layer. A domain index of -1 (absent at training) gives a
+row of zeros, i.e. the backbone alone.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What a domain's own experts get together where the gate's training starts: near what phase 2 has proved, and
-# with some weight on the others, without which there is no gradient.
+# Total weight of a domain's own experts where the gate's training starts: close to phase 2's model, but with
+# some weight on the others, without which there would be no gradient.
 _OWN_SHARE = 0.9
-# The logit of the others' experts where a domain has its own only: its exponential is exactly 0.
+# The logit of other domains' experts if a domain uses only its own: its exponential is exactly 0.
 _NEVER = -1e3
 
 
@@ -43,18 +43,18 @@ class OwnExpertGate(nn.Module):
 class SoftmaxGate(nn.Module):
     """The gate of ``moe_mlora``: ``softmax(T[domain] + x V)`` over the experts, or over a row's ``top_k``.
 
-    ``domain`` has the table T of logits only, ``sample`` the product with the layer's input only, ``both``
-    their sum. T starts with most weight on a domain's own experts (all alike for a domain without one); V
+    ``domain`` uses only the table T of logits, ``sample`` only the product with the layer's input, ``both``
+    their sum. T starts with most weight on a domain's own experts (equal weights for a domain without any); V
     starts at 0.
 
     Args:
         num_domains: domains seen in training.
         expert_domains: the domain index of each expert, ``[E]``.
-        input_dim: H, width of the input of the layer that the gate stands at.
+        input_dim: H, input width of the gate's layer.
         by_domain: whether the gate sees the domain.
         by_sample: whether the gate sees the row's input of that layer.
-        top_k: how many experts a row keeps, those of the largest logits; the others weigh exactly 0 and learn
-            nothing of the row. All of them when None. Sparse gates are those of
+        top_k: number of experts kept per row, those with the largest logits; the others have weight 0 and
+            learn nothing from the row. None keeps all. Sparse gates follow
             https://arxiv.org/abs/1701.06538, equations 3 to 5, without noise.
     """
 
@@ -71,9 +71,9 @@ class SoftmaxGate(nn.Module):
         super().__init__()
         self.top_k = top_k
         experts = len(expert_domains)
-        self.expert_domains: Tensor  # saved, because the gate's columns mean nothing in another order
+        self.expert_domains: Tensor  # saved, because the gate's columns depend on their order
         self.register_buffer("expert_domains", torch.tensor(expert_domains, dtype=torch.int64))
-        self.present: Tensor  # domains that the gate mixes experts for; the others get the backbone
+        self.present: Tensor  # domains for which the gate mixes experts; the others get the backbone
         self.register_buffer("present", torch.ones(num_domains, dtype=torch.float32))
         own = _own_experts(num_domains, expert_domains)
         self.table = nn.Parameter(_logits(own, _OWN_SHARE)) if by_domain else None
@@ -81,9 +81,10 @@ class SoftmaxGate(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts)) if by_sample and not by_domain else None
 
     def use_own_only(self, seen: Tensor) -> None:
-        """Leave each domain to its own experts, exactly as ``mlora`` does, where the gate sees the domain.
+        """Give each domain only its own experts, exactly as ``mlora`` does, if the gate sees the domain.
 
-        A domain without gets the backbone alone. A gate that sees the row only mixes all experts equally.
+        A domain without experts gets the backbone alone. A gate that sees only the row mixes all experts
+        equally.
 
         Args:
             seen: which domains have training rows, ``[num_domains]``.
@@ -96,10 +97,10 @@ class SoftmaxGate(nn.Module):
                 self.table.copy_((1 - own) * _NEVER)
 
     def start(self, seen: Tensor) -> None:
-        """Go to where training starts: experts are mixed for every domain seen.
+        """Set the weights with which training starts: experts are mixed for every domain seen.
 
         Args:
-            seen: as of :meth:`use_own_only`.
+            seen: as in :meth:`use_own_only`.
         """
         self.present.copy_(seen)
         if self.table is not None:
@@ -108,7 +109,7 @@ class SoftmaxGate(nn.Module):
                 self.table.copy_(_logits(own, _OWN_SHARE))
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        """``x [B, H]``, ``domain [B]`` -> ``[B, E]``, rows summing to 1, or to 0 for a domain not seen."""
+        """``x [B, H]``, ``domain [B]`` -> ``[B, E]``; rows sum to 1, or to 0 for a domain not seen."""
         known = domain.clamp(min=0)
         logits = x.new_zeros(()) if self.bias is None else self.bias
         if self.table is not None:
@@ -124,12 +125,13 @@ class SoftmaxGate(nn.Module):
 def load_balance(weights: Tensor) -> Tensor:
     r"""``E sum_e P_e^2``, with ``P_e`` the share of a batch's weight that expert e gets.
 
-    It is 1 where all experts get the same and E where one gets all; less 1, it is the squared coefficient of
-    variation of https://arxiv.org/abs/1701.06538, equation 7. (Equation 4 of https://arxiv.org/abs/2101.03961
-    counts rows, ``E sum_e f_e P_e``, because its gate sends a row to one expert; here weights are the count.)
+    It is 1 if all experts get the same weight and E if one gets all; minus 1, it is the squared coefficient
+    of variation of https://arxiv.org/abs/1701.06538, equation 7. (Equation 4 of
+    https://arxiv.org/abs/2101.03961 counts rows, ``E sum_e f_e P_e``, because its gate sends each row to one
+    expert; here weights are summed.)
 
     Args:
-        weights: a gate's, ``[B, E]``; rows of zeros count for nothing.
+        weights: a gate's weights, ``[B, E]``; rows of zeros don't count.
 
     Returns:
         A scalar.
@@ -140,7 +142,7 @@ def load_balance(weights: Tensor) -> Tensor:
 
 
 def _keep_largest(logits: Tensor, count: int) -> Tensor:
-    """Put all but the ``count`` largest of each row to minus infinity; of equal ones the first are kept."""
+    """Set all but the ``count`` largest of each row to minus infinity; of equal ones the first are kept."""
     dropped = logits.argsort(stable=True, dim=1, descending=True)[:, count:]
     return logits.scatter(1, dropped, -math.inf)
 
@@ -152,7 +154,7 @@ def _own_experts(num_domains: int, expert_domains: Sequence[int]) -> Tensor:
 
 
 def _logits(own: Tensor, share: float) -> Tensor:
-    """Return logits that give a domain's own experts a share together; all alike for a domain without."""
+    """Return logits that give a domain's own experts a total share; equal logits if it has no experts."""
     mine = own.sum(1, keepdim=True)
     others = own.shape[1] - mine
     odds = math.log(share / (1 - share)) + torch.log(others.clamp(min=1) / mine.clamp(min=1))

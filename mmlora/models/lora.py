@@ -23,10 +23,9 @@ class MoELoRALinear(nn.Module):
         in_features: width of the input.
         out_features: width of the output.
         num_experts: E; with 0 this is a plain linear layer.
-        rank: R as a number, 1 or more: a layer narrower than that (the output projection) takes
-            ``min(rank, in, out)``, and its scale stays ``alpha / rank``, the same for all layers. Or, below
-            1, R as a share of the layer's width: ``max(1, round(rank * min(in, out)))``, the scale being
-            ``alpha / R`` of that layer.
+        rank: R. If it is 1 or more, a narrower layer (the output projection) uses ``min(rank, in, out)``, but
+            its scale stays ``alpha / rank``, the same for all layers. Below 1, it is a share of the layer's
+            width: ``R = max(1, round(rank * min(in, out)))``, with scale ``alpha / R`` for that layer.
         alpha: LoRA's scale.
     """
 
@@ -68,6 +67,6 @@ class MoELoRALinear(nn.Module):
         weights = gate_weights * self.scale  # [B, E]
         down = x @ self.lora_a.transpose(0, 1).reshape(width, experts * rank)  # [B, E * R]
         gated = (down.view(-1, experts, rank) * weights.unsqueeze(2)).view(-1, experts * rank)
-        # The bias c_e rides in the second product, as one more row a expert.
+        # The bias c_e is part of the second product, as one more row per expert.
         up = torch.cat([self.lora_b.view(experts * rank, -1), self.lora_c])  # [E * R + E, out]
         return torch.cat([gated, weights], 1) @ up

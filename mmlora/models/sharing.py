@@ -11,9 +11,9 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def shallow_copy(module: _Module) -> _Module:
-    """Copy a module; its tensors share memory with the given one's, nothing else is shared.
+    """Copy a module; only the memory of its tensors is shared with the original.
 
-    Moving, casting or replacing the copy's parameters leaves the given module as it is.
+    Moving, casting or replacing the copy's parameters doesn't change the original.
     """
     shared: dict[int, object] = {id(p): nn.Parameter(p.detach(), False) for p in module.parameters()}
     shared |= {id(buffer): buffer.detach() for buffer in module.buffers()}

@@ -1,4 +1,4 @@
-"""What a model is made of, as plain values: stored in the bundle, checked once when it is made."""
+"""A model's specification, as plain values: stored in the bundle, validated once on creation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class FieldShape:
     """The shape of one encoded input field.
 
     Attributes:
-        name: the feature's name, as the contract has it.
+        name: the feature's name in the contract.
         kind: ``categorical``, ``dense``, ``vector``, ``bag``, ``weights`` of a bag, or ``history``.
-        size: vocabulary size (indices 0 = missing and 1 = unknown included) of a categorical field or bag,
+        size: vocabulary size of a categorical field or bag (including indices 0 = missing and 1 = unknown),
             the width of a vector, 1 for a dense field.
-        side: what decides its value: the user (with or without the domain), the item, or the domain alone.
+        side: what its value depends on: the user (with or without the domain), the item, or the domain alone.
         partner: of a user's field, the item's field that it is matched with (categorical fields and bags of
             one
             vocabulary) or multiplied with (vectors of one width); of ``weights``, the bag that they belong
@@ -37,14 +37,14 @@ class FieldShape:
 
 @dataclass(frozen=True)
 class ModelSpec(ModelShape):
-    """Everything that decides a model's parameters but the experts it holds.
+    """Everything that determines a model's parameters, except which experts it has.
 
-    Its shape is declared in :mod:`mmlora.hyperparameters`. What it says of the gate means nothing without a
-    trained gate, so other adaptations ignore it.
+    Its shape is declared in :mod:`mmlora.hyperparameters`. The gate's settings only matter for a trained
+    gate; other adaptations ignore them.
 
     Attributes:
-        backbone: the interaction network, e.g. ``wdl``; or ``gbdt``, trees, which read no more of this than
-            the fields.
+        backbone: the interaction network, e.g. ``wdl``; or ``gbdt``, i.e. trees, which use only the fields
+            of this specification.
         adaptation: ``none``, ``mlora`` (each domain its own experts) or ``moe_mlora`` (a trained gate).
         fields: the inputs, in the order of the encoded columns.
         num_domains: domains seen in training.
@@ -74,9 +74,9 @@ class ModelSpec(ModelShape):
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelSpec:
-        """Read back what :meth:`to_dict` gave; what an older one doesn't name has its default."""
+        """Read back the result of :meth:`to_dict`; values missing from an older one get their default."""
         fields = tuple(FieldShape(**field) for field in raw["fields"])
-        known = {"crosses": False, **raw}  # a specification that doesn't name them is older than they are
+        known = {"crosses": False, **raw}  # older specifications have no cross terms
         return cls(**{**known, "fields": fields, "hidden_units": tuple(raw["hidden_units"])})
 
     def _contradictions(self) -> Iterator[str]:
@@ -85,11 +85,11 @@ class ModelSpec(ModelShape):
         if self.hidden_units and self.rank > (narrowest := min(self.hidden_units)) > 0:
             yield f"rank {self.rank} is above the smallest hidden width, {narrowest}: choose a lower rank"
         if self.backbone == "gbdt" and (self.crosses or self.adaptation != "none"):
-            yield "backbone gbdt is trees, which have no cross terms and no experts: use the adaptation none"
+            yield "backbone gbdt is trees, which have no cross terms and no experts: use adaptation none"
 
     def _faulty_fields(self) -> Iterator[str]:
         if not self.fields:
-            yield "there are no fields: a model needs an input"
+            yield "there are no fields: a model needs at least one input"
         names = [field.name for field in self.fields]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:

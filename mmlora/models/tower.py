@@ -16,8 +16,8 @@ from mmlora.models.lora import MoELoRALinear
 class Tower(nn.Module):
     """ReLU layers with dropout, then one logit; no batch statistics, so no row depends on its neighbours.
 
-    A tower is given its gates: none, one for all layers, which sees the tower's input, or one a layer, which
-    sees its layer's.
+    A tower receives its gates: none, one for all layers, which sees the tower's input, or one per layer,
+    which sees that layer's input.
 
     Args:
         input_dim: H0, width of the backbone's output.
@@ -47,12 +47,12 @@ class Tower(nn.Module):
         )
 
     def start_silent(self) -> None:
-        """Let the tower begin at 0, beside terms that are trained before it."""
+        """Make the tower's output start at 0, next to terms that are trained before it."""
         with torch.no_grad():
             cast(MoELoRALinear, self.layers[-1]).weight.zero_()
 
     def forward(self, x: Tensor, domain: Tensor, gates: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
-        """``x [B, H0]``, ``domain [B]`` -> logits ``[B]``, and what each gate gave, ``[B, E]`` each."""
+        """``x [B, H0]``, ``domain [B]`` -> logits ``[B]``, and each gate's weights, ``[B, E]`` each."""
         weights: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             if number:

@@ -1,1 +1,1 @@
-"""What one night of one domain takes: candidates, engine, checks of its size, and the staged load."""
+"""The parts of one domain's night: candidates, engine, checks of its size, and the staged load."""

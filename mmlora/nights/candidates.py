@@ -1,4 +1,4 @@
-"""A domain's candidates on a date: its policy, the tables that it names, the retrieval stage."""
+"""A domain's candidates on a date: its policy, the tables that this names, the retrieval stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def policy_of(workspace: Workspace, domain: Id, pairs: str | None = None) -> Policy:
-    """Return a domain's policy: the settings', with the domain's own in their place where it has any.
+    """Return a domain's policy: the general settings, overridden by the domain's own.
 
     Args:
         workspace: the workspace.
@@ -34,7 +34,7 @@ def policy_of(workspace: Workspace, domain: Id, pairs: str | None = None) -> Pol
         pairs: a pair table instead of the settings' candidates.
 
     Raises:
-        UsageError: the settings name a domain that there isn't, or a policy that can't be meant.
+        UsageError: the settings name a domain that does not exist, or the policy is invalid.
     """
     from mmlora.candidates.policy import Policy
 
@@ -43,7 +43,7 @@ def policy_of(workspace: Workspace, domain: Id, pairs: str | None = None) -> Pol
     if strange := sorted(set(section.domains).difference(known)):
         raise UsageError(
             f"settings: candidates.domains.{strange[0]}: there is no such domain; the domains are "
-            f"{', '.join(known)}; one that is still to come goes into [checks] domains as well"
+            f"{', '.join(known)}; list a future domain in [checks] domains as well"
         )
     policy = Policy(**section.of(str(domain)))
     return policy if pairs is None else replace(policy, pairs=pairs)
@@ -57,7 +57,7 @@ def recorded_policy(
     pairs: str | None = None,
     known_as_of: datetime | None = None,
 ) -> dict[str, Any]:
-    """Return what decides a load's candidates beside the imported data, as it is kept with the load."""
+    """Return what determines a load's candidates besides the imported data, as it is stored with the load."""
     from mmlora.candidates.tables import recorded
 
     parts = recorded(policy_of(workspace, domain, pairs), domain, on)
@@ -76,14 +76,14 @@ def choose(
 
 
 def check_retrieval(policy: Policy, top_k: int) -> None:
-    """Refuse a retrieval that keeps fewer items than a list is long.
+    """Refuse a retrieval that keeps fewer items than ``top_k``.
 
     Raises:
-        UsageError: it does.
+        UsageError: the retrieval keeps too few items.
     """
     if policy.retrieval != "none" and policy.pairs is None and 0 < policy.retrieval_items < top_k:
         raise UsageError(
-            f"candidates.retrieval_items is {policy.retrieval_items}, but {top_k} rows are kept a user: "
+            f"candidates.retrieval_items is {policy.retrieval_items}, but {top_k} rows are kept per user: "
             "keep at least as many items, or lower top_k"
         )
 
@@ -91,18 +91,18 @@ def check_retrieval(policy: Policy, top_k: int) -> None:
 def retrieve_best(
     selection: Selection, policy: Policy, work: Work, users: pa.Table, *, engine: Engine, threads: int | None
 ) -> tuple[Selection, Recall | None]:
-    """Keep each user's best items, where the policy asks for it and there are more.
+    """Keep only each user's best items, if the policy has a retrieval and there are more items.
 
     Args:
         selection: the candidates.
-        policy: the domain's.
-        work: what the full model scores with.
+        policy: the domain's policy.
+        work: the full model and its inputs.
         users: the users' features, in the candidates' order.
         engine: scores a sample of users on all items, for the recall.
         threads: threads of the retrieval.
 
     Returns:
-        What is left, and how much of the full model's lists that is.
+        The remaining candidates, and their recall of the full model's lists.
     """
     from mmlora.candidates.report import Removed
     from mmlora.candidates.retrieval import popular, retrieve
@@ -124,7 +124,7 @@ def retrieve_best(
 
 
 def _recall(every: Candidates, kept: Candidates, work: Work, users: pa.Table, engine: Engine) -> Recall:
-    """Have the full model score a sample of users on all of their items."""
+    """Measure recall by scoring a sample of users on all their items with the full model."""
     import pyarrow as pa
 
     from mmlora.candidates.retrieval import RECALL_AT, recall, sampled_users
@@ -139,13 +139,13 @@ def _recall(every: Candidates, kept: Candidates, work: Work, users: pa.Table, en
 def without_pairs(
     workspace: Workspace, on: date, domains: Sequence[Id], pairs: str | None = None
 ) -> dict[Id, str]:
-    """Return the domains that their pair table, which has a ``domain_id``, has no rows of, with the reason.
+    """Return the domains without rows in their pair table, if it has a ``domain_id``, with the reason.
 
-    A table of a domain's own (with ``{domain}`` in its name) isn't looked into, nor one that can't be read:
-    its domains fail when they are scored, each by itself.
+    Tables for a single domain (with ``{domain}`` in their name) and unreadable tables aren't checked: their
+    domains fail individually when they are scored.
 
     Raises:
-        DataError: the table ``pairs`` names a domain that isn't known.
+        DataError: the table ``pairs`` has an unknown domain.
     """
     named: dict[str, set[Id] | None] = {}
     without: dict[Id, str] = {}
@@ -162,7 +162,7 @@ def without_pairs(
 
 
 def _domains_of(workspace: Workspace, template: str, on: date, *, strict: bool) -> set[Id] | None:
-    """Return the domains that a pair table names; None where it names none, or can't be read."""
+    """Return the domains in a pair table; None if it has no domain column, or can't be read."""
     from mmlora.candidates.pair_table import pair_domains
 
     table, known = _table(template, "", on), set(workspace.expected_domains())

@@ -1,4 +1,4 @@
-"""Who scores a night: this machine or a Ray cluster, on which device and in which precision."""
+"""Where a night is scored: on this machine or a Ray cluster, on which device and with which precision."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def choose_engine(
     ray_address: str | None,
     device: Device | None = None,
 ) -> Engine:
-    """Return who scores: what is asked for, else what the settings say.
+    """Return the requested engine, or by default that of the settings.
 
     Raises:
-        UsageError: the engine isn't installed, an address or a device is given to one that has none, or this
-            machine lacks the device or doesn't compute the precision.
+        UsageError: the engine isn't installed, it doesn't take the given address or device, or this
+            machine doesn't have the device or doesn't support the precision.
     """
     from mmlora.scoring.devices import require_precision, torch_device
 
@@ -32,12 +32,12 @@ def choose_engine(
         from mmlora.scoring.ray_engine import RayEngine
 
         if device == "cuda":
-            raise UsageError("the engine `ray` computes on CPUs: leave --device out, or give --engine local")
+            raise UsageError("the engine `ray` computes on CPUs: leave out --device, or use --engine local")
         require_precision(asked.precision, "cpu")
         address = asked.ray_address if ray_address is None else ray_address
         return RayEngine(address, threads=asked.ray_threads, memory=memory)
     if ray_address is not None:
-        raise UsageError(f"a Ray address goes with the engine `ray`, not `{name}`: give --engine ray")
+        raise UsageError(f"a Ray address is only for the engine `ray`, not for `{name}`: use --engine ray")
     from mmlora.scoring.score import LocalEngine
 
     chosen = LocalEngine(threads=settings.training.threads, device=device or asked.device, memory=memory)

@@ -1,4 +1,4 @@
-"""Why a domain isn't published for a night: kept in the warehouse, whatever failed (the view ``nights``)."""
+"""Why a domain isn't published for a night: recorded in the warehouse, shown by the view ``nights``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Verb = TypeVar("Verb", bound=Callable[..., str])
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as a reason on one line, its secrets hidden; what isn't mmlora's own is named."""
+    """Return an error as a one-line reason with secrets hidden; unexpected errors are marked as such."""
     text = str(error) if isinstance(error, MmloraError) else f"unexpected {type(error).__name__}: {error}"
     return redact(" ".join(text.split()))
 
 
 @contextmanager
 def failures_kept(workspace: Workspace, on: date, *domains: str) -> Iterator[None]:
-    """Keep an error as the reason why the domains aren't published; a wrong option or name is no reason.
+    """Record an error as the reason why the domains aren't published, unless it is a usage error.
 
-    Errors of files that may pass (a full disk) leave as ``TransientError``.
+    Temporary file errors (a full disk) are raised as ``TransientError``.
     """
     try:
         yield
@@ -40,15 +40,15 @@ def failures_kept(workspace: Workspace, on: date, *domains: str) -> Iterator[Non
             with workspace.open_warehouse() as warehouse:
                 for domain in domains:
                     warehouse.record_failure(workspace.domain(domain), on, describe(known))
-        except Exception as second:  # the first is what counts
-            logger.debug("the failure of %s, %s can't be kept: %s", ", ".join(domains), on, second)
+        except Exception as second:  # the first error is the one to report
+            logger.debug("the failure of %s, %s can't be recorded: %s", ", ".join(domains), on, second)
         if known is error:
             raise
         raise known from error
 
 
 def keeps_failures(verb: Verb) -> Verb:
-    """Have a verb of a date and a domain keep why it failed, unless nothing is to be published."""
+    """Decorate a function of a date and a domain to record why it failed, except in a dry run."""
 
     @wraps(verb)
     def kept(on: date, domain: str, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Scoring: candidates -> features -> scores -> audit -> a staged load, of one domain and date."""
+"""Scoring of one domain and date: candidates -> features -> scores -> audit -> a staged load."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 
 class ScoreOptions(TypedDict, total=False):
-    """The options of :func:`score` that a night has for all of its domains."""
+    """The options of :func:`score` that are the same for all domains of a night."""
 
     top_k: int | None
     pairs: str | None
@@ -80,16 +80,16 @@ class ScoreOptions(TypedDict, total=False):
 def scoring_domains(
     on: date, *, pairs: str | None = None, allow_stale: bool = False, workspace: Workspace | None = None
 ) -> list[str]:
-    """Return the domains to score on a date: all but those that :func:`left_out` names.
+    """Return the domains to score on a date: all except those that :func:`left_out` returns.
 
     Args:
         on: the score date.
         pairs: see :func:`score`.
-        allow_stale: score also those that are broken for nothing but their missing last day.
+        allow_stale: also score domains that are broken only because their last day is missing.
         workspace: see :func:`score`.
 
     Raises:
-        CheckError: none is left, which no night should pass over in silence.
+        CheckError: there are no domains left to score.
     """
     workspace = workspace or open_workspace()
     others = left_out(workspace, on, pairs, allow_stale=allow_stale)
@@ -127,28 +127,28 @@ def score(
     Args:
         on: the score date; features are read as of its 00:00 UTC.
         domain: the domain.
-        top_k: rows kept a user; 0 keeps all; the setting when None.
+        top_k: rows kept per user; 0 keeps all; None uses the setting.
         pairs: a table of (user_id, item_id), by path or SQL, instead of the settings' candidates.
-        known_as_of: the second cutoff (docs/design/time.md); ``on`` 00:00 UTC when None.
-        model_version: the model; the domain's champion when None.
-        engine: who scores; the setting when None.
-        ray_address: of the cluster that the engine ``ray`` uses; the setting when None.
-        device: where the engine ``local`` computes; the setting when None.
-        allow_stale: score also a date that the data doesn't reach.
-        override: a check that is not to stop the load: ``size``.
-        reason: why not; it goes into the ledger.
-        dry_run: leave the staged files and tell the warehouse nothing.
-        progress: told the pairs done.
-        workspace: the caller's, whose open warehouse is used; that of the settings when None.
+        known_as_of: the second cutoff (docs/design/time.md); None means ``on`` 00:00 UTC.
+        model_version: the model; None uses the domain's champion.
+        engine: where to score; None uses the setting.
+        ray_address: address of the cluster for the engine ``ray``; None uses the setting.
+        device: where the engine ``local`` computes; None uses the setting.
+        allow_stale: score even a date that the data doesn't reach.
+        override: a check to override: ``size``.
+        reason: why the check is overridden; recorded in the ledger.
+        dry_run: write the staged files, but don't change the warehouse.
+        progress: called with the number of pairs done.
+        workspace: the caller's workspace, whose open warehouse is used; None opens that of the settings.
 
     Returns:
         The ``load_id``.
 
     Raises:
         CheckError: the domain's verdict is ``broken``, or the audit failed; the load is rejected.
-        ContractError: the model was trained on other features than the feature store gives, or the champion's
-            files are gone.
-        UsageError: no such domain or model, or an engine, device or precision that isn't there.
+        ContractError: the model's features differ from the feature store's, or the champion's files are
+            missing.
+        UsageError: there is no such domain or model, or the engine, device or precision isn't available.
     """
     from mmlora.nights.load_size import check_override
     from mmlora.nights.rehearsal import Rehearsal
@@ -162,7 +162,7 @@ def score(
     with workspace.open_warehouse() as warehouse:
         refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
         if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
-            again = f"mend the data, then `mmlora validate --as-of {on}`"
+            again = f"repair the data, then run `mmlora validate --as-of {on}`"
             raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
         ensure_features(workspace, on)
         bundle = bundle_of(workspace, warehouse, target, model_version)
@@ -195,7 +195,7 @@ def score(
 
 @lru_cache(maxsize=1024)
 def _warn(home: str, on: date, version: str, sentence: str) -> None:
-    """Say that a model is below its best baseline: once a night, and not once a domain."""
+    """Warn that a model is below its best baseline, once per night rather than once per domain."""
     logger.warning("%s is scored by %s, though %s", on, version, sentence)
 
 
@@ -203,7 +203,7 @@ class _Job:
     """One load from candidates to audit."""
 
     override: tuple[Overridable, str] | None = None
-    """A check that doesn't stop the load, and why."""
+    """A check that is overridden, and why."""
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ class _Job:
             engine=self.engine,
             progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
         )
-        # Worked out from the candidates, not from what was written.
+        # Computed from the candidates, not from what was written.
         expected = Expected(candidates.expected_rows(top_k), candidates.num_users, top_k, staged.content_hash)
         report = audit_load(
             part_files(folder),
@@ -272,11 +272,11 @@ class _Job:
             numerics=staged.numerics,
             checks=checks,
         )
-        rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} a second"
+        rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} per second"
         logger.info("scored %s, %s: %s", self.domain, self.on, rate)
 
     def _chosen(self, pairs: str | None, top_k: int) -> tuple[Candidates, pa.Table, Work, dict[str, Any]]:
-        """Return the candidates, the users' features, what to score with, and what is kept of the choice."""
+        """Return the candidates, the users' features, the scoring work, and the facts to record."""
         policy = policy_of(self.workspace, self.domain, pairs)
         recorded = recorded_policy(
             self.workspace, self.domain, self.on, pairs=pairs, known_as_of=self.known_as_of
@@ -298,10 +298,10 @@ class _Job:
         return selection.candidates, features.users, work, chosen
 
     def _pass_override(self, check: AuditCheck, checks: dict[str, Any]) -> None:
-        """Reject the load for a check that it fails, or keep in the ledger why it isn't to stop it."""
+        """Reject a load that fails a check, or record in the ledger why the check is overridden."""
         if self.override is None or self.override[0] != check.name:
             self.warehouse.reject(self.load, reason=f"{check.name}: {check.detail}", checks=checks)
-            remedy = f"if that is as it should be: --override {check.name} --reason TEXT"
+            remedy = f"if this is intended, use --override {check.name} --reason TEXT"
             raise CheckError(f"audit of load {self.load.load_id}", [f"{check.name}: {check.detail}", remedy])
         why = f"{check.name}: {self.override[1]}"
         self.warehouse.record(self.load, "override", who=getpass.getuser(), why=why)
@@ -314,7 +314,7 @@ class _Job:
         return selection
 
     def _reject_empty(self, selection: Selection, policy: Policy, recorded: dict[str, Any]) -> None:
-        """Reject a load without a pair, and say what the policy removed."""
+        """Reject a load without pairs, with a reason that says what the policy removed."""
         from mmlora.candidates.tables import Table
 
         reason = "nothing to score" if len(selection.candidates.users) else "nobody to score"
@@ -351,7 +351,7 @@ class _Job:
         from mmlora.scoring.score import SideFeatures
 
         arrow = self.workspace.ids.arrow("domain")
-        with snapshot():  # all sides of one build, whatever is built meanwhile
+        with snapshot():  # all sides from the same build, even if another build runs meanwhile
             return SideFeatures(
                 users=self._side({USER_ID: candidates.users}, len(candidates.users)),
                 items=self._side({ITEM_ID: candidates.items}, len(candidates.items)),
@@ -373,15 +373,17 @@ class _Job:
 
 @contextmanager
 def _heartbeat(warehouse: Warehouse | Rehearsal, load: Load, seconds: float) -> Iterator[None]:
-    """Say every ``seconds`` that the load's process lives, whatever it is busy with."""
+    """Send a heartbeat for the load every ``seconds``, whatever its process is doing."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(seconds):
             try:
                 warehouse.heartbeat(load)
-            except MmloraError as error:  # given up, or the database is gone: the load's own steps will tell
-                logger.warning("load %s: no heartbeat: %s", load.load_id, error)
+            except (
+                MmloraError
+            ) as error:  # the load was given up, or the database is gone: its own steps will report it
+                logger.warning("load %s: can't send a heartbeat: %s", load.load_id, error)
 
     thread = threading.Thread(target=beat, name=f"heartbeat-{load.load_id}", daemon=True)
     thread.start()

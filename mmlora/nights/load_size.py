@@ -1,4 +1,4 @@
-"""Whether a load is far smaller than the last published night: a wrong pair table, or half of the data."""
+"""Check whether a load is far smaller than the last published night, e.g. because of a wrong pair table."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SIZE = "size"
 def check_size(
     warehouse: Warehouse | Rehearsal, load: Load, *, rows: int, users: int, top_k: int, min_ratio: float
 ) -> AuditCheck:
-    """Compare a load with what readers have of the same domain's newest night up to its date.
+    """Compare a load with the domain's newest published night up to its date.
 
-    Users must be at least ``min_ratio`` of those, and rows too where the same ``top_k`` was asked for, with
-    three standard deviations of chance allowed.
+    It must have at least ``min_ratio`` times as many users, and as many rows if ``top_k`` is the same, give
+    or take three standard deviations.
     """
     published = warehouse.publications(domain=load.domain_id, end=load.score_date)
     if not published:
-        return AuditCheck(SIZE, True, "no earlier night to compare with")
+        return AuditCheck(SIZE, True, "there is no earlier night to compare with")
     last = warehouse.load(published[0].load_id)
     facts = last.checks or {}
     last_users, last_rows = facts.get("users"), last.rows or 0
@@ -39,29 +39,29 @@ def check_size(
     return AuditCheck(
         SIZE,
         not few,
-        f"{what}; load {last.load_id} of {last.score_date}, which readers have, holds {than} "
+        f"{what}; load {last.load_id} of {last.score_date}, which readers have now, has {than} "
         f"(min_size_ratio = {min_ratio:g})",
     )
 
 
 def check_override(override: str | None, reason: str | None) -> None:
-    """Refuse to override a check without a reason, or a check that can't be.
+    """Refuse to override a check without a reason, or a check that can't be overridden.
 
     Raises:
-        UsageError: one of both is missing, or there is no such check.
+        UsageError: only one of check and reason is given, or there is no such check.
     """
     if override is None and reason is None:
         return
     if override not in valid_names(Overridable):
         raise UsageError(
-            f"no check {override!r} to override: valid are {', '.join(valid_names(Overridable))}"
+            f"there is no check {override!r} to override: valid are {', '.join(valid_names(Overridable))}"
         )
     if not (reason or "").strip():
-        raise UsageError("--override needs --reason TEXT, which goes into the ledger")
+        raise UsageError("--override needs --reason TEXT, which is recorded in the ledger")
 
 
 def _fewer(count: float, before: float, ratio: float, *, clump: float = 1.0) -> bool:
-    """Whether a count, which comes in clumps (a user's rows), is below ``ratio * before`` beyond chance."""
+    """Whether a count that comes in clumps (a user's rows) is below ``ratio * before`` beyond chance."""
     units = count / clump
     at_most = units + 4.5 + 3 * math.sqrt(units + 2.25)
     return at_most < ratio * before / clump

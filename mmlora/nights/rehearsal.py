@@ -1,4 +1,4 @@
-"""A dry run: what scoring does, with nothing told to the warehouse."""
+"""A dry run: scoring without changing the warehouse."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmlora.warehouse.warehouse import Warehouse
 
 
 class Rehearsal:
-    """Stands in for the warehouse while a load is scored, and forgets what it is told.
+    """Stands in for the warehouse while a load is scored, and discards all changes.
 
     Args:
-        warehouse: what readers have is asked of it.
+        warehouse: the warehouse for queries about what readers have.
     """
 
     def __init__(self, warehouse: Warehouse) -> None:
@@ -25,7 +25,7 @@ class Rehearsal:
     def begin_load(
         self, domain: Id, score_date: date, *, model_version: str, contract_hash: str, stale_after: timedelta
     ) -> Load:
-        """Return a load that the warehouse doesn't know."""
+        """Return a load that isn't recorded in the warehouse."""
         now = datetime.now(UTC)
         return Load(
             load_id=f"dry-run-{score_date}-{secrets.token_hex(6)}",

@@ -1,1 +1,1 @@
-"""The registry: bundles as content-named parts and a composition, and MLflow's view of runs and aliases."""
+"""The registry: bundles composed of parts named by content, and MLflow's view of runs and aliases."""

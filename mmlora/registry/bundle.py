@@ -1,4 +1,4 @@
-"""Bundles: a manifest by its version, and the model, encoder and calibration that it composes."""
+"""Bundles: manifests by version, and the models, encoders and calibrations that they compose."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["Bundle", "BundleStore", "ExpertPart", "Manifest", "put_encoder"]
 
 
 def put_encoder(parts: PartStore, encoder: Encoder) -> str:
-    """Store an encoder: each vocabulary a part of its own, and a part that names them."""
+    """Store an encoder: each vocabulary as its own part, and a part that names them."""
     tables = {name: parts.put_table(table) for name, table in encoder.to_tables().items()}
     return parts.put_json({"spec": encoder.spec(), "tables": tables})
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model and all that scoring with it needs.
+    """A trained model and everything needed to score with it.
 
     Attributes:
-        manifest: what it is made of.
-        parts: where its parts lie.
+        manifest: its composition.
+        parts: the store of its parts.
     """
 
     manifest: Manifest
@@ -48,15 +48,15 @@ class Bundle:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """From logits to probabilities."""
+        """The calibration from logits to probabilities."""
         return Calibration.from_dict(self.parts.json(self.manifest.calibration))
 
     def encoder(self) -> Encoder:
-        """Put together the encoder.
+        """Assemble the encoder.
 
         Raises:
-            ContractError: a part is missing or damaged, or the encoder is of other features or domains
-                than the manifest says.
+            ContractError: a part is missing or damaged, or the encoder's features or domains differ from
+                the manifest's.
         """
         stored = self.parts.json(self.manifest.encoder)
         tables = {name: self.parts.table(part) for name, part in stored["tables"].items()}
@@ -78,10 +78,10 @@ class Bundle:
         return ModelSpec.from_dict(self.manifest.spec)
 
     def model(self) -> Model:
-        """Put together the model, in evaluation mode, on the CPU.
+        """Assemble the model, in evaluation mode, on the CPU.
 
         Raises:
-            ContractError: a part is missing or damaged, or doesn't fit the specification.
+            ContractError: a part is missing or damaged, or doesn't match the specification.
         """
         from mmlora.models.builder import stored_model
 
@@ -111,17 +111,17 @@ class BundleStore:
         return self.root / "bundles" / model_version
 
     def exists(self, model_version: str) -> bool:
-        """Say whether there is such a bundle."""
+        """Return whether the bundle exists."""
         return (self.path(model_version) / "manifest.json").exists()
 
     def save(self, manifest: Manifest) -> str:
-        """Store a manifest whose parts are stored already; the same manifest again changes nothing.
+        """Store a manifest whose parts are already stored; storing the same manifest again changes nothing.
 
         Returns:
             The model version.
 
         Raises:
-            ContractError: a part isn't there, or the manifest contradicts itself.
+            ContractError: a part doesn't exist, or the manifest contradicts itself.
         """
         if absent := [part for part in manifest.parts if part not in self.parts]:
             raise ContractError(
@@ -129,7 +129,7 @@ class BundleStore:
             )
         if strangers := [e.domain for e in manifest.experts if e.domain not in manifest.training_domains]:
             raise ContractError(
-                f"experts of {strangers}, which are no training domains",
+                f"the manifest has experts of {strangers}, which are not training domains",
                 expected=manifest.training_domains,
                 found=strangers,
             )
@@ -151,7 +151,7 @@ class BundleStore:
         return Bundle(self._manifest(model_version), self.parts)
 
     def versions(self) -> list[str]:
-        """Return every version, by as-of day, then by time of creation."""
+        """Return all versions, sorted by as-of day, then by time of creation."""
         names = [file.parent.name for file in self.root.glob("bundles/*/manifest.json")]
         manifests: Mapping[str, Manifest] = {name: self._manifest(name) for name in names}
         return sorted(names, key=lambda name: (manifests[name].as_of, manifests[name].created_at, name))
@@ -166,7 +166,7 @@ class BundleStore:
             ) from None
         if manifest.model_version != model_version:
             raise ContractError(
-                f"{file} holds {manifest.model_version}: restore it, or train again",
+                f"{file} is the manifest of {manifest.model_version}: restore it, or train again",
                 expected=model_version,
                 found=manifest.model_version,
             )

@@ -1,4 +1,4 @@
-"""A bundle's manifest: which parts make up which domain's model, and where they come from."""
+"""A bundle's manifest: which parts each domain's model consists of, and where they come from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ExpertPart(NamedTuple):
     """One expert.
 
     Attributes:
-        domain: whose rows it was trained on.
+        domain: the domain on whose rows it was trained.
         slot: which of the domain's experts it is, from 0.
         part: hash of its tensors.
     """
@@ -31,7 +31,7 @@ class ExpertPart(NamedTuple):
 
     @property
     def role(self) -> str:
-        """What the part is to its bundle."""
+        """The part's role in its bundle."""
         return f"expert:{self.domain}:{self.slot}"
 
 
@@ -41,30 +41,30 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a bundle is made of; parts are hashes in the :class:`~mmlora.registry.parts.PartStore`.
+    """The composition of a bundle; parts are hashes in the :class:`~mmlora.registry.parts.PartStore`.
 
     Attributes:
-        as_of: the day whose midnight the training data was read as of.
-        spec: the model's specification, as ``ModelSpec.to_dict`` gives it.
+        as_of: the training data was read as of midnight of this day.
+        spec: the model's specification, from ``ModelSpec.to_dict``.
         contract: the features that it was trained on; scoring refuses others.
-        encoder: part of the encoder's specification, which names its vocabularies' parts.
-        backbone: part of the backbone's tensors.
-        calibration: part of the calibration, as ``Calibration.to_dict`` gives it.
-        experts: in the order that the gate mixes them.
-        gate: part of the gate's tensors; None without a trained gate.
-        training_domains: sorted; a domain's index in the model is its place.
+        encoder: part with the encoder's specification, which names its vocabularies' parts.
+        backbone: part with the backbone's tensors.
+        calibration: part with the calibration, from ``Calibration.to_dict``.
+        experts: the experts, in the gate's order.
+        gate: part with the gate's tensors; None without a trained gate.
+        training_domains: the training domains, sorted; a domain's index in the model is its position.
         ids: the id columns' types.
-        block_rows: rows of a scoring block.
-        data_fingerprint: of the data that it was trained on.
-        metrics: by phase, then by domain or what else the caller has; JSON-ready, None for what isn't known.
-        code_version: of mmlora.
-        judgement: what the model was compared with and how it did; None when it wasn't. It is no part of the
-            version, which follows from what the model is.
-        tuning: the settings that were tried on validation rows before, and what they brought, JSON-ready;
-            None when none were. No part of the version either.
-        base: the version that it shares all parts with but one domain's experts; None when trained whole.
+        block_rows: number of rows of a scoring block.
+        data_fingerprint: fingerprint of the training data.
+        metrics: by phase, then by domain or other keys of the caller's; JSON-ready, None for unknown values.
+        code_version: mmlora's version.
+        judgement: comparison of the model with its baselines; None if there was none. It is not
+            part of the version, which depends only on the model itself.
+        tuning: the settings that were tried on validation rows and their results, JSON-ready; None if none
+            were. It is not part of the version either.
+        base: the version with which it shares all parts except one domain's experts; None if trained whole.
         format: version of this layout.
-        created_at: when it was put together; not part of the version.
+        created_at: time of creation; not part of the version.
     """
 
     as_of: date
@@ -94,7 +94,7 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over all but the judgement, the tuning and the time of creation."""
+        """SHA-256 over everything except the judgement, the tuning and the time of creation."""
         return fingerprint(self._content())
 
     @property
@@ -104,13 +104,13 @@ class Manifest:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Every part that the manifest names itself."""
+        """Every part that the manifest names directly."""
         named = (self.encoder, self.backbone, self.calibration, self.gate, *(e.part for e in self.experts))
         return tuple(dict.fromkeys(part for part in named if part is not None))
 
     @property
     def roles(self) -> dict[str, str]:
-        """Every part by its role, an expert's being ``expert:domain:slot``."""
+        """Every part by its role; an expert's role is ``expert:domain:slot``."""
         shared = {"encoder": self.encoder, "backbone": self.backbone, "calibration": self.calibration}
         experts = {expert.role: expert.part for expert in self.experts}
         return {**shared, **experts, **({} if self.gate is None else {"gate": self.gate})}
@@ -118,8 +118,8 @@ class Manifest:
     def parts_of(self, domain: Id) -> dict[str, str]:
         """Return the parts that a domain's scores depend on, by role.
 
-        Under ``mlora`` these are its own experts; under ``moe_mlora`` the gate mixes everybody's. A domain
-        absent at training has the backbone alone.
+        Under ``mlora`` these include only its own experts; under ``moe_mlora`` the gate mixes all domains'
+        experts. A domain absent at training has the backbone alone.
         """
         if domain not in self.training_domains:
             return {role: part for role, part in self.roles.items() if role in _EVERY_DOMAINS}
@@ -128,7 +128,7 @@ class Manifest:
         return {role: part for role, part in self.roles.items() if role not in others}
 
     def with_expert(self, domain: Id, slot: int, part: str) -> Manifest:
-        """Return a manifest with one expert exchanged and every other part the same, by hash.
+        """Return a manifest with one expert replaced and every other part unchanged.
 
         Raises:
             ContractError: there is no such expert.
@@ -137,7 +137,7 @@ class Manifest:
         if not places:
             held = [(e.domain, e.slot) for e in self.experts]
             raise ContractError(
-                f"domain {domain!r} has no expert {slot} to exchange; there are (domain, slot) {held}",
+                f"domain {domain!r} has no expert {slot} to replace; the experts (domain, slot) are {held}",
                 expected=held,
                 found=(domain, slot),
             )
@@ -146,7 +146,7 @@ class Manifest:
         return replace(self, experts=tuple(exchanged), created_at=_now())
 
     def to_json(self) -> str:
-        """Return readable JSON, with version and contract hash for those who read it elsewhere."""
+        """Return readable JSON, including version and contract hash for other readers."""
         raw = {
             "model_version": self.model_version,
             "contract_hash": self.contract_hash,
@@ -162,13 +162,13 @@ class Manifest:
         """Read back what :meth:`to_json` wrote.
 
         Raises:
-            ContractError: it is of another layout, or was changed since.
+            ContractError: it has another layout, or was changed after it was written.
         """
         raw = json.loads(text)
         version, contract_hash = raw.pop("model_version"), raw.pop("contract_hash")
         if raw["format"] != FORMAT:
             raise ContractError(
-                f"bundle {version} has layout {raw['format']}, this code reads {FORMAT}: train again",
+                f"bundle {version} has layout {raw['format']}, but this mmlora reads {FORMAT}: train again",
                 expected=FORMAT,
                 found=raw["format"],
             )
@@ -183,7 +183,7 @@ class Manifest:
         manifest = cls(**raw)
         if (manifest.model_version, manifest.contract_hash) != (version, contract_hash):
             raise ContractError(
-                f"bundle {version}'s manifest was changed after it was written: restore it, or train again",
+                f"bundle {version}: its manifest was changed after it was written; restore it or train again",
                 expected=version,
                 found=manifest.model_version,
             )
@@ -192,11 +192,11 @@ class Manifest:
     def _content(self) -> dict[str, Any]:
         raw = asdict(self)
         del raw["created_at"], raw["judgement"], raw["tuning"]
-        if self.base is None:  # not named, so that a version doesn't depend on whether its code knew of bases
+        if self.base is None:  # left out, so that versions are the same as before bases existed
             del raw["base"]
         raw["as_of"] = self.as_of.isoformat()
         raw["contract"] = json.loads(self.contract.to_json())
         raw["experts"] = [expert._asdict() for expert in self.experts]
-        # Through JSON once, so that what is hashed is what will be read back (tuples, keys).
+        # A round trip through JSON, so that what is hashed is what will be read back (tuples, keys).
         content: dict[str, Any] = json.loads(json.dumps(raw, allow_nan=False))
         return content

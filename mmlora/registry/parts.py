@@ -1,8 +1,8 @@
-"""Parts: immutable files named by the SHA-256 of what they hold.
+"""Parts: immutable files named by the SHA-256 of their content.
 
-The same content is one file, whoever writes it, so two bundles share what they have in common and a part
-that wasn't retrained provably is the same. Formats carry data only (safetensors, Parquet, JSON): reading one
-runs no code.
+The same content is one file, whoever writes it, so bundles share what they have in common and a part that
+wasn't retrained is provably the same. The formats contain only data (safetensors, Parquet, JSON): reading
+them runs no code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PartStore:
     """Parts under one folder, each verified whenever it is read.
 
     Args:
-        root: the folder; made when the first part is written.
+        root: the folder; created when the first part is written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +51,7 @@ class PartStore:
         return tensors
 
     def put_table(self, table: pa.Table) -> str:
-        """Store a table; its chunks and metadata don't count."""
+        """Store a table; its chunks and metadata don't affect the hash."""
         file = io.BytesIO()
         pq.write_table(table.combine_chunks().replace_schema_metadata(None), file, compression="zstd")
         return self._put(file.getvalue(), "parquet")
@@ -61,7 +61,7 @@ class PartStore:
         return pq.read_table(io.BytesIO(self._get(part, "parquet")))
 
     def put_json(self, value: Mapping[str, Any]) -> str:
-        """Store a JSON object; the order of keys doesn't count."""
+        """Store a JSON object; the order of keys doesn't affect the hash."""
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return self._put(text.encode(), "json")
 
@@ -76,7 +76,7 @@ class PartStore:
     def _put(self, content: bytes, suffix: str) -> str:
         part = hashlib.sha256(content).hexdigest()
         file = self.root / f"{part}.{suffix}"
-        # A damaged file of that name is written anew.
+        # A damaged file of that name is rewritten.
         if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != part:
             write_atomically(file, content)
         return part
@@ -88,12 +88,12 @@ class PartStore:
                 f"part {file} is missing: restore the registry's parts folder, or train again", expected=part
             )
         content = file.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != part:
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != part:
             raise ContractError(
-                f"part {file} is not what was stored (its content hashes to {found[:12]}): "
+                f"part {file} was changed after it was stored (its content hashes to {digest[:12]}): "
                 "restore it, or train again",
                 expected=part,
-                found=found,
+                found=digest,
             )
         return content

@@ -1,6 +1,6 @@
 """MLflow: runs with their curves, and a mirror of which bundle is champion or challenger.
 
-MLflow shows; it doesn't decide: the warehouse's ``promotions`` do. This is the only module that imports it.
+MLflow only displays; the warehouse's ``promotions`` decide. This is the only module that imports it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Point:
     """One point of a curve.
 
     Attributes:
-        phase: ``backbone``, ``expert``, ``gate`` or what else the curve belongs to, e.g. ``test/gate``.
+        phase: ``backbone``, ``expert``, ``gate`` or anything else the curve belongs to, e.g. ``test/gate``.
         metric: ``loss``, ``auc``, ...
         step: the epoch.
-        value: points that aren't finite are left out.
-        domain: None for all domains together.
+        value: the value; points that aren't finite are left out.
+        domain: the domain; None for all domains together.
     """
 
     phase: str
@@ -64,7 +64,7 @@ class Point:
 
 @contextmanager
 def _temporary_errors() -> Iterator[None]:
-    """Turn MLflow's errors that pass (no answer, a locked database) into ``TransientError``."""
+    """Turn MLflow's temporary errors (no answer, a locked database) into ``TransientError``."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
 
@@ -74,7 +74,7 @@ def _temporary_errors() -> Iterator[None]:
         if error.error_code not in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED"):
             raise
         raise TransientError(f"MLflow doesn't answer: {error}") from error
-    except OperationalError as error:  # MLflow lets its first look at a database escape as it is
+    except OperationalError as error:  # MLflow doesn't wrap errors of its first database access
         raise TransientError(f"MLflow's database doesn't answer: {error.orig}") from error
 
 
@@ -83,11 +83,11 @@ class Tracking:
 
     Args:
         url: MLflow's tracking URI, e.g. ``sqlite:////data/mlflow.db`` or ``https://mlflow.example.org``.
-        artifacts: the folder for runs' artifacts, where the store is a local one.
-        experiment: the name that the runs are listed under.
+        artifacts: the folder for runs' artifacts, if the store is local.
+        experiment: the name under which the runs are listed.
 
-    Every method is one or a few calls on a run's id, so the tasks of a training run may live in different
-    processes. They raise :class:`~mmlora.errors.TransientError` when MLflow can't be reached or is locked.
+    Every method makes one or a few calls on a run's id, so the tasks of a training run may be in different
+    processes. They raise :class:`~mmlora.errors.TransientError` if MLflow can't be reached or is locked.
     """
 
     def __init__(self, url: str, artifacts: Path, experiment: str = EXPERIMENT) -> None:
@@ -98,7 +98,7 @@ class Tracking:
     def start_run(
         self, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str] | None = None
     ) -> str:
-        """Begin a run and return its id."""
+        """Start a run and return its id."""
         from mlflow.entities import Param
 
         told = {name: redact(text) for name, text in (tags or {}).items()}
@@ -113,7 +113,7 @@ class Tracking:
 
     @_temporary_errors()
     def log_points(self, run_id: str, points: Iterable[Point]) -> None:
-        """Log curves, a thousand points a call."""
+        """Log curves, a thousand points per call."""
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
@@ -130,7 +130,7 @@ class Tracking:
     def mirror_alias(
         self, model_version: str, alias: Alias, bundle_dir: Path, *, run_id: str | None = None
     ) -> str:
-        """Point an alias of the registered model at a bundle, registering the bundle when it is new.
+        """Point an alias of the registered model at a bundle, registering the bundle if it is new.
 
         Returns:
             MLflow's own version number.
@@ -145,11 +145,11 @@ class Tracking:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.search_model_versions(
+        registered = client.search_model_versions(
             f"name = '{MODEL_NAME}' and tags.model_version = '{model_version}'"
         )
-        if found:
-            number = str(found[0].version)
+        if registered:
+            number = str(registered[0].version)
         else:
             created = client.create_model_version(
                 MODEL_NAME, self._source(bundle_dir), run_id, tags={"model_version": model_version}
@@ -179,7 +179,7 @@ class Tracking:
         return self.url.startswith(("http:", "https:"))
 
     def _source(self, bundle_dir: Path) -> str:
-        """A server refuses sources that look like paths of its own disk, so it is told a scheme of ours."""
+        """Return the source URI: for a server with our own scheme, which refuses apparent local paths."""
         uri = bundle_dir.resolve().as_uri()
         return uri.replace("file:", "mmlora-bundle:", 1) if self._remote else uri
 
@@ -191,9 +191,9 @@ class Tracking:
         for name in ("mlflow", "alembic"):  # importing mlflow sets its own level
             logging.getLogger(name).setLevel(logging.WARNING)
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        # Two processes that both find no tables would both make them.
+        # Two processes that both find no tables would both create them.
         with locked(self.artifacts / ".mlflow.lock"), warnings.catch_warnings():
-            # MLflow's own tables use what SQLAlchemy will drop one day: nothing that a user could change.
+            # MLflow's own tables use a deprecated SQLAlchemy feature, which a user can't change.
             warnings.filterwarnings(
                 "ignore", "The ``noload`` loader strategy is deprecated", SADeprecationWarning
             )
@@ -206,8 +206,8 @@ class Tracking:
         from mlflow.exceptions import MlflowException
 
         location = None if self._remote else self.artifacts.resolve().as_uri()
-        if (found := self._client.get_experiment_by_name(self.experiment)) is not None:
-            return str(found.experiment_id)
+        if (existing := self._client.get_experiment_by_name(self.experiment)) is not None:
+            return str(existing.experiment_id)
         try:
             return str(self._client.create_experiment(self.experiment, artifact_location=location))
         except MlflowException:  # another process was faster
@@ -215,7 +215,7 @@ class Tracking:
 
 
 def _silence() -> None:
-    """No telemetry, no migration logs, no "view run at" lines: only the command line prints."""
+    """Switch off telemetry, migration logs and "view run at" lines, because only the command line prints."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -223,13 +223,13 @@ def _silence() -> None:
 
 
 def _shortened(name: str) -> str:
-    """Return a name that leaves room for the rest of a curve's, which may have 250 characters in all."""
+    """Return a name short enough for a curve's full name to stay within 250 characters."""
     if len(name) <= _NAME_LENGTH:
         return name
     return f"{name[: _NAME_LENGTH - 13]}.{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _allowed(text: str, more: str = "") -> str:
-    """Return a name that MLflow allows; other characters become their code, so that no two names meet."""
-    cleaned = re.sub(rf"[^A-Za-z0-9_\- :{more}]", lambda found: f".{ord(found[0]):x}.", text)
+    """Return a name that MLflow allows; other characters become their code, so that names stay distinct."""
+    cleaned = re.sub(rf"[^A-Za-z0-9_\- :{more}]", lambda match: f".{ord(match[0]):x}.", text)
     return cleaned.strip(" ") or ".empty"

@@ -23,7 +23,7 @@ def torch_device(device: Device) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise UsageError("device cuda: torch finds no GPU; use auto or cpu")
+        raise UsageError("device cuda: torch doesn't find a GPU; use auto or cpu")
     return "cpu"
 
 

@@ -160,7 +160,7 @@ class Worker:
         if given.versions != (found := _versions()):
             raise ContractError(
                 f"a Ray worker has {found}, but the load is staged with {given.versions}: install the same "
-                "on all nodes"
+                "versions on all nodes"
             )
         self._threads = ExitStack()  # stays open as long as the worker lives
         run = self._threads.enter_context(workers(given.threads))

@@ -234,13 +234,14 @@ def _check_features(candidates: Candidates, features: SideFeatures, domain: Id) 
         found = table.column(key).combine_chunks()
         if not found.equals(ids):
             raise ContractError(
-                f"{what} features: {len(found):,} rows that are not the {len(ids):,} candidate {what}s "
-                "in their order",
+                f"{what} features: the {len(found):,} rows don't match the {len(ids):,} candidate {what}s "
+                "in order",
                 expected=len(ids),
                 found=len(found),
             )
     domains = features.domain.column("domain_id").to_pylist()
     if domains != [domain]:
         raise ContractError(
-            f"domain features: rows for {domains}, not one row for {domain!r}", expected=domain
+            f"domain features: there are rows for {domains}, instead of one row for {domain!r}",
+            expected=domain,
         )

@@ -124,7 +124,7 @@ def put_together(
         number = table.column(SHARD)[0].as_py()
         if number < reached:
             raise MmloraError(
-                f"shard {number} was scored after shard {reached}; nothing was published: score again"
+                f"shard {number} was scored after shard {reached}; nothing was published; score again"
             )
         count(sum(pairs[reached + 1 : number + 1]))
         reached = number

@@ -39,7 +39,7 @@ class StagedWriter:
 
     def __init__(self, folder: Path, *, ids: IdTypes) -> None:
         if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds staged rows already: every try stages into a folder of its own")
+            raise UsageError(f"{folder} already has staged rows: every attempt needs a folder of its own")
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._schema = scores_schema(ids)

@@ -121,8 +121,8 @@ class Work:
         limits = ChunkLimits(memory, scorer.user_bytes, self.top_k)
         if (least := limits.most_of_a_user(candidates)) > memory:
             logger.warning(
-                "a chunk's memory of %.0f MB doesn't hold a user's pairs, which take up to %.0f MB: they are "
-                "scored a user at a time; raise [scoring] memory_mb to hold them",
+                "a chunk's memory of %.0f MB is too small for one user's pairs, which take up to %.0f MB: "
+                "scoring one user at a time; raise [scoring] memory_mb to at least that",
                 *(memory / 2**20, least / 2**20),
             )
         for chunk in limits.cut(candidates):

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from mmlora.training.loop import TrainingOptions
     from mmlora.training.phases import PhaseResult
 
-MISSING = "LightGBM isn't installed; `pip install 'mmlora[baselines]'` adds it"
+MISSING = "LightGBM isn't installed; `pip install 'mmlora[baselines]'` installs it"
 _MOST_CELLS = 1 << 28
-"""Of the matrix that it is trained on: 1 GB of float32."""
+"""Maximum size of the training matrix: 1 GB of float32."""
 _ROUNDS, _PATIENCE = 600, 30
 _OPTIONS = {
     "objective": "binary",
@@ -40,12 +40,12 @@ _OPTIONS = {
     "verbosity": -1,
 }
 _TRAINING, _VALIDATION = "training", "validation"
-Told = Callable[[int, float, float | None], None]
-"""Told a round, and the log loss of training and of validation rows after it."""
+OnRound = Callable[[int, float, float | None], None]
+"""Called with a round's number and the log loss on training and on validation rows after it."""
 
 
 def installed() -> bool:
-    """Say whether LightGBM is installed."""
+    """Return whether LightGBM is installed."""
     return importlib.util.find_spec("lightgbm") is not None
 
 
@@ -57,16 +57,16 @@ def train_trees(
     *,
     epochs: int | None = None,
 ) -> PhaseResult:
-    """Phase 1 of the backbone ``gbdt``: the number of rounds with the least log loss on validation rows.
+    """Phase 1 of the backbone ``gbdt``: train as many rounds as give the least log loss on validation rows.
 
-    A round counts as an epoch. There is no checkpoint, for training takes less than a minute.
+    A round counts as an epoch. There is no checkpoint, because training takes less than a minute.
 
     Args:
-        spec: the model's.
-        data: all domains' rows; above 1 GB of columns trees see a seeded sample, which the report says.
+        spec: the model's specification.
+        data: all domains' rows; above 1 GB of columns the trees see a seeded sample, and the report says so.
         options: seed and threads.
-        observer: told of every round.
-        epochs: train exactly so many rounds, on data whose rows are all for training.
+        observer: called after every round.
+        epochs: train exactly this many rounds, on data whose rows are all for training.
     """
     from mmlora.models.trees.convert import tree_state
     from mmlora.training.phases import PhaseResult
@@ -76,9 +76,9 @@ def train_trees(
     validation = sample(data.rows("validation"), most_rows(columns), options.seed)
     observer.phase_start("backbone", None, rows=len(rows), max_epochs=epochs or _ROUNDS)
 
-    def told(number: int, training: float, held: float | None) -> None:
+    def on_round(number: int, training: float, validation: float | None) -> None:
         speed = len(rows) * number / max(time.monotonic() - began, 1e-9)
-        history.append(EpochRecord(number, training, held, speed))
+        history.append(EpochRecord(number, training, validation, speed))
         observer.epoch("backbone", None, history[-1])
 
     booster = boost(
@@ -86,7 +86,7 @@ def train_trees(
         seed=options.seed,
         threads=options.threads,
         rounds=epochs or _ROUNDS,
-        told=told,
+        on_round=on_round,
     )
     best = epochs or booster.best_iteration
     total = len(data.rows("train"))
@@ -110,7 +110,7 @@ def train_trees(
 
 
 def most_rows(columns: TreeColumns) -> int:
-    """Return how many rows fit the memory that trees are trained in."""
+    """Return how many rows fit into the memory that training trees may use."""
     return _MOST_CELLS // max(len(columns), 1)
 
 
@@ -123,19 +123,19 @@ def boost(
     seed: int,
     threads: int | None,
     rounds: int = _ROUNDS,
-    told: Told | None = None,
+    on_round: OnRound | None = None,
 ) -> Booster:
-    """Train trees, the same for any number of threads.
+    """Train trees; the result doesn't depend on the number of threads.
 
     Args:
-        columns: what they see.
-        data: where the rows are.
-        rows: to train on.
-        validation: to choose the rounds on; all of them are trained when None.
-        seed: of the columns that a tree sees.
-        threads: of LightGBM; all cores when None.
-        rounds: trees at most.
-        told: of every round.
+        columns: the trees' inputs.
+        data: the data that ``rows`` and ``validation`` refer to.
+        rows: row numbers to train on.
+        validation: row numbers for choosing the number of rounds; None trains all rounds.
+        seed: decides which columns each tree sees.
+        threads: threads LightGBM may use; None means all cores.
+        rounds: maximum number of trees.
+        on_round: called after every round.
     """
     import lightgbm
 
@@ -146,19 +146,19 @@ def boost(
         "free_raw_data": True,
     }
     train = lightgbm.Dataset(matrix(columns, data, rows), _labels(data, rows), **common)
-    held, names, callbacks = [], [], []
-    if told is not None:
-        held, names = [train], [_TRAINING]
+    datasets, names, callbacks = [], [], []
+    if on_round is not None:
+        datasets, names = [train], [_TRAINING]
     if validation is not None:
         reference = {"reference": train, "params": options}
-        held.append(
+        datasets.append(
             lightgbm.Dataset(matrix(columns, data, validation), _labels(data, validation), **reference)
         )
         names.append(_VALIDATION)
         callbacks.append(lightgbm.early_stopping(_PATIENCE, verbose=False))
-    if told is not None:
-        callbacks.append(_teller(told))
-    return lightgbm.train(options, train, rounds, held, names, callbacks=callbacks)
+    if on_round is not None:
+        callbacks.append(_round_callback(on_round))
+    return lightgbm.train(options, train, rounds, datasets, names, callbacks=callbacks)
 
 
 def matrix(columns: TreeColumns, data: TrainingData, rows: RowNumbers) -> npt.NDArray[np.float32]:
@@ -176,10 +176,10 @@ def _labels(data: TrainingData, rows: RowNumbers) -> npt.NDArray[np.float32]:
     return out
 
 
-def _teller(told: Told) -> Callable[[Any], None]:
+def _round_callback(on_round: OnRound) -> Callable[[Any], None]:
     def after_round(env: Any) -> None:
         losses = {name: value for name, _, value, _ in env.evaluation_result_list}
-        told(env.iteration + 1, losses[_TRAINING], losses.get(_VALIDATION))
+        on_round(env.iteration + 1, losses[_TRAINING], losses.get(_VALIDATION))
 
     after_round.order = 10  # type: ignore[attr-defined]  # before early stopping, which ends the last round
     return after_round

@@ -12,7 +12,7 @@ from mmlora.training.rows import blocks, scratch
 
 
 def fit_calibration(model: Model, data: TrainingData) -> Calibration:
-    """Fit on the validation split; where its labels are of one class, change nothing and say so."""
+    """Fit on the validation split; if its labels are all of one class, change nothing and say so."""
     rows = data.rows("validation")
     logits, labels = predict(model, data, rows)
     domain = scratch(len(rows), np.int32)

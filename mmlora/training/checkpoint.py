@@ -1,7 +1,7 @@
-"""Checkpoints: where a phase stands after an epoch, so that a killed run goes on there and ends the same.
+"""Checkpoints: the state of a phase after an epoch, from which a killed run resumes and ends the same.
 
-A phase that is called again with what it left ends bit-identical to one that was never stopped, on the same
-machine with the same number of threads; with another number it goes on as well, but sums may round otherwise.
+A phase that resumes from its checkpoint ends bit-identical to one that was never stopped, on the same
+machine with the same number of threads; with another number it resumes too, but sums may round differently.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointState:
-    """Where a phase stands.
+    """The state of a phase.
 
     Attributes:
-        tensors: by name.
-        facts: whatever else, fit for JSON.
+        tensors: the tensors by name.
+        facts: everything else, JSON-ready.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -34,20 +34,20 @@ class CheckpointState:
 
 
 class Checkpoint(Protocol):
-    """Keeps the state of one phase; only the last one counts."""
+    """Stores the state of one phase; only the last state counts."""
 
     def load(self) -> CheckpointState | None:
-        """Return what was saved last, or None."""
+        """Return the last saved state, or None."""
 
     def save(self, state: CheckpointState) -> None:
-        """Keep a state in place of the one before, whole or not at all."""
+        """Replace the saved state atomically."""
 
     def clear(self) -> None:
-        """Forget it: the phase's result is safe elsewhere."""
+        """Delete the saved state, once the phase's result is stored elsewhere."""
 
 
 class NoCheckpoint:
-    """For a phase that starts anew whenever it is called."""
+    """For a phase that starts from scratch whenever it is called."""
 
     def load(self) -> CheckpointState | None:
         """Return None."""
@@ -63,10 +63,10 @@ class NoCheckpoint:
 class FileCheckpoint:
     """A checkpoint in a folder, as one safetensors file with the facts as JSON in its header.
 
-    One process at a time may use it: the caller holds a lock.
+    Only one process at a time may use it: the caller holds a lock.
 
     Args:
-        folder: its own; made by the first save, removed by :meth:`clear`.
+        folder: a folder for this checkpoint alone; created by the first save, removed by :meth:`clear`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,22 +74,22 @@ class FileCheckpoint:
         self._file = folder / "state.safetensors"
 
     def load(self) -> CheckpointState | None:
-        """Return what was saved last; None when there is nothing, or nothing that can be read."""
+        """Return the last saved state; None if there is none or it can't be read."""
         from safetensors import SafetensorError, safe_open
 
         if not self._file.exists():
             return None
         try:
             with safe_open(self._file, framework="pt") as file:
-                # Copies: the file is mapped, and the next save puts another one in its place.
+                # Copies, because the file is memory-mapped, and the next save replaces it.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 return CheckpointState(tensors, json.loads(file.metadata()["facts"]))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            logger.warning("%s can't be read (%s): training starts anew", self._file, error)
+            logger.warning("%s can't be read (%s): training starts from scratch", self._file, error)
             return None
 
     def save(self, state: CheckpointState) -> None:
-        """Write a file beside the last one, see it safe on disk, and rename it into place."""
+        """Write a new file beside the last one, sync it to disk, and rename it into place."""
         from safetensors.torch import save_file
 
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}

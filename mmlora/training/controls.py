@@ -1,6 +1,6 @@
-"""Controls: the same rows seen otherwise, and gates that nobody trained.
+"""Controls: altered views of the same rows, and untrained gates.
 
-They tell what an arm owes to its domains, its gate or its phases from what it owes to more parameters,
+They separate what an arm gains from its domains, gate or phases from what it gains from more parameters,
 restarts and steps. A view is training data like any other, so every phase runs on it unchanged.
 """
 
@@ -43,7 +43,7 @@ class _View:
 
     @property
     def num_domains(self) -> int:
-        """As many as before, so that inputs mean the same."""
+        """Number of domains, the same as in the data, so that inputs keep their meaning."""
         return self.data.num_domains
 
     def rows(self, split: SplitPart) -> RowNumbers:
@@ -51,7 +51,7 @@ class _View:
         return self.data.rows(split)
 
     def batch(self, rows: RowNumbers) -> Batch:
-        """Return rows."""
+        """Return a batch of rows."""
         return self.data.batch(rows)
 
 
@@ -61,8 +61,8 @@ class WithoutFields(_View):
 
     Attributes:
         data: the rows.
-        fields: all of its fields, in the order that batches hold them.
-        dropped: names of the fields that are left out.
+        fields: all of the data's fields, in the order of a batch.
+        dropped: names of the fields to leave out.
     """
 
     fields: tuple[FieldShape, ...]
@@ -70,7 +70,7 @@ class WithoutFields(_View):
 
     @property
     def kept(self) -> tuple[FieldShape, ...]:
-        """The fields that are left: those of the model's specification."""
+        """The remaining fields, which are those of the model's specification."""
         return tuple(field for field in self.fields if field.name not in self.dropped)
 
     def batch(self, rows: RowNumbers) -> Batch:
@@ -91,14 +91,14 @@ class WithoutFields(_View):
 
 @dataclass(frozen=True)
 class ShuffledDomains(_View):
-    """The rows, each adapted as some other row's domain: a placebo.
+    """The rows, each adapted as if it came from another row's domain: a placebo.
 
     Domains are permuted within each split, so that each keeps its number of rows. Inputs stay as they are,
-    the domain's own field included; only what chooses and trains experts changes.
+    including the domain's own field; only the choice and the training of experts change.
 
     Attributes:
         data: the rows.
-        seed: of the permutation.
+        seed: seed of the permutation.
     """
 
     seed: int
@@ -113,14 +113,14 @@ class ShuffledDomains(_View):
         return domain
 
     def batch(self, rows: RowNumbers) -> Batch:
-        """Return rows, of the shuffled domains."""
+        """Return a batch of rows, with the shuffled domains."""
         domain = torch.from_numpy(self.domain[rows].astype(np.int64))
         return replace(self.data.batch(rows), domain=domain)
 
 
 @dataclass(frozen=True)
 class OneDomain(_View):
-    """One domain's rows alone, under the row numbers that they have among all.
+    """The rows of one domain, under their row numbers in all rows.
 
     Attributes:
         data: all domains' rows.
@@ -135,25 +135,25 @@ class OneDomain(_View):
 
 
 class WithoutTest(TrainingSet):
-    """A training set whose test rows can't be had: that of whoever chooses settings by validation rows."""
+    """A training set whose test rows can't be read, for choosing settings on validation rows."""
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Return the row numbers of a part of the split.
 
         Raises:
-            UsageError: it is the test part.
+            UsageError: the test part was requested.
         """
         if split == "test":
-            raise UsageError("test rows are not read while settings are chosen: ask for validation rows")
+            raise UsageError("test rows can't be read while settings are chosen: use validation rows")
         return super().rows(split)
 
 
 def trainable_domains(data: TrainingData, label: npt.NDArray[Any]) -> list[int]:
-    """Return the domains whose training rows hold both classes of label: what an expert needs.
+    """Return the domains whose training rows have both labels, which an expert needs.
 
     Args:
         data: the rows.
-        label: 0/1 of all rows, ``[N]``.
+        label: label of every row, 0/1, ``[N]``.
     """
     rows = data.rows("train")
     positive = label[rows] > 0
@@ -164,7 +164,7 @@ def trainable_domains(data: TrainingData, label: npt.NDArray[Any]) -> list[int]:
 def uniform_gate(
     spec: ModelSpec, backbone: Mapping[str, torch.Tensor], experts: Collection[Expert], data: TrainingData
 ) -> State:
-    """Return a gate that gives every expert the same weight, 1 / E, in a model whose rows keep them all."""
+    """Return a gate that gives every expert the same weight, 1 / E, in a model without ``gate_top_k``."""
     return _untrained_gate(replace(spec, gate_top_k=None), backbone, experts, data, None)
 
 
@@ -176,10 +176,10 @@ def random_gate(
     *,
     seed: int,
 ) -> State:
-    """Return a gate of drawn logits: a domain's from N(0, 1), a row's from x V with V from N(0, 1 / H).
+    """Return a gate with random logits: a domain's from N(0, 1), a row's from x V with V from N(0, 1 / H).
 
-    So the logits vary as much whether it sees the domain or a row's H inputs x, as long as these have unit
-    variance.
+    So the logits have the same variance whether the gate sees the domain or a row's H inputs x, as long as
+    these have unit variance.
     """
     return _untrained_gate(spec, backbone, experts, data, torch.Generator().manual_seed(seed))
 
@@ -191,7 +191,7 @@ def _untrained_gate(
     data: TrainingData,
     generator: torch.Generator | None,
 ) -> State:
-    """Put zeros or drawn numbers in place of every parameter; domains without training rows are marked."""
+    """Replace every parameter by zeros or random numbers; domains without training rows are marked."""
     model = assemble_model(spec, backbone=backbone, experts=[(e.domain, e.state) for e in experts])
     assert model.gate is not None  # there are experts
     with torch.no_grad():

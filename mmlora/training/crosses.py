@@ -1,12 +1,12 @@
 """Fitting the cross terms: logistic regression whose priors are learned from the data.
 
-Weights have Gaussian priors around 0, one precision for each group, i.e. each pair of fields. The data
-decides it (evidence approximation, MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415): after each pass
-the precision of group k becomes ``gamma_k / sum w^2`` with ``gamma_k = sum h / (h + precision_k)``, the
-number of weights that the data determines, where h is the curvature of the loss by one weight (the diagonal
-of the Hessian). So products that mean nothing fade out by themselves, a value seen three times stays near 0,
-and no penalty has to be chosen. The loss is convex and its gradient is written out, so a pass costs a tenth
-of one through a tower.
+Weights have Gaussian priors around 0, with one precision per group, i.e. per pair of fields. The precision is
+learned from the data (evidence approximation, MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415): after
+each pass the precision of group k becomes ``gamma_k / sum w^2`` with ``gamma_k = sum h / (h + precision_k)``,
+the number of weights that the data determines, where h is the curvature of the loss by one weight (the
+diagonal of the Hessian). So meaningless products fade out by themselves, a value seen three times stays near
+0, and no penalty has to be chosen. The loss is convex and its gradient is written out, so a pass costs a
+tenth of one through a tower.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 4_000_000, 12, 2
 _LEARNING_RATE, _LAST_RATE = 5e-3, 2e-2
 _LARGEST_BATCH, _SMALLEST_BATCH, _LEAST_STEPS = 4096, 256, 80
 _FIRST_PRECISION, _PRECISIONS = 30.0, (1.0, 1e5)
-_CURVATURE_EVERY = 4  # batches: it is a mean over the rows, for which a part of them will do
+_CURVATURE_EVERY = 4  # batches: the curvature is a mean over the rows, for which a sample is enough
 _KNOT_ROWS = 100_000
 _PARAMETERS = ("weight", "domain_user", "domain_item", "basis", "pair", "table")
 
 
 def passes_over(rows: int) -> int:
-    """Return how many passes are made over so many rows: 12 over a few, down to 2 over millions."""
+    """Return the number of passes over this many rows: from 12 for few rows down to 2 for millions."""
     return min(_MOST_PASSES, max(_FEWEST_PASSES, -(-_ROW_VISITS // max(rows, 1))))
 
 
@@ -53,17 +53,17 @@ def fit_crosses(
     on_epoch: Callable[[EpochRecord], None],
     checkpoint: Checkpoint,
 ) -> TrainingProgress:
-    """Fit the terms' own weights, not the experts', on all of ``rows``; what the last pass gives is kept.
+    """Fit the terms' own weights, not the experts', on all of ``rows``; keep the weights after the last pass.
 
     Args:
-        crosses: on the device to train on.
-        data: the rows.
+        crosses: the terms, on the device to train on.
+        data: the data.
         rows: row numbers to fit on.
-        measure: the metric of the terms as they are, for the report; None without.
-        higher_is_better: its direction.
+        measure: returns the current terms' metric for the report; None reports no metric.
+        higher_is_better: whether a higher metric is better.
         generator: decides the order of rows.
-        on_epoch: told of every pass.
-        checkpoint: keeps every pass; what it holds already is gone on from.
+        on_epoch: called after every pass.
+        checkpoint: saved after every pass; training resumes from what it holds.
     """
     fit = _Fit(crosses, len(rows))
     parameters = [*fit.parameters.values(), crosses.precision, crosses.knots]
@@ -94,12 +94,12 @@ class _Fit:
         self.optimizer = torch.optim.Adam(self.parameters.values(), betas=(0.9, 0.99), fused=True)
         groups, _ = crosses.groups()
         self.groups = {name: group.to(crosses.precision.device) for name, group in groups.items()}
-        # A missing value and a domain absent at training weigh nothing.
+        # A missing value and a domain absent at training have weight 0.
         self.held = torch.tensor([term.start for term in crosses.terms], dtype=torch.int64)
 
     @torch.no_grad()
     def go_over(self, data: TrainingData, order: ShuffledRows, done: float, share: float) -> float:
-        """Make one pass, of which ``done`` of all went before; return the mean loss."""
+        """Make one pass and return the mean loss; ``done`` is the share of all training already done."""
         decay = {name: self.crosses.precision[group] / self.rows for name, group in self.groups.items()}
         curvature = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         starts = range(0, len(order), self.batch)
@@ -154,7 +154,7 @@ class _Fit:
         return zeros
 
     def _add_effects(self, basis: Tensor, inputs: CrossInputs, below: Tensor, above: Tensor) -> None:
-        """Add what each row gives to the knots below and above its numbers, in its domain and in all."""
+        """Add each row's contribution to the knots below and above its numbers, in its domain and overall."""
         width = basis.shape[1]
         if not width:
             return
@@ -179,7 +179,7 @@ class _Fit:
 
 @torch.no_grad()
 def _start(crosses: CrossTerms, data: TrainingData, rows: RowNumbers) -> None:
-    """Begin with the overall rate, and put each number's knots at its quantiles, over (some of) the rows."""
+    """Set the bias to the overall rate, and each number's knots to its quantiles in a sample of rows."""
     some = data.batch(np.asarray(rows[:: -(-len(rows) // _KNOT_ROWS)]))
     crosses.precision.fill_(_FIRST_PRECISION)[0] = 0.0
     rate = label_of(some).double().mean().clamp(1e-6, 1 - 1e-6)

@@ -1,8 +1,8 @@
 """Training sets: encoded rows on disk, read through memory maps.
 
-A folder of plain ``.npy`` columns beside the encoder that made them, and a list of row numbers by part of
-the split and domain, of which any part is a slice. It is written chunk by chunk, so memory doesn't grow with
-rows, and renamed into place when it is whole; a folder that exists is complete.
+A folder of plain ``.npy`` columns with the encoder that made them, and a list of row numbers sorted by part
+of the split and domain, so that any part is a slice. It is written chunk by chunk, so memory doesn't grow
+with rows, and renamed into place when it is complete; a folder that exists is complete.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from mmlora.training.epoch import RowNumbers
 from mmlora.training.splits import SPLIT_PARTS
 
 FORMAT = 2
-_INDEX_ROWS = 1 << 20  # sorted at a time
+_INDEX_ROWS = 1 << 20  # rows sorted at a time
 
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Some encoded rows on their way to disk.
+    """A chunk of encoded rows to be written to disk.
 
     Attributes:
         columns: every field of the contract, and the domain.
         label: ``[N]`` 0/1.
-        split: ``[N]`` place in ``SPLIT_PARTS``.
-        user: ``[N]`` a code of the user, the same in every chunk: see :func:`user_codes`.
+        split: ``[N]`` index in ``SPLIT_PARTS``.
+        user: ``[N]`` code of the user, the same in every chunk: see :func:`user_codes`.
     """
 
     columns: EncodedColumns
@@ -53,7 +53,7 @@ class EncodedRows:
 
 
 def user_codes(users: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Number the users of all rows, ``[N]``, in order of first appearance."""
+    """Return a number for the user of every row, ``[N]``, in order of first appearance."""
     array = users.combine_chunks() if isinstance(users, pa.ChunkedArray) else users
     codes: npt.NDArray[np.int32] = array.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return codes.astype(np.int32, copy=False)
@@ -64,14 +64,14 @@ class TrainingManifest:
     """What a training set is made of.
 
     Attributes:
-        rows: N.
-        fingerprint: of the data that it was read from.
+        rows: number of rows, N.
+        fingerprint: fingerprint of the source data.
         contract: the feature contract.
-        domains: training domains; a domain's index is its place.
-        splits: rows by part of the split.
-        domain_splits: rows by domain (in the order of ``domains``) and part.
-        positives: rows with label 1.
-        info: facts that the caller wants kept, such as the as-of date and the split.
+        domains: training domains; a domain's index is its position.
+        splits: number of rows by part of the split.
+        domain_splits: number of rows by domain (in the order of ``domains``) and part.
+        positives: number of rows with label 1.
+        info: facts for the caller to keep, such as the as-of date and the split.
         format: version of the layout on disk.
     """
 
@@ -108,7 +108,7 @@ class TrainingSet:
         manifest: what it is made of.
         domain: domain index, ``[N]`` int32.
         label: ``[N]`` int8.
-        split: place in ``SPLIT_PARTS``, ``[N]`` int8.
+        split: index in ``SPLIT_PARTS``, ``[N]`` int8.
         user: user code, ``[N]`` int32.
     """
 
@@ -128,14 +128,16 @@ class TrainingSet:
         """Open a finished training set.
 
         Raises:
-            UsageError: there is none at ``path``, or its layout is of another version.
+            UsageError: there is none at ``path``, or it has another layout version.
         """
         file = path / "manifest.json"
         if not file.exists():
-            raise UsageError(f"there is no training set at {path}: make one first")
+            raise UsageError(f"there is no training set at {path}: create it first")
         raw = read_json(file, "delete its folder, and train again")
         if raw["format"] != FORMAT:
-            raise UsageError(f"{path} has layout {raw['format']}, not {FORMAT}: make the training set again")
+            raise UsageError(
+                f"{path} has layout {raw['format']}, not {FORMAT}: create the training set again"
+            )
         return cls(path, TrainingManifest.from_json(json.dumps(raw)))
 
     @classmethod
@@ -148,10 +150,10 @@ class TrainingSet:
         fingerprint: str,
         info: Mapping[str, Any] | None = None,
     ) -> TrainingSet:
-        """Write a training set, or open the finished one that is there already.
+        """Write a training set, or open it if it exists.
 
-        The name should follow from what the set is made of, so that an existing one is the same. A writer
-        that was killed leaves a hidden folder, which the next writer of that name removes.
+        The name should be derived from the set's content, so that an existing set is the same. A killed
+        writer leaves a hidden folder, which the next writer of that name removes.
 
         Raises:
             DataError: there are no rows, or a row's domain is not a training domain.
@@ -170,12 +172,12 @@ class TrainingSet:
 
     @property
     def domains(self) -> list[Id]:
-        """The training domains; a domain's index is its place."""
+        """The training domains; a domain's index is its position."""
         return list(self.manifest.domains)
 
     @property
     def num_domains(self) -> int:
-        """How many training domains there are."""
+        """Number of training domains."""
         return len(self.manifest.domains)
 
     @cached_property
@@ -188,7 +190,7 @@ class TrainingSet:
     def rows(self, split: str) -> RowNumbers:
         """Return the row numbers of a part of the split: ``train``, ``validation`` or ``test``.
 
-        A slice of a file, in the order of domains, and of row numbers inside each.
+        They are a slice of a file, in the order of domains, and of row numbers within each.
         """
         counts = [self.manifest.splits[part] for part in SPLIT_PARTS]
         part = SPLIT_PARTS.index(split)
@@ -206,7 +208,7 @@ class TrainingSet:
         )
 
     def _column(self, name: str) -> npt.NDArray[Any]:
-        # A plain array over the map: np.memmap's own indexing costs more than it gives.
+        # A plain array over the memory map, because np.memmap's own indexing is slow.
         return np.asarray(np.load(self.path / f"{name}.npy", mmap_mode="r"))
 
 
@@ -215,12 +217,12 @@ def _take(values: npt.NDArray[Any], rows: npt.NDArray[Any], dtype: type[np.gener
 
 
 def _file_name(kind: str, field_name: str) -> str:
-    """A field's file: its name may hold what a file's may not."""
+    """Return a field's file name, hashed because field names may contain characters that file names can't."""
     return f"{kind}-{hashlib.sha256(field_name.encode()).hexdigest()[:16]}"
 
 
 class _ColumnFile:
-    """A ``.npy`` file that grows: numpy's header has room for the final number of rows."""
+    """A ``.npy`` file that grows; numpy's header leaves room for the final number of rows."""
 
     def __init__(self, file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
         self.file, self.dtype, self.shape, self.rows = file, np.dtype(dtype), shape, 0
@@ -283,10 +285,10 @@ def _blocks(chunk: EncodedRows, encoder: Encoder) -> dict[str, npt.NDArray[Any]]
     columns = chunk.columns
     expected = (encoder.names("categorical"), encoder.names("dense"))
     if (columns.categorical_names, columns.dense_names) != expected or columns.domain is None:
-        raise ValueError("a chunk must hold every field of the encoder, in its order, and the domain")
+        raise ValueError("a chunk must have every field of the encoder, in its order, and the domain")
     if unknown := int((columns.domain < 0).sum()):
         raise DataError(
-            "training set", f"{unknown:,} rows are of a domain that is not trained on: leave them out"
+            "training set", f"{unknown:,} rows have a domain that is not a training domain: leave them out"
         )
     return {
         "domain": columns.domain,
@@ -301,7 +303,7 @@ def _blocks(chunk: EncodedRows, encoder: Encoder) -> dict[str, npt.NDArray[Any]]
 
 
 def _write_rows(folder: Path, manifest: TrainingManifest) -> None:
-    """List the row numbers by part and domain: a counting sort that goes on from chunk to chunk."""
+    """Sort the row numbers by part and domain, by a counting sort in chunks."""
     split, domain = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("split", "domain"))
     rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", np.int64, (manifest.rows,))
     counts = np.array(manifest.domain_splits).T.ravel()
@@ -310,10 +312,10 @@ def _write_rows(folder: Path, manifest: TrainingManifest) -> None:
         chunk = slice(start, start + _INDEX_ROWS)
         group = split[chunk].astype(np.int64) * len(manifest.domains) + domain[chunk]
         order = np.argsort(group, kind="stable")
-        found = np.bincount(group, minlength=len(counts))
-        before = np.cumsum(found) - found
-        rows[np.repeat(place - before, found) + np.arange(len(order))] = start + order
-        place += found
+        sizes = np.bincount(group, minlength=len(counts))
+        before = np.cumsum(sizes) - sizes
+        rows[np.repeat(place - before, sizes) + np.arange(len(order))] = start + order
+        place += sizes
     rows.flush()
 
 

@@ -1,4 +1,4 @@
-"""What decides a phase: a metric of its validation rows, in memory that doesn't grow with them."""
+"""The metric on validation rows that decides a phase, computed in memory that doesn't grow with rows."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Validation:
 
     Attributes:
         data: all rows.
-        rows: those that decide.
-        metric: of these.
-        note: why it is another metric than asked for; empty as a rule.
+        rows: row numbers of the rows that decide.
+        metric: the metric on these rows.
+        note: why the metric differs from the requested one; usually empty.
     """
 
     data: TrainingData
@@ -40,24 +40,24 @@ class Validation:
         domain: int | None,
         rows: RowNumbers | None = None,
     ) -> Validation:
-        """Take the metric asked for, or logloss where the labels are all of one class.
+        """Use the requested metric, or logloss if all labels are of one class.
 
         Args:
             data: all rows.
             metric: ``wauc`` or ``auc``.
-            domain: the domain that decides; all of them when None.
-            rows: which of its rows decide; all of its validation rows when None.
+            domain: the domain that decides; None means all domains.
+            rows: row numbers of the rows that decide; None means all validation rows.
         """
         if rows is None:
             rows = data.rows("validation")
             rows = rows if domain is None else of_domain(data, rows, domain)
         if not len(rows) or _decidable(data, rows, by_domain=metric == "wauc"):
             return cls(data, rows, metric, "")
-        note = f"validation rows hold one class of label, so logloss decided instead of {metric}"
+        note = f"all validation rows have the same label, so logloss decided instead of {metric}"
         return cls(data, rows, "logloss", note)
 
     def measure(self, model: Model) -> float:
-        """Return the metric of the model as it is."""
+        """Return the metric of the model in its current state."""
         if self.metric == "logloss":
             return self._logloss(model)
         packed = scratch(len(self.rows), np.uint64)
@@ -79,7 +79,7 @@ class Validation:
 
 
 def _decidable(data: TrainingData, rows: RowNumbers, *, by_domain: bool) -> bool:
-    """Whether both classes are there, in one domain at least where it is by domain."""
+    """Return whether both labels occur, within at least one domain if ``by_domain``."""
     seen = np.zeros((data.num_domains + 1, 2), bool)
     for _, block in blocks(rows):
         group = np.asarray(data.domain[block], np.int64) + 1 if by_domain else 0

@@ -31,13 +31,13 @@ class TrainingData(Protocol):
 
     @property
     def num_domains(self) -> int:
-        """Domains, the indices being 0 to ``num_domains`` - 1."""
+        """Number of domains; the indices are 0 to ``num_domains`` - 1."""
 
     def rows(self, split: SplitPart) -> RowNumbers:
         """Return the row numbers of a split."""
 
     def batch(self, rows: RowNumbers) -> Batch:
-        """Return rows, labels included."""
+        """Return a batch of rows with labels."""
 
 
 class RowOrder(Protocol):
@@ -47,7 +47,7 @@ class RowOrder(Protocol):
         """Number of rows."""
 
     def __getitem__(self, chosen: slice, /) -> RowNumbers:
-        """Return the row numbers at these places."""
+        """Return the row numbers at these positions."""
 
 
 def train_epoch(
@@ -61,7 +61,7 @@ def train_epoch(
     label_smoothing: float = 0.0,
     precision: Precision = "float32",
 ) -> float:
-    """Train on every row once, in the given order; return the mean loss, dropout and penalty included.
+    """Train on every row once, in the given order; return the mean loss, including dropout and penalty.
 
     A label y counts as ``y (1 - label_smoothing) + label_smoothing / 2``. The penalty is
     ``balance`` times the gates' mean :func:`~mmlora.models.gate.load_balance`.

@@ -1,4 +1,4 @@
-"""Evaluation of a finished model on a split: read the test split once, at the end."""
+"""Evaluation of a finished model on a split; the test split should be read once, at the end."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def evaluate(
     Args:
         model: the finished model.
         data: all rows.
-        split: what to evaluate on.
-        calibration: of the model's logits.
-        user: code of every row's user, 0 to 2**32 - 1, ``[N]``; with them there is a ``gauc``.
+        split: the split to evaluate on.
+        calibration: calibration of the model's logits.
+        user: code of every row's user, 0 to 2**32 - 1, ``[N]``; if given, ``gauc`` is computed.
     """
     rows = data.rows(split)
     logits, labels = predict(model, data, rows)
@@ -64,7 +64,7 @@ def evaluate(
         pairs: PackedPairs = scratch(len(rows), np.complex128)
         for place, block in blocks(rows):
             domain = np.asarray(data.domain[block], np.int64)
-            # In float64: logits that differ don't fall on one probability, and the AUC stays the model's.
+            # In float64, different logits give different probabilities, so the AUC is the model's.
             logit = torch.from_numpy(logits[place]).double()
             probability = calibration.apply(logit, torch.from_numpy(domain)).numpy()
             none = np.zeros_like(domain)

@@ -1,10 +1,10 @@
-"""Whether the gain of an expert, or of the backbone over the cross terms, is more than noise.
+"""Decide whether the gain of an expert, or of the backbone over the cross terms, is more than noise.
 
-An expert's epochs are chosen on half of the validation rows, and its gain is measured on the other.
-
-The best of several epochs looks better than it is on the rows that chose it. On the other half the difference
-to the backbone is unbiased; its interval is a paired bootstrap (:mod:`mmlora.metrics.bootstrap`). A smaller
-step towards the expert is taken where that has less log loss: with few rows the whole step is often too long.
+An expert's epochs are chosen on half of the validation rows, and the gain is measured on the other half,
+because the best of several epochs looks better than it is on the rows that chose it. On the other half the
+difference to the backbone is unbiased; its interval is a paired bootstrap (:mod:`mmlora.metrics.bootstrap`).
+A smaller step towards the expert is taken if that has less log loss: with few rows the whole step is often
+too long.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Gain:
     """What an expert gains on rows that did not choose its epochs.
 
     Attributes:
-        auc: difference of the domain's auc to the backbone's.
-        low: lower bound of its interval; None where the rows hold one class.
-        high: upper bound.
-        step: share of the trained step that was taken; 0 where the expert is not kept.
+        auc: the domain's auc minus the backbone's.
+        low: lower bound of the interval; None if all rows have the same label.
+        high: upper bound of the interval.
+        step: share of the trained step that was taken; 0 if the expert is not kept.
     """
 
     auc: float | None
@@ -43,7 +43,7 @@ class Gain:
 
     def __str__(self) -> str:
         if self.auc is None or self.low is None or self.high is None:
-            return "not kept: the validation rows that decide hold one class of label"
+            return "not kept: the validation rows that decide all have the same label"
         interval = f"[{self.low:+.4f}, {self.high:+.4f}]"
         measured = f"auc {self.auc:+.4f} {interval} on rows that did not choose its epochs"
         if not self.step:
@@ -103,21 +103,21 @@ def weigh_backbone(
 
 
 def halves(rows: RowNumbers) -> tuple[RowNumbers, RowNumbers]:
-    """Return every other row, for epochs to be chosen on, and the rows between, to decide on."""
+    """Return every other row, for choosing epochs, and the rows between, for measuring the gain."""
     return rows[::2], rows[1::2]
 
 
 def weigh_expert(
     model: CTRModel, data: TrainingData, rows: RowNumbers, *, confidence: float, seed: int
 ) -> Gain:
-    """Keep the one expert of a model, or a part of its step, or put it back to 0.
+    """Keep the single expert of a model, or a part of its step, or set it back to 0.
 
     Args:
-        model: with one expert, trained; its backbone decides what there is to gain.
-        data: the rows.
-        rows: those that decide, of the expert's domain; beyond 200,000 an even choice of them.
-        confidence: share of draws that the interval holds, in (0, 1); kept where all of it is above 0.
-        seed: of the draws.
+        model: a model with one trained expert; the gain is measured against its backbone.
+        data: the data.
+        rows: row numbers of the expert's domain that decide; of more than 200,000, an even sample is used.
+        confidence: share of draws within the interval, in (0, 1); the expert is kept if all of it is above 0.
+        seed: seed of the draws.
     """
     rows = rows[:: -(-len(rows) // _MOST_ROWS) or 1]
     trained = {name: value.clone() for name, value in model.expert_state(0).items()}
@@ -128,21 +128,21 @@ def weigh_expert(
     gain = Gain(None, None, None, 0.0)
     if 0 < labels.mean() < 1:
         best = min(STEPS, key=lambda step: _logloss(labels, logits[step]))
-        one = np.zeros(len(labels), np.int64)
-        found = compare(
-            *(labels, _sigmoid(logits[best]), _sigmoid(logits[0.0]), one),
+        single_group = np.zeros(len(labels), np.int64)
+        difference = compare(
+            *(labels, _sigmoid(logits[best]), _sigmoid(logits[0.0]), single_group),
             draws=_DRAWS,
             level=confidence,
             seed=seed,
         ).auc
-        kept = found.low is not None and found.low > 0
-        gain = Gain(found.value, found.low, found.high, best if kept else 0.0)
+        keep = difference.low is not None and difference.low > 0
+        gain = Gain(difference.value, difference.low, difference.high, best if keep else 0.0)
     model.load_expert(0, scaled(trained, gain.step))
     return gain
 
 
 def scaled(state: dict[str, torch.Tensor], step: float) -> dict[str, torch.Tensor]:
-    """Scale what starts at 0, so that 0 is the backbone and 1 the trained expert."""
+    """Scale the tensors that start at 0, so that step 0 is the backbone and 1 the trained expert."""
     return {n: value if n.endswith("lora_a") else value * step for n, value in state.items()}
 
 

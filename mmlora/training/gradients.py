@@ -1,11 +1,12 @@
 """Loss and gradients of one batch.
 
-On CPU a batch is taken in slices whose activations stay in the processor's cache, by Python threads with one
-torch thread each (torch lets go of Python's lock while it computes). The sum over the slices is the batch's
-gradient within rounding; slices, their dropout and the order of summation follow from the batch alone, not
-from the threads, so the same seed gives the same weights. The embedding table's gradient is written into one
-tensor that lives as long as the epoch: only rows of the batch are added to and put back to 0, so a step on a
-large table doesn't allocate and fill a copy of it.
+On CPU a batch is split into slices whose activations stay in the processor's cache, computed by Python
+threads with one torch thread each (torch releases Python's lock while it computes). The sum over the slices
+is the batch's gradient within rounding. Slices, their dropout and the order of summation depend on the batch
+alone, not on the threads, so the same seed gives the same weights. The embedding table's gradient is one
+tensor that
+lives as long as the epoch: only the batch's rows are added to and reset to 0, so a step on a large table
+doesn't allocate and fill a copy of it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from mmlora.models.gate import load_balance
 from mmlora.names import Precision
 
 _SLICE_ROWS = 1024
-# Above so many table rows for each row of it that a batch reads, putting those back to 0 is the faster way.
+# If the table has more than this many rows per row that a batch reads, resetting only those rows is faster.
 _SPARSE = 8
 T = TypeVar("T")
 
@@ -41,15 +42,15 @@ def label_of(batch: Batch | FrozenRows) -> Tensor:
 
 
 class Gradients:
-    """Gives a model's trainable parameters their gradients, batch by batch.
+    """Computes the gradients of a model's trainable parameters, batch by batch.
 
     Args:
-        model: on the device to train on; what doesn't require a gradient gets none.
-        precision: of the forward pass; loss, gradients and weights are float32 throughout.
-        balance: weight of the gates' mean :func:`~mmlora.models.gate.load_balance`, a penalty on a whole
-            batch, which then is one slice.
-        label_smoothing: share s, in [0, 0.5), of each label y in the loss: ``y (1 - s) + s / 2``.
-        threads: to compute in.
+        model: the model, on the device to train on; parameters that don't require a gradient get none.
+        precision: precision of the forward pass; loss, gradients and weights are always float32.
+        balance: weight of the gates' mean :func:`~mmlora.models.gate.load_balance`. That penalty needs the
+            whole batch, which is then a single slice.
+        label_smoothing: share s, in [0, 0.5): the loss uses ``y (1 - s) + s / 2`` for a label y.
+        threads: number of threads to compute in.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class Gradients:
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def submit(self, task: Callable[[], T]) -> Future[T]:
-        """Run a task beside the slices."""
+        """Run a task in the same threads as the slices."""
         return self._pool.submit(task)
 
     def close(self) -> None:
-        """End the threads and let the gradients go."""
+        """Stop the threads and release the gradients."""
         self._pool.shutdown()
         for parameter in (*self._parameters, self._table):
             parameter.grad = None
@@ -87,7 +88,7 @@ class Gradients:
         """Set the gradients of a batch's mean loss; return that loss, dropout and penalty included."""
         if self._device != "cpu":
             return self._whole(batch)
-        # A small batch, too, should have work for two cores.
+        # Even a small batch should give two cores work.
         size = len(batch) if self._balance else min(_SLICE_ROWS, -(-len(batch) // 2))
         starts = range(0, len(batch), size)
         seeds = torch.randint(1 << 62, (len(starts),)).tolist()
@@ -115,7 +116,7 @@ class Gradients:
         return total
 
     def _clear_table(self, places: Tensor) -> None:
-        """Put the table's gradient to 0 where the last batch left it otherwise."""
+        """Reset the table's gradient to 0 at the rows of the last batch."""
         before, self._places = self._places, places
         if self._table.grad is None:
             self._table.grad = torch.zeros_like(self._table)
@@ -127,16 +128,16 @@ class Gradients:
     def _slice(
         self, batch: Batch | FrozenRows, places: Tensor | None, start: int, stop: int, seed: int
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """Return a slice's part of the mean loss, and its gradients: of the table's rows, of the rest."""
+        """Return a slice's part of the mean loss, and the gradients of the table's rows and of the rest."""
         part = batch.map(lambda values: values[start:stop])
-        found = None
+        embedded = None
         if places is not None:
-            found = F.embedding(places[start:stop], self._table.detach()).requires_grad_(True)
+            embedded = F.embedding(places[start:stop], self._table.detach()).requires_grad_(True)
         with masks_from(seed):
-            loss = self._loss(part, found) * (len(part) / len(batch))
-        wanted = self._parameters if found is None else [found, *self._parameters]
-        gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
-        return loss.detach(), None if found is None else gradients.pop(0), gradients
+            loss = self._loss(part, embedded) * (len(part) / len(batch))
+        inputs = self._parameters if embedded is None else [embedded, *self._parameters]
+        gradients = list(torch.autograd.grad(loss, inputs, materialize_grads=True))
+        return loss.detach(), None if embedded is None else gradients.pop(0), gradients
 
     def _whole(self, batch: Batch | FrozenRows) -> Tensor:
         loss = self._loss(batch, None)
@@ -145,9 +146,9 @@ class Gradients:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _loss(self, batch: Batch | FrozenRows, found: Tensor | None) -> Tensor:
+    def _loss(self, batch: Batch | FrozenRows, embedded: Tensor | None) -> Tensor:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            logits, gates = self._model.forward_with_gates(batch, found)
+            logits, gates = self._model.forward_with_gates(batch, embedded)
         label = label_of(batch) * (1 - self._label_smoothing) + self._label_smoothing / 2
         loss = F.binary_cross_entropy_with_logits(logits.float(), label)
         if self._balance and gates:
@@ -160,7 +161,7 @@ class Gradients:
 def gradients_of(
     model: CTRModel, *, precision: Precision, balance: float, label_smoothing: float = 0.0
 ) -> Iterator[Gradients]:
-    """Make :class:`Gradients` in as many threads as torch has; meanwhile torch itself has one."""
+    """Create :class:`Gradients` with as many threads as torch has; meanwhile torch itself uses one."""
     threads = torch.get_num_threads()
     gradients = Gradients(
         model, precision=precision, balance=balance, threads=threads, label_smoothing=label_smoothing

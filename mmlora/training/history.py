@@ -1,8 +1,9 @@
-"""The weight of the history of items: fitted on validation rows, and kept where these gain by it.
+"""The weight of the history of items, fitted on validation rows, and kept if they gain from it.
 
-The factors of :mod:`mmlora.encoding.history` know the labels of training rows, so training rows hold no
-history, and can't say what it is worth. One weight is fitted on half of the validation rows, the other half
-decides by a paired bootstrap of the wauc whether that is more than noise; kept, it is fitted on all of them.
+The factors of :mod:`mmlora.encoding.history` know the labels of training rows, so training rows have no
+history, and can't show what it is worth. A single weight is fitted on half of the validation rows; the other
+half decides by a paired bootstrap of the wauc whether the gain is more than noise. If it is kept, it is
+refitted on all of them.
 """
 
 from __future__ import annotations
@@ -26,23 +27,25 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class HistoryGain:
-    """What the history of items gains.
+    """The gain from the history of items.
 
     Attributes:
-        wauc: difference of the wauc on rows that did not choose its weight, and the bounds of its interval;
-            None where its weight isn't above 0, or it can't be measured.
-        weight: that is kept; 0 where it isn't.
+        wauc: difference of the wauc on rows that did not choose the weight, and the bounds of its interval;
+            None if the weight isn't above 0, or the gain can't be measured.
+        weight: the weight that is kept; 0 if none is.
     """
 
     wauc: tuple[float, float, float] | None
     weight: float
 
     def __str__(self) -> str:
-        what = f"item history {'' if self.weight else 'not '}kept"
+        outcome = f"item history {'' if self.weight else 'not '}kept"
         if self.wauc is None:
-            return f"{what}: half of the validation rows give it no weight above 0, or have no wauc"
+            return f"{outcome}: half of the validation rows give it no weight above 0, or have no wauc"
         value, low, high = self.wauc
-        return f"{what}: wauc {value:+.4f} [{low:+.4f}, {high:+.4f}] on rows that did not choose its weight"
+        return (
+            f"{outcome}: wauc {value:+.4f} [{low:+.4f}, {high:+.4f}] on rows that did not choose its weight"
+        )
 
 
 @torch.no_grad()
@@ -50,10 +53,10 @@ def weigh_history(model: CTRModel, data: TrainingData, rows: RowNumbers, *, seed
     """Fit the weight of a model's history, or leave it at 0.
 
     Args:
-        model: with cross terms that have a history, whose weight is set.
-        data: the rows.
-        rows: validation rows; beyond 400,000 an even choice of them.
-        seed: of the draws.
+        model: a model whose cross terms have a history; its weight is set.
+        data: the data.
+        rows: validation rows; of more than 400,000, an even sample is used.
+        seed: seed of the draws.
     """
     assert model.crosses is not None
     model.crosses.history_weight.zero_()
@@ -63,7 +66,7 @@ def weigh_history(model: CTRModel, data: TrainingData, rows: RowNumbers, *, seed
     gain = HistoryGain(None, 0.0)
     weight = best_weight(logits[choosing], products[choosing], labels[choosing])
     if weight > 0 and len(deciding):
-        found = compare(
+        difference = compare(
             labels[deciding],
             _sigmoid(logits[deciding] + weight * products[deciding]),
             _sigmoid(logits[deciding]),
@@ -72,18 +75,18 @@ def weigh_history(model: CTRModel, data: TrainingData, rows: RowNumbers, *, seed
             level=_LEVEL,
             seed=seed,
         ).wauc
-        if found.value is not None and found.low is not None and found.high is not None:
-            kept = best_weight(logits, products, labels) if found.low > 0 else 0.0
-            gain = HistoryGain((found.value, found.low, found.high), kept)
+        if difference.value is not None and difference.low is not None and difference.high is not None:
+            final = best_weight(logits, products, labels) if difference.low > 0 else 0.0
+            gain = HistoryGain((difference.value, difference.low, difference.high), final)
     model.crosses.history_weight.fill_(gain.weight)
     return gain
 
 
 def best_weight(logits: Floats, products: Floats, labels: Floats) -> float:
-    """Return the weight w with the least log loss of ``logits + w products``, all ``[N]``, by Newton's steps.
+    """Return the weight w that minimises the log loss of ``logits + w products``, all ``[N]`` (Newton).
 
     Returns:
-        w; 0 where the products are all 0.
+        w; 0 if all products are 0.
     """
     scale = np.abs(products).max(initial=0.0)
     if not scale:

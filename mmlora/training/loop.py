@@ -1,7 +1,7 @@
-"""One loop for every phase: vectorised batches, Adam, early stopping on the metric that it is given.
+"""One loop for every phase: vectorised batches, Adam, early stopping on a given metric.
 
-A batch is a slice of a seeded order of row numbers; there is no loader and no worker process. The same
-seed, machine and number of threads give the same weights, in one go or killed and called again.
+A batch is a slice of a seeded order of row numbers; there is no loader and no worker process. The same seed,
+machine and number of threads give the same weights, whether a run is uninterrupted or killed and resumed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TrainingOptions(Optimisation):
 
     @property
     def torch_device(self) -> str:
-        """The device that ``device`` stands for here."""
+        """The device that ``device`` means on this machine."""
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         return self.device
@@ -56,7 +56,7 @@ class TrainingOptions(Optimisation):
 
 @dataclass(frozen=True)
 class Fit:
-    """What a run of the loop did; the model holds the best weights."""
+    """The outcome of a run of the loop; the model has the best weights."""
 
     start_metric: float | None
     best_metric: float | None
@@ -67,10 +67,10 @@ class Fit:
 
 @contextmanager
 def reproducible(options: TrainingOptions, *key: int) -> Iterator[np.random.Generator]:
-    """Seed torch by the options' seed and ``key`` and set its threads; both are put back afterwards.
+    """Seed torch from the options' seed and ``key`` and set its threads; both are restored afterwards.
 
     Yields:
-        A numpy generator of the same seed, for the order of rows.
+        A numpy generator with the same seed, for the order of rows.
     """
     warn_of_own_setting()
     threads = torch.get_num_threads()
@@ -88,7 +88,7 @@ def reproducible(options: TrainingOptions, *key: int) -> Iterator[np.random.Gene
 def predictions(
     model: Model, data: TrainingData, rows: RowNumbers
 ) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Yield the logits and labels of ``rows`` block by block, each with its place among them."""
+    """Yield the logits and labels of ``rows`` block by block, each with the slice of ``rows`` it covers."""
     model.eval()
     device = next(model.parameters()).device.type
     for place, block in blocks(rows):
@@ -101,7 +101,7 @@ def predictions(
 def predict(
     model: Model, data: TrainingData, rows: RowNumbers
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return logits and labels of ``rows``, each ``[len(rows)]``; of many rows they lie in scratch files."""
+    """Return logits and labels of ``rows``, each ``[len(rows)]``; for many rows they are in scratch files."""
     logits, labels = scratch(len(rows), np.float32), scratch(len(rows), np.float32)
     for place, *found in predictions(model, data, rows):
         logits[place], labels[place] = found
@@ -109,7 +109,7 @@ def predict(
 
 
 def _out_of_patience(progress: TrainingProgress, patience: int, sooner: int) -> bool:
-    """Whether to stop early; where no epoch has gained anything over the start, some epochs sooner."""
+    """Return whether to stop early: ``sooner`` epochs earlier if no epoch has been better than the start."""
     gained = progress.best_epoch > 0
     return progress.epochs_without_gain >= (patience if gained else max(1, patience - sooner))
 
@@ -132,25 +132,25 @@ def fit(
     on_epoch: Callable[[EpochRecord], None],
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Train ``parameters`` only, and leave the model with the best weights seen, the start's included.
+    """Train only ``parameters``, and leave the model with the best weights seen, including the start's.
 
     Args:
-        model: on the device to train on.
-        parameters: what may change; the rest is frozen, bit for bit.
-        data: the rows.
+        model: the model, on the device to train on.
+        parameters: the parameters to train; all others are frozen, bit for bit.
+        data: the data.
         rows: row numbers to train on.
-        measure: the metric, on validation rows; None: all ``max_epochs`` are run, and the last is kept.
-        higher_is_better: its direction.
-        learning_rate: Adam's.
+        measure: returns the metric on validation rows; None runs all ``max_epochs`` and keeps the last.
+        higher_is_better: whether a higher metric is better.
+        learning_rate: Adam's learning rate.
         dropout: whether hidden units are dropped in training.
-        balance: weight of the penalty on experts that are used unequally.
-        leave_start: moves the parameters from the start that is measured, and kept when nothing beats it, to
-            where training begins; None where that is the same.
-        also_moved: what it moves besides, and what goes back with the parameters.
+        balance: weight of the penalty on unequal use of experts.
+        leave_start: moves the parameters from the measured start, which is kept if nothing beats it, to
+            where training begins; None if training begins at the start.
+        also_moved: other tensors that ``leave_start`` moves, restored together with the parameters.
         options: batch size, epochs, patience, weight decay, label smoothing.
         generator: decides the order of rows.
-        on_epoch: told of every epoch, once it is in the checkpoint.
-        checkpoint: keeps every epoch; what it holds already is gone on from.
+        on_epoch: called after every epoch, once it is in the checkpoint.
+        checkpoint: saved after every epoch; training resumes from what it holds.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -163,7 +163,7 @@ def fit(
         progress.start(measure(model) if measure else None)
         if leave_start is not None:
             leave_start()
-    # What leaves its start may need an epoch to come back to it.
+    # Training that begins away from the start may need an epoch to get back to it.
     sooner = 0 if leave_start else 1
     while progress.epoch < options.max_epochs and not _out_of_patience(progress, options.patience, sooner):
         began = time.perf_counter()

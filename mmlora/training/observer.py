@@ -1,4 +1,4 @@
-"""What a training phase tells while it runs: the pipeline shows bars and logs curves with it."""
+"""What a training phase reports while it runs, for progress bars and metric curves."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class EpochRecord:
     """One epoch.
 
     Attributes:
-        epoch: from 1.
-        train_loss: mean logloss over the epoch's training rows, dropout and the gate's penalty included.
-        metric: the phase's metric on validation afterwards; None where nothing was chosen by it.
-        rows_per_second: training rows a second, validation not counted.
+        epoch: number of the epoch, from 1.
+        train_loss: mean logloss over the epoch's training rows, including dropout and the gate's penalty.
+        metric: the phase's metric on validation rows afterwards; None if there are none to choose by.
+        rows_per_second: training rows per second, not counting validation.
     """
 
     epoch: int
@@ -35,13 +35,13 @@ class PhaseReport:
         phase: ``crosses``, ``backbone``, ``expert`` or ``gate``; ``joint`` trains the last three at once.
         domain: the domain index of an expert; None for the phases over all domains.
         slot: which of the domain's experts it is.
-        metric: what decided, on validation rows; higher is better, but for ``logloss``.
-        start_metric: its value before the first epoch; None when it couldn't be measured.
+        metric: the metric on validation rows that decided; higher is better, except for ``logloss``.
+        start_metric: its value before the first epoch; None if it couldn't be measured.
         best_metric: its value for the weights that are kept.
-        best_epoch: the epoch that gave them; 0 is the start.
-        epochs: epochs run.
-        helped: whether the phase is better than what it started from; if not, the start was kept.
-        history: one record an epoch.
+        best_epoch: the epoch that gave these weights; 0 is the start.
+        epochs: number of epochs run.
+        helped: whether the phase improved on its start; if not, the start was kept.
+        history: one record per epoch.
         seconds: wall-clock time.
         rows: training rows an epoch.
         note: what a reader must know, e.g. why another metric decided; empty as a rule.
@@ -74,23 +74,23 @@ class PhaseReport:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> PhaseReport:
-        """Read back what :meth:`to_dict` gave."""
+        """Read back the result of :meth:`to_dict`."""
         history = tuple(EpochRecord(**record) for record in raw["history"])
         gain = tuple(raw["gain"]) if raw.get("gain") else None
         return cls(**{**raw, "history": history, "gain": gain})
 
 
 class Observer(Protocol):
-    """Who wants to know how training goes."""
+    """Receives the progress of training."""
 
     def phase_start(self, phase: PhaseName, domain: int | None, *, rows: int, max_epochs: int) -> None:
-        """A phase begins: ``rows`` training rows an epoch, ``max_epochs`` at most."""
+        """Called when a phase begins, with its training rows per epoch and its maximum number of epochs."""
 
     def epoch(self, phase: PhaseName, domain: int | None, record: EpochRecord) -> None:
-        """An epoch is done and measured."""
+        """Called after an epoch is done and measured."""
 
     def phase_end(self, report: PhaseReport) -> None:
-        """The phase is over."""
+        """Called when a phase is over."""
 
 
 class SilentObserver:

@@ -1,11 +1,11 @@
-"""A new order of all rows every epoch, in memory that hardly grows with them.
+"""A new order of all rows for every epoch, in memory that hardly grows with rows.
 
-A shuffled copy of the row numbers takes 8 bytes a row. So of more than a million rows, the row at a place is
-computed when it is asked for, by a Feistel network: a place is written as two digits, and each round adds to
-one a random number that the other looks up. Every round can be undone, so every row comes exactly once. With
-random tables a few rounds can't be told from a random order (Luby and Rackoff, 1988, for four); digits of any
-size, and walking on from places beyond the last row, are of Black and Rogaway, "Ciphers with Arbitrary Finite
-Domains" (2002). The tables take memory with the square root of the rows.
+A shuffled copy of the row numbers takes 8 bytes per row. So for more than a million rows, the row at a
+position is computed on demand by a Feistel network: a position is written as two digits, and each round adds
+to one digit a random number looked up by the other. Every round is invertible, so every row occurs exactly
+once. With random tables a few rounds can't be distinguished from a random order (Luby and Rackoff, 1988, for
+four rounds). Digits of any size, and walking on from positions beyond the last row, are from Black and
+Rogaway, "Ciphers with Arbitrary Finite Domains" (2002). The tables grow with the square root of the rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 COPIED_ROWS = 1 << 20
-"""Up to so many rows, a shuffled copy is taken: 8 MB, and as random as can be, which small tables aren't."""
+"""Up to this many rows are shuffled as a copy: that takes 8 MB, and small tables would be less random."""
 
 _ROUNDS = 6
 _Digits = npt.NDArray[np.uint32]
@@ -27,9 +27,9 @@ class ShuffledRows:
     """Rows in a random order: ``len(order)``, and ``order[start:stop]`` -> row numbers ``[stop - start]``.
 
     Args:
-        rows: row numbers, ``[N]``; read where needed, so they may be mapped from a file.
+        rows: row numbers, ``[N]``; read on demand, so they may be memory-mapped.
         generator: decides the order.
-        copied_rows: up to so many rows are shuffled as a copy.
+        copied_rows: up to this many rows are shuffled as a copy.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class _Feistel:
         ]
 
     def shuffle(self, place: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """``[B]`` places -> ``[B]`` places."""
-        found = self._once(place)
-        # Places beyond the last are fewer than the square root of the size: few walk on, and not far.
-        while len(beyond := np.flatnonzero(found >= self._size)):
-            found[beyond] = self._once(found[beyond])
-        return found
+        """Map positions ``[B]`` to positions ``[B]``."""
+        shuffled = self._once(place)
+        # Fewer positions than the square root of the size are beyond the last row: few walk on, and not far.
+        while len(beyond := np.flatnonzero(shuffled >= self._size)):
+            shuffled[beyond] = self._once(shuffled[beyond])
+        return shuffled
 
     def _once(self, place: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         quotient = place // self._right
@@ -83,6 +83,6 @@ class _Feistel:
 
 
 def _modulo(digit: _Digits, size: int) -> _Digits:
-    """``digit % size`` of digits below twice the size: what is too small to subtract from wraps far above."""
+    """Return ``digit % size`` for digits below twice the size; negative differences wrap to large numbers."""
     wrapped: _Digits = np.minimum(digit, digit - np.uint32(size))
     return wrapped

@@ -1,4 +1,4 @@
-"""How far a phase's loop has come: all that its next epoch depends on, as a state that a checkpoint keeps."""
+"""The progress of a phase's loop: everything that its next epoch depends on, as a state for a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmlora.training.observer import EpochRecord
 
 
 class TrainingProgress:
-    """Counters, best weights and history beside the parameters, optimizer and generators that go on changing.
+    """Counters, best weights and history, together with the parameters, optimizer and generators in use.
 
     Args:
-        parameters: what is trained, and buffers that change with it.
-        optimizer: of these parameters.
-        generator: decides the order of rows; torch's own generators count as well, as dropout draws on them.
+        parameters: the trained parameters, and buffers that change with them.
+        optimizer: the optimizer of these parameters.
+        generator: decides the order of rows; torch's own generators are saved too, because dropout uses them.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class TrainingProgress:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time so far, that of earlier processes up to their last epoch included."""
+        """Wall-clock time so far, including that of earlier processes up to their last epoch."""
         return self._seconds_before + time.perf_counter() - self._began
 
     @property
     def epoch(self) -> int:
-        """The last epoch that is done; 0 at the start."""
+        """The last finished epoch; 0 at the start."""
         return len(self.history)
 
     @property
@@ -55,15 +55,15 @@ class TrainingProgress:
         return self.epoch - self.best_epoch
 
     def start(self, metric: float | None) -> None:
-        """Begin with what the parameters are, whose metric this is; None where nothing is chosen by it."""
+        """Start from the current parameters with this metric; None if no metric is used to choose."""
         self.start_metric = self.best_metric = metric
         self._best = self._values()
 
     def add(self, record: EpochRecord, *, higher_is_better: bool) -> None:
-        """Take note of an epoch, and of the parameters where they are the best yet."""
+        """Record an epoch, and the parameters if they are the best so far."""
         self.history.append(record)
         if record.metric is None or self.best_metric is None:
-            better = True  # nothing is chosen: the last epoch is kept
+            better = True  # there is no metric to choose by: the last epoch is kept
         else:
             gain = record.metric - self.best_metric
             better = (gain if higher_is_better else -gain) > 0
@@ -72,11 +72,11 @@ class TrainingProgress:
             self._best = self._values()
 
     def keep_best(self) -> None:
-        """Give the parameters their best values."""
+        """Set the parameters to their best values."""
         self._assign(self._best)
 
     def state(self) -> CheckpointState:
-        """Return all of it. The best values are left out where they are the present ones."""
+        """Return the whole state. The best values are left out if they are the current ones."""
         tensors = {f"parameter/{i}": value.detach() for i, value in enumerate(self._parameters)}
         if self.epochs_without_gain:
             tensors |= {f"best/{i}": value for i, value in enumerate(self._best)}
@@ -97,7 +97,7 @@ class TrainingProgress:
         return CheckpointState(tensors, facts)
 
     def restore(self, state: CheckpointState | None) -> bool:
-        """Go on from a state; False where there is none, or it is of other parameters than these."""
+        """Resume from a state; return False if there is none, or it is for different parameters."""
         if state is None:
             return False
         parameters = _numbered(state.tensors, "parameter")
@@ -121,7 +121,7 @@ class TrainingProgress:
         self.best_epoch = facts["best_epoch"]
         self.history = [EpochRecord(**record) for record in facts["history"]]
         self._generator.bit_generator.state = facts["order"]
-        self._seconds_before = facts.get("seconds", 0.0)  # checkpoints didn't always tell it
+        self._seconds_before = facts.get("seconds", 0.0)  # older checkpoints don't have it
         return True
 
     def _values(self) -> list[Tensor]:

@@ -18,7 +18,7 @@ from mmlora.training.dataset import TrainingSet
 from mmlora.training.splits import SPLIT_PARTS
 
 ROWS_AN_EXPERT = 10
-"""Training rows of either label that a domain needs for each of several experts."""
+"""Training rows of each label that a domain needs per expert if it has several experts."""
 _CHUNK_ROWS = 1_000_000
 
 
@@ -26,16 +26,16 @@ def refuse_impossible(spec: ModelSpec, data: TrainingSet, expert_domains: Sequen
     """Refuse a combination of model and data that can't be trained.
 
     Args:
-        spec: the model's.
+        spec: the model's specification.
         data: the training set.
         expert_domains: the index of each domain that trains experts of its own.
 
     Raises:
         DataError: all training rows have the same label.
         UsageError: a domain has too few training rows of a label for ``spec.experts_per_domain`` experts, or
-            the gate is to keep more experts than there are, or trees can't be trained. Several experts
-            need ``ROWS_AN_EXPERT`` each; a single one may be trained on any rows, and stays at zero where it
-            doesn't help.
+            the gate should keep more experts than there are, or trees can't be trained. Several experts
+            need ``ROWS_AN_EXPERT`` each; a single one may be trained on any number of rows, and stays at zero
+            if it doesn't help.
     """
     refuse_trees(spec.backbone, spec.adaptation)
     counts = label_counts(data)
@@ -51,12 +51,12 @@ def refuse_impossible(spec: ModelSpec, data: TrainingSet, expert_domains: Sequen
 
 
 def refuse_trees(backbone: BackboneName, adaptation: Adaptation) -> None:
-    """Refuse trees with experts, or without what trains them (``UsageError``)."""
+    """Refuse trees with experts, or without LightGBM to train them (``UsageError``)."""
     if backbone != "gbdt":
         return
     if adaptation != "none":
         raise UsageError(
-            f"backbone gbdt is trees, which no expert adapts, but the adaptation is {adaptation}: use the "
+            f"backbone gbdt is trees, which experts can't adapt, but the adaptation is {adaptation}: use "
             "adaptation none, or another backbone"
         )
     if not installed():
@@ -64,7 +64,7 @@ def refuse_trees(backbone: BackboneName, adaptation: Adaptation) -> None:
 
 
 def label_counts(data: TrainingSet) -> npt.NDArray[np.int64]:
-    """Return the training rows of each domain and label, ``[domains, 2]``."""
+    """Return the number of training rows of each domain and label, ``[domains, 2]``."""
     counts = np.zeros(data.num_domains * 2, np.int64)
     for start in range(0, len(data), _CHUNK_ROWS):
         chunk = slice(start, start + _CHUNK_ROWS)
@@ -79,7 +79,7 @@ def _refuse_one_class(counts: npt.NDArray[Any]) -> None:
         raise DataError(
             "training set",
             f"all {int(counts.sum()):,} training rows have label {int(counts.argmax())}, so there is nothing "
-            "to tell apart: import interactions of the other label, or choose other days or another split",
+            "to learn: import interactions with the other label, or choose other days or another split",
         )
 
 
@@ -92,7 +92,7 @@ def _refuse_hungry_experts(
         named = ", ".join(f"{domain} {max(most, 1)}" for domain, most in list(hungry.items())[:8])
         raise UsageError(
             f"experts_per_domain is {experts}, and each expert needs {ROWS_AN_EXPERT} training rows of "
-            f"either label of its domain; {len(hungry)} domains can feed fewer ({named}): lower it to "
-            f"{max(1, min(hungry.values()))}, or bring more rows of these domains (mmlora train gives "
-            "experts to rich domains only: see checks.rich_min_positives)"
+            f"each label in its domain; {len(hungry)} domains have too few for that ({named}): lower it "
+            f"to {max(1, min(hungry.values()))}, or import more rows of these domains (mmlora train gives "
+            "experts only to rich domains: see checks.rich_min_positives)"
         )

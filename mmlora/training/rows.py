@@ -1,4 +1,4 @@
-"""Many row numbers, and numbers about many rows, in memory that doesn't grow with them."""
+"""Work on many row numbers, and on values for many rows, in memory that doesn't grow with them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mmlora.errors import TransientError
 from mmlora.training.epoch import RowNumbers, TrainingData
 
 BLOCK_ROWS = 16384
-"""Scoring needs no gradient, so larger blocks than a training batch are the faster ones."""
+"""Prediction needs no gradients, so blocks larger than a training batch are faster."""
 
 _IN_MEMORY = 4 << 20
 
 
 def blocks(rows: RowNumbers, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, RowNumbers]]:
-    """Cut row numbers into blocks, each with its place."""
+    """Split row numbers into blocks, each with its slice."""
     for start in range(0, len(rows), size):
         place = slice(start, min(start + size, len(rows)))
         yield place, rows[place]
 
 
 def sample(rows: RowNumbers, most: int, seed: int) -> RowNumbers:
-    """Return ``most`` of the rows, one of each stretch of equal length, so in their order; or all of them.
+    """Return ``most`` of the rows in order, one from each stretch of equal length, or all if there are fewer.
 
-    Rows stand by domain, so each domain keeps its share.
+    Rows are sorted by domain, so each domain keeps its share.
     """
     if len(rows) <= most:
         return rows
@@ -39,7 +39,7 @@ def sample(rows: RowNumbers, most: int, seed: int) -> RowNumbers:
 
 
 def of_domain(data: TrainingData, rows: RowNumbers, domain: int) -> RowNumbers:
-    """Return the rows of a domain: a slice, and no copy, where rows are arranged by domain."""
+    """Return the rows of a domain: a slice without copying if rows are sorted by domain."""
     count, first, last = 0, len(rows), 0
     for place, block in blocks(rows, 1 << 18):
         own = np.flatnonzero(np.asarray(data.domain[block]) == domain)
@@ -53,7 +53,7 @@ def of_domain(data: TrainingData, rows: RowNumbers, domain: int) -> RowNumbers:
 
 
 def domains_of(data: TrainingData, rows: RowNumbers) -> npt.NDArray[np.bool_]:
-    """Return which domains have some of the rows, ``[D]``."""
+    """Return which domains occur among the rows, ``[D]``."""
     seen = np.zeros(data.num_domains + 1, bool)
     for _, block in blocks(rows, 1 << 18):
         seen[np.asarray(data.domain[block]) + 1] = True  # -1 is a domain absent at training
@@ -61,22 +61,22 @@ def domains_of(data: TrainingData, rows: RowNumbers) -> npt.NDArray[np.bool_]:
 
 
 def scratch(rows: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return room for a number a row: in memory if it is little, else in a file without a name.
+    """Return an empty array with one number per row: in memory if small, otherwise in an unnamed file.
 
-    The file is in ``TMPDIR`` and goes when the array does, or the process.
+    The file is in ``TMPDIR`` and is deleted with the array or the process.
 
     Raises:
-        TransientError: there is no room on the disk.
+        TransientError: the disk is full.
     """
     size = rows * np.dtype(dtype).itemsize
     if size <= _IN_MEMORY:
         return np.empty(rows, dtype)
     with tempfile.TemporaryFile() as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would end the process
+            os.posix_fallocate(file.fileno(), 0, size)  # otherwise a full disk would kill the process
         except OSError as error:
             raise TransientError(
-                f"{size >> 20:,} MB of scratch space in {tempfile.gettempdir()} can't be had ({error}): "
-                "make room, or set TMPDIR to another disk"
+                f"{size >> 20:,} MB of scratch space aren't available in {tempfile.gettempdir()} ({error}): "
+                "free some space, or set TMPDIR to another disk"
             ) from None
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype)

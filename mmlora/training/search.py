@@ -1,9 +1,9 @@
-"""Which settings to try next: a climb from one's own settings, one setting at a time.
+"""Which settings to try next: a climb from the user's own settings, one setting at a time.
 
-A step changes one setting of the best ones so far to the next value above or below it, and is kept when it is
-better; a setting that got better goes on in its direction. So the first trials try what one would by hand,
-each says what its change is worth, and a short budget leaves most settings as they were. The order follows
-from the values alone: a climb that is done again finds the trials that it has made.
+A step changes one setting of the best trial so far to the next value above or below, and is kept if it is
+better; a setting that improved is changed further in the same direction. So the first trials are what one
+would try by hand, each shows what its change is worth, and a short budget leaves most settings as they were.
+The order depends on the values alone, so a repeated climb finds its earlier trials.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from mmlora.hyperparameters.search import Move
 
 TrialSettings = Mapping[str, Any]
 LEAST_GAIN = 1e-4
-"""Of the metric, for a step to be kept: less can't be told from noise, and isn't worth another setting."""
+"""Least gain of the metric for a step to be kept; less can't be distinguished from noise."""
 
 MOVES: dict[str, Move] = {name: one.setting.tuned for name, one in SETTINGS.items() if one.setting.tuned}
 TUNED: tuple[str, ...] = tuple(sorted(MOVES, key=lambda name: MOVES[name].turn))
-"""The settings that a climb changes, in its order."""
+"""The settings that a climb changes, in order."""
 OF_EXPERTS = tuple(name for name in TUNED if name in read_by("expert"))
-"""Those that only experts read; a trial of them has the backbone of the best so far."""
+"""The settings that only experts read; trials of these reuse the backbone of the best trial so far."""
 OF_TREES = tuple(name for name in TUNED if name in read_by("data"))
-"""Those that trees read."""
+"""The settings that trees read."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Step:
     """A change that was kept.
 
     Attributes:
-        setting: its name.
-        before: its value before.
-        after: its value since.
-        metric_before: of the settings before the step.
-        metric_after: of those with it.
+        setting: the setting's name.
+        before: its value before the step.
+        after: its value after the step.
+        metric_before: the metric before the step.
+        metric_after: the metric after the step.
     """
 
     setting: str
@@ -53,10 +53,10 @@ def climb(
     """Try settings until no step from the best gains ``LEAST_GAIN``, or there is no more time.
 
     Args:
-        start: one's own settings, which are measured first.
-        names: of those to change, in order.
-        measure: the metric of some settings, in [0, 1], higher being better; None when there is no more
-            time. It is asked once for each.
+        start: the user's own settings, which are measured first.
+        names: names of the settings to change, in order.
+        measure: returns the metric of some settings, in [0, 1], higher being better, or None if there is
+            no time left. It is called once for each combination.
 
     Returns:
         The steps that lead from ``start`` to the best.
@@ -65,9 +65,9 @@ def climb(
     metric = measure(best)
     if metric is None:
         return ()
-    kept = -1
-    while kept != len(steps):
-        kept = len(steps)
+    steps_before = -1
+    while steps_before != len(steps):
+        steps_before = len(steps)
         for name in names:
             for up in (False, True):
                 before = len(steps)
@@ -79,13 +79,13 @@ def climb(
                         break
                     steps.append(Step(name, best[name], trial[name], metric, value))
                     best, metric = trial, value
-                if len(steps) > before:  # the other direction is where it came from
+                if len(steps) > before:  # the other direction leads back
                     break
     return tuple(steps)
 
 
 def _stepped(settings: TrialSettings, name: str, up: bool) -> dict[str, Any] | None:
-    """Return the settings with the next value of one of them; None where no model can have it."""
+    """Return the settings with the next value of one of them; None if that value is not possible."""
     value = MOVES[name].next(settings[name], up)
     changed = {**settings, name: value}
     too_wide = name in ("rank", "hidden_units") and changed["rank"] > min(changed["hidden_units"])

@@ -1,7 +1,7 @@
 """Splits: which rows are for training, for early stopping and calibration, and for the final test.
 
-Every split but ``file`` depends on the rows alone, not on their order: rows are first put into one canonical
-order (time, user, item, domain), where rows with equal keys and labels can't be told apart.
+Every split except ``file`` depends only on the rows, not on their order: rows are first sorted into a
+canonical order (time, user, item, domain), in which rows with equal keys and labels are interchangeable.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ def split_rows(
     """Assign each of N rows to a part: 0 train, 1 validation, 2 test.
 
     Args:
-        name: ``random``: seeded, stratified by label inside each domain. ``user``: each user's rows in the
-            order of time. ``time``: all rows in the order of time, rows of one moment in one part; a domain
-            of 10 rows or more that a part would lack is cut by its own time.
-            ``file``: as a file says.
-        user: ``[N]`` ids; ``item`` and ``domain`` likewise.
-        item: see user.
-        domain: see user.
-        event_timestamp: ``[N]`` moments.
-        label: ``[N]`` 0/1.
-        seed: of ``random``.
-        fractions: of train, validation and test; counts are exact up to rounding in each stratum, user, or
-            (``time``) up to the rows of one moment.
-        file: Parquet or CSV with user_id, item_id, event_timestamp and split (``train``, ``validation``,
-            ``test``), for ``file``. A key that the rows lack is passed over.
+        name: ``random``: seeded, stratified by label within each domain. ``user``: each user's rows in
+            order of time. ``time``: all rows in order of time, with rows of the same time in the same part; a
+            domain of 10 rows or more that would be missing from a part is cut by its own time.
+            ``file``: read from a file.
+        user: user ids, ``[N]``.
+        item: item ids, ``[N]``.
+        domain: domain ids, ``[N]``.
+        event_timestamp: event times, ``[N]``.
+        label: labels 0/1, ``[N]``.
+        seed: seed of the split ``random``.
+        fractions: fractions of train, validation and test; counts are exact up to rounding in each stratum or
+            user, or (``time``) up to the rows with the same time.
+        file: for ``file``: Parquet or CSV with user_id, item_id, event_timestamp and split (``train``,
+            ``validation``, ``test``). Keys that are not among the rows are ignored.
 
     Raises:
         UsageError: the name or the fractions are wrong, or no file is given.
-        DataError: a part that should have rows gets none, or the file is at fault or lacks rows.
+        DataError: a part that should have rows gets none, or the file is faulty or incomplete.
     """
     _check(name, fractions, file)
     if name == "file" and file is not None:
@@ -86,7 +86,7 @@ def split_rows(
     if empty:
         raise DataError(
             f"split {name!r}",
-            f"no rows are left for {' and '.join(empty)} of {len(parts):,} rows: import more data, or choose "
+            f"of {len(parts):,} rows none are left for {' and '.join(empty)}: import more data, or choose "
             "another split or other fractions",
         )
     return parts
@@ -97,15 +97,15 @@ def _check(name: SplitName, fractions: Sequence[float], file: Path | None) -> No
     if name not in valid_names(SplitName):
         faults.append(f"{name!r} is unknown: use one of {', '.join(valid_names(SplitName))}")
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
-        faults.append(f"fractions {tuple(fractions)}: give three that sum to 1, with rows to train on")
+        faults.append(f"fractions are {tuple(fractions)}: give three that sum to 1, the first above 0")
     if (name == "file") != (file is not None):
-        faults.append("a file of splits goes with the split 'file', and only with it")
+        faults.append("the split 'file' needs a file of splits, and no other split takes one")
     if faults:
         raise UsageError("split: " + "; ".join(faults))
 
 
 def _codes(column: ColumnLike) -> Codes:
-    """Return ``[N]`` integers that sort and compare as the values do."""
+    """Return integers ``[N]`` that sort and compare as the values do."""
     if isinstance(column, np.ndarray):
         return np.unique(column, return_inverse=True)[1].astype(np.int64)
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -121,7 +121,7 @@ def _shuffled(order: Codes, seed: int) -> Codes:
 
 
 def _within(group: Codes, order: Codes, fractions: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
-    """Cut each group's rows, taken in the given order, at the cumulative fractions."""
+    """Cut each group's rows, in the given order, at the cumulative fractions."""
     in_groups = order[np.argsort(group[order], kind="stable")]
     counts = np.bincount(group)
     starts = np.cumsum(counts) - counts
@@ -139,7 +139,7 @@ def _round(values: npt.NDArray[np.float64]) -> Codes:
 
 
 def _by_time(time: Codes, order: Codes, fractions: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
-    """Cut all rows at the cumulative fractions, each cut moved to the nearer end of its moment."""
+    """Cut all rows at the cumulative fractions, each moved to the nearer end of the rows of its time."""
     times = time[order]
     parts = np.zeros(len(time), np.int8)
     for cut in _round(len(times) * np.cumsum(fractions)[:2]):
@@ -158,9 +158,10 @@ def _cut_absent_domains(
     domain: Codes,
     fractions: npt.NDArray[np.float64],
 ) -> None:
-    """Cut a domain by its own time where the common cuts leave a part without its rows.
+    """Cut a domain by its own time if the common cuts leave a part without its rows.
 
-    A market that opened last week would else have nothing to train on, and one that closed nothing to test.
+    Otherwise a market that opened last week would have nothing to train on, and one that closed nothing to
+    test.
     """
     counts = np.zeros((domain.max() + 1, 3), np.int64)
     np.add.at(counts, (domain, parts), 1)
@@ -170,7 +171,8 @@ def _cut_absent_domains(
         parts[own] = _by_time(time[own], np.arange(len(own)), fractions)
     if lacking.any():
         logger.info(
-            "%d domains lack rows in a part of the split: they are cut by their own time", lacking.sum()
+            "%d domains would have no rows in a part of the split: they are cut by their own time",
+            lacking.sum(),
         )
 
 
@@ -199,12 +201,12 @@ def _from_file(
 
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
-    """Read the file's keys, in the data's types, and the code of each key's part."""
+    """Read the file's keys, cast to the data's types, and the code of each key's part."""
     table = _read_raw(file)
     absent = [name for name in (*_KEY, "split") if name not in table.column_names]
     if absent:
         raise DataError(
-            str(file), [Fault(f"the column is missing; found {table.column_names}", n) for n in absent]
+            str(file), [Fault(f"the column is missing; the file has {table.column_names}", n) for n in absent]
         )
     columns, faults = {}, []
     for name in _KEY:
@@ -221,12 +223,12 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
         raise DataError(str(file), faults)
     distinct = pa.table({**columns, "part": part}).group_by([*_KEY, "part"]).aggregate([])
     keys = distinct.group_by(list(_KEY)).aggregate([([], "count_all")])
-    twice = keys.filter(pc.greater(keys["count_all"], 1))
-    if twice.num_rows:
+    repeated = keys.filter(pc.greater(keys["count_all"], 1))
+    if repeated.num_rows:
         first = tuple(
-            str(tuple(map(str, row.values()))) for row in twice.select(list(_KEY)).slice(0, 3).to_pylist()
+            str(tuple(map(str, row.values()))) for row in repeated.select(list(_KEY)).slice(0, 3).to_pylist()
         )
-        raise DataError(str(file), [Fault("keys stand in two splits", None, twice.num_rows, first)])
+        raise DataError(str(file), [Fault("keys are in more than one split", None, repeated.num_rows, first)])
     return distinct
 
 
@@ -247,7 +249,7 @@ def _read_raw(file: Path) -> pa.Table:
 
 
 def _conform(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    """Cast a key to the data's type; a moment without a zone is in UTC."""
+    """Cast a key to the data's type; times without a zone are UTC."""
     if wanted == TIMESTAMP and pa.types.is_string(column.type):
         zoned = pc.match_substring_regex(column, _HAS_ZONE)
         column = pc.if_else(zoned, column, pc.binary_join_element_wise(column, "Z", ""))

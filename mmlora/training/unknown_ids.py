@@ -1,10 +1,10 @@
-"""Ids are forgotten in training as often as scoring meets unknown ones.
+"""Ids are treated as unknown in training as often as they are unknown in scoring.
 
-Rows of a later time hold ids that training never saw: new users, new items. A model whose every training row
-knows its user leaves to that user's own weights what it could have learned from the user's profile and
-activity, and is lost where they are missing. So in each pass over the training rows a field's value counts as
-unknown in a share of the rows, which is the share of validation rows where it is. Where validation rows know
-all ids, nothing is forgotten.
+Later rows have ids that training never saw: new users, new items. If every training row's user is known, the
+model learns from that user's own weights what it could have learned from the user's profile and activity,
+and fails for users without such weights. So in each pass over the training rows a field's value counts as
+unknown in a share of the rows, namely the share of validation rows where it is unknown. If validation rows
+know all ids, none are dropped.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 OUT_OF_VOCABULARY = 1
 LEAST, MOST = 0.001, 0.9
-"""Shares below the first are not worth a draw; some rows always teach an id's own weights."""
+"""Shares below ``LEAST`` are ignored, and those above ``MOST`` capped, so ids still learn their weights."""
 
 
 def unknown_shares(data: TrainingSet) -> dict[str, float]:
     """Return the share of validation rows whose value is out of vocabulary, by categorical field.
 
-    Fields that know (nearly) all values are left out, and so is the domain, which has weights of its own.
+    Fields whose values are (nearly) all known are left out, and so is the domain, which has weights of its
+    own.
     """
     names, rows = data.encoder.names("categorical"), data.rows("validation")
     unknown = np.zeros(len(names), np.int64)
@@ -44,15 +45,15 @@ def unknown_shares(data: TrainingSet) -> dict[str, float]:
 
 
 class ForgetfulData:
-    """Rows whose ids are forgotten when they are trained on, and known when they are measured.
+    """Rows whose ids are dropped at random in training, but not in measuring.
 
-    What is forgotten follows from the row, the field and the number of the pass, so a run that was killed
-    goes on with the same.
+    Which ids are dropped depends on the row, the field and the number of the pass, so a killed run resumes
+    with the same ones.
 
     Args:
         data: the rows.
-        shares: of rows in which a field is forgotten, by name (:func:`unknown_shares`).
-        number: of the pass; None where nothing is forgotten.
+        shares: share of rows in which a field is dropped, by name (:func:`unknown_shares`).
+        number: number of the pass; None drops nothing.
     """
 
     def __init__(self, data: TrainingSet, shares: Mapping[str, float], number: int | None = None) -> None:
@@ -74,7 +75,7 @@ class ForgetfulData:
         return self._data.rows(split)
 
     def in_pass(self, number: int) -> ForgetfulData:
-        """Return the rows as a pass of training sees them."""
+        """Return the rows as this pass of training sees them."""
         return ForgetfulData(self._data, self._shares, number)
 
     def batch(self, rows: RowNumbers) -> Batch:
@@ -90,12 +91,12 @@ class ForgetfulData:
 
 
 def in_pass(data: TrainingData, number: int) -> TrainingData:
-    """Return the rows as a pass of training sees them: all known, but for :class:`ForgetfulData`."""
+    """Return the rows as this pass of training sees them: unchanged, except for :class:`ForgetfulData`."""
     return data.in_pass(number) if isinstance(data, ForgetfulData) else data
 
 
 def _draw(rows: RowNumbers, number: int, column: int) -> npt.NDArray[np.float64]:
-    """Return a number in [0, 1) for each row, ``[B]``, the same whenever it is asked for (SplitMix64)."""
+    """Return a number in [0, 1) for each row, ``[B]``, always the same for the same input (SplitMix64)."""
     start = np.uint64(((number + 1) * 1_000_003 + column) * 0xD1B54A32D192ED03 % 2**64)
     bits = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + start
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

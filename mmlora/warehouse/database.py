@@ -146,17 +146,17 @@ class Database:
             return DataError(name, f"{text}: import ids without NUL, of 1,000 bytes at most")
         if (table := self._missing_table(text)) is not None:
             return ContractError(
-                f"{name}: its {table} is gone; restore the warehouse from a backup, or name another "
-                "by warehouse_url and score again",
+                f"{name}: its {table} is missing; restore the warehouse from a backup, or set "
+                "warehouse_url to another one and score again",
                 expected=table,
             )
         if fault == "no_database":
             kind = self.backend.title
-            return UsageError(f"{name}: the file is no {kind} database; name another by warehouse_url")
+            return UsageError(f"{name}: the file is not a {kind} database; set warehouse_url to another file")
         if fault == "corrupt":
             return ContractError(f"{name}: {text}; restore it from a backup")
         if fault == "refused":
-            return AccessError(f"{name}: {text}; mend warehouse_url, or the server's users and rights")
+            return AccessError(f"{name}: {text}; correct warehouse_url, or the server's users and privileges")
         if fault == "transient" or (isinstance(error, DBAPIError) and error.connection_invalidated):
             return TransientError(f"{name}: {text}; try again later")
         return None

@@ -57,7 +57,7 @@ def unpublish(
     if published is None:
         raise UsageError(
             f"nothing is published for domain {domain!r} on {score_date}; `mmlora status --domain` lists "
-            "its loads"
+            "the domain's loads"
         )
     column = tables.publications.c
     connection.execute(
@@ -83,7 +83,7 @@ def restore(connection: sa.Connection, tables: Tables, load: Load, *, who: str, 
         return current
     if current.state != "superseded":
         raise UsageError(
-            f"load {load.load_id} is {current.state}: only a load that readers had can be restored"
+            f"load {load.load_id} is {current.state}: only a formerly published load can be restored"
             + ("; `mmlora publish` publishes it" if current.state == "staged" else "")
         )
     counted = publish.count_rows(connection, tables, current)

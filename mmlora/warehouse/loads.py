@@ -111,7 +111,7 @@ def find_by_id(connection: sa.Connection, tables: Tables, load_id: str) -> Load:
         sa.select(tables.score_loads).where(tables.score_loads.c.load_id == load_id)
     ).one_or_none()
     if row is None:
-        raise UsageError(f"no load {load_id!r} in the warehouse; `mmlora status` lists them")
+        raise UsageError(f"there is no load {load_id!r} in the warehouse; `mmlora status` lists the loads")
     return _load(row)
 
 
@@ -161,7 +161,7 @@ def begin(
     hold(connection, "load", domain, score_date)
     for load in stale(connection, tables, stale_after):
         if (load.domain_id, load.score_date) == (domain, score_date):
-            end(connection, tables, load, "failed", reason="given up: its process fell silent")
+            end(connection, tables, load, "failed", reason="given up: its process stopped sending heartbeats")
     column = tables.score_loads.c
     attempt = (
         1
@@ -242,7 +242,7 @@ def why_closed(load: Load) -> str:
     """Say why a load came to an end without being published, and what to do."""
     return (
         f"load {load.load_id} of domain {load.domain_id!r}, {load.score_date}, is {load.state} "
-        f"({load.reason}): score the date again, which begins a new load"
+        f"({load.reason}): score the date again, which starts a new load"
     )
 
 
@@ -260,9 +260,7 @@ def _change(
     current = find(connection, tables, load.load_key)
     if current.state in ("failed", "rejected"):  # its process was thought dead: another try begins a new load
         raise TransientError(why_closed(current))
-    raise UsageError(
-        f"load {load.load_id} is {current.state}; this can be done to a load that is {' or '.join(allowed)}"
-    )
+    raise UsageError(f"load {load.load_id} is {current.state}, but must be {' or '.join(allowed)} for this")
 
 
 def _load(row: sa.Row[Any]) -> Load:

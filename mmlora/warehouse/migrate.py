@@ -73,11 +73,11 @@ def check_identity(database: Database, wanted: str | None, found: str | None) ->
     """
     if wanted in (None, found):
         return
-    what = "holds no warehouse" if found is None else f"holds another warehouse ({found})"
+    what = "has no warehouse" if found is None else f"has another warehouse ({found})"
     raise ContractError(
-        f"{database.where} {what}, and this workspace's is {wanted}, with its scores and promotions: mend "
-        "warehouse_url, or put the database back from its backup. To go on with what is there, which "
-        "knows nothing of this workspace's models and scores: `mmlora migrate --accept-warehouse`",
+        f"{database.where} {what}, but this workspace's is {wanted}, with its scores and promotions: correct "
+        "warehouse_url, or restore the database from its backup. To use the database there, which has none "
+        "of this workspace's promotions and scores, run `mmlora migrate --accept-warehouse`",
         expected=wanted,
         found=found,
     )
@@ -121,7 +121,7 @@ def check_current(database: Database, connection: sa.Connection, revision: str) 
     _refuse_newer(database, revision)
     if revision != newest_revision():
         raise UsageError(
-            f"the warehouse {database.where} is at revision {revision}, and this mmlora needs "
+            f"the warehouse {database.where} is at revision {revision}, but this mmlora needs "
             f"{newest_revision()}: run `mmlora migrate`"
         )
 
@@ -130,8 +130,8 @@ def check_ids(wanted: IdTypes | None, stored: IdTypes) -> None:
     """Refuse id types that differ from the warehouse's."""
     if wanted is not None and wanted != stored:
         raise ContractError(
-            f"the data's id types are {_describe(wanted)}, and the warehouse was made for "
-            f"{_describe(stored)}: import ids of those types, or make another warehouse (warehouse_url)",
+            f"the data's id types are {_describe(wanted)}, but the warehouse was created for "
+            f"{_describe(stored)}: import ids of those types, or use another warehouse (warehouse_url)",
             expected=stored,
             found=wanted,
         )
@@ -151,8 +151,8 @@ def check_id(stored: IdTypes, entity: Entity, value: Id) -> None:
 def no_warehouse(database: Database) -> UsageError:
     """Return the error for a database without a warehouse whose id types aren't known yet."""
     return UsageError(
-        f"no warehouse at {database.where} yet: its id types come from the data, so import some first "
-        "(`mmlora data import` or `mmlora data movielens`)"
+        f"there is no warehouse at {database.where} yet: its id types come from the data, so import some "
+        "first (`mmlora data import` or `mmlora data movielens`)"
     )
 
 
@@ -227,4 +227,4 @@ def prepare_file(database: Database, ids: IdTypes | None, identity: str | None) 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"no warehouse can be made at {database.where}: {error}") from error
+        raise UsageError(f"the warehouse can't be created at {database.where}: {error}") from error

@@ -129,7 +129,7 @@ def _published_by_another(database: Database, tables: Tables, load: Load) -> Loa
     if current.state == "staged":
         raise DataError(
             f"load {load.load_id}",
-            "a row with the same user and item twice: nothing was published. Score the date again",
+            "a user and item occur in two rows: nothing was published. Score the date again",
         )
     return current
 
@@ -200,7 +200,7 @@ def _newer(connection: sa.Connection, tables: Tables, load: Load) -> bool:
 
 
 def _supersede(connection: sa.Connection, tables: Tables, load: Load) -> Load:
-    _log.warning("load %s is older than what is published: left aside", load.load_id)
+    _log.warning("load %s is older than the published one, so it was not published", load.load_id)
     connection.execute(
         sa.update(tables.score_loads)
         .where(tables.score_loads.c.load_key == load.load_key)

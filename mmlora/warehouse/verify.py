@@ -60,7 +60,7 @@ def verify(
     for load in lost:
         inside = (start or load.score_date) <= load.score_date <= (end or load.score_date)
         if inside and domain in (None, load.domain_id):
-            fault = "the load is published, but `publications` leads no reader to it"
+            fault = "the load is published, but `publications` doesn't point to it"
             yield Verified(load.domain_id, load.score_date, load.load_id, 0, fault, _score(load, load))
 
 
@@ -101,7 +101,7 @@ def _compare(database: Database, tables: Tables, ids: IdTypes, load: Load) -> tu
             content.update(pa.Table.from_batches([batch]))
             rows += batch.num_rows
     except (pa.ArrowException, TypeError, ValueError) as error:  # SQLite stores any type in any column
-        return rows, f"rows were changed: a value is not what its column holds ({error})"
+        return rows, f"rows were changed: a value doesn't have its column's type ({error})"
     missing = (load.rows or 0) - rows
     if missing > 0:
         return rows, f"{missing:,} of {load.rows:,} rows were deleted"

@@ -57,9 +57,9 @@ def _not_audited(load: Load, names: Sequence[str], rows: int) -> DataError:
     listed = f"{', '.join(names[:3]) or 'none'}{', ...' if len(names) > 3 else ''}"
     return DataError(
         f"load {load.load_id}",
-        f"its staged files ({listed}) hold {rows:,} rows, which aren't the {load.rows or 0:,} that the audit "
-        "saw: a file is missing, or was cut or changed since. Nothing was published. Put the files back as "
-        f"they were, or score again: `mmlora score --date {load.score_date} --domain {load.domain_id}`",
+        f"its staged files ({listed}) have {rows:,} rows, which are not the {load.rows or 0:,} audited ones: "
+        "a file is missing, or was truncated or changed since. Nothing was published. Restore the files, or "
+        f"score again: `mmlora score --date {load.score_date} --domain {load.domain_id}`",
     )
 
 
@@ -68,10 +68,12 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DataError(str(path), "the staged file is gone: put it back, or score the date again") from None
+        raise DataError(
+            str(path), "the staged file does not exist: restore it, or score the date again"
+        ) from None
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
-            str(path), f"the staged file can't be read ({error}): put it back, or score the date again"
+            str(path), f"the staged file can't be read ({error}): restore it, or score the date again"
         ) from error
 
 

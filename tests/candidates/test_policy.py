@@ -162,12 +162,12 @@ def test_what_is_wrong_with_a_policy_is_said(offline: Path, tmp_path: Path) -> N
         select(offline, available="stock")
     with pytest.raises(DataError, match=r"in_stock.*neither true nor false.*'perhaps'"):
         select(offline, available="in_stock")
-    with pytest.raises(DataError, match=r"in_stock.*no date nor time.*'perhaps'"):
+    with pytest.raises(DataError, match=r"in_stock.*neither a date nor a time.*'perhaps'"):
         select(offline, available=("in_stock", ""))
     with pytest.raises(UsageError, match="price is double"):
         select(offline, available=("", "price"))
     with pytest.raises(
-        UsageError, match=r"candidates.pairs: {day} is no placeholder; use {domain} and {date}"
+        UsageError, match=r"candidates.pairs: {day} is not a placeholder; use {domain} and {date}"
     ):
         Policy(pairs="pairs/{day}.parquet")
     pq.write_table(pa.table({"item_id": [1], "until": [None]}), tmp_path / "stock.parquet")

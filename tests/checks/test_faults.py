@@ -185,7 +185,7 @@ def test_unreadable_files_and_missing_columns_stop_it(store: Store, validate: Va
     with pytest.raises(DataError) as caught:
         validate(store)
     told = str(caught.value)
-    assert "day=2024-02-20/text.parquet is no readable Parquet file" in told
+    assert "day=2024-02-20/text.parquet is not a readable Parquet file" in told
     assert "column 'item_id': missing from day=2024-02-20/short.parquet" in told
 
 

@@ -103,7 +103,7 @@ def test_integer_ids(tmp_path: Path, validate: Validate) -> None:
     report = validate(store, 11, "12")
     assert verdicts(report) == {3: "broken", 9: "rich", 10: "rich", 11: "absent", 12: "absent"}
     assert [each.domain_id for each in report.verdicts] == [3, 9, 10, 11, 12]
-    with pytest.raises(UsageError, match="'abc' is no int64"):
+    with pytest.raises(UsageError, match="'abc' is not int64"):
         validate(store, "abc")
 
 

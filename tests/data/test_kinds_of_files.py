@@ -150,7 +150,7 @@ class TestFolders:
         pq.write_table(pa.table({"user_id": [1], "country": ["FR"]}), tmp_path / "country=FR" / "0.parquet")
         assert read_users([tmp_path]).profiles["user"].column("country").to_pylist() == ["FR"]
         pq.write_table(pa.table({"user_id": [1], "country": ["DE"]}), tmp_path / "country=FR" / "0.parquet")
-        with pytest.raises(DataError, match="holds DE, where its folder says FR"):
+        with pytest.raises(DataError, match="has DE, but its folder says FR"):
             read_users([tmp_path])
 
     def test_several_files_and_patterns_are_one_table(self, tmp_path: Path) -> None:
@@ -181,12 +181,14 @@ class TestFolders:
     def test_types_that_do_not_go_together_are_refused(self, tmp_path: Path) -> None:
         for n, age in enumerate(([1], ["x"])):
             pq.write_table(pa.table({"user_id": [n], "age": age}), tmp_path / f"{n}.parquet")
-        with pytest.raises(DataError, match=r"'age' has types .* 0\.parquet int64, 1\.parquet string"):
+        with pytest.raises(
+            DataError, match=r"'age' has incompatible types: 0\.parquet int64, 1\.parquet string"
+        ):
             read_users([tmp_path])
         pq.write_table(pa.table({"user_id": [1], "age": [1.5]}), tmp_path / "1.parquet")
         assert read_users([tmp_path]).profiles["user"].column("age").to_pylist() == [1.0, 1.5]
         pq.write_table(pa.table({"user_id": [0], "age": [LONG]}), tmp_path / "0.parquet")
-        with pytest.raises(DataError, match="go together"):
+        with pytest.raises(DataError, match="incompatible types"):
             read_users([tmp_path])
 
 
@@ -201,9 +203,9 @@ class TestIdsOfSeveralTables:
     def test_ids_that_are_no_integers_as_the_others_are_refused(self, tmp_path: Path, wrong: str) -> None:
         pq.write_table(pa.table(GOOD), tmp_path / "i.parquet")
         (tmp_path / "u.csv").write_text(f"user_id,age\n1,30\n{wrong},31\n")
-        with pytest.raises(DataError, match=rf"no integer.*row 2: user_id='{wrong}'"):
+        with pytest.raises(DataError, match=rf"not an integer.*row 2: user_id='{wrong}'"):
             read_delivery([tmp_path / "i.parquet"], {"user": [tmp_path / "u.csv"]}, now=NOW)
-        with pytest.raises(DataError, match="no integer"):
+        with pytest.raises(DataError, match="not an integer"):
             read_delivery([], {"user": [tmp_path / "u.csv"]}, ids=IdTypes(user="int64"), now=NOW)
 
 
@@ -214,7 +216,7 @@ class TestColumns:
 
     def test_a_named_column_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
         path = self.csv(tmp_path / "i.csv", HEAD + "1,10,a,2026-01-01,1\n")
-        with pytest.raises(UsageError, match="no column 'customer'; there are user_id, item_id"):
+        with pytest.raises(UsageError, match="no column 'customer'; the columns are user_id, item_id"):
             read_interactions(path, columns={"user_id": "customer"})
 
     def test_one_column_may_serve_two_names(self, tmp_path: Path) -> None:
@@ -230,7 +232,7 @@ class TestColumns:
         delivery = read_interactions(path, columns={"label": "clicked"})
         assert delivery.interactions is not None
         assert delivery.interactions.column("label").to_pylist() == [1]
-        assert "column label isn't used, for --column label=clicked" in delivery.notes[0]
+        assert "column label isn't used, because --column label=clicked" in delivery.notes[0]
 
     def test_other_names_are_suggested(self, tmp_path: Path) -> None:
         path = self.csv(tmp_path / "i.csv", "Customer,product_id,Market,ts,clicked\n1,10,a,2026-01-01,1\n")
@@ -258,7 +260,7 @@ class TestColumns:
     @pytest.mark.parametrize("time", ["0044-03-15 (BC)", "0000-01-01", "99999-01-01", "2026-13-01", "1e9"])
     def test_times_that_are_none_are_refused_with_the_row(self, tmp_path: Path, time: str) -> None:
         path = self.csv(tmp_path / "i.csv", HEAD + f"1,10,a,{time},1\n")
-        with pytest.raises(DataError, match=r"no timestamp.*row 1: .*event_timestamp="):
+        with pytest.raises(DataError, match=r"not a timestamp.*row 1: .*event_timestamp="):
             read_interactions(path)
 
     def test_what_is_cut_or_merged_is_said(self, tmp_path: Path) -> None:

@@ -66,11 +66,11 @@ def test_csv_values_equal_those_of_parquet(
 @pytest.mark.parametrize(
     ("cells", "becomes", "note"),
     [
-        (["01234", "5"], "text", "a number would lose leading zeros"),
+        (["01234", "5"], "text", "numbers would lose leading zeros"),
         (["1", "NA"], "integer", "missing is written NA"),
         (["NA", "Rome"], "text", "NA is kept as a text; --missing NA"),
-        (["18", "65+"], "text", "1 values are no number: '65+'"),
-        (["2026-02-30", "2026-01-01"], "text", "1 values are no date: '2026-02-30'"),
+        (["18", "65+"], "text", "1 values are not numbers: '65+'"),
+        (["2026-02-30", "2026-01-01"], "text", "1 values are not dates: '2026-02-30'"),
         (["1,5", "2"], "text", "--decimal ,"),
         (["31/12/2026", "01/02/2026"], "text", "write dates as 2000-12-31"),
         (["a|b", "c|d"], "text", "--list TABLE.COLUMN='|'"),
@@ -167,8 +167,8 @@ def test_tabs_by_name_and_by_header(users: ReadUsers) -> None:
         ("user_id,age\n1,2,3\n", "3 values"),
         ("\n", "no header"),
         ("user_id,age,age\n1,2,3\n", "more than one column"),
-        ("user_id,age\n1.0,5\n2.0,6\n", "went through floating point"),
-        ("user_id,age\n1.5771348000182269e+18,5\n7,6\n", "went through floating point"),
+        ("user_id,age\n1.0,5\n2.0,6\n", "passed through floating point"),
+        ("user_id,age\n1.5771348000182269e+18,5\n7,6\n", "passed through floating point"),
         ("user_id,age\n1,inf\n", "infinite"),
         ('user_id,age\n"1\n2",5\na,6\n', "line break in an id"),
     ],
@@ -189,7 +189,9 @@ def test_texts_where_numbers_are_stored_are_refused_with_the_row(
 ) -> None:
     (tmp_path / "u.csv").write_text(f"user_id,zip\n1,5\n2,{text}\n")
     stored: dict[Entity, pa.Schema] = {"user": pa.schema([("user_id", pa.int64()), ("zip", pa.int64())])}
-    with pytest.raises(DataError, match=r"no number as the stored ones.*--text users\.zip.*row 2: user_id=2"):
+    with pytest.raises(
+        DataError, match=r"not a number, but the stored values.*--text users\.zip.*row 2: user_id=2"
+    ):
         read_users([tmp_path / "u.csv"], stored=stored)
     found = read_users([tmp_path / "u.csv"], stored=stored, texts=("users.zip",)).profiles["user"]
     assert found.column("zip").to_pylist() == ["5", text]
@@ -198,7 +200,9 @@ def test_texts_where_numbers_are_stored_are_refused_with_the_row(
 def test_a_text_where_times_are_stored_is_refused_with_the_row(tmp_path: Path) -> None:
     (tmp_path / "u.csv").write_text("user_id,seen\n1,2026-01-01\n2,2026-02-30\n3,NA\n")
     stored: dict[Entity, pa.Schema] = {"user": pa.schema([("user_id", pa.int64()), ("seen", TIMESTAMP)])}
-    with pytest.raises(DataError, match=r"no time as the stored ones are.*\(1 rows; first: row 2: user_id=2"):
+    with pytest.raises(
+        DataError, match=r"not a time, but the stored values are.*\(1 rows; first: row 2: user_id=2"
+    ):
         read_users([tmp_path / "u.csv"], stored=stored)
 
 
@@ -209,5 +213,5 @@ def test_profiles_are_dated_by_a_column(users: ReadUsers) -> None:
     assert [row["signup"] for row in found] == [datetime(2024, 5, 1, tzinfo=UTC), None]
     with pytest.raises(UsageError, match="one of the columns signup, ts"):
         users(text, valid_from={"users": "joined"})
-    with pytest.raises(MmloraError, match=r"no timestamp|is no time"):
+    with pytest.raises(MmloraError, match=r"not a timestamp|is not a time"):
         users("user_id,name\n1,Ana\n", valid_from={"users": "name"})

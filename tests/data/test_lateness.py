@@ -54,7 +54,7 @@ def test_rows_keep_their_own_known_at(store: OfflineStore, interactions: Make, c
     between = interactions((*key, 1), known_at=["2024-01-03"])
     assert store.write(between, {}, imported_at=LATER).corrections == 1
     assert [row[4:] for row in current(store, at("2024-01-03"))] == [(1, at("2024-01-03"))]
-    with pytest.raises(DataError, match="another label for the same known_at"):
+    with pytest.raises(DataError, match="another label with the same known_at"):
         store.write(interactions((*key, 0), known_at=["2024-01-03"]), {}, imported_at=LATER)
     with pytest.raises(DataError, match="known before it happened"):
         store.write(interactions((*key, 0), known_at=["2023-01-03"]), {}, imported_at=LATER)

@@ -91,5 +91,5 @@ def test_a_named_column_that_is_none_is_refused(interactions: Path, tmp_path: Pa
     users = write_csv(tmp_path / "u.csv", [json.dumps(["a"]), "b"])
     with pytest.raises(UsageError, match=r"users\.tags"):
         read_tables(interactions, users, lists={"users.tags": "|"}, now=NOW)
-    with pytest.raises(DataError, match="no JSON array of texts or numbers: 'b'"):
+    with pytest.raises(DataError, match="not a JSON array of texts or numbers: 'b'"):
         read_tables(interactions, users, lists={"users.trait": "json"}, now=NOW)

@@ -54,7 +54,7 @@ CHANGES = {
     "profiles gone": (lambda s: of(s, "profiles")[0].unlink(), "profiles/item/.* is missing"),
     "cut": (lambda s: os.truncate(of(s, "interactions")[1], 100), "has 100 bytes, and"),
     "swapped": (swap, "holds other bytes than were stored"),
-    "written by hand": (add, "x.parquet was written by no import"),
+    "written by hand": (add, "x.parquet was not written by an import"),
     "domains changed": (lambda s: (s.root / "domains.json").write_text("[]"), "domains.json has 2 bytes"),
     "ids gone": (lambda s: (s.root / "ids.json").unlink(), "ids.json is missing"),
     "manifest cut": (lambda s: os.truncate(s.root / "manifest.json", 9), "manifest.json can't be read"),

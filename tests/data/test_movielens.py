@@ -117,17 +117,17 @@ def test_a_rating_of_nobody_and_an_unknown_code_are_faults(folder: Path) -> None
 
 
 def test_other_files_and_arguments_are_refused(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_movielens(tmp_path / "none.zip", domain_by="age", cache=tmp_path)
     with pytest.raises(UsageError, match="gender, age, occupation, genre"):
         read_movielens(folder, domain_by="zip", cache=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="1 to 5"):
         read_movielens(folder, domain_by="age", positive_rating=6, cache=tmp_path)
-    (tmp_path / "x.zip").write_bytes(b"no zip")
-    with pytest.raises(DataError, match="no zip file"):
+    (tmp_path / "x.zip").write_bytes(b"not a zip")
+    with pytest.raises(DataError, match="not a zip file"):
         read_movielens(tmp_path / "x.zip", domain_by="age", cache=tmp_path)
     (folder / "movies.dat").unlink()
-    with pytest.raises(DataError, match="holds neither"):
+    with pytest.raises(DataError, match="contains neither"):
         read_movielens(folder, domain_by="age", cache=tmp_path)
     (folder / "movies.dat").write_text("one::Title (1990)::War\n")
     with pytest.raises(DataError, match="format"):

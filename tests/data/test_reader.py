@@ -44,21 +44,21 @@ def faults_of(path: Path, **more: Path) -> DataError:
     [
         ("user_id", [None, 2], "null in user_id", 1),
         ("item_id", ["", "b"], "empty text", 1),
-        ("user_id", [1.0, 2.0], "type double is no id", 0),
+        ("user_id", [1.0, 2.0], "type double can't be an id", 0),
         ("user_id", pa.array([2**63, 1], pa.uint64()), "larger than a 64-bit", 1),
         ("label", [0, 2], "not 0 or 1", 1),
         ("label", [0, None], "null in label", 1),
         ("label", [0.5, 1.0], "not 0 or 1", 1),
         ("label", ["yes", "1"], "not 0 or 1", 1),
-        ("label", pa.array([[1], [0]]), "is no label", 0),
-        ("event_timestamp", ["yesterday", "2023-05-02"], "no timestamp", 1),
-        ("event_timestamp", ["epoch", "infinity"], "no timestamp", 2),
-        ("event_timestamp", ["2023-02-30", "2023-05-02"], "no timestamp", 1),
+        ("label", pa.array([[1], [0]]), "can't be a label", 0),
+        ("event_timestamp", ["yesterday", "2023-05-02"], "not a timestamp", 1),
+        ("event_timestamp", ["epoch", "infinity"], "not a timestamp", 2),
+        ("event_timestamp", ["2023-02-30", "2023-05-02"], "not a timestamp", 1),
         ("event_timestamp", [None, "2023-05-02"], "null in event_timestamp", 1),
         ("event_timestamp", ["2024-01-02", "2023-05-02"], "in the future", 1),
-        ("event_timestamp", [1682935200000, 1], "no timestamp|in the future", 1),
+        ("event_timestamp", [1682935200000, 1], "not a timestamp|in the future", 1),
         ("event_timestamp", [20230501, 20230502], "a date written as a number", 2),
-        ("event_timestamp", [1.5, 2.5], "is no time", 0),
+        ("event_timestamp", [1.5, 2.5], "is not a time", 0),
     ],
 )
 def test_a_fault_names_file_column_count_and_rows(
@@ -136,7 +136,7 @@ def test_a_ragged_csv_row_is_numbered_and_quoted(tmp_path: Path) -> None:
 
 
 def test_a_missing_path_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_tables(tmp_path / "none.csv")
 
 

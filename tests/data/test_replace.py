@@ -26,7 +26,7 @@ def test_rows_that_the_day_no_longer_has_are_withdrawn(
     store.write(interactions(*rows, other), {}, imported_at=NOW)
     report = store.write(interactions(rows[0]), {}, imported_at=LATER, replace="day")
     assert (report.withdrawn, report.unchanged, report.interactions, report.corrections) == (2, 1, 0, 0)
-    assert "2 stored interactions not in this delivery" in report.notes[0]
+    assert "2 stored interactions withdrawn, because this delivery lacks them" in report.notes[0]
     assert [row[:3] for row in current(store)] == [(1, "a", "x"), (1, "a", "x")]
     assert len(current(store, LATER - timedelta(seconds=1))) == 4, "known as it was before"
     before = store.fingerprint()
@@ -79,7 +79,7 @@ def test_a_day_without_rows_is_emptied_where_it_is_named(
     assert store.write(None, {}, imported_at=LATER, replace="day", days=days).withdrawn == 0
     assert store.fingerprint() == before
     with pytest.raises(
-        UsageError, match="stored of 2024-01-09: the stored days are 2024-01-01 to 2024-01-03"
+        UsageError, match="stored for 2024-01-09: the stored days are 2024-01-01 to 2024-01-03"
     ):
         store.write(None, {}, imported_at=LATER, replace="day", days=[date(2024, 1, 9)])
 

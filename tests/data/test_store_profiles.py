@@ -131,7 +131,7 @@ class TestProfiles:
         ("columns", "what"),
         [
             ({"age": ["thirty"], "v": [[1.0]]}, "age is string, stored is int64"),
-            ({"age": [1], "v": [[1.0, 2.0]]}, "of width 2, stored is list<.*> of width 1"),
+            ({"age": [1], "v": [[1.0, 2.0]]}, "of width 2, but stored as list<.*> of width 1"),
         ],
     )
     def test_other_columns_or_types_break_the_contract(self, columns: dict[str, object], what: str) -> None:
@@ -147,13 +147,13 @@ class TestProfiles:
         assert self.write(floats, at=LATER) == 1
         assert [age for _, _, age in self.versions(2)] == [30, None]
         for wrong in (25.5, 2.0**53):
-            with pytest.raises(DataError, match=r"no whole number .*row 2: user_id=2"):
+            with pytest.raises(DataError, match=r"not an integer .*row 2: user_id=2"):
                 self.write(pa.table({"user_id": [1, 2], "age": [25.0, wrong]}), at=LATER)
 
     def test_stored_integers_become_texts_where_that_is_said(self) -> None:
         self.write(pa.table({"user_id": [1, 2], "zip": [1234, 56]}))
         users = {"user": pa.table({"user_id": [1, 2], "zip": ["01234", "56"]})}
-        with pytest.raises(ContractError, match="zip is string, stored is int64"):
+        with pytest.raises(ContractError, match="zip is string, but stored as int64"):
             self.store.write(self.rows, users, imported_at=LATER)
         report = self.store.write(self.rows, users, imported_at=LATER, texts={"user": ["zip"]})
         assert [(row["user_id"], row["zip"]) for row in self.stored()] == [
@@ -169,4 +169,7 @@ class TestProfiles:
         report = self.store.write(self.rows, users, imported_at=LATER)
         assert [row["segment"] for row in self.stored() if row["user_id"] == 1] == ["s", None]
         assert report.profiles == {"user": 1}
-        assert "columns aren't in this delivery: missing from now on: segment" in report.notes[0]
+        assert (
+            "columns aren't in this delivery: their values are missing from now on: segment"
+            in report.notes[0]
+        )

@@ -170,7 +170,7 @@ def test_clicks_without_a_vector_are_left_out_and_counted(
         (
             "theme_click_log.csv",
             lambda text: text + ",8,1,yesterday\n3,,1,2019-06-09 00:00:00\n",
-            ["null in user_id", "null in item_id", "no timestamp", "1 rows", "yesterday"],
+            ["null in user_id", "null in item_id", "not a timestamp", "1 rows", "yesterday"],
         ),
         ("theme_click_log.csv", lambda text: text.splitlines()[0] + "\n", ["no rows"]),
         (
@@ -199,7 +199,7 @@ def test_faults_name_file_column_count_and_first_rows(
 def test_too_many_themes_and_wrong_paths_are_refused(made_up_log: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="4 themes; ask for that many or fewer, not 10"):
         read_taobao(made_up_log, themes=10)
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="folder does not exist"):
         read_taobao(tmp_path / "nowhere", themes=10)
     with pytest.raises(UsageError, match="themes 0"):
         read_taobao(made_up_log, themes=0)

@@ -94,7 +94,7 @@ def test_rows_of_one_class_are_refused(folder: Path) -> None:
     _import_clicks(folder, 1, label=lambda n: 1)
     job = _prepared("own", 'source = "workspace"\nas_of = 2020-01-09\n')
     said = refusal(job.cell, job.rows, job.settings)
-    assert said and "training rows have label 1, so there is nothing to tell apart" in said
+    assert said and "training rows have label 1, so there is nothing to learn" in said
 
 
 def _import_clicks(folder: Path, day: int, label: Callable[[int], int]) -> None:

@@ -164,7 +164,7 @@ def test_a_killed_study_goes_on_with_the_same_trials_under_their_numbers(
     job = run.take()
     assert (job.key, job.cell) == (began.key, began.cell)
     assert dict(job.cell.settings) == trials[0]["parameters"]  # as in the study that wasn't killed
-    with pytest.raises(UsageError, match="test rows are not read"):
+    with pytest.raises(UsageError, match="test rows can't be read"):
         make_lab(job).training_set.rows("test")
     assert run_trial(job)["validation_wauc"] == pytest.approx(trials[0]["validation_wauc"])
 

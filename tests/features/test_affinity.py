@@ -251,7 +251,7 @@ def test_what_is_decided_at_first_stays_until_it_is_decided_anew(tmp_path, make_
     assert decided.prior_ctr == state.prior_ctr, "kept, so that increments equal it"
     again = build(tmp_path, through=through, decide=True, columns={"items.category": "drop"})
     assert again.since is not None, "what a model may read stays"
-    assert build(tmp_path, through=through, prior_ctr=0.3).reason == "other settings or queries"
+    assert build(tmp_path, through=through, prior_ctr=0.3).reason == "settings or queries have changed"
 
 
 def test_attributes_are_categories_and_bags_of_a_few_hundred_values(tmp_path, make_rows, write_interactions):

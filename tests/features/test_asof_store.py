@@ -276,7 +276,7 @@ def test_refuses_what_it_cannot_answer(stores, tmp_path):
     user = store.get_entity("user")
     places = {
         "unknown": ("nowhere://bucket/x.parquet", UsageError, "can't be read"),
-        "gone": (str(tmp_path / "none"), UsageError, "no Parquet under"),
+        "gone": (str(tmp_path / "none"), UsageError, "no Parquet files under"),
         "other": (str(sources_of(store) / "both"), ContractError, "has no column .*event_timestamp"),
     }
     for name, (path, kind, message) in places.items():

@@ -248,7 +248,7 @@ def test_nothing_new_writes_nothing_and_another_prior_builds_anew(
     assert rows_of(tmp_path) == before
     assert (
         build(tmp_path, through=through, prior_ctr=0.5, prior_weight=8.0).reason
-        == "other settings or queries"
+        == "settings or queries have changed"
     )
     assert rows_of(tmp_path) != before
 

@@ -79,7 +79,7 @@ FAULTS = {
         "no column cost, tax;"
     ),
     "view('v', source('items'), [('price', Float32, {})], [domain])": "no column domain_id;",
-    "view('v', source('nowhere'), [('price', Float32, {})], [item])": "no Parquet under",
+    "view('v', source('nowhere'), [('price', Float32, {})], [item])": "no Parquet files under",
     "view('v', source('broken'), [('price', Float32, {})], [item])": "can't be read as Parquet",
     "view('v', source('items', field_mapping={'sku': 'item_id'}), [('price', Float32, {})], [item])": (
         "column sku is string, but the imported item_id is int64"
@@ -109,9 +109,9 @@ FAULTS = {
         "tag max_length is 'ten'"
     ),
     "view('v', source('items'), [('words', Array(String), {'match': 'items__tags'})], [user])": (
-        "tag match names 'items__tags', which is no field of a view"
+        "tag match names 'items__tags', which is not a field of a view"
     ),
-    "view('v', source('items'), [], [item])": "names no fields",
+    "view('v', source('items'), [], [item])": "has no fields",
     "view('v', source('items'), [('price', Float32, {})], [user, item])": (
         "keyed by user_id and item_id together"
     ),
@@ -154,7 +154,7 @@ def test_all_faults_of_all_files_are_named_and_nothing_is_applied(home: Path) ->
     said = str(caught.value)
     assert [fault for fault in FAULTS.values() if fault not in said] == []
     for fault in (
-        "nothing.py: defines no function views",
+        "nothing.py: it doesn't define a function views",
         "syntax.py: SyntaxError in line 1",
         "raises.py: ZeroDivisionError in line 2: division by zero",
         "none.py: views() returned NoneType",

@@ -276,7 +276,7 @@ def views(offline, entities):
     with pytest.raises(UsageError, match="item_price: is keyed by user_id and item_id together"):
         repo.apply()
     own.write_text("answer = 42\n")
-    with pytest.raises(UsageError, match="defines no function views"):
+    with pytest.raises(UsageError, match="doesn't define a function views"):
         repo.apply()
     own.unlink()
     repo.apply()

@@ -127,5 +127,5 @@ def test_wrong_use_is_refused():
         alone(label, probability, domain, draws=1)
     with pytest.raises(UsageError, match=r"level=95"):
         alone(label, probability, domain, level=95)
-    with pytest.raises(DataError, match="as many of each"):
+    with pytest.raises(DataError, match="must have the same length"):
         compare(label, probability, probability[:9], domain)

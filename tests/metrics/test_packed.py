@@ -109,5 +109,5 @@ def test_memory_grows_with_neither_rows_nor_users():
 @pytest.mark.parametrize("user", [-1, 2**32])
 def test_users_beyond_the_room_for_them_are_refused(user):
     users = np.array([0, user])
-    with pytest.raises(DataError, match="1 of 2 users are no code"):
+    with pytest.raises(DataError, match="1 of 2 users are not codes"):
         pack_probabilities(np.ones(2), np.ones(2), np.zeros(2, int), users)

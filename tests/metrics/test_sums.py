@@ -63,7 +63,7 @@ def test_what_is_not_defined_is_null_in_json():
 
 def test_users_come_with_all_parts_or_none():
     one = np.ones(1)
-    with pytest.raises(UsageError, match="1 of 2 sums hold users"):
+    with pytest.raises(UsageError, match="1 of 2 sums have users"):
         Sums.of(one, one, one) + Sums.of(one, one, one, one)
 
 
@@ -72,7 +72,7 @@ def test_users_come_with_all_parts_or_none():
     [
         ([0, 2], [0.1, 0.2], "1 of 2 labels are neither 0 nor 1"),
         ([0, 1], [np.nan, 1.5], "2 of 2 probabilities are NaN or outside"),
-        ([0, 1], [0.1], "as many of each are needed"),
+        ([0, 1], [0.1], "must have the same length"),
     ],
 )
 def test_what_is_no_prediction_is_refused(label, probability, message):

@@ -92,7 +92,7 @@ def test_retrieval_keeps_the_best_and_says_its_recall(trained: Path, monkeypatch
         recalls[name] = len(_best() & best) / len(best)
     assert 0.5 < recalls["popularity"] < recalls["two_tower"]
     assert recalls["two_tower"] > 0.95
-    with pytest.raises(UsageError, match="retrieval_items is 20, but 100 rows are kept a user"):
+    with pytest.raises(UsageError, match="retrieval_items is 20, but 100 rows are kept per user"):
         score(ON, "news", top_k=100)
 
 

@@ -53,4 +53,4 @@ def test_the_prior_follows_the_first_build_and_a_setting_overrides_it(
     assert first["reason"] == "first build"
     assert build_features(LAST)["since"] == LAST - timedelta(days=3), "an increment goes on with it"
     monkeypatch.setenv("MMLORA_FEATURES__PRIOR_CTR", "0.1")
-    assert build_features(LAST)["reason"] == "other settings or queries"
+    assert build_features(LAST)["reason"] == "settings or queries have changed"

@@ -302,7 +302,7 @@ def test_a_publication_that_a_full_disk_stopped_is_published_again(
     assert _rows() > 0
     gone = score(ON, "sport")
     shutil.rmtree(home / "staging" / gone)
-    with pytest.raises(DataError, match="which aren't the 300 that the audit saw"):
+    with pytest.raises(DataError, match="which are not the 300 audited ones"):
         publish(gone)
 
 

@@ -40,7 +40,7 @@ def test_a_training_set_of_one_class_is_refused(
 
 def test_more_experts_than_domains_can_feed_are_refused(made_up_workspace: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"each expert needs 10 training rows of either label.*lower it to \d+"
+        UsageError, match=r"each expert needs 10 training rows of each label.*lower it to \d+"
     ):
         prepare(AS_OF, features="ids", experts_per_domain=500)
     assert prepare(AS_OF, features="ids", experts_per_domain=3)

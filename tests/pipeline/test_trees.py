@@ -75,7 +75,7 @@ def test_of_trees_only_min_count_is_tuned(made_up_workspace: Path) -> None:
 
 
 def test_trees_with_experts_are_refused_at_once(made_up_workspace: Path) -> None:
-    with pytest.raises(UsageError, match=r"trees, which no expert adapts.*moe_mlora.*adaptation none"):
+    with pytest.raises(UsageError, match=r"trees, which experts can't adapt.*moe_mlora.*adaptation none"):
         train(AS_OF, backbone="gbdt")
     assert not (made_up_workspace / "training_sets").exists()
 

@@ -90,7 +90,7 @@ def test_a_database_that_is_gone_is_not_silently_made_anew(workspace: Workspace)
     assert scores() == ROWS
     (workspace.home / "warehouse.db").unlink()
     for use in (scores, verify, migrate_warehouse):
-        with pytest.raises(ContractError, match=r"holds no warehouse.*--accept-warehouse"):
+        with pytest.raises(ContractError, match=r"has no warehouse.*--accept-warehouse"):
             use()  # type: ignore[operator]
     assert not (workspace.home / "warehouse.db").exists()
 
@@ -100,7 +100,7 @@ def test_another_warehouse_at_the_same_url_is_refused_until_it_is_accepted(
 ) -> None:
     (workspace.home / "warehouse.db").unlink()
     Warehouse.open(workspace.warehouse_url, ids=IDS).close()
-    with pytest.raises(ContractError, match="holds another warehouse"):
+    with pytest.raises(ContractError, match="has another warehouse"):
         scores()
     migrate_warehouse(accept=True)
     with pytest.raises(UsageError, match="none yet: score a date first"):

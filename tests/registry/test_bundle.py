@@ -103,7 +103,7 @@ class TestWithExperts:
     def test_a_bundle_without_its_parts_is_not_saved(self, trained):
         with pytest.raises(ContractError, match="not in"):
             trained.store.save(replace(trained.manifest, backbone="0" * 64))
-        with pytest.raises(ContractError, match="no training domains"):
+        with pytest.raises(ContractError, match="not training domains"):
             trained.store.save(replace(trained.manifest, training_domains=("F",)))
         assert trained.store.versions() == []
 

@@ -47,7 +47,7 @@ def test_a_tampered_or_missing_part_is_refused(parts, kind):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(ContractError, match="not what was stored") as caught:
+    with pytest.raises(ContractError, match="was changed after it was stored") as caught:
         getattr(parts, kind)(part)
     assert caught.value.expected == part != caught.value.found
     getattr(parts, f"put_{kind}")(value)  # storing it again mends it

@@ -161,7 +161,7 @@ def test_the_setting_and_the_option_reach_the_engine(monkeypatch: pytest.MonkeyP
     assert choose_engine(load_settings(), "local", None, "cuda") == LocalEngine(device="cuda", memory=7 << 20)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert torch_device("auto") == "cpu"
-    with pytest.raises(UsageError, match="no GPU; use auto or cpu"):
+    with pytest.raises(UsageError, match="doesn't find a GPU; use auto or cpu"):
         choose_engine(load_settings(), "local", None, "cuda")
 
 

@@ -158,7 +158,7 @@ def test_workers_with_another_version_are_refused(
     world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engine, "_versions", lambda: {"mmlora": "0.0.1", "torch": "2.13.0"})
-    with pytest.raises(ContractError, match="install the same on all nodes"):
+    with pytest.raises(ContractError, match="install the same versions on all nodes"):
         world.score(grid, tmp_path / "load", engine=engine)
 
 

@@ -119,7 +119,7 @@ def test_without_ray_the_engine_is_refused_with_what_to_install(
 
 def test_an_address_without_the_engine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="give --engine ray"):
+    with pytest.raises(UsageError, match="use --engine ray"):
         choose_engine(load_settings(), None, "10.0.0.5:6379")
 
 

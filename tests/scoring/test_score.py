@@ -240,7 +240,7 @@ def test_too_little_memory_for_a_user_is_said_and_does_no_harm(
     assert not caplog.records
     assert world.score(grid, tmp_path / "little", memory=1).content_hash == first.content_hash
     (record,) = caplog.records
-    assert "scored a user at a time; raise [scoring] memory_mb" in record.getMessage()
+    assert "scoring one user at a time; raise [scoring] memory_mb" in record.getMessage()
 
 
 def test_sides_computed_a_few_at_a_time_keep_their_scores(
@@ -372,7 +372,7 @@ def test_a_field_of_user_and_item_together_is_refused() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_a_gpu_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(UsageError, match="no GPU"):
+    with pytest.raises(UsageError, match="doesn't find a GPU"):
         LocalEngine(device="cuda")
 
 

@@ -183,7 +183,7 @@ def test_a_killed_writer_leaves_no_set_and_the_next_one_completes(tmp_path, enco
 
 def test_rows_of_no_training_domain_and_empty_sets_are_refused(tmp_path, table):
     encoder = Encoder.fit(CONTRACT, table, domains=["a"])
-    with pytest.raises(DataError, match="not trained on"):
+    with pytest.raises(DataError, match="not a training domain"):
         write(tmp_path / "set", encoder, table)
     with pytest.raises(DataError, match="no rows to train on"):
         write(tmp_path / "set", encoder, table.slice(0, 0))

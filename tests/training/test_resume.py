@@ -167,4 +167,4 @@ def test_what_a_killed_writer_left_is_passed_over(tmp_path, caplog):
     found = checkpoint.load()
     assert found is not None and found.tensors["a"].tolist() == [1, 1]
     (tmp_path / "c" / "state.safetensors").write_bytes(b"not a file of tensors")
-    assert checkpoint.load() is None and "training starts anew" in caplog.text
+    assert checkpoint.load() is None and "training starts from scratch" in caplog.text

@@ -81,7 +81,7 @@ def test_time_never_parts_rows_of_one_moment(moments):
 
 
 def test_one_moment_for_all_rows_leaves_nothing_to_test_on():
-    with pytest.raises(DataError, match="no rows are left for validation and test"):
+    with pytest.raises(DataError, match="none are left for validation and test"):
         split_rows("time", **interactions(moments=1))
 
 
@@ -155,7 +155,7 @@ def test_faulty_files_are_refused_by_name(tmp_path):
     text = table.set_column(0, "user_id", pa.array(["someone"] * table.num_rows))
     cases = [
         (wrong, "'split': the split is not one of train"),
-        (twice, "keys stand in two splits"),
+        (twice, "keys are in more than one split"),
         (text, "'user_id'"),
         (table.drop_columns("item_id"), "'item_id': the column is missing"),
     ]

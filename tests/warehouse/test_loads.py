@@ -109,7 +109,7 @@ def test_a_silent_load_is_given_up_at_the_next_begin_of_its_domain_and_date(desk
     desk.begin(stale_after=NOW)
 
     found = desk.warehouse.load(lost.load_id)
-    assert (found.state, found.reason) == ("failed", "given up: its process fell silent")
+    assert (found.state, found.reason) == ("failed", "given up: its process stopped sending heartbeats")
     assert desk.warehouse.load(elsewhere.load_id).state == "running"
     with pytest.raises(TransientError, match="given up"):
         desk.warehouse.heartbeat(lost)

@@ -65,7 +65,7 @@ def test_what_readers_never_had_or_is_no_longer_whole_is_not_restored(desk):
     second = desk.publish(desk.rows(2))
     desk.publish(desk.rows(3))
     staged, _ = desk.stage(desk.rows(4))
-    with pytest.raises(UsageError, match=r"is staged: only a load that readers had.*mmlora publish"):
+    with pytest.raises(UsageError, match=r"is staged: only a formerly published load.*mmlora publish"):
         desk.warehouse.restore(staged, **WHO)
     desk.sql(f"DELETE FROM scores WHERE load_key = {second.load_key} AND user_id = 1")
     for load, rows in ((overtaken, 0), (second, 8)):

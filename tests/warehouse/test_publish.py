@@ -85,7 +85,7 @@ def test_a_load_lacking_a_file_is_refused_until_the_file_is_back(desk):
     load, files = desk.stage(desk.rows(2))
 
     for left in (files[:1], []):
-        with pytest.raises(DataError, match=rf"{5 * len(left)} rows, which aren't the 12 that the audit saw"):
+        with pytest.raises(DataError, match=rf"{5 * len(left)} rows, which are not the 12 audited ones"):
             desk.warehouse.publish(load, left)
         assert desk.seen() == desk.rows(1)
         assert desk.sql("SELECT count(*) FROM scores") == [(12,)]
@@ -166,8 +166,8 @@ def test_a_load_that_is_not_staged_is_refused(desk):
         desk.warehouse.publish(rejected, files)
 
     given_up, files = desk.stage(desk.rows(1))
-    desk.warehouse.fail(given_up, "given up: its process fell silent")
-    with pytest.raises(CheckError, match="which begins a new load"):
+    desk.warehouse.fail(given_up, "given up: its process stopped sending heartbeats")
+    with pytest.raises(CheckError, match="which starts a new load"):
         desk.warehouse.publish(given_up, files)
 
 
@@ -197,7 +197,7 @@ def test_rows_unfit_to_publish_are_named(desk, column, values, message):
 
 def test_a_key_twice_in_a_load_is_refused(desk):
     load, files = desk.stage([(1, 1, 0.5, 1), (1, 1, 0.25, 2)])
-    with pytest.raises(DataError, match="the same user and item twice"):
+    with pytest.raises(DataError, match="a user and item occur in two rows"):
         desk.warehouse.publish(load, files)
 
 

@@ -16,7 +16,7 @@ FAULTS = {
     f"UPDATE scores SET domain_id = 'toys' WHERE user_id = 2 AND {LOADED}": "rows were changed",
     "INSERT INTO scores SELECT load_key, 77, item_id, domain_id, score_date, score, position FROM scores "
     f"WHERE user_id = 2 AND item_id = 3 AND {LOADED}": "1 rows were added to 12",
-    "DELETE FROM publications WHERE domain_id = 'books'": "leads no reader to it",
+    "DELETE FROM publications WHERE domain_id = 'books'": "doesn't point to it",
     "UPDATE publications SET load_key = (SELECT load_key FROM publications WHERE domain_id = 'toys') "
     "WHERE domain_id = 'books'": "readers follow a load of domain 'toys'",
 }
@@ -71,4 +71,4 @@ def test_a_value_of_another_type_is_a_change(desk, published):
     if desk.warehouse.database.engine.dialect.name == "sqlite":
         desk.sql(f"UPDATE scores SET user_id = 'somebody' WHERE user_id = 1 AND {LOADED}")
         (fault,) = [v.fault for v in desk.warehouse.verify() if v.fault]
-        assert "not what its column holds" in fault
+        assert "doesn't have its column's type" in fault

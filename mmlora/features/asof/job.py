@@ -90,7 +90,7 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
                     yield from whole.to_batches(max_chunksize=batch_rows)
             except duckdb.OutOfMemoryException as error:
                 given = f"a memory budget of {memory_budget >> 20} MiB" if memory_budget else "the memory"
-                raise UsageError(f"{given} is too small here: {error}") from error
+                raise UsageError(f"{given} is too small: {error}") from error
 
     def _with_on_demand(self, table: pa.Table) -> pa.Table:
         if not self.on_demand_feature_views:

@@ -60,7 +60,7 @@ def check_names(entities: pa.Table, views: Sequence[ViewColumns]) -> None:
     names = Counter([*entities.column_names, *(name for view in views for name, _ in view.features)])
     if twice := sorted(name for name, count in names.items() if count > 1):
         raise UsageError(
-            f"{', '.join(twice)} would be in the result twice: rename the entity rows' column, or ask for "
+            f"{', '.join(twice)} would be in the result twice: rename the entity rows' column, or request "
             "full feature names"
         )
 
@@ -92,7 +92,7 @@ def check_keys(
         if not same_kind(asked, stored) and not pa.types.is_null(asked):
             raise ContractError(
                 f"{column} is {asked} in the entity rows, but {stored} in feature view {view.name}: "
-                "use the ids as they were imported",
+                "use ids of the imported type",
                 expected=str(stored),
                 found=str(asked),
             )

@@ -109,7 +109,9 @@ class ParquetSource:
         """
         files = self.files
         if not files:
-            raise UsageError(f"no Parquet under {self.path}; write them first, or mend the path")
+            raise UsageError(
+                f"there are no Parquet files under {self.path}: write them first, or correct the path"
+            )
         named = files if self.is_local else [self.filesystem.unstrip_protocol(name) for name in files]
         # A lone file's own path says nothing; the folders of a folder or pattern do.
         hive = "false" if files == [self.inside] else "true"
@@ -168,7 +170,7 @@ def attach(connection: duckdb.DuckDBPyConnection, sources: Iterable[ParquetSourc
             if known.setdefault(protocol, source.filesystem) is not source.filesystem:
                 raise UsageError(
                     f"{source.path}: one retrieval can't read {protocol}:// with different endpoints or "
-                    "credentials; retrieve these views apart"
+                    "credentials; retrieve these views separately"
                 )
     for filesystem in {id(found): found for found in known.values()}.values():
         connection.register_filesystem(filesystem)

@@ -92,7 +92,7 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         """
         if entity_df is None or unsupported:
             raise UsageError(
-                "this offline store needs entity rows; start_date and end_date can't take their place"
+                "this offline store needs entity rows; it doesn't support start_date and end_date instead"
             )
         entities, known_as_of = entity_rows(entity_df)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
@@ -210,11 +210,11 @@ def _check_refs(
     named = {view.projection.name_to_use() for view in views}
     named |= {view.projection.name_to_use() for view in on_demand}
     if strange := [ref for ref in refs if ref.split(":", 1)[0] not in named]:
-        raise UsageError(f"{', '.join(strange)} can't be retrieved: no feature view of that name was given")
+        raise UsageError(f"{', '.join(strange)} can't be retrieved: there is no feature view of that name")
     for view in on_demand:
         if view.mode not in ("pandas", "python"):
             raise UsageError(
-                f"on-demand feature view {view.name} is of mode {view.mode}; this offline store computes "
+                f"on-demand feature view {view.name} has mode {view.mode}; this offline store supports "
                 "pandas and python"
             )
         if missing := [name for name in view.get_request_data_schema() if name not in entities.column_names]:

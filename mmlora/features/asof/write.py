@@ -52,7 +52,7 @@ def append_rows(target: ParquetSource, rows: pa.Table, *, like: pa.Schema) -> No
     """
     if target.is_glob or target.is_partitioned:
         kind = "a pattern" if target.is_glob else "partitioned"
-        raise UsageError(f"{target.path} is {kind}: rows can be added to a file or a plain folder only")
+        raise UsageError(f"{target.path} is {kind}: rows can only be added to a file or a plain folder")
     added = rows.select(like.names).cast(like)
     if target.is_folder:
         name = f"{target.inside.rstrip('/')}/part-{uuid4().hex}.parquet"
@@ -76,7 +76,7 @@ def _write(
     first = next(remaining, None)
     if schema is None:
         if first is None:
-            raise UsageError(f"nothing to write to {target.path}: the retrieval gave no batch")
+            raise UsageError(f"there is nothing to write to {target.path}: the retrieval returned no batches")
         schema = first.schema
     try:
         with filesystem.open(aside, "wb") as stream, pq.ParquetWriter(stream, schema) as writer:

@@ -1,1 +1,1 @@
-"""One file a backbone: from embedded fields to interaction terms ``[B]`` and tower input ``[B, H0]``."""
+"""One file per backbone: from embedded fields to interaction terms ``[B]`` and tower input ``[B, H0]``."""

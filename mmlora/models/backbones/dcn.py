@@ -1,7 +1,7 @@
 """DCN (https://arxiv.org/abs/1708.05123) and DCN V2 (https://arxiv.org/abs/2008.13535): a cross network.
 
-Both in the parallel form: ``logit = w^T x_L + tower(x_0)``, where ``x_0`` holds all embeddings and the dense
-values. A cross layer costs a vector (V1) or a matrix (V2) of its width, so dense values take part in it.
+Both in the parallel form: ``logit = w^T x_L + tower(x_0)``, where ``x_0`` is all embeddings and the dense
+values. A cross layer has a vector (V1) or a matrix (V2) of its width as weights, so it includes dense values.
 """
 
 from __future__ import annotations

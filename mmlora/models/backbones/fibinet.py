@@ -1,4 +1,4 @@
-"""FiBiNET (https://arxiv.org/abs/1905.09433): weighed fields and bilinear products under the deep tower."""
+"""FiBiNET (https://arxiv.org/abs/1905.09433): weighted fields and bilinear products under the deep tower."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Bilinear = Literal["all", "each", "interaction"]
 
 
 class SENet(nn.Module):
-    """``a_i v_i``: fields weighed by what they all say, ``a = relu(W_2 relu(W_1 z))``, ``z_i = mean(v_i)``.
+    """``a_i v_i``: fields weighted by ``a = relu(W_2 relu(W_1 z))``, ``z_i = mean(v_i)``, over all fields.
 
-    Squeeze, excitation and reweighting, in the paper's words. ``W_2`` starts positive: behind a ReLU, a row
-    of negative weights would leave its field out for good.
+    The paper calls this squeeze, excitation and reweighting. ``W_2`` starts positive: followed by a ReLU, a
+    row of negative weights would leave its field out for good.
 
     Args:
         num_fields: F.
@@ -45,7 +45,7 @@ class BilinearInteraction(nn.Module):
     Args:
         num_fields: F.
         embedding_dim: D.
-        kind: W is one for ``all`` pairs, one for ``each`` left field, or one for each pair (``interaction``).
+        kind: one W for ``all`` pairs, one for ``each`` left field, or one for each pair (``interaction``).
     """
 
     def __init__(self, num_fields: int, embedding_dim: int, *, kind: Bilinear) -> None:
@@ -72,7 +72,7 @@ class BilinearInteraction(nn.Module):
 
 
 class FiBiNET(nn.Module):
-    """``terms = sum_i w_i``; the tower sees bilinear products of fields and weighed fields, and dense values.
+    """``terms = sum_i w_i``; the tower sees bilinear products of (weighted) fields, and dense values.
 
     Args:
         num_fields: F, embedded fields.
@@ -82,7 +82,7 @@ class FiBiNET(nn.Module):
         kind: how the bilinear products share their matrices.
 
     Raises:
-        UsageError: fewer than two embedded fields, so that there is no pair.
+        UsageError: there are fewer than two embedded fields, so there is no pair.
     """
 
     first_order_terms = True
@@ -99,8 +99,8 @@ class FiBiNET(nn.Module):
         super().__init__()
         if num_fields < 2:
             raise UsageError(
-                f"backbone fibinet sees pairs of categorical fields, bags and vectors only, and there is "
-                f"{num_fields} of these: add one, or use another backbone"
+                f"backbone fibinet needs two or more categorical fields, bags or vectors, but there is "
+                f"{num_fields}: add one, or use another backbone"
             )
         self.senet = SENet(num_fields, reduction=reduction)
         self.bilinear = BilinearInteraction(num_fields, embedding_dim, kind=kind)

@@ -38,9 +38,9 @@ class InnerProduct(nn.Module):
 class OuterProduct(nn.Module):
     """``p_ij = <W_ij, v_i v_j^T> = v_i^T W_ij v_j`` for each pair i < j: the product layer of OPNN.
 
-    A whole outer product a pair would be D^2 inputs to every unit. The paper sums them over the pairs, which
-    loses who interacted; here each pair is weighed by a kernel of its own, as in the authors' longer version
-    (https://arxiv.org/abs/1807.00311).
+    A whole outer product per pair would be D^2 inputs to every unit. The paper sums them over the pairs,
+    which loses which fields interacted; here each pair is weighted by its own kernel, as in the authors'
+    longer version (https://arxiv.org/abs/1807.00311).
 
     Args:
         num_fields: F.
@@ -92,7 +92,7 @@ class PNN(nn.Module):
 
 
 def _register_pairs(module: nn.Module, num_fields: int) -> int:
-    """Give ``module`` the field numbers ``left < right`` of all pairs; return their number."""
+    """Register the field indices ``left < right`` of all pairs on ``module``; return the number of pairs."""
     left, right = torch.triu_indices(num_fields, num_fields, 1)
     module.register_buffer("left", left, persistent=False)
     module.register_buffer("right", right, persistent=False)

@@ -15,7 +15,7 @@ from mmlora.models.embedding import Embedded
 class CIN(nn.Module):
     r"""``X^k_h = sum_i sum_j W^k_hij (X^{k-1}_i * X^0_j)`` (product by element), pooled over D.
 
-    Layer k holds ``H_k`` feature maps; ``X^0`` are the fields, so that layer k crosses
+    Layer k has ``H_k`` feature maps; ``X^0`` are the fields, so that layer k crosses
     k + 1 fields at a time. The activation is the identity, which the paper found best; maps aren't split.
 
     Args:
@@ -42,7 +42,7 @@ class CIN(nn.Module):
             outer = x.unsqueeze(3) * x0.unsqueeze(2)  # [B, D, H_{k-1}, F]
             x = F.linear(outer.flatten(2), weight)  # [B, D, H_k]
             pooled.append(x.sum(1))
-        # Of the last layer only the sum over D is wanted, and that commutes with W: D times less work.
+        # Only the sum over D of the last layer is needed, and that commutes with W: D times less work.
         outer = x.transpose(1, 2) @ x0  # [B, H_{T-1}, F]
         pooled.append(F.linear(outer.flatten(1), last))
         return torch.cat(pooled, 1)

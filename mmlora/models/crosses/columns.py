@@ -1,4 +1,4 @@
-"""The columns that one side's inputs give to the cross terms."""
+"""The columns of one side's inputs in the cross terms."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mmlora.schema import DOMAIN_ID
 
 Role = Literal["user", "item"]
 SMALL = 64
-"""Up to so many values a field has one column for each; above, sparse weights."""
+"""A field with up to this many values has one column for each; a larger one has sparse weights."""
 MAX_DEVIATIONS = 5.0
-"""Numbers count up to so many standard deviations: beyond, a product of two would decide alone."""
+"""Numbers are clipped at this many standard deviations; beyond, a product of two would dominate."""
 
 
 def role_of(field: FieldShape) -> Role:
@@ -34,15 +34,15 @@ class SideColumns:
     """Turns the inputs of one side into columns ``[B, K]``, the first of which is 1.
 
     Args:
-        fields: all fields that the batches hold, in their order; those of the other side are passed over. The
-            domain's id is passed over as well: domains have weights of their own.
+        fields: all fields of the batches, in their order; those of the other side are skipped. The
+            domain's id is skipped too, because domains have weights of their own.
         role: the side.
     """
 
     def __init__(self, fields: Sequence[FieldShape], role: Role) -> None:
         categorical = [field for field in fields if field.kind == "categorical"]
         dense = [field for field in fields if field.kind == "dense"]
-        # A list that has weights is a history, whose values count where the item has them: see pairs.
+        # A list with weights is a history, whose values count only if the item has them: see pairs.
         passed_over = {DOMAIN_ID, *(field.partner for field in fields if field.kind == "weights")}
         mine = [f for f in fields if role_of(f) == role and f.name not in passed_over]
         self.place = {field.name: number for number, field in enumerate(categorical)}
@@ -59,11 +59,11 @@ class SideColumns:
 
     @property
     def width(self) -> int:
-        """K, the columns of the side."""
+        """K, the number of columns of the side."""
         return len(self.names)
 
     def start(self, field: FieldShape) -> int | None:
-        """Return the first of a field's columns; None where it has none."""
+        """Return the index of a field's first column; None if it has none."""
         return self.names.index(field.name) if field.name in self.names else None
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -76,9 +76,7 @@ class SideColumns:
         return torch.cat(parts, 1)
 
     def hot(self, batch: Batch, field: FieldShape) -> Tensor:
-        """Return a small field's columns, ``[B, size]``: how often each value occurs; 0 for a bag's
-        padding.
-        """
+        """Return a small field's columns, ``[B, size]``: how often each value occurs, without padding."""
         index = self.index(batch, field)
         if field.kind == "categorical":
             return F.one_hot(index[:, 0], field.size).to(batch.dense.dtype)

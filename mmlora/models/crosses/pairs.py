@@ -1,9 +1,9 @@
-"""Numbers of a user and an item together: matches of lists, weights of what matches, products of vectors.
+"""Numbers that depend on user and item together: matches of lists, weights of matches, products of vectors.
 
-A user's list of values (interests, categories met) has the vocabulary of an item's field. How many of its
-elements the item's values equal is one number, and the sum of each list of weights over these elements one
-more. Vectors of one width give their inner product. For a fixed user each is linear in the item's columns, or
-a look-up by its value.
+A user's list of values (interests, categories of earlier items) has the vocabulary of an item's field. The
+number of its elements that equal the item's values is one number, and the sum of each list of weights over
+these elements is another. Vectors of the same width give their inner product. For a fixed user each is linear
+in the item's columns, or a look-up by the item's value.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from mmlora.batch import Batch
 from mmlora.models.crosses.columns import SideColumns, role_of
 from mmlora.models.spec import FieldShape
 
-FIRST_KNOWN = 2  # indices below stand for a missing or an unknown value, which match nothing
+FIRST_KNOWN = 2  # lower indices are missing and unknown values, which match nothing
 
 
 @dataclass(frozen=True)
 class PairField:
-    """One field of the user's side and what it is paired with.
+    """A field of the user's side and the item's field that it is paired with.
 
     Attributes:
         user: a categorical field, bag or vector.
         item: the item's field.
-        weights: names of the lists of weights of the user's elements; one number for each, after the count.
+        weights: names of the lists of weights of the user's elements; each gives one number after the count.
     """
 
     user: FieldShape
@@ -38,7 +38,7 @@ class PairField:
 
     @property
     def names(self) -> list[str]:
-        """What its numbers are, for reports."""
+        """Names of its numbers, for reports."""
         first = f"{self.user.name} . {self.item.name}"
         return [first, *(f"{name} . {self.item.name}" for name in self.weights)]
 
@@ -60,13 +60,12 @@ class PairField:
         return torch.where(mine >= FIRST_KNOWN, counts, 0).to(batch.dense.dtype)
 
     def by_value(self, batch: Batch, user: SideColumns, weights: Tensor) -> Tensor:
-        """Users -> what each of the item's values, or elements of its vector, is worth to them, ``[n,
-        size]``.
+        """Users -> the value of each of the item's values, or vector elements, to them, ``[n, size]``.
 
         Args:
             batch: n rows of the user's side.
-            user: its columns.
-            weights: of the field's numbers, ``[1 + weights]``.
+            user: the user's columns.
+            weights: weights of the field's numbers, ``[1 + weights]``.
         """
         if self.user.kind == "vector":
             return batch.vectors[self.user.name] * weights[0]
@@ -85,7 +84,7 @@ class PairField:
 
 
 def pair_fields(fields: Sequence[FieldShape]) -> list[PairField]:
-    """Return the pairs that the fields' partners name; those of unlike fields are passed over."""
+    """Return the pairs given by the fields' partners; pairs of incompatible fields are skipped."""
     named = {field.name: field for field in fields}
     pairs = []
     for field in fields:
@@ -102,9 +101,9 @@ def pair_fields(fields: Sequence[FieldShape]) -> list[PairField]:
 
 @dataclass(frozen=True)
 class HistoryPair:
-    """A user's history of items and an item: names of two vectors whose inner product is one number.
+    """A user's history of items paired with an item: the names of two vectors whose inner product is used.
 
-    They are fitted with the encoder (:mod:`mmlora.encoding.history`).
+    The vectors are fitted with the encoder (:mod:`mmlora.encoding.history`).
     """
 
     user: str
@@ -116,5 +115,5 @@ class HistoryPair:
 
 
 def history_pair(fields: Sequence[FieldShape]) -> HistoryPair | None:
-    """Return the history among the fields; None where there is none."""
+    """Return the history among the fields; None if there is none."""
     return next((HistoryPair(f.name, f.partner) for f in fields if f.kind == "history" and f.partner), None)

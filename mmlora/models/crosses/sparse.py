@@ -1,4 +1,4 @@
-"""Where the weights of large fields lie: one table of numbers, a stretch of it for each term."""
+"""The weights of large fields: one table of numbers, with a section for each term."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmlora.models.crosses.columns import Role, SideColumns
 from mmlora.models.spec import FieldShape
 
 LONGEST = 1 << 18
-"""Combinations above so many share weights by a hash."""
+"""If there are more combinations than this, they share weights by a hash."""
 _MULTIPLIER = 2654435761  # Knuth's, a prime near 2^32 divided by the golden ratio
 
 
@@ -23,9 +23,9 @@ class SparseTerm:
     Attributes:
         field: the large field.
         role: its side.
-        others: how many values it is combined with; 1 where it stands alone.
-        small: the other side's field; None where it stands alone or with the domain.
-        start: first weight of the term in the table; that one stays 0 and stands for a missing value.
+        others: number of values it is combined with; 1 if it is used alone.
+        small: the other side's field; None if it is used alone or with the domain.
+        start: the term's first weight in the table; it stays 0 and is used for a missing value.
     """
 
     field: FieldShape
@@ -36,18 +36,18 @@ class SparseTerm:
 
     @property
     def size(self) -> int:
-        """Weights in the table."""
+        """Number of weights in the table."""
         return min(self.field.size * self.others, LONGEST)
 
     @property
     def name(self) -> str:
-        """What is weighed, for reports."""
+        """Name of what the weights apply to, for reports."""
         if self.others == 1:
             return self.field.name
         return f"{self.field.name} x {self.small.name if self.small else 'domain'}"
 
     def places(self, index: Tensor, other: Tensor) -> Tensor:
-        """``index [..., L]`` of the field and ``other [..., M]`` -> places in the table, ``[..., L * M]``."""
+        """``index [..., L]`` of the field and ``other [..., M]`` -> table positions, ``[..., L * M]``."""
         code = index.unsqueeze(-1) * self.others + other.unsqueeze(-2)
         if self.field.size * self.others > LONGEST:
             code = 1 + (code * _MULTIPLIER) % (LONGEST - 1)
@@ -59,8 +59,8 @@ def sparse_terms(user: SideColumns, item: SideColumns, num_domains: int) -> list
 
     Args:
         user: the user's columns.
-        item: the item's.
-        num_domains: domains; 0 where the model does not see them.
+        item: the item's columns.
+        num_domains: number of domains; 0 if the model does not see them.
     """
     terms: list[SparseTerm] = []
     for role, mine, others in (("user", user, item), ("item", item, user)):
@@ -83,12 +83,12 @@ def _partners(
 
 
 def side_places(terms: Sequence[SparseTerm], index: Mapping[str, Tensor], domain: Tensor) -> Tensor:
-    """Return the places of the terms that one side and the domain decide, ``[B, P]``.
+    """Return the table positions of the terms that depend on one side and the domain, ``[B, P]``.
 
     Args:
-        terms: those without a field of the other side.
-        index: of each large field, ``[B, L]``.
-        domain: ``[B]``, -1 for a domain absent at training, whose terms weigh nothing.
+        terms: the terms without a field of the other side.
+        index: indices of each large field, ``[B, L]``.
+        domain: ``[B]``, -1 for a domain absent at training, whose terms have weight 0.
     """
     parts = []
     for term in terms:

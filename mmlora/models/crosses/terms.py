@@ -19,20 +19,20 @@ from mmlora.models.crosses.sparse import SparseTerm, side_places, sparse_terms
 from mmlora.models.spec import FieldShape
 
 KNOTS = 9
-"""Points between which a number's own effect is a straight line: its 0, 12.5, ... 100% quantiles."""
+"""Number of points between which a number's own effect is linear: its 0, 12.5, ... 100% quantiles."""
 
 
 class CrossInputs(NamedTuple):
-    """What the cross terms read of B rows.
+    """The inputs of the cross terms for B rows.
 
     Attributes:
         user: the user's columns, ``[B, Ku]``.
-        item: the item's, ``[B, Ki]``.
-        domain: ``[B]``, 0 for a domain absent at training, whose weights are 0, else the index + 1.
-        knots: the knot below each number, as a place in a row of ``basis``, ``[B, Fd]``.
-        shares: how far each number is on its way to the next knot, ``[B, Fd]`` in [0, 1].
-        places: of the sparse weights, ``[B, P]``.
-        pairs: numbers of user and item together, ``[B, Z]``.
+        item: the item's columns, ``[B, Ki]``.
+        domain: ``[B]``, 0 for a domain absent at training, whose weights are 0, otherwise the index + 1.
+        knots: the knot below each number, as a position in a row of ``basis``, ``[B, Fd]``.
+        shares: each number's position between that knot and the next, ``[B, Fd]`` in [0, 1].
+        places: positions of the sparse weights, ``[B, P]``.
+        pairs: numbers that depend on user and item together, ``[B, Z]``.
     """
 
     user: Tensor
@@ -75,17 +75,17 @@ class FrozenRows:
 class CrossTerms(nn.Module):
     """``u W i + P_d . u + Q_d . i + f(numbers) + pairs + sparse weights + sum_e g_e (u A_e) . (i B_e)``.
 
-    A history of items adds its product times a weight of its own, which is fitted on validation rows
+    A history of items adds its product times a separate weight, which is fitted on validation rows
     (:mod:`mmlora.training.history`).
 
-    Everything starts at 0 but ``A_e``, so that a fresh module, and a fresh expert, change nothing.
+    Everything except ``A_e`` starts at 0, so that a new module, and a new expert, change nothing.
 
     Args:
         fields: shapes of the inputs, in the order of the encoded columns.
-        num_domains: domains seen in training; 0 where the model does not see the domain.
+        num_domains: domains seen in training; 0 if the model does not see the domain.
         num_experts: E.
-        rank: R of an expert's two matrices; a share of the narrower side's width below 1.
-        alpha: LoRA's scale, as of the tower.
+        rank: R of an expert's two matrices; if below 1, a share of the narrower side's width.
+        alpha: LoRA's scale, as in the tower.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class CrossTerms(nn.Module):
         full_rank = max(1, round(rank * width)) if rank < 1 else int(rank)
         self.scale, rank = alpha / full_rank, min(full_rank, width)
         self.weight = nn.Parameter(torch.zeros(self.user.width, self.item.width))
-        # Row 0 is that of a domain absent at training, and stays 0.
+        # Row 0 is for a domain absent at training, and stays 0.
         self.domain_user = nn.Parameter(torch.zeros(num_domains + 1, self.user.width))
         self.domain_item = nn.Parameter(torch.zeros(num_domains + 1, self.item.width))
-        # Row 0 is what all domains have in common; an absent domain has nothing more.
+        # Row 0 is common to all domains; an absent domain has nothing else.
         self.basis = nn.Parameter(torch.zeros(num_domains + 1, num_dense * KNOTS))
-        self.pair = nn.Parameter(torch.zeros(num_domains + 1, num_pairs))  # row 0 as of the basis
+        self.pair = nn.Parameter(torch.zeros(num_domains + 1, num_pairs))  # row 0 as in the basis
         self.table = nn.Parameter(torch.zeros(sum(term.size for term in self.terms)))
         self.knots: Tensor
         self.register_buffer("knots", torch.zeros(num_dense, KNOTS))
-        self.precision: Tensor  # of each group's prior, as it was learned: see groups
+        self.precision: Tensor  # learned precision of each group's prior: see groups
         self.register_buffer("precision", torch.ones(self.num_groups))
         self.history = history_pair(self.fields)
         self.history_weight: Tensor
@@ -144,7 +144,7 @@ class CrossTerms(nn.Module):
         return (self.expert_side(user, "user") * self.expert_side(item, "item")).sum(2)
 
     def expert_side(self, columns: Tensor, role: Role) -> Tensor:
-        """A side's columns ``[n, K]`` -> its factor of what each expert adds, ``[n, E, R]``."""
+        """A side's columns ``[n, K]`` -> its factor in what each expert adds, ``[n, E, R]``."""
         matrices = self.lora_a if role == "user" else self.lora_b
         experts, width, rank = matrices.shape
         down = columns @ matrices.transpose(0, 1).reshape(width, experts * rank)
@@ -162,11 +162,11 @@ class CrossTerms(nn.Module):
         return terms + self.table[inputs.places].sum(1) if len(self.table) else terms
 
     def own_pair(self, domain: Tensor) -> Tensor:
-        """Return what the weights of pairs' numbers are beyond the common ones, ``[B, Z]``."""
+        """Return the domain's own weights of the pairs' numbers, on top of the common ones, ``[B, Z]``."""
         return F.embedding(domain, self.pair) * (domain > 0)[:, None]
 
     def inputs(self, batch: Batch) -> CrossInputs:
-        """Return what the terms read of a batch."""
+        """Return the terms' inputs for a batch."""
         domain = self._known(batch.domain)
         numbers = take_columns(batch.dense, [*self.user.dense, *self.item.dense])
         knots, shares = self.between(numbers, 0)
@@ -201,11 +201,11 @@ class CrossTerms(nn.Module):
         return (place + start[:, None]).t().contiguous(), share.t().contiguous()
 
     def side_places(self, role: Role, index: Mapping[str, Tensor], domain: Tensor) -> Tensor:
-        """Return places of the sparse weights that one side and the domain decide, ``[B, P]``.
+        """Return the positions of the sparse weights that depend on one side and the domain, ``[B, P]``.
 
         Args:
             role: the side.
-            index: of each of its large fields, ``[B, L]``.
+            index: indices of each of its large fields, ``[B, L]``.
             domain: ``[B]`` indices, -1 for a domain absent at training.
         """
         terms = [term for term in self.terms if term.role == role and term.small is None]
@@ -213,14 +213,14 @@ class CrossTerms(nn.Module):
 
     @property
     def num_groups(self) -> int:
-        """How many :meth:`groups` there are."""
+        """Number of :meth:`groups`."""
         users, items = len(set(self.user.names)), len(set(self.item.names))
         return users * items + users + items + 2 * len(self.knots) + 2 * self.pair.shape[1] + len(self.terms)
 
     def groups(self) -> tuple[dict[str, Tensor], list[str]]:
-        """Return the group of every weight, by parameter, and the groups' names: one for a pair of fields.
+        """Return the group of every weight, by parameter, and the groups' names; a pair of fields is a group.
 
-        Group 0 is the constant's.
+        Group 0 is the constant.
         """
         fields = [name for name, _ in itertools.groupby(self.user.names)]
         others = [name for name, _ in itertools.groupby(self.item.names)]
@@ -255,11 +255,11 @@ class CrossTerms(nn.Module):
         return self.side_places(role, index, batch.domain)
 
     def _known(self, domain: Tensor) -> Tensor:
-        """``[B]`` index + 1; 0 where the model does not see domains, or this one was absent at training."""
+        """``[B]`` index + 1; 0 if the model does not see domains, or this one was absent at training."""
         return (domain + 1) if self.num_domains else torch.zeros_like(domain)
 
     def _across(self, batch: Batch, term: SparseTerm) -> Tensor:
-        """Places of a term that both sides decide; a missing value of either weighs nothing."""
+        """Positions of a term that depends on both sides; a missing value on either side has weight 0."""
         assert term.small is not None
         mine, other = (self.user, self.item) if term.role == "user" else (self.item, self.user)
         index, small = mine.index(batch, term.field), other.index(batch, term.small)

@@ -1,7 +1,7 @@
-"""Side plans: of a model and one domain, what to compute once a user, once an item, and what a pair.
+"""Side plans: what to compute once per user, once per item, and per pair, for a model and one domain.
 
-A pair of a user and an item costs what neither of them decides alone. :class:`.pair_model.PairModel` is the
-way in. ``flat``, ``products``, ``crossing`` and ``bilinear`` say which terms of each backbone split by side
-(:class:`.split.Split`); a backbone that none of them knows takes its whole forward pass on embeddings that
-were looked up once a side (``direct``).
+A pair of a user and an item costs only what depends on both of them. :class:`.pair_model.PairModel` is the
+entry point. ``flat``, ``products``, ``crossing`` and ``bilinear`` say which terms of each backbone split by
+side (:class:`.split.Split`); any other backbone runs its whole forward pass on embeddings that are looked up
+once per side (``direct``).
 """

@@ -1,8 +1,8 @@
-"""FiBiNET: bilinear products ``(v_i W) * v_j`` of fields, and the same of weighed fields.
+"""FiBiNET: bilinear products ``(v_i W) * v_j`` of fields, and the same of weighted fields.
 
-Products inside a side are computed once a side; the raw ones go through the first layer there as well. Across
-the sides a product by element is left to a pair. Weighing is by numbers, and what a pair's weights scale can
-be computed before them: ``(a_i v_i W) * (a_j v_j) = a_i a_j ((v_i W) * v_j)``.
+Products within a side are computed once per side; the raw ones go through the first layer there too. Across
+the sides, an elementwise product remains for each pair. The weights are scalars, so what they scale can
+be computed first: ``(a_i v_i W) * (a_j v_j) = a_i a_j ((v_i W) * v_j)``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROLES: tuple[Role, ...] = ("user", "item")
 
 
 class FiBiNETSplit:
-    """First-order terms, raw products inside each side, dense values; weighed and cross products are left.
+    """First-order terms, raw products within each side, dense values; weighted and cross products remain.
 
     Args:
         layout: the inputs by side.
@@ -34,14 +34,14 @@ class FiBiNETSplit:
         self._layout, self._raw, self._weighed = layout, fibinet.bilinear, fibinet.weighed_bilinear
         self._squeeze, self._excite = fibinet.senet.squeeze.detach(), fibinet.senet.excite.detach()
         self._left, self._right = self._raw.left, self._raw.right
-        # Place of each pair of fields among all, by which sides its fields are of.
+        # Position of each pair of fields among all pairs, grouped by the sides of its fields.
         users = torch.isin(torch.stack([self._left, self._right]), self._left.new_tensor(layout.user.fields))
         self._inside: dict[Role, Tensor] = {
             "user": users.all(0).nonzero()[:, 0],
             "item": (~users).all(0).nonzero()[:, 0],
         }
         self._across = (users[0] != users[1]).nonzero()[:, 0]
-        # A field's place inside its side.
+        # A field's position within its side.
         self._place = self._left.new_zeros(layout.num_fields)
         for role in _ROLES:
             fields = layout.part(role).fields
@@ -58,7 +58,7 @@ class FiBiNETSplit:
         return own + [dense + place for place in self._layout.part(role).dense]
 
     def share(self, embedded: Embedded, role: Role) -> Share:
-        """First-order terms; raw products inside and dense values; what weights and cross products need."""
+        """First-order terms; raw products within and dense values; inputs of weights and cross products."""
         fields = embedded.fields
         raw = self._products(self._raw, fields, role)
         squeezed = F.linear(fields.mean(2), self._squeeze[:, list(self._layout.part(role).fields)])
@@ -67,7 +67,7 @@ class FiBiNETSplit:
         return Share(embedded.linear, torch.cat([raw.flatten(1), embedded.dense], 1), cross)
 
     def cross(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Crossed:
-        """Raw products across; weighed products across and inside both sides."""
+        """Raw products across; weighted products across and within both sides."""
         hidden = pairs.combine(torch.add, user[0], item[0]).relu_()
         weights = F.linear(hidden, self._excite).relu_().t()  # [F, B]
         raw, across = (pairs.combine(torch.mul, user[kind], item[kind]) for kind in (1, 2))
@@ -77,13 +77,13 @@ class FiBiNETSplit:
         return Crossed(inputs=torch.cat([raw.flatten(1), weighed.flatten(1)], 1))
 
     def _products(self, bilinear: BilinearInteraction, fields: Tensor, role: Role) -> Tensor:
-        """Products inside a side, ``[n, pairs, D]``."""
+        """Products within a side, ``[n, pairs, D]``."""
         pairs = self._inside[role]
         right = fields.index_select(1, self._place[self._right[pairs]])
         return _left_factors(bilinear, fields, self._place[self._left[pairs]], pairs).mul_(right)
 
     def _factors(self, bilinear: BilinearInteraction, fields: Tensor, role: Role) -> Tensor:
-        """The side's factors of products across, ``[n, pairs, D]``: ``v W`` where its field is the left."""
+        """The side's factors of products across, ``[n, pairs, D]``: ``v W`` if its field is the left one."""
         is_left = self._user_left == (role == "user")
         field = torch.where(is_left, self._left[self._across], self._right[self._across])
         factors = fields.index_select(1, self._place[field])

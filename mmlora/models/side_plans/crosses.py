@@ -1,8 +1,8 @@
-"""Cross terms: for a fixed domain, one number for each side and a dot product of one vector for each.
+"""Cross terms: for a fixed domain, one number per side plus a dot product of one vector per side.
 
-The user's vector holds the weights of the item's columns, ``u W + Q_d``, the item's vector those columns. The
-weights of a large field's value beside the values of a small field of the other side are further products of
-the dot: the small field's columns by the weights of all its values.
+The user's vector has the weights of the item's columns, ``u W + Q_d``, and the item's vector has those
+columns. The weights of a large field's value combined with a small field of the other side add further
+products to the dot product: the small field's columns times the weights of all its values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CrossPlan:
     """The cross terms of one domain, in float32.
 
     Args:
-        crosses: folded as far as the gate allows.
+        crosses: the cross terms, folded as far as the gate allows.
         fields: shapes of all of the model's inputs.
         domain: the domain's index; -1 for one absent at training.
     """
@@ -33,13 +33,13 @@ class CrossPlan:
         self._experts = len(crosses.lora_a) > 0
         self._first = 3 if self._experts else 2
         self._looked_up = [pair for pair in crosses.pairs if crosses.item.start(pair.item) is None]
-        # A side's batch holds its own fields only, so its columns are found in other places.
+        # A side's batch has only the side's own fields, so their columns are at different positions.
         of_item = {role: [f for f in fields if (f.side == "item") == (role == "item")] for role in _ROLES}
         self._columns = {role: SideColumns(of_item[role], role) for role in _ROLES}
 
     @property
     def tensors(self) -> int:
-        """How many tensors :meth:`side` gives."""
+        """Number of tensors that :meth:`side` returns."""
         return self._first + len(self._looked_up)
 
     def side(self, batch: Batch, role: Role) -> SideTensors:
@@ -86,14 +86,14 @@ class CrossPlan:
         return terms
 
     def adaptation(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor | None:
-        """B pairs -> what each expert adds, before the gate, ``[B, E]``; None where experts are folded."""
+        """B pairs -> what each expert adds, before the gate, ``[B, E]``; None if experts are folded."""
         return pairs.combine(torch.mul, user[2], item[2]).sum(2) if self._experts else None
 
     def _add_worths(self, batch: Batch, of_item: Tensor, known: int) -> list[Tensor]:
-        """Add what the item's values are worth to a user to the factors of its columns.
+        """Add the value of the item's values for a user to the factors of the item's columns.
 
         Returns:
-            The worths of values that have no columns, which a pair looks up, each ``[n, size]``.
+            The values for item values without columns, which a pair looks up, each ``[n, size]``.
         """
         crosses, looked_up, first = self._crosses, [], 0
         weights = crosses.pair[0] + (crosses.pair[known] if known else 0.0)
@@ -109,7 +109,7 @@ class CrossPlan:
         return looked_up
 
     def _own(self, batch: Batch, role: Role, index: dict[str, Tensor], domain: Tensor) -> Tensor:
-        """First-order terms of numbers, and the sparse weights that the side decides."""
+        """First-order terms of numbers, and the sparse weights that depend on this side alone."""
         crosses, side = self._crosses, self._columns[role]
         terms = batch.dense.new_zeros(len(batch))
         if side.dense:
@@ -121,7 +121,7 @@ class CrossPlan:
         return terms + crosses.table[places].sum(1) if places.shape[1] else terms
 
     def _across(self, batch: Batch, role: Role, term: SparseTerm, index: dict[str, Tensor]) -> Tensor:
-        """A term's factors ``[n, values of the small field]``: columns of it, or the weights beside them."""
+        """A term's factors ``[n, values of the small field]``: that field's columns, or their weights."""
         assert term.small is not None
         if role != term.role:
             columns = self._columns[role].hot(batch, term.small)

@@ -1,9 +1,10 @@
 """Backbones with a cross network beside a tower over all embeddings: DCN V2, xDeepFM, AutoInt.
 
 The tower's first layer and first-order terms split as in WDL; the cross network sees whole rows, so a pair's
-inputs are gathered for it. What splits of the cross network is computed once a side: ``W_0 x_0`` of DCN V2;
-of xDeepFM the last layer, and the first layer's maps of two fields of one side. Of AutoInt nothing is: the
-first layer's projections are a tenth of its work, and no cheaper to gather.
+inputs are gathered for it. The parts of the cross network that split are computed once per side: ``W_0 x_0``
+in DCN V2; in xDeepFM the last layer, and the first layer's maps of two fields of the same side. In AutoInt
+nothing
+splits: the first layer's projections are a tenth of its work, and no cheaper to gather.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ class MatrixDCNSplit(WDLSplit):
 
 
 class XDeepFMSplit(WDLSplit):
-    """A CIN of two layers, whose last is a matrix ``u``, for only sums stand between it and the logit.
+    """A CIN of two layers, the last of which is a matrix ``u``, because only sums follow it.
 
-    ``terms = sum_dh x_dh y_dh`` of the maps ``x = W (v * v)`` of the first layer and ``y = o + u v``; ``y``
-    splits by side, and so do maps of two fields of one side. The maps across the sides are left to a pair.
+    ``terms = sum_dh x_dh y_dh`` with the maps ``x = W (v * v)`` of the first layer and ``y = o + u v``; ``y``
+    splits by side, and so do maps of two fields of the same side. The maps across the sides remain per pair.
 
     Args:
         layout: the inputs by side.
@@ -75,12 +76,12 @@ class XDeepFMSplit(WDLSplit):
         self._last = torch.einsum("k,khf->hf", output, last)  # [H1, F]
         user, item = (list(layout.part(role).fields) for role in ("user", "item"))
         self._inside = {"user": first[:, user][:, :, user], "item": first[:, item][:, :, item]}
-        # W_hij and W_hji meet the same product.
+        # W_hij and W_hji multiply the same product.
         across = first[:, user][:, :, item] + first[:, item][:, :, user].transpose(1, 2)
         self._across = across.flatten(1)  # [H1, Fu Fi]
 
     def share(self, embedded: Embedded, role: Role) -> Share:
-        """First-order terms; the fields, the maps inside the side and ``u v`` of it, ``[n, D, H1]``."""
+        """First-order terms; the fields, the maps within the side and its ``u v``, ``[n, D, H1]``."""
         v = embedded.fields.transpose(1, 2).contiguous()  # [n, D, Fs]
         maps = F.linear(_outer(v, v), self._inside[role].flatten(1))
         weights = F.linear(v, self._last[:, list(self._layout.part(role).fields)])
@@ -97,7 +98,7 @@ class XDeepFMSplit(WDLSplit):
 
 
 class AutoIntSplit(WDLSplit):
-    """The interacting layers, a pair.
+    """The interacting layers, all computed per pair.
 
     Args:
         layout: the inputs by side.

@@ -1,4 +1,4 @@
-"""The plan of a model of which nothing is known: gather both sides' embeddings, then the forward pass."""
+"""The plan for a model without a split: gather both sides' embeddings, then run the forward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmlora.models.side_plans.parts import Layout, Role, SideTensors
 
 
 class DirectPlan:
-    """Embeddings are looked up, and first-order weights summed, once a side; the rest is computed a pair.
+    """Embeddings are looked up, and first-order weights summed, once per side; the rest is computed per pair.
 
     Args:
         model: the model, folded as far as its gate allows; its last layer is replaced.
@@ -37,7 +37,7 @@ class DirectPlan:
     def logits(
         self, pairs: Pairs, user: SideTensors, item: SideTensors, adaptation: Tensor | None = None
     ) -> Tensor:
-        """B pairs -> ``[B]`` float32; the gate weighs ``adaptation``, what each expert adds besides."""
+        """B pairs -> ``[B]`` float32; ``adaptation`` is what each expert adds, weighted by the gate."""
         fields, dense = self._fields(pairs, user[0], item[0]), self._dense(pairs, user[1], item[1])
         domain = torch.full((pairs.rows,), self._domain, dtype=torch.int64, device=fields.device)
         embedded = Embedded(fields, dense, pairs.combine(torch.add, user[2], item[2]))
@@ -45,7 +45,7 @@ class DirectPlan:
 
 
 class _Float32(nn.Module):
-    """A tower's last layer, in float32 whatever is cast before it: see :func:`.parts.project`."""
+    """A tower's last layer, always in float32: see :func:`.parts.project`."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -61,14 +61,14 @@ class Join:
     """``[U, k, ...]`` and ``[I, m, ...]`` -> ``[B, k + m, ...]``: pairs' inputs in the order of the model's.
 
     Args:
-        user: places of the user's k inputs among all of them.
-        item: places of the item's m.
+        user: positions of the user's k inputs among all inputs.
+        item: positions of the item's m inputs.
         device: where the tensors are.
     """
 
     def __init__(self, user: Sequence[int], item: Sequence[int], device: torch.device) -> None:
         places = [*user, *item]
-        # As an order of gathering: the input that stands first, second, ...
+        # As an order for gathering: which input is first, second, ...
         order = sorted(range(len(places)), key=places.__getitem__)
         in_order = order == list(range(len(places)))
         self._order = None if in_order else torch.tensor(order, dtype=torch.int64, device=device)

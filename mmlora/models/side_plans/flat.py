@@ -1,12 +1,12 @@
-"""Backbones of which little is left to a pair: WDL, DeepFM, NFM, DCN.
+"""Backbones with little left to compute per pair: WDL, DeepFM, NFM, DCN.
 
 ========  ==================================================  =======================================
-backbone  once a side                                         a pair
+backbone  once per side                                       per pair
 ========  ==================================================  =======================================
 WDL       first-order terms, first layer                      -
-DeepFM    also products inside the side, sum of its fields    an inner product of width D
-NFM       also products inside the side, sum of its fields    the sums' product and its first layer
-DCN       also ``x_0 w_l`` of all layers                      a recursion of numbers
+DeepFM    also products within the side, sum of its fields    an inner product of width D
+NFM       also products within the side, sum of its fields    the sums' product and its first layer
+DCN       also ``x_0 w_l`` of all layers                      a recursion of scalars
 ========  ==================================================  =======================================
 """
 
@@ -26,7 +26,7 @@ from mmlora.models.side_plans.split import Crossed, Share
 
 
 class WDLSplit:
-    """``sum_i w_i``: nothing is left to a pair.
+    """``sum_i w_i``: nothing remains per pair.
 
     Args:
         layout: the inputs by side.
@@ -38,7 +38,7 @@ class WDLSplit:
         self._layout = layout
 
     def columns(self, role: Role) -> Sequence[int]:
-        """The side's own."""
+        """The side's own columns."""
         return self._layout.flat_columns(role)
 
     def share(self, embedded: Embedded, role: Role) -> Share:
@@ -51,10 +51,10 @@ class WDLSplit:
 
 
 class DeepFMSplit(WDLSplit):
-    """``sum_{i<j} <v_i, v_j>`` inside each side, and ``<sum of the user's v, sum of the item's v>``."""
+    """``sum_{i<j} <v_i, v_j>`` within each side, and ``<sum of the user's v, sum of the item's v>``."""
 
     def share(self, embedded: Embedded, role: Role) -> Share:
-        """First-order terms and products inside the side; the sum of its fields."""
+        """First-order terms and products within the side; the sum of its fields."""
         total = embedded.fields.sum(1)  # [n, D]
         inside = 0.5 * (total.square().sum(1) - embedded.fields.square().sum((1, 2)))
         return Share(embedded.linear + inside, flat(embedded), (total,))
@@ -65,7 +65,7 @@ class DeepFMSplit(WDLSplit):
 
 
 class NFMSplit(WDLSplit):
-    """``sum_{i<j} v_i * v_j`` inside each side, and ``(sum of the user's v) * (sum of the item's v)``.
+    """``sum_{i<j} v_i * v_j`` within each side, and ``(sum of the user's v) * (sum of the item's v)``.
 
     Args:
         layout: the inputs by side.
@@ -76,12 +76,12 @@ class NFMSplit(WDLSplit):
         self.cross_columns = range(layout.embedding_dim)
 
     def columns(self, role: Role) -> Sequence[int]:
-        """The pooled products, of both sides alike, and the side's own dense values."""
+        """The pooled products, for both sides, and the side's own dense values."""
         dim = self._layout.embedding_dim
         return [*range(dim), *(dim + place for place in self._layout.part(role).dense)]
 
     def share(self, embedded: Embedded, role: Role) -> Share:
-        """First-order terms; pooled products inside the side; the sum of its fields."""
+        """First-order terms; pooled products within the side; the sum of its fields."""
         total = embedded.fields.sum(1)  # [n, D]
         inside = 0.5 * (total.square() - embedded.fields.square().sum(1))
         return Share(embedded.linear, torch.cat([inside, embedded.dense], 1), (total,))
@@ -92,7 +92,7 @@ class NFMSplit(WDLSplit):
 
 
 class DCNSplit(WDLSplit):
-    """DCN by its numbers ``x_0 w_l``: ``x_l = a_l x_0 + c_l`` with ``a_{l+1} = a_l (1 + x_0 w_l) + c_l w_l``.
+    """DCN by its scalars ``x_0 w_l``: ``x_l = a_l x_0 + c_l`` with ``a_{l+1} = a_l (1 + x_0 w_l) + c_l w_l``.
 
     Args:
         layout: the inputs by side.
@@ -103,7 +103,7 @@ class DCNSplit(WDLSplit):
     def __init__(self, layout: Layout, dcn: DCN, cross: VectorCross) -> None:
         super().__init__(layout)
         self._weights = torch.cat([cross.weight, dcn.output]).detach()  # w_0 .., and the output's: [L + 1, d]
-        # c_l, which no input decides: the sum of the biases before.
+        # c_l, which depends on no input: the sum of the earlier biases.
         offsets = F.pad(cross.bias.detach(), (0, 0, 1, 0)).cumsum(0)  # [L + 1, d]
         self._offsets: list[float] = (offsets * self._weights).sum(1).tolist()
 

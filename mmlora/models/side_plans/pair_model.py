@@ -1,4 +1,4 @@
-"""A model compiled for the pairs of two sides in one domain."""
+"""A model compiled to score user-item pairs of one domain."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from mmlora.names import Precision
 
 
 class PairModel:
-    """A folded model and its side plan: each side's tensors once, then logits of any pairs of rows of them.
+    """A folded model and its side plan: computes each side's tensors once, then logits of any pairs of them.
 
-    Logits are the model's own within 1e-5 in float32. In ``bfloat16`` a pair's products but the last, and
-    what the sides give to them, are bfloat16's; sides, terms and logits are float32's. The model must not
-    change while this is used: memory is shared.
+    Logits equal the model's own within 1e-5 in float32. With ``bfloat16`` a pair's products except the last,
+    and what the sides contribute to them, are bfloat16; sides, terms and logits are float32. The model must
+    not change while this is in use, because they share memory.
 
     Args:
-        model: any model; it stays as it is.
+        model: any model; it is not changed.
         domain: the domain's index; -1 for one absent at training.
-        user: the inputs that the user decides, and those of the domain.
-        item: the inputs that the item decides; with the user's, all of the model's.
+        user: the inputs of the user, and those of the domain.
+        item: the inputs of the item; together with the user's, they are all of the model's inputs.
         device: where to compute.
-        precision: of what is computed a pair.
+        precision: precision of what is computed per pair.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PairModel:
         if folded.crosses is not None:
             self._crosses = CrossPlan(folded.crosses, folded.crosses.fields, domain=domain)
         self._device, self._casts = device, precision == "bfloat16"
-        # Where backbone and tower add nothing, the cross terms are the model.
+        # If backbone and tower add nothing, the cross terms are the whole model.
         self._plan: SidePlan | None = None
         if folded.gate is not None or not folded.is_silent:
             self._plan = _plan(folded, layout, domain, torch.bfloat16 if self._casts else torch.float32)
@@ -81,7 +81,7 @@ class PairModel:
         if self._plan is None and self._crosses is not None:
             return self._crosses.logits(pairs, user, item)
         assert self._plan is not None
-        # Weights are frozen, so none is kept between products: threads share nothing.
+        # Weights are frozen, so nothing is cached between products, and threads share no state.
         with torch.autocast(self._device, torch.bfloat16, enabled=self._casts, cache_enabled=False):
             if self._crosses is None:
                 return self._plan.logits(pairs, user, item)
@@ -93,8 +93,8 @@ class PairModel:
     def cross_logits(self, user: SideTensors, item: SideTensors) -> Tensor:
         """All pairs of n users and m items -> their cross terms, ``[n, m]`` float32.
 
-        They are a dot product of a vector a side, and so cheap; the tower is left out, and experts that a
-        gate weighs by the sample.
+        They are cheap, because they are a dot product of one vector per side; the tower is left out, and so
+        are experts whose weights depend on the sample.
 
         Raises:
             UsageError: the model has no cross terms.
@@ -105,7 +105,7 @@ class PairModel:
 
 
 def no_cross_terms() -> UsageError:
-    """Return what is said of a model that cannot retrieve items by its cross terms."""
+    """Return the error for a model that can't retrieve items by its cross terms."""
     return UsageError(
         "candidates.retrieval `two_tower` needs a model with cross terms, and this one has none: "
         "train a network with [training] crosses, or retrieve by `popularity`"
@@ -114,14 +114,14 @@ def no_cross_terms() -> UsageError:
 
 def _plan(model: CTRModel, layout: Layout, domain: int, dtype: torch.dtype) -> SidePlan:
     split = _split(model.backbone, layout)
-    # A gate that sees the sample weighs the experts of every layer by the whole of a layer's input.
+    # A gate that sees the sample weights the experts of every layer by the layer's whole input.
     if split is None or model.gate is not None:
         return DirectPlan(model, layout, domain=domain)
     return SplitPlan(split, model.tower, dtype=dtype)
 
 
 def _split(backbone: nn.Module, layout: Layout) -> Split | None:
-    """Return what splits of a backbone; None where nothing is known of it."""
+    """Return a backbone's split; None if there is none for it."""
     match backbone:
         case WDL():
             return WDLSplit(layout)

@@ -1,7 +1,7 @@
-"""A block of user-item pairs, and how values of the two sides meet in it.
+"""A block of user-item pairs, and how values of the two sides are combined in it.
 
-Everything here works element by element, so a pair's bits depend neither on where it stands in its block nor
-on whether it came in a grid or in a list.
+Everything here works element by element, so a pair's bits depend neither on its position in the block nor
+on whether it came from a grid or from a list.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Pairs(Protocol):
 
     @property
     def rows(self) -> int:
-        """B, the pairs of the block."""
+        """B, the number of pairs in the block."""
 
     def to(self, device: str) -> Pairs:
-        """Move whatever is held as tensors."""
+        """Return the pairs with their tensors on this device."""
 
     def users(self, values: Tensor) -> Tensor:
         """``[U, ...]`` -> the value of each pair's user, ``[B, ...]``."""
@@ -39,7 +39,7 @@ class Pairs(Protocol):
 
 @dataclass(frozen=True)
 class ListedPairs:
-    """Pairs that are listed one by one.
+    """Pairs given as a list.
 
     Attributes:
         user_rows: ``[B]`` int64.
@@ -55,7 +55,7 @@ class ListedPairs:
         return len(self.user_rows)
 
     def to(self, device: str) -> ListedPairs:
-        """Move the rows."""
+        """Return the pairs with their row numbers on this device."""
         return ListedPairs(self.user_rows.to(device), self.item_rows.to(device))
 
     def users(self, values: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class ListedPairs:
 
 
 class _Rectangle(NamedTuple):
-    """Some users x some items, and their place in the block."""
+    """A range of users x a range of items, and its position in the block."""
 
     place: slice
     users: slice
@@ -87,11 +87,11 @@ class _Rectangle(NamedTuple):
 
 @dataclass(frozen=True)
 class GridPairs:
-    """A run of users x items, user by user: at most three rectangles, so that nothing is gathered by index.
+    """A stretch of users x items, user by user: at most three rectangles, so nothing is gathered by index.
 
     Attributes:
         start: the first pair, of user ``start // items`` and item ``start % items``.
-        count: pairs in the run; the block's other rows are 0.
+        count: number of pairs in the stretch; the block's other rows are 0.
         rows: B, at least ``count``.
         num_items: I.
     """
@@ -102,7 +102,7 @@ class GridPairs:
     num_items: int
 
     def to(self, device: str) -> GridPairs:
-        """Nothing to move."""
+        """Return the pairs unchanged; they have no tensors."""
         return self
 
     def users(self, values: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class GridPairs:
         return tuple(self._cut())
 
     def _cut(self) -> Iterator[_Rectangle]:
-        """The rest of the first user's items, whole users, and what the last user begins."""
+        """Yield the rest of the first user's items, the whole users, and the last user's first items."""
         done = 0
         while done < self.count:
             user, item = divmod(self.start + done, self.num_items)

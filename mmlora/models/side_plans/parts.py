@@ -1,4 +1,4 @@
-"""What a side plan is made of: the inputs that a side decides, and the tensors computed of them."""
+"""The parts of a side plan: the inputs that belong to a side, and the tensors computed from them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mmlora.models.embedding import Embedded
 from mmlora.models.side_plans.pairs import Pairs
 
 Role = Literal["user", "item"]
-# What was computed of a side's n rows, each ``[n, ...]``.
+# Tensors computed for a side's n rows, each ``[n, ...]``.
 SideTensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The inputs that one side decides.
+    """The inputs that belong to one side.
 
     Attributes:
-        fields: places among the F embedded fields, ascending.
-        dense: places among the dense fields, ascending.
+        fields: indices among the F embedded fields, ascending.
+        dense: indices among the dense fields, ascending.
     """
 
     fields: tuple[int, ...]
@@ -32,10 +32,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the sides' inputs stand among the model's.
+    """Positions of the sides' inputs among the model's.
 
     Attributes:
-        user: inputs of the user, and those of the domain, for in one domain they are constants.
+        user: inputs of the user, and those of the domain, which are constant within a domain.
         item: inputs of the item.
         embedding_dim: D.
     """
@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def num_fields(self) -> int:
-        """F, the embedded fields of both sides."""
+        """F, the number of embedded fields of both sides."""
         return len(self.user.fields) + len(self.item.fields)
 
     def part(self, role: Role) -> Part:
@@ -54,30 +54,30 @@ class Layout:
         return self.user if role == "user" else self.item
 
     def flat_columns(self, role: Role, *, between: int = 0) -> list[int]:
-        """A side's columns in ``[all embeddings side by side, so many others, dense values]``."""
+        """A side's columns in ``[all embeddings side by side, between other columns, dense values]``."""
         part, dim = self.part(role), self.embedding_dim
         fields = [field * dim + place for field in part.fields for place in range(dim)]
         return fields + [self.num_fields * dim + between + place for place in part.dense]
 
 
 class SidePlan(Protocol):
-    """What to compute of each side, and of a pair."""
+    """What to compute for each side, and for each pair."""
 
     def side(self, embedded: Embedded, role: Role) -> SideTensors:
-        """A side's embedded inputs, ``[n, its fields, D]`` -> whatever :meth:`logits` needs of them."""
+        """A side's embedded inputs, ``[n, its fields, D]`` -> the tensors that :meth:`logits` needs."""
 
     def logits(
         self, pairs: Pairs, user: SideTensors, item: SideTensors, adaptation: Tensor | None = None
     ) -> Tensor:
         """B pairs -> ``[B]`` float32.
 
-        ``adaptation``, where experts are not folded, is what each adds besides, ``[B, E]``: the gate weighs
-        it.
+        ``adaptation``, if experts are not folded, is what each expert adds, ``[B, E]``, to be weighted by
+        the gate.
         """
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The last product of all, in float32 whatever is cast: a logit of bfloat16 has a hundred values.
+    """The final product, always in float32, because a bfloat16 logit has only about a hundred values.
 
     ``[B, k]``, ``[1, k]``, ``[1]`` -> ``[B]``.
     """

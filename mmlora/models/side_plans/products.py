@@ -1,8 +1,8 @@
-"""PNN: inner or outer products of fields, inside a side and across the sides.
+"""PNN: inner or outer products of fields, within a side and across the sides.
 
-Products inside a side go through the first layer once a side. Across the sides, kernels of the outer product
-are applied to the item's fields once an item; a pair then costs an inner product of width D for each user
-field and item field, and these products' share of the first layer.
+Products within a side go through the first layer once per side. Across the sides, kernels of the outer
+product are applied to the item's fields once per item; a pair then costs an inner product of width D for each
+user field and item field, and these products' share of the first layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmlora.models.side_plans.split import Crossed, Share
 
 
 class PNNSplit:
-    """Embeddings, dense values and products inside each side; products across are left to a pair.
+    """Embeddings, dense values and products within each side; products across remain for each pair.
 
     Args:
         layout: the inputs by side.
@@ -44,7 +44,7 @@ class PNNSplit:
         return own + self._product_columns(_pairs_of(self._layout.part(role).fields))
 
     def share(self, embedded: Embedded, role: Role) -> Share:
-        """No terms; embeddings, dense values and products inside; the fields."""
+        """No terms; embeddings, dense values and products within; the fields."""
         fields = embedded.fields
         inputs = torch.cat([flat(embedded), self._inside(fields, role)], 1)
         if role == "item" and self._across_kernel is not None:
@@ -69,7 +69,7 @@ class PNNSplit:
         return (first * second).sum(2)
 
     def _from_item(self, across: Sequence[tuple[int, int]]) -> Tensor | None:
-        """Kernels as the item's field meets them, ``[Fu, Fi, D, D]``: turned where it stands on the right."""
+        """Kernels to apply to the item's fields, ``[Fu, Fi, D, D]``: transposed if it is on the right."""
         if self._kernel is None:
             return None
         dim = self._layout.embedding_dim
@@ -81,7 +81,7 @@ class PNNSplit:
         return torch.stack(kernels).view(shape) if kernels else self._kernel.new_zeros(shape)
 
     def _numbers(self, pairs: Sequence[tuple[int, int]]) -> list[int]:
-        """The products' numbers; a pair is known by its smaller field first."""
+        """Return the products' indices; a pair is keyed by its smaller field first."""
         return [self._places[min(pair), max(pair)] for pair in pairs]
 
     def _product_columns(self, pairs: Sequence[tuple[int, int]]) -> list[int]:

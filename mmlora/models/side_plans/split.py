@@ -1,7 +1,7 @@
 """The plan of a tower whose first layer splits: ``W x = W_user x_user + W_item x_item + W_pair x_pair``.
 
-What a backbone must say for it is a :class:`Split`; nearly all of the forward pass of a wide input is then
-computed once a side.
+A backbone describes this by a :class:`Split`; nearly all of the forward pass of a wide input is then
+computed once per side.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mmlora.models.tower import Tower
 
 @dataclass(frozen=True)
 class Share:
-    """What one side gives to its pairs.
+    """What one side contributes to its pairs.
 
     Attributes:
         terms: its part of the interaction terms, ``[n]``.
         inputs: its part of the tower's input, ``[n, k]``: values of :meth:`Split.columns`.
-        cross: whatever :meth:`Split.cross` needs of it, each ``[n, ...]``.
+        cross: the tensors that :meth:`Split.cross` needs, each ``[n, ...]``.
     """
 
     terms: Tensor
@@ -37,11 +37,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Crossed:
-    """What is left to a pair.
+    """What is computed per pair.
 
     Attributes:
         terms: added to the interaction terms, ``[B]`` float32.
-        inputs: values of the tower's input that no side decides, ``[B, k]``, of :attr:`Split.cross_columns`.
+        inputs: values of the tower's input that depend on both sides, ``[B, k]``, of
+            :attr:`Split.cross_columns`.
     """
 
     terms: Tensor | None = None
@@ -49,33 +50,33 @@ class Crossed:
 
 
 class Split(Protocol):
-    """Which of a backbone's terms and tower inputs split by side; made for the inputs of two sides.
+    """Which of a backbone's terms and tower inputs split by side, for given inputs of two sides.
 
-    Both are sums over the user's share, the item's and the pair's. A column of the tower's input may be
-    given by several of them.
+    Both are sums over the user's share, the item's and the pair's. Several of them may contribute to the
+    same column of the tower's input.
     """
 
     @property
     def cross_columns(self) -> Sequence[int]:
-        """Columns of the tower's input that :meth:`cross` gives values of."""
+        """Columns of the tower's input to which :meth:`cross` contributes."""
 
     def columns(self, role: Role) -> Sequence[int]:
-        """Columns of the tower's input that a side's share gives values of."""
+        """Columns of the tower's input to which a side's share contributes."""
 
     def share(self, embedded: Embedded, role: Role) -> Share:
         """A side's embedded inputs -> its share."""
 
     def cross(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Crossed:
-        """The sides' :attr:`Share.cross` -> what is left to each pair."""
+        """The sides' :attr:`Share.cross` -> what is computed per pair."""
 
 
 class SplitPlan:
     """First layer and interaction terms by side; a pair costs a sum, its cross terms and the layers above.
 
     Args:
-        split: the backbone's.
+        split: the backbone's split.
         tower: a tower without experts.
-        dtype: of what the sides give to a pair, but for the terms.
+        dtype: type of what the sides contribute to a pair, except for the terms.
     """
 
     def __init__(self, split: Split, tower: Tower, *, dtype: torch.dtype = torch.float32) -> None:
@@ -95,7 +96,7 @@ class SplitPlan:
     def logits(
         self, pairs: Pairs, user: SideTensors, item: SideTensors, adaptation: Tensor | None = None
     ) -> Tensor:
-        """B pairs -> ``[B]`` float32; there are no experts whose ``adaptation`` could be added."""
+        """B pairs -> ``[B]`` float32; ``adaptation`` is unused, because there are no experts."""
         terms = pairs.combine(torch.add, user[0], item[0])
         hidden = pairs.combine(torch.add, user[1], item[1])
         crossed = self._split.cross(pairs, user[2:], item[2:])

@@ -1,4 +1,4 @@
-"""Trees compiled for the pairs of two sides: what each side leaves of every tree, and an ``and`` a pair."""
+"""Trees compiled for user-item pairs: each side's remaining leaves, and one ``and`` per tree and pair."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ROLES: tuple[Role, ...] = ("user", "item")
 
 
 class TreePairs:
-    """What :class:`~mmlora.models.side_plans.pair_model.PairModel` is for networks; the bits are the model's.
+    """The counterpart of :class:`.pair_model.PairModel` for trees, with bit-identical logits.
 
     Args:
-        model: the trees; it stays as it is.
+        model: the trees; not changed.
         device: where to compute.
     """
 
@@ -27,7 +27,7 @@ class TreePairs:
         state = {name: tensor.to(device) for name, tensor in model.state_dict().items()}
         self._model = TreeModel(model.fields, state)
         number = {column: place for place, column in enumerate(model.columns.columns)}
-        # A side's batch holds its own fields only, so its columns are found in other places.
+        # A side's batch has only the side's own fields, so their columns are at different positions.
         self._columns, self._nodes = {}, {}
         for role in _ROLES:
             own = TreeColumns([f for f in model.fields if (f.side == "item") == (role == "item")])
@@ -37,7 +37,7 @@ class TreePairs:
             self._nodes[role] = [nodes.of_columns(places) for nodes in self._model.nodes]
 
     def side(self, batch: Batch, role: Role) -> SideTensors:
-        """A side's own inputs, n rows -> what it leaves of each tree, ``[n, T]``."""
+        """A side's own inputs, n rows -> the remaining leaves of each tree, ``[n, T]``."""
         return (self._model.leaves(self._columns[role](batch), *self._nodes[role]),)
 
     def logits(self, pairs: Pairs, user: SideTensors, item: SideTensors) -> Tensor:

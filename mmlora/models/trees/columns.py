@@ -1,4 +1,4 @@
-"""The columns that trees see of encoded rows."""
+"""The columns of encoded rows that trees see."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mmlora.models.spec import FieldShape
 from mmlora.schema import ITEM_ID, USER_ID
 
 MOST_BAG_COLUMNS = 128
-"""Bags of more values are passed over."""
+"""Bags with a larger vocabulary are skipped."""
 
 
 class TreeColumn(NamedTuple):
-    """One number of a row.
+    """One column.
 
     Attributes:
-        field: the field that it is of.
-        place: which of the field's columns it is, from 0.
+        field: the field it belongs to.
+        place: its index among the field's columns, from 0.
     """
 
     field: str
@@ -31,11 +31,11 @@ class TreeColumn(NamedTuple):
 class TreeColumns:
     """Categories first, then numbers, vectors, and a column for each value of a small bag.
 
-    The user's and the item's own ids are passed over, which trees memorise, and so are lists of what an
-    entity met, which say little without their weights.
+    The user's and the item's own ids are skipped, because trees memorise them, and so are affinity bags,
+    which say little without their weights.
 
     Args:
-        fields: all fields that the batches hold, in their order.
+        fields: all fields of the batches, in their order.
     """
 
     def __init__(self, fields: Sequence[FieldShape]) -> None:
@@ -56,7 +56,7 @@ class TreeColumns:
 
     @property
     def categories(self) -> int:
-        """How many of the columns are categories; they come first."""
+        """Number of columns that are categories; they come first."""
         return len(self._categories)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""From LightGBM's own description of its trees to the tensors of :mod:`mmlora.models.trees.model`."""
+"""Convert LightGBM's description of its trees to the tensors of :mod:`mmlora.models.trees.model`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST = 2**31 - 1
 
 @dataclass
 class _Tree:
-    """A tree's leaf values from left to right, and its nodes: column, condition, what they keep."""
+    """A tree's leaf values from left to right, and its nodes: column, condition, leaves kept."""
 
     values: list[float] = field(default_factory=list)
     numeric: list[tuple[int, float, int]] = field(default_factory=list)
@@ -50,8 +50,8 @@ def tree_state(model: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a model's trees.
 
     Args:
-        model: what ``lightgbm.Booster.dump_model`` gave; of ``LEAVES`` leaves a tree at most, trained on rows
-            without missing values.
+        model: the result of ``lightgbm.Booster.dump_model``; trees have at most ``LEAVES`` leaves and were
+            trained on rows without missing values.
     """
     trees = [_Tree.of(tree["tree_structure"]) for tree in model["tree_info"]]
     column, threshold, keep = _padded([tree.numeric for tree in trees], (0, np.inf, _ALL))
@@ -93,7 +93,7 @@ def _padded(nodes: Sequence[Sequence[tuple[Any, ...]]], none: tuple[Any, ...]) -
 
 
 def _rounded_down(threshold: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the largest float32 that is not above: a float32 is at most the one when it is the other."""
+    """Return the largest float32 not above; float32 values compare to it as they do to the threshold."""
     single = threshold.astype(np.float32)
     below: np.ndarray[Any, np.dtype[np.float32]] = np.nextafter(single, np.float32(-np.inf))
     return np.where(single > threshold, below, single)

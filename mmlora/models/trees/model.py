@@ -1,4 +1,4 @@
-"""The model: tensors of trees, and what they say of a row."""
+"""The tree model: trees as tensors, and their prediction for a row."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mmlora.models.spec import FieldShape
 from mmlora.models.trees.columns import TreeColumns
 
 LEAVES = 32
-"""Of a tree at most: a bit each."""
+"""Maximum number of leaves per tree, one bit each."""
 UNIT = 2.0**-24
-"""Of a leaf's value."""
+"""Number of fractional bits of a leaf's value."""
 HASH = 0x077CB531
-"""Times a power of two, the five highest of 32 bits name the power (a de Bruijn sequence)."""
+"""Multiplied by a power of two, the highest five of 32 bits identify the power (a de Bruijn sequence)."""
 
-_BLOCK_ROWS = 1024  # of so many rows, what is left of the trees stays in a core's cache
+_BLOCK_ROWS = 1024  # for this many rows, the remaining leaves of the trees fit into a core's cache
 
 
 class Nodes(NamedTuple):
     """Nodes of all trees, the k-th of each in row k, ``[K, T]`` each.
 
     Attributes:
-        column: that the condition reads.
-        keep: the leaves that are left when the condition is false; all of them where a tree has no k-th node.
-        condition: what else it reads: a threshold, or where in ``category_member`` its values are.
+        column: the column that the condition reads.
+        keep: the leaves that remain if the condition is false; all leaves if a tree has no k-th node.
+        condition: the condition's threshold, or the position of its values in ``category_member``.
     """
 
     column: Tensor
@@ -36,7 +36,7 @@ class Nodes(NamedTuple):
     condition: tuple[Tensor, ...]
 
     def of_columns(self, places: Tensor) -> Nodes:
-        """Return the nodes that read some columns, closed up; ``places`` numbers these, the rest -1."""
+        """Return the nodes that read some columns, without gaps; ``places`` numbers these, -1 for others."""
         column = places[self.column]
         mine = column >= 0
         order = (
@@ -51,8 +51,8 @@ class TreeModel(nn.Module):
     """``logit = sum of the trees' values``.
 
     Args:
-        fields: shapes of the inputs, as the model's specification has them.
-        state: the tensors, as :func:`~mmlora.models.trees.convert.tree_state` gave them.
+        fields: shapes of the inputs, as in the model's specification.
+        state: the tensors from :func:`~mmlora.models.trees.convert.tree_state`.
     """
 
     def __init__(self, fields: Sequence[FieldShape], state: Mapping[str, Tensor]) -> None:
@@ -82,7 +82,7 @@ class TreeModel(nn.Module):
         return numeric, Nodes(get("category_column").long(), get("category_keep"), condition)
 
     def leaves(self, columns: Tensor, numeric: Nodes, categorical: Nodes) -> Tensor:
-        """``[B, C]`` -> the leaves that these nodes leave of each tree, a bit each, ``[B, T]`` int32."""
+        """``[B, C]`` -> the leaves of each tree that remain after these nodes, as bits, ``[B, T]`` int32."""
         by_column = columns.t().contiguous()
         left = by_column.new_full((len(self.values), len(columns)), -1, dtype=torch.int32)
         for column, keep, threshold in zip(numeric.column, numeric.keep, *numeric.condition, strict=True):
@@ -98,8 +98,8 @@ class TreeModel(nn.Module):
         return left.t().contiguous()
 
     def logits(self, leaves: Tensor) -> Tensor:
-        """What is left of each tree, ``[B, T]`` int32, overwritten -> logits ``[B]`` float32."""
+        """Remaining leaves of each tree, ``[B, T]`` int32, overwritten -> logits ``[B]`` float32."""
         starts = torch.arange(len(self.values), dtype=torch.int32, device=leaves.device) * LEAVES
         place = leaves.bitwise_and_(-leaves).mul_(HASH).bitwise_right_shift_(27).bitwise_and_(LEAVES - 1)
-        found = self.values.flatten().index_select(0, place.add_(starts).flatten())
-        return found.view_as(leaves).sum(1).to(torch.float64).mul_(UNIT).to(torch.float32)
+        values = self.values.flatten().index_select(0, place.add_(starts).flatten())
+        return values.view_as(leaves).sum(1).to(torch.float64).mul_(UNIT).to(torch.float32)

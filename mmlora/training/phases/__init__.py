@@ -1,8 +1,8 @@
 """The phases: cross terms, backbone on all domains, each expert on its own, the gate on all.
 
-What a phase doesn't train is frozen bit for bit. Each stops early on its own metric, starts its counters
-afresh, and keeps what it started from when it doesn't help: an expert then stays at zero, which changes no
-score.
+Everything a phase doesn't train is frozen bit for bit. Each phase stops early on its own metric, with its own
+counters, and keeps the weights it started from if it doesn't help: an expert then stays at zero, which
+changes no score.
 """
 
 from mmlora.training.phases.backbone import train_backbone, train_joint

@@ -27,18 +27,18 @@ def train_backbone(
     *,
     epochs: int | None = None,
 ) -> PhaseResult:
-    """Phase 1: train all but cross terms, experts and gate on all domains; ``wauc`` decides.
+    """Phase 1: train everything except cross terms, experts and gate on all domains; ``wauc`` decides.
 
     Beside cross terms it is kept where it gains more than noise: see :mod:`mmlora.training.evidence`.
 
     Args:
-        spec: the model's.
+        spec: the model's specification.
         data: all domains' rows.
         options: how to train.
-        observer: told of every epoch.
-        checkpoint: keeps every epoch, to go on from after a stop; the caller clears it in the end.
-        crosses: the state of phase 0, which stays as it is; None where the model has no cross terms.
-        epochs: train for exactly so many, on data whose rows are all for training; stop early when None.
+        observer: called after every epoch.
+        checkpoint: saved after every epoch, to resume from; the caller clears it at the end.
+        crosses: the state of phase 0, which is frozen; None if the model has no cross terms.
+        epochs: train for exactly this many, on data whose rows are all for training; None stops early.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
@@ -83,13 +83,13 @@ def train_joint(
     ``wauc`` decides, as in the other phases over all domains.
 
     Args:
-        spec: the model's.
+        spec: the model's specification.
         expert_domains: the domain index of each expert.
         data: the rows.
-        options: how to train; every part has the backbone's learning rate.
-        observer: told of every epoch.
-        checkpoint: as of the backbone.
-        crosses: as of the backbone.
+        options: how to train; all parts use the backbone's learning rate.
+        observer: called after every epoch.
+        checkpoint: as in :func:`train_backbone`.
+        crosses: as in :func:`train_backbone`.
 
     Returns:
         All of the model's tensors.

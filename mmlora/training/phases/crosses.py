@@ -1,4 +1,4 @@
-"""Phase 0: cross terms, fitted on all domains, alone."""
+"""Phase 0: the cross terms, fitted on their own on all domains."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def train_crosses(
     refit: bool = False,
     history_weight: float = 0.0,
 ) -> PhaseResult:
-    """Phase 0: fit the cross terms on all domains, alone; validation rows choose the weight of the history.
+    """Phase 0: fit only the cross terms, on all domains; validation rows choose the weight of the history.
 
     Args:
-        spec: the model's, with cross terms.
+        spec: the model's specification, with cross terms.
         data: all domains' rows.
         options: seed, threads and device.
-        observer: told of every pass.
-        checkpoint: keeps every pass, to go on from after a stop; the caller clears it in the end.
+        observer: called after every pass.
+        checkpoint: saved after every pass, to resume from; the caller clears it at the end.
         refit: whether all rows are for training, so that nothing can be measured.
-        history_weight: of the item history, as it was chosen before; goes with ``refit``.
+        history_weight: with ``refit``, the weight of the item history that was chosen before.
 
     Raises:
         DataError: there are no training rows, or no validation rows.

@@ -16,7 +16,7 @@ from mmlora.training.observer import Observer, PhaseReport
 from mmlora.training.phases.phase import EXPERT_SEED, Phase, PhaseResult
 from mmlora.training.rows import of_domain
 
-_FURTHER = 1  # last part of the seed of an expert that is trained further: other rows come first than before
+_FURTHER = 1  # last part of the seed of an expert that is trained further, for a different order of rows
 
 
 def train_expert(
@@ -39,26 +39,27 @@ def train_expert(
     half decides whether the gain is more than noise: see :mod:`mmlora.training.evidence`.
 
     Args:
-        spec: the model's.
+        spec: the model's specification.
         backbone: the state of phase 1, frozen here.
         data: all domains' rows; only this domain's are read.
         domain: the domain's index.
-        slot: which of the domain's experts; each starts from other values.
+        slot: which of the domain's experts to train; each starts from different values.
         options: how to train.
-        observer: told of every epoch.
-        start: an expert to train further; a fresh one when None.
-        checkpoint: as of the backbone.
-        epochs: as of the backbone; 0 leaves the expert at zero.
-        step: share of the trained step to take, as it was decided before; goes with ``epochs``.
+        observer: called after every epoch.
+        start: an expert to train further; None starts a new one.
+        checkpoint: saved after every epoch, to resume from; the caller clears it at the end.
+        epochs: train for exactly this many, on data whose rows are all for training; None stops early, and 0
+            leaves the expert at zero.
+        step: with ``epochs``, the share of the trained step to take, as decided before.
 
     Raises:
-        UsageError: the adaptation has no experts, or the domain isn't there.
+        UsageError: the adaptation has no experts, or the domain does not exist.
     """
     rows = of_domain(data, data.rows("train"), domain)
     weighs = options.expert_confidence > 0 and epochs is None and start is None
     choosing, deciding = halves(of_domain(data, data.rows("validation"), domain))
     validation = Validation.choose(data, "auc", domain=domain, rows=choosing if weighs else None)
-    # Alone, an expert counts in full for its domain, as in mlora; the gate's phase comes later.
+    # On its own, an expert has full weight for its domain, as in mlora; the gate's phase comes later.
     alone = replace(spec, adaptation="mlora") if spec.adaptation == "moe_mlora" else spec
     options = replace(options, batch_size=batch_size_for(options.batch_size, len(rows)))
     with reproducible(options, EXPERT_SEED, domain, slot, *([_FURTHER] if start else [])) as generator:
@@ -87,7 +88,7 @@ def train_expert(
 
 
 def _weighed(report: PhaseReport, gain: Gain) -> PhaseReport:
-    """Say in an expert's report what rows that did not choose its epochs say of it."""
+    """Return an expert's report with its gain on rows that did not choose its epochs."""
     bounds = gain.auc, gain.low, gain.high
     note = "; ".join(filter(None, (report.note, str(gain))))
     kept = gain.step > 0
@@ -103,13 +104,13 @@ def _weighed(report: PhaseReport, gain: Gain) -> PhaseReport:
 
 
 def batch_size_for(batch_size: int, rows: int) -> int:
-    """Return a batch that leaves a small domain's epoch enough steps: a hundred, or batches of 64 rows.
+    """Return a batch size that gives a small domain enough steps per epoch: a hundred, or batches of 64 rows.
 
-    For a phase that trains on one domain's rows. With the batch of all domains, patience would run out before
-    what has a few thousand rows has moved.
+    For a phase that trains on one domain's rows. With the batch size for all domains, patience would run out
+    before a domain of a few thousand rows had learned anything.
 
     Args:
-        batch_size: at most.
-        rows: training rows of the domain.
+        batch_size: the maximum.
+        rows: number of training rows of the domain.
     """
     return min(batch_size, max(64, rows // 100))

@@ -34,11 +34,12 @@ def train_gate(
 ) -> PhaseResult:
     """Phase 3: train the gate on all domains, backbone and experts frozen; ``wauc`` decides.
 
-    What it starts from, and keeps when mixing doesn't help, is phase 2's model: each domain's own experts
-    alone, and the backbone for a domain without. A gate that doesn't see the domain, or keeps fewer experts
-    than a domain has, can't be that, which the report's note says. Nothing is dropped out: the gate learns to
-    mix the experts as they will score. Domains without training rows are marked, and get the backbone alone.
-    Where all experts stand at zero it is not trained.
+    It starts from phase 2's model, and keeps that if mixing doesn't help: each domain's own experts alone,
+    and the backbone for a domain without experts. A gate that doesn't see the domain, or keeps fewer experts
+    than a domain has, can't represent that model; the report's note then says what it started from. There is
+    no
+    dropout: the gate learns to mix the experts as they will score. Domains without training rows are marked,
+    and get the backbone alone. If all experts are zero, the gate is not trained.
 
     Raises:
         UsageError: the adaptation has no gate, or there are no experts to mix.
@@ -81,12 +82,12 @@ def train_gate(
 
 
 def _moves(expert: Expert) -> bool:
-    """Whether an expert changes any score: its ``lora_b`` and ``lora_c`` start at 0."""
+    """Return whether an expert changes any score: its ``lora_b`` and ``lora_c`` start at 0."""
     return any(bool(value.any()) for name, value in expert.state.items() if not name.endswith("lora_a"))
 
 
 def _other_start(spec: ModelSpec) -> str:
-    """Say what a gate starts from that can't leave each domain to all of its own experts."""
+    """Return what a gate started from if it can't give each domain all of its own experts."""
     if spec.gate == "sample":
         return "it doesn't see the domain, so it started from all experts mixed equally"
     if spec.gate_top_k is not None and spec.gate_top_k < spec.experts_per_domain:

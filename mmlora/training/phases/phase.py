@@ -1,4 +1,4 @@
-"""What all phases share: from start to report, and what is kept."""
+"""What all phases share: start, report, and which weights are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BACKBONE_SEED, EXPERT_SEED, GATE_SEED, JOINT_SEED, CROSSES_SEED = 1, 2, 3, 4, 5
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What a phase gives: a part's tensors, and how it went."""
+    """The outcome of a phase: the trained part's tensors, and the report."""
 
     state: State
     report: PhaseReport
@@ -58,7 +58,7 @@ class Phase:
     checkpoint: Checkpoint | None = None
     epochs: int | None = None
     useless: str = ""
-    """Why training could change no score; empty as a rule."""
+    """Why training can't change any score; usually empty."""
 
     def train(
         self,
@@ -72,7 +72,7 @@ class Phase:
         leave_start: Callable[[], None] | None = None,
         also_moved: Sequence[torch.Tensor] = (),
     ) -> PhaseReport:
-        """Train and report; without rows to train or decide on, leave the model as it is."""
+        """Train and report; without rows to train or decide on, leave the model unchanged."""
         options, refit = self.options, self.epochs is not None
         if self.epochs is not None:
             options = replace(options, max_epochs=self.epochs or 1, patience=self.epochs + 1)
@@ -107,13 +107,13 @@ class Phase:
 
     @property
     def _idle(self) -> str:
-        """Why it is not trained, whatever the rows; empty when it is."""
+        """Return why the phase is not trained, whatever the rows; empty if it is."""
         if self.epochs == 0:
             return "it did not help, so it was not trained on all rows either"
         return self.useless
 
     def report(self, result: Fit | None) -> PhaseReport:
-        """Summarise the outcome; None where there was nothing to train or decide on."""
+        """Summarise the outcome; ``result`` is None if there was nothing to train or decide on."""
         note = self.validation.note
         if result is None and self._idle:
             note = self._idle
@@ -138,9 +138,9 @@ class Phase:
 
 
 def all_domains(data: TrainingData, *, refit: bool = False) -> tuple[RowNumbers, Validation]:
-    """Return the rows that a phase over all domains is trained on, and those that decide it by ``wauc``."""
+    """Return a phase's training rows, of all domains, and the validation that decides it by ``wauc``."""
     rows, validation = data.rows("train"), Validation.choose(data, "wauc", domain=None)
     for name, found in (("training", rows), ("validation", validation.rows)):
         if not len(found) and not (refit and found is validation.rows):
-            raise DataError("training set", f"no {name} rows: choose other days, or another split")
+            raise DataError("training set", f"there are no {name} rows: choose other days, or another split")
     return rows, validation

@@ -48,13 +48,13 @@ def parse_url(url: str) -> tuple[sa.URL, Backend]:
         name = parsed.get_backend_name()
     except (ArgumentError, ValueError):
         raise UsageError(
-            f"the warehouse URL is no database URL (not shown: it may hold a password); {_valid()}"
+            f"the warehouse URL is not a database URL (not shown: it may contain a password); {_valid()}"
         ) from None
     backend = backend_named(name) if name in (*_MODULES, *_ALIASES) else None
     if backend is not None and (accepted := backend.accept(parsed)) is not None:
         return accepted, backend
     shown = redact(parsed.render_as_string(hide_password=True))
-    raise UsageError(f"no warehouse at {shown!r}; {_valid()}")
+    raise UsageError(f"{shown!r} can't be a warehouse; {_valid()}")
 
 
 def _valid() -> str:

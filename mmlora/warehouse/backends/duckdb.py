@@ -184,9 +184,9 @@ class _File:
                 return connection
             if time.monotonic() > until:
                 raise TransientError(
-                    f"warehouse duckdb:///{self.path}: {holder} has the file open, still after "
-                    f"{base.LOCK_WAIT_SECONDS} seconds, and DuckDB lets one process write a file, or several "
-                    "read it: close it there, or try again later"
+                    f"warehouse duckdb:///{self.path}: {holder} still has the file open after "
+                    f"{base.LOCK_WAIT_SECONDS} seconds, and DuckDB lets either one process write a file or "
+                    "several read it: close it there, or try again later"
                 )
             time.sleep(_RETRY_SECONDS)
 
