@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent
 
 
 def resource(name: str) -> Path:
@@ -14,7 +14,7 @@ def resource(name: str) -> Path:
     Raises:
         FileNotFoundError: the installation is incomplete.
     """
-    for base in (_PACKAGE / "_resources", _PACKAGE.parent):
+    for base in (PACKAGE / "_resources", PACKAGE.parent):
         if (base / name).exists():
             return base / name
     raise FileNotFoundError(f"{name} is missing from this installation of mmlora: reinstall it")

@@ -22,7 +22,7 @@ from mmlora.schema import ITEM_ID, USER_ID
 
 RECALL_AT = 100
 _RECALL_USERS, _LEAST_USERS, _RECALL_PAIRS = 200, 20, 20_000_000
-_CHUNK_USERS, _BLOCK_USERS, _BLOCK_PAIRS = 1024, 256, 1 << 22
+CHUNK_USERS, BLOCK_USERS, _BLOCK_PAIRS = 1024, 256, 1 << 22
 KeptItems = tuple[Int64Array, npt.NDArray[np.int32]]
 # Some rows of users -> scores of all items, ``[last - first, I]`` float32, which may be written to.
 ScoreItems = Callable[[int, int], Tensor]
@@ -53,10 +53,10 @@ def retrieve(
     Returns:
         The kept pairs, as a list.
     """
-    users, size = len(candidates.users), int(np.clip(_BLOCK_PAIRS // len(candidates.items), 1, _BLOCK_USERS))
+    users, size = len(candidates.users), int(np.clip(_BLOCK_PAIRS // len(candidates.items), 1, BLOCK_USERS))
     parts: list[KeptItems] = []
-    for start in range(0, users, _CHUNK_USERS):
-        end = min(start + _CHUNK_USERS, users)
+    for start in range(0, users, CHUNK_USERS):
+        end = min(start + CHUNK_USERS, users)
         scores = chunk_scores(start, end)
 
         def block(first: int, start: int = start, end: int = end, scores: ScoreItems = scores) -> KeptItems:

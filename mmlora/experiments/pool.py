@@ -56,7 +56,7 @@ def run_jobs(
     """
     while queue:
         try:
-            _run_until_broken(queue, workers, on_done, on_failure)
+            run_until_broken(queue, workers, on_done, on_failure)
         except BrokenProcessPool:
             for job in queue.give_up():
                 if is_done(job.place):  # it had just ended
@@ -66,13 +66,14 @@ def run_jobs(
                 on_failure(job, why)
 
 
-def _run_until_broken(
+def run_until_broken(
     queue: Queue, workers: int, on_done: Callable[[Job], None], on_failure: Callable[[Job, str], None]
 ) -> None:
+    """Run jobs in a pool of processes until the queue is empty, or until one of the processes dies."""
     context = get_context("spawn")
     stop = context.Event()
     threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (threads, os.getpid(), stop))
+    pool = ProcessPoolExecutor(workers, context, start_worker, (threads, os.getpid(), stop))
     running: dict[Future[str | None], Job] = {}
     try:
         while queue:
@@ -136,7 +137,7 @@ class CellQueue:
         return lost
 
 
-def _start_worker(threads: int, parent: int, stop: Event) -> None:
+def start_worker(threads: int, parent: int, stop: Event) -> None:
     """Set up a worker, before torch is imported; an interrupt is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)

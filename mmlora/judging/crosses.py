@@ -72,7 +72,7 @@ class Crosses:
             *(_Place(field, column) for column, field in enumerate(fields.categorical)),
             *(_Place(field, -1) for field in fields.bag),
         ]
-        self._pairs = list(_pairs([place.field for place in self._places]))
+        self._pairs = list(crossed_pairs([place.field for place in self._places]))
         self._vectors = [field.name for field in fields.vector]
         self._column = self._kept(rows)
         self._mean, self._scale = self._moments(rows)
@@ -153,7 +153,7 @@ class Crosses:
         return found.mean(0), np.where(scale > 1e-6, scale, 1.0) / _NUMBER_SPREAD
 
 
-def _pairs(fields: list[FeatureField]) -> Any:
+def crossed_pairs(fields: list[FeatureField]) -> Any:
     """Yield the places of fields that are crossed: domain x others, and user side x item side."""
     for (a, one), (b, other) in product(enumerate(fields), repeat=2):
         if is_id(one) and is_id(other):

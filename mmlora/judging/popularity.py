@@ -13,7 +13,7 @@ from mmlora.training.rows import blocks
 
 PRIOR_ROWS = 20.0
 """Rows that the domain's own click rate counts for against an item's."""
-_MOST_CELLS = 1 << 25
+MOST_CELLS = 1 << 25
 _COUNTED_ROWS = 1 << 20
 
 
@@ -38,7 +38,7 @@ class ItemRates:
         """Count training rows: all of them, or a sample where domains x items are too many to hold."""
         domains, items = rows.data.num_domains, int(rows.item.max(initial=-1)) + 1
         cells = domains * items
-        if cells <= _MOST_CELLS:
+        if cells <= MOST_CELLS:
             shown, clicks = np.zeros((2, cells))
             for _, block in blocks(rows.data.rows("train"), _COUNTED_ROWS):
                 key = _key(rows, block, items)

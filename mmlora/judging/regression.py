@@ -13,7 +13,7 @@ from mmlora.training.rows import sample
 
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3)
 """scikit-learn's C, the inverse of the penalty's weight, from a strong penalty to a weak one."""
-_MOST_ENTRIES = 60_000_000
+MOST_ENTRIES = 60_000_000
 """Of the training rows' matrix: 0.7 GB, and as much again while it is built."""
 _MOST_STEPS, _TOLERANCE = 60, 3e-5
 
@@ -35,7 +35,7 @@ def fit_regression(rows: Rows) -> tuple[Predict, str]:
 
     numbers = rows.part("train", MOST_TRAINING_ROWS)
     crosses = Crosses(rows.data, numbers)
-    numbers = sample(numbers, int(_MOST_ENTRIES / max(crosses.entries(numbers), 1.0)), rows.seed)
+    numbers = sample(numbers, int(MOST_ENTRIES / max(crosses.entries(numbers), 1.0)), rows.seed)
     matrix, label = crosses.matrix(numbers), rows.label(numbers)
     model = LogisticRegression(max_iter=_MOST_STEPS, tol=_TOLERANCE, warm_start=True)
     best, chosen, weights, intercept = np.inf, 0.0, np.zeros(crosses.width), 0.0

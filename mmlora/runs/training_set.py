@@ -46,7 +46,7 @@ ROW_SETTINGS = tuple(name for name in read_by("data") if name not in ("features"
 """The settings that decide a training set, beside its features and a file of splits."""
 _OF_FEATURES = ("as_of", "code_version", "data", "contract", "activity", "broken", "views")
 _OF_ROWS = ("label_maturity_hours", "window_days")
-_CHUNK_ROWS = 50_000
+CHUNK_ROWS = 50_000
 _RANDOM_FRACTIONS = (0.6, 0.2, 0.2)
 _CHRONOLOGICAL_FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -219,7 +219,7 @@ def _retrieve(
 
     def read() -> Iterator[pa.Table]:
         done = 0
-        for table in workspace.feature_repo.stream(entities, contract, rows=_CHUNK_ROWS):
+        for table in workspace.feature_repo.stream(entities, contract, rows=CHUNK_ROWS):
             done += table.num_rows
             progress("retrieve features", done, rows.num_rows)
             yield table

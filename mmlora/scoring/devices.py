@@ -40,7 +40,7 @@ def require_precision(precision: Precision, device: str) -> None:
     Raises:
         UsageError: it doesn't.
     """
-    if precision == "bfloat16" and not _has_bfloat16(device):
+    if precision == "bfloat16" and not has_bfloat16(device):
         what = "GPU" if device == "cuda" else "processor"
         raise UsageError(
             f"precision bfloat16: this machine's {what} doesn't compute it natively; use float32 "
@@ -48,7 +48,8 @@ def require_precision(precision: Precision, device: str) -> None:
         )
 
 
-def _has_bfloat16(device: str) -> bool:
+def has_bfloat16(device: str) -> bool:
+    """Return whether a device computes in bfloat16 itself, rather than emulating it."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()

@@ -32,7 +32,7 @@ from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, FeatureField, FieldKind
 from mmlora.scoring.blocks import ScorePairs
 from mmlora.scoring.workers import ParallelMap
 
-_SIDE_ROWS = 1024
+SIDE_ROWS = 1024
 # The order in which a model holds its embedded fields.
 _EMBEDDED_KINDS: tuple[FieldKind, ...] = ("categorical", "bag", "vector")
 
@@ -171,10 +171,10 @@ class PairScorer:
         """Compute a side's rows in blocks of one size, so that a row's bits don't depend on the others."""
 
         def block(start: int) -> SideTensors:
-            return self._side_block(encoded, role, np.arange(start, start + _SIDE_ROWS).clip(max=last - 1))
+            return self._side_block(encoded, role, np.arange(start, start + SIDE_ROWS).clip(max=last - 1))
 
         # With no rows at all there is no pair to score, and no shape to know.
-        blocks = list(self._run(block, range(first, last, _SIDE_ROWS)))
+        blocks = list(self._run(block, range(first, last, SIDE_ROWS)))
         return tuple(torch.cat(parts)[: last - first] for parts in zip(*blocks, strict=True))
 
     @torch.inference_mode()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # A lost node uses up several tries of a shard before Ray knows that it is lost; a shard that kills its worker
 # has to end all the same.
-_TRIES = 20
+TRIES = 20
 # Of a shard: small enough that many workers get some of a large load, and that little is scored again.
 _SHARD_PAIRS = 2_000_000
 
@@ -94,7 +94,7 @@ class RayEngine:
         payload = ray.put(Payload(work, candidates.listed, users.schema, self.threads, _versions()))
         with ray.data.DataContext.current(_context()):
             blocks = [ray.put(shard) for shard in cut(candidates, users, limits)]
-            most = min(shards, _room_for_workers(self.threads))
+            most = min(shards, room_for_workers(self.threads))
             scored = _mapped(ray.data.from_arrow_refs(blocks), payload, self.threads, most)
         # One after another as they come: no more than two shards' rows wait in this process.
         yield from scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
@@ -115,7 +115,7 @@ def _mapped(shards: Dataset, payload: ObjectRef[Payload], threads: int, most: in
             num_cpus=threads,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
             max_restarts=-1,
-            max_task_retries=_TRIES - 1,
+            max_task_retries=TRIES - 1,
         )
 
 
@@ -228,7 +228,7 @@ def _context() -> Any:
     return context
 
 
-def _room_for_workers(threads: int) -> int:
+def room_for_workers(threads: int) -> int:
     """Return the workers that the cluster's CPUs hold, one CPU less than all where more than one fits.
 
     Ray Data stalls where workers hold every CPU and a task of its own needs one.

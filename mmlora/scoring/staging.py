@@ -18,7 +18,7 @@ from mmlora.files import replacing
 from mmlora.schema import IdTypes, scores_schema
 
 ROWS_PER_PART = 5_000_000
-_ROWS_PER_GROUP = 250_000
+ROWS_PER_GROUP = 250_000
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -56,7 +56,7 @@ class StagedWriter:
         self._hash.update(table)
         self._waiting.append(table)
         self.rows += table.num_rows
-        if sum(waiting.num_rows for waiting in self._waiting) >= _ROWS_PER_GROUP:
+        if sum(waiting.num_rows for waiting in self._waiting) >= ROWS_PER_GROUP:
             self._flush()
 
     @property
@@ -83,7 +83,7 @@ class StagedWriter:
             return
         table = pa.concat_tables(self._waiting)
         self._waiting = []
-        self._open().write_table(table, row_group_size=_ROWS_PER_GROUP)
+        self._open().write_table(table, row_group_size=ROWS_PER_GROUP)
         self._rows_in_part += table.num_rows
         if self._rows_in_part >= ROWS_PER_PART:
             self._finish_part()

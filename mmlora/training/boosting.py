@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mmlora.training.phases import PhaseResult
 
 MISSING = "LightGBM isn't installed; `pip install 'mmlora[baselines]'` installs it"
-_MOST_CELLS = 1 << 28
+MOST_CELLS = 1 << 28
 """Maximum size of the training matrix: 1 GB of float32."""
 _ROUNDS, _PATIENCE = 600, 30
 _OPTIONS = {
@@ -111,7 +111,7 @@ def train_trees(
 
 def most_rows(columns: TreeColumns) -> int:
     """Return how many rows fit into the memory that training trees may use."""
-    return _MOST_CELLS // max(len(columns), 1)
+    return MOST_CELLS // max(len(columns), 1)
 
 
 def boost(

@@ -65,7 +65,7 @@ def fit_crosses(
         on_epoch: called after every pass.
         checkpoint: saved after every pass; training resumes from what it holds.
     """
-    fit = _Fit(crosses, len(rows))
+    fit = CrossFit(crosses, len(rows))
     parameters = [*fit.parameters.values(), crosses.precision, crosses.knots]
     progress = TrainingProgress(parameters, fit.optimizer, generator)
     if not progress.restore(checkpoint.load()):
@@ -84,7 +84,7 @@ def fit_crosses(
     return progress
 
 
-class _Fit:
+class CrossFit:
     """Adam on the penalised loss, and the precisions after each pass."""
 
     def __init__(self, crosses: CrossTerms, rows: int) -> None:

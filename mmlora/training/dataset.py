@@ -32,7 +32,7 @@ from mmlora.training.epoch import RowNumbers
 from mmlora.training.splits import SPLIT_PARTS
 
 FORMAT = 2
-_INDEX_ROWS = 1 << 20  # rows sorted at a time
+INDEX_ROWS = 1 << 20  # rows sorted at a time
 
 
 @dataclass(frozen=True)
@@ -308,8 +308,8 @@ def _write_rows(folder: Path, manifest: TrainingManifest) -> None:
     rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", np.int64, (manifest.rows,))
     counts = np.array(manifest.domain_splits).T.ravel()
     place = np.cumsum(counts) - counts
-    for start in range(0, manifest.rows, _INDEX_ROWS):
-        chunk = slice(start, start + _INDEX_ROWS)
+    for start in range(0, manifest.rows, INDEX_ROWS):
+        chunk = slice(start, start + INDEX_ROWS)
         group = split[chunk].astype(np.int64) * len(manifest.domains) + domain[chunk]
         order = np.argsort(group, kind="stable")
         sizes = np.bincount(group, minlength=len(counts))

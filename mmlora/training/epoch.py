@@ -17,7 +17,7 @@ from mmlora.training.gradients import gradients_of, label_of
 __all__ = ["RowNumbers", "RowOrder", "SplitPart", "TrainingData", "label_of", "train_epoch"]
 
 RowNumbers = npt.NDArray[Any]
-_BLOCK_ROWS = 4096
+BLOCK_ROWS = 4096
 """Rows that are gathered at once, in whole batches."""
 SplitPart = Literal["train", "validation", "test"]
 
@@ -68,7 +68,7 @@ def train_epoch(
     """
     device = next(model.parameters()).device.type
     total = torch.zeros((), dtype=torch.float64, device=device)
-    block_rows = batch_size * max(1, _BLOCK_ROWS // batch_size)
+    block_rows = batch_size * max(1, BLOCK_ROWS // batch_size)
     with gradients_of(
         model, precision=precision, balance=balance, label_smoothing=label_smoothing
     ) as gradients:

@@ -17,7 +17,7 @@ from mmlora.training.epoch import RowNumbers, TrainingData
 BLOCK_ROWS = 16384
 """Prediction needs no gradients, so blocks larger than a training batch are faster."""
 
-_IN_MEMORY = 4 << 20
+IN_MEMORY = 4 << 20
 
 
 def blocks(rows: RowNumbers, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, RowNumbers]]:
@@ -69,7 +69,7 @@ def scratch(rows: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         TransientError: the disk is full.
     """
     size = rows * np.dtype(dtype).itemsize
-    if size <= _IN_MEMORY:
+    if size <= IN_MEMORY:
         return np.empty(rows, dtype)
     with tempfile.TemporaryFile() as file:
         try:

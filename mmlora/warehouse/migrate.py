@@ -177,7 +177,7 @@ def configure_options(config: Config) -> dict[str, Any]:
 def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
     backend = backend_of(connection.dialect)
     backend.before_migrations(connection, views())
-    command.upgrade(_config(connection=connection, ids=ids), "head")
+    command.upgrade(alembic_config(connection=connection, ids=ids), "head")
     for name in views():
         backend.create_view(connection, name, resources.sql(f"views/{name}.sql"))
     if first:
@@ -186,7 +186,8 @@ def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
         connection.execute(sa.insert(tables(ids).workspace).values(name=_IDENTITY, value=uuid4().hex))
 
 
-def _config(**attributes: Any) -> Config:
+def alembic_config(**attributes: Any) -> Config:
+    """Return the migrations' configuration, with ``attributes`` for their ``env.py``."""
     folder: Path = resources.resource("sql/migrations")
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))

@@ -40,7 +40,7 @@ def staged(precision: str, monkeypatch: pytest.MonkeyPatch, pairs: Path | None, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not devices._has_bfloat16("cpu"), reason="the processor has no bfloat16")
+@pytest.mark.skipif(not devices.has_bfloat16("cpu"), reason="the processor has no bfloat16")
 @pytest.mark.parametrize("backbone", ["wdl", "deepfm"])
 def test_auc_and_lists_stay(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))

@@ -53,8 +53,8 @@ def of_users(kept: Candidates) -> list[list[int]]:
 def test_each_user_keeps_the_best_items_that_are_left(
     monkeypatch: pytest.MonkeyPatch, chunk: int, block: int
 ) -> None:
-    monkeypatch.setattr(retrieval, "_CHUNK_USERS", chunk)
-    monkeypatch.setattr(retrieval, "_BLOCK_USERS", block)
+    monkeypatch.setattr(retrieval, "CHUNK_USERS", chunk)
+    monkeypatch.setattr(retrieval, "BLOCK_USERS", block)
     grid, scores = made_up()
     kept = retrieve(grid, by_chunk(scores), KEEP)
     assert kept.listed

@@ -50,7 +50,7 @@ def test_a_job_whose_worker_died_after_its_result_was_written_is_done(
         (jobs[0].place / "result.json").touch()
         raise BrokenProcessPool
 
-    monkeypatch.setattr(pool, "_run_until_broken", die)
+    monkeypatch.setattr(pool, "run_until_broken", die)
     done: list[Job] = []
     failed: list[Job] = []
     pool.run_jobs(CellQueue(jobs), 2, on_done=done.append, on_failure=lambda job, why: failed.append(job))
@@ -71,7 +71,7 @@ def test_a_worker_has_mkls_mode_before_torch_is_there(monkeypatch: pytest.Monkey
     monkeypatch.delenv("MKL_CBWR")  # as in a process that didn't inherit it
     context = get_context("spawn")
     start = (1, os.getpid(), context.Event())
-    with ProcessPoolExecutor(1, context, pool._start_worker, start) as worker:
+    with ProcessPoolExecutor(1, context, pool.start_worker, start) as worker:
         before = worker.submit(eval, "'torch' in __import__('sys').modules").result()
         mode = worker.submit(eval, "__import__('os').environ['MKL_CBWR']").result()
     assert (before, mode) == (False, "AUTO,STRICT")

@@ -45,7 +45,7 @@ def test_an_item_without_training_rows_has_its_domains_rate(make_rows):
 
 def test_rates_of_more_items_than_fit_a_table_are_the_same(rows, monkeypatch):
     whole = ItemRates.of(rows)
-    monkeypatch.setattr(popularity, "_MOST_CELLS", 0)
+    monkeypatch.setattr(popularity, "MOST_CELLS", 0)
     sparse = ItemRates.of(rows)
     assert (sparse.keys == whole.keys).all()
     assert sparse.rates == pytest.approx(whole.rates)
@@ -55,7 +55,7 @@ def test_regression_finds_crosses_that_no_single_column_tells(rows, monkeypatch)
     predict, note = fit_regression(rows)
     assert _auc(rows, predict) > 0.68
     assert note.startswith("C ")
-    monkeypatch.setattr("mmlora.judging.crosses._pairs", lambda fields: [])
+    monkeypatch.setattr("mmlora.judging.crosses.crossed_pairs", lambda fields: [])
     plain, _ = fit_regression(rows)
     assert _auc(rows, plain) < 0.55
 
@@ -87,7 +87,7 @@ def test_columns_that_few_training_rows_have_are_dropped(rows, monkeypatch):
 
 
 def test_a_matrix_too_large_is_of_a_sample_and_says_so(rows, monkeypatch):
-    monkeypatch.setattr(regression, "_MOST_ENTRIES", 20_000)
+    monkeypatch.setattr(regression, "MOST_ENTRIES", 20_000)
     predict, note = fit_regression(rows)
     trained = int(note.split(", ")[-1].removesuffix(" rows").replace(",", ""))
     assert 100 < trained < 2000

@@ -51,7 +51,7 @@ CROSSED = (
     FieldShape("user__history", "history", 6, "user", "user__history.item"),
     FieldShape("user__history.item", "history", 6, "item"),
 )
-NEEDS_BFLOAT16 = pytest.mark.skipif(not devices._has_bfloat16("cpu"), reason="the processor has no bfloat16")
+NEEDS_BFLOAT16 = pytest.mark.skipif(not devices.has_bfloat16("cpu"), reason="the processor has no bfloat16")
 ALL_BACKBONES = pytest.mark.parametrize("backbone", sorted(BACKBONES))
 
 

@@ -91,7 +91,7 @@ def test_trees_without_lightgbm_are_refused_with_what_to_install(
 def test_rows_beyond_the_memory_of_training_are_sampled_and_said(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boosting, "_MOST_CELLS", 20_000)
+    monkeypatch.setattr(boosting, "MOST_CELLS", 20_000)
     trained = train(AS_OF, phase="backbone", **TREES).to_json()
     workspace, run = open_run(trained["run_id"])
     report, total = (run.result("backbone") or {})["report"], len(data_of(workspace, run).rows("train"))

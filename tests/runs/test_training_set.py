@@ -65,7 +65,7 @@ def test_rows_are_those_read_in_their_order_however_they_are_chunked(workspace, 
     workspace.training_set_folder(whole).rename(workspace.home / "elsewhere")
     for path in (workspace.home / "training_sets" / ".features").glob("*.parquet"):
         path.unlink()
-    monkeypatch.setattr(training_set, "_CHUNK_ROWS", 997)
+    monkeypatch.setattr(training_set, "CHUNK_ROWS", 997)
     pieces, told = build(workspace)
     assert pieces == whole and told.count("encode") == -(-len(data) // 997)
     found = columns(workspace, pieces)

@@ -109,8 +109,7 @@ def test_test_rows_decide_nothing(made_up_workspace: Path) -> None:
 def test_trials_of_experts_share_the_backbone(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "TUNED", ("rank", "hidden_units"))
-    monkeypatch.setattr(search, "_LEAST_UNITS", 1000)
+    monkeypatch.setattr(tuning, "TUNED", ("rank",))
     own = prepare(AS_OF, features="ids", adaptation="mlora", crosses=False)
     told = _tuned(tune(own, tune_minutes=LONG))
     ranks = [trial for trial in told["trials"] if set(trial["settings"]) == {"rank"}]

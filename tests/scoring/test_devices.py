@@ -195,4 +195,4 @@ def test_an_old_gpu_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="GPU doesn't compute it natively"):
         require_precision("bfloat16", "cuda")
     require_precision("float32", "cuda")
-    assert not devices._has_bfloat16("cuda")
+    assert not devices.has_bfloat16("cuda")

@@ -108,7 +108,7 @@ def test_the_verbs_use_it(made_up_workspace: Path, cluster: Any) -> None:
 
 def test_a_cluster_keeps_a_cpu_free(engine: RayEngine) -> None:
     ray_engine.join_cluster(engine.address)
-    assert [ray_engine._room_for_workers(threads) for threads in (1, 2, 4)] == [3, 1, 1]
+    assert [ray_engine.room_for_workers(threads) for threads in (1, 2, 4)] == [3, 1, 1]
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(
@@ -143,7 +143,7 @@ class Poison(Encoder):
 def test_a_shard_that_kills_every_worker_is_given_up(
     world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "_TRIES", 2)
+    monkeypatch.setattr(ray_engine, "TRIES", 2)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     encoder = world.encoder
     poison = Poison(encoder.contract, encoder.domains, encoder.fields)

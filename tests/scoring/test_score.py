@@ -47,7 +47,7 @@ def as_list(candidates: Candidates) -> Candidates:
     return Candidates(candidates.users, candidates.items, pairs, listed=True)
 
 
-BFLOAT16 = devices._has_bfloat16("cpu")
+BFLOAT16 = devices.has_bfloat16("cpu")
 PRECISIONS = pytest.mark.parametrize(
     "precision",
     [
@@ -247,7 +247,7 @@ def test_sides_computed_a_few_at_a_time_keep_their_scores(
     world: Any, grid: Candidates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = world.score(grid, tmp_path / "first", top_k=0)
-    monkeypatch.setattr(pair_scorer, "_SIDE_ROWS", 3)  # another shape, so other bits, but the same scores
+    monkeypatch.setattr(pair_scorer, "SIDE_ROWS", 3)  # another shape, so other bits, but the same scores
     again = read(world.score(grid, tmp_path / "blocks", top_k=0, threads=2).folder)
     best = read(first.folder)
     order = [("user_id", "ascending"), ("item_id", "ascending")]

@@ -62,7 +62,7 @@ SCHEMA_WITH_NULLS = pa.schema([field.with_nullable(True) for field in SCHEMA])
 
 def test_parts_are_cut_and_hold_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "ROWS_PER_PART", 10)
-    monkeypatch.setattr(staging, "_ROWS_PER_GROUP", 4)
+    monkeypatch.setattr(staging, "ROWS_PER_GROUP", 4)
     tables = [load([f"{batch}-{row}" for row in range(3)]) for batch in range(11)]
     with StagedWriter(tmp_path / "load", ids=IDS) as writer:
         for table in tables:

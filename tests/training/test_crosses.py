@@ -11,7 +11,7 @@ from mmlora.batch import Batch
 from mmlora.models.builder import build_model
 from mmlora.models.spec import FieldShape
 from mmlora.training import epoch
-from mmlora.training.crosses import _Fit, passes_over
+from mmlora.training.crosses import CrossFit, passes_over
 from mmlora.training.evidence import weigh_backbone
 from mmlora.training.observer import SilentObserver
 from mmlora.training.phases import train_backbone, train_crosses, train_expert, train_joint
@@ -159,7 +159,7 @@ def test_sums_over_rows_are_what_autograd_finds(rows, make_spec, squared):
             parameter.normal_()
         crosses.knots.copy_(torch.randn_like(crosses.knots).sort(1).values)
     inputs, by_row = crosses.inputs(batch), torch.rand(40)
-    fit = _Fit(crosses, 40)
+    fit = CrossFit(crosses, 40)
     found = fit._sums(inputs, by_row, squared=squared)
 
     names, parameters = zip(*fit.parameters.items(), strict=True)
@@ -253,7 +253,7 @@ def test_blocks_of_frozen_rows_train_the_same_expert(rows, make_spec, options, m
     silent = train_backbone(spec, rows, one, SILENT, crosses=fitted.state, epochs=0).state
 
     def train(block_rows):
-        monkeypatch.setattr(epoch, "_BLOCK_ROWS", block_rows)
+        monkeypatch.setattr(epoch, "BLOCK_ROWS", block_rows)
         return train_expert(spec, silent, rows, domain=1, options=one, observer=SILENT, epochs=2).state
 
     many, single = train(1024), train(1)

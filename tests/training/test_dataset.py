@@ -110,7 +110,7 @@ def test_splits_part_the_rows_and_the_manifest_counts_them(tmp_path, encoder, ta
 
 @pytest.mark.parametrize("at_once", [7, 1 << 20])
 def test_rows_of_a_split_are_arranged_by_domain_in_a_file(tmp_path, encoder, table, monkeypatch, at_once):
-    monkeypatch.setattr(dataset, "_INDEX_ROWS", at_once)
+    monkeypatch.setattr(dataset, "INDEX_ROWS", at_once)
     data = write(tmp_path / "set", encoder, table)
     for name, number in (("train", 0), ("validation", 1), ("test", 2)):
         own = np.flatnonzero(data.split == number)

@@ -62,7 +62,7 @@ def test_rows_in_scratch_files_give_the_metrics_of_rows_in_memory(data, make_tra
     domain = torch.from_numpy(data.domain[rows])
     probability = calibration.apply(torch.from_numpy(logits).double(), domain).numpy()
     expected = domain_metrics(labels, probability, data.domain[rows], user[rows])
-    monkeypatch.setattr(rows_module, "_IN_MEMORY", 100)
+    monkeypatch.setattr(rows_module, "IN_MEMORY", 100)
     found = evaluate(model, data, "test", calibration, user=user).metrics
     assert found.without_auc == (1,) and list(found.by_domain) == [-1, 0, 1]
     assert found.wauc == expected.wauc

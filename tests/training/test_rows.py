@@ -27,7 +27,7 @@ def test_rows_of_a_domain_are_a_slice_where_they_lie_together(data):
 
 
 def test_scratch_beyond_the_limit_is_a_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_IN_MEMORY", 100)
+    monkeypatch.setattr(module, "IN_MEMORY", 100)
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     small, large = scratch(25, np.float32), scratch(26, np.float32)
     assert small.base is None and large.base is not None and large.dtype == np.float32

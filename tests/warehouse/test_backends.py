@@ -52,10 +52,10 @@ def test_a_migration_can_be_taken_back(url):
             ensure_partition(database, date(2001, 1, 1))
         with database.altering() as connection:
             database.backend.before_migrations(connection, ["nights", "scores_latest", "scores_published"])
-            command.downgrade(migrate._config(connection=connection, ids=IdTypes()), "0003")
+            command.downgrade(migrate.alembic_config(connection=connection, ids=IdTypes()), "0003")
             connection.exec_driver_sql(row.format(user=1, score=7.5))
             connection.exec_driver_sql("DELETE FROM scores")
-            command.upgrade(migrate._config(connection=connection, ids=IdTypes()), "0004")
+            command.upgrade(migrate.alembic_config(connection=connection, ids=IdTypes()), "0004")
         with pytest.raises(sa.exc.IntegrityError), database.writing() as connection:
             connection.exec_driver_sql(row.format(user=1, score=7.5))
         with database.writing() as connection:

@@ -87,7 +87,7 @@ def newer_mmlora(tmp_path, monkeypatch):
 
     def install(newer: bool) -> None:
         folder = tmp_path / "newer" if newer else resources.resource("sql").parent
-        monkeypatch.undo() if not newer else monkeypatch.setattr(resources, "_PACKAGE", folder / "mmlora")
+        monkeypatch.undo() if not newer else monkeypatch.setattr(resources, "PACKAGE", folder / "mmlora")
 
     return install
 
@@ -118,7 +118,7 @@ def test_loads_of_before_numerics_were_kept_are_kept(url, tmp_path, monkeypatch)
             path.unlink()
     (tmp_path / "older/sql/views/nights.sql").unlink()
     with monkeypatch.context() as older:
-        older.setattr(resources, "_PACKAGE", tmp_path / "older" / "mmlora")
+        older.setattr(resources, "PACKAGE", tmp_path / "older" / "mmlora")
         Warehouse.open(url, ids=IDS).close()
     database = Database.at(url)
     with database.writing() as connection:
@@ -358,7 +358,7 @@ def test_a_warehouse_of_before_gets_the_range_of_scores_and_an_identity(url, tmp
     )
     copied = url.startswith("duckdb")  # to copy a table is to check its rows
     with monkeypatch.context() as older:
-        older.setattr(resources, "_PACKAGE", tmp_path / "older" / "mmlora")
+        older.setattr(resources, "PACKAGE", tmp_path / "older" / "mmlora")
         with Warehouse.open(url, ids=IDS) as old:
             if old.database.engine.dialect.name == "postgresql":
                 ensure_partition(old.database, date(2001, 1, 1))
