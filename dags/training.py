@@ -39,6 +39,12 @@ def training():
         "runs.steps", "evaluate", "Calibrate on the validation rows, then measure once on the test rows."
     )
 
+    train_baselines = step(
+        "runs.baselines",
+        "train_baselines",
+        "Train item CTR, logistic regression and LightGBM to compare with.",
+    )
+
     @task
     def judge(run):
         """Compare with item CTR, logistic regression, LightGBM and the champion on the same test rows."""
@@ -53,7 +59,8 @@ def training():
     chain(validate(), prepared := prepare())
     run = tune(prepared)
     experts = train_expert.partial(run=run).expand(domain=expert_domains(train_backbone(run)))
-    chain(experts, train_gate(run), evaluate(run), judge(run), refit(run), register(run))
+    chain(experts, train_gate(run), evaluate(run), judged := judge(run), refit(run), register(run))
+    chain(train_baselines(run), judged)
 
 
 training()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmlora.batch import Batch
 from mmlora.errors import ContractError
-from mmlora.models.crosses.terms import CrossTerms
+from mmlora.models.crosses.terms import CrossTerms, FrozenRows
 from mmlora.models.embedding import Embedded, FieldEmbedding
 from mmlora.models.lora import MoELoRALinear
 from mmlora.models.tower import Tower
@@ -91,19 +91,32 @@ class CTRModel(nn.Module):
         """B rows of any domains -> logits ``[B]``."""
         return self.forward_with_gates(batch)[0]
 
-    def forward_with_gates(self, batch: Batch, found: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    def forward_with_gates(
+        self, batch: Batch | FrozenRows, found: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """B rows of any domains -> logits ``[B]``, and the weights that each gate gave, ``[B, E]`` each.
 
-        ``found``, where given, are the embedding table's rows at ``embedding.places(batch)``.
+        Rows that are frozen already (:meth:`freeze`) need a model that rests. ``found``, where given, are the
+        embedding table's rows at ``embedding.places(batch)``.
         """
-        if self._resting:
-            no_input = batch.dense[:, :0]
-            logits, weights = no_input.sum(1), [gate(no_input, batch.domain) for gate in self.gates]
-        else:
-            logits, weights = self._score(self.embedding(batch, found), batch.domain)
+        if isinstance(batch, FrozenRows) or self._resting:
+            assert self.crosses is not None  # else nothing rests
+            rows = batch if isinstance(batch, FrozenRows) else self.crosses.freeze(batch)
+            no_input = rows.user[:, :0]
+            weights = [gate(no_input, rows.domain) for gate in self.gates]
+            return self.crosses.adapted(rows, weights[0] if weights else None), weights
+        logits, weights = self._score(self.embedding(batch, found), batch.domain)
         if self.crosses is not None:
             logits = logits + self.crosses(batch, weights[0] if weights else None)
         return logits, weights
+
+    @torch.no_grad()
+    def freeze(self, batch: Batch) -> Batch | FrozenRows:
+        """Compute what experts and gate do not change, where that is all that is left; else return the batch.
+
+        So a phase that trains experts or gate of a model that rests computes it in large blocks.
+        """
+        return self.crosses.freeze(batch) if self._resting and self.crosses is not None else batch
 
     def score(self, embedded: Embedded, domain: Tensor, adaptation: Tensor | None = None) -> Tensor:
         """B rows that are embedded already, ``domain [B]`` -> logits ``[B]``, but for the cross terms.

@@ -9,20 +9,13 @@ from __future__ import annotations
 
 import logging
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmlora.errors import UsageError
 from mmlora.runs.exchange import exchange_report
 from mmlora.runs.steps import evaluate, expert_domains, prepare, train_backbone, train_expert, train_gate
-from mmlora.runs.training_run import (
-    base_of,
-    data_of,
-    open_run,
-)
+from mmlora.runs.training_run import base_of, data_of, open_run
 from mmlora.workspace import Progress, silent
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

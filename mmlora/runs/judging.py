@@ -9,19 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmlora.errors import DataError
 from mmlora.judging.verdict import below_baseline
 from mmlora.runs.champions import CHAMPION
 from mmlora.runs.panels import Ranker
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import data_of, models_of, open_run, refitted, rounded
-from mmlora.runs.training_set import features_of, rows_of
-from mmlora.schema import EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, midnight
+from mmlora.runs.training_set import features_of
+from mmlora.schema import EVENT_TIMESTAMP, midnight
 from mmlora.workspace import Progress, Workspace, silent
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from mmlora.training.epoch import RowNumbers
 
 logger = logging.getLogger(__name__)
-
-_EPOCH = date(1970, 1, 1)
 
 
 def judge(run_id: str, *, progress: Progress = silent) -> dict[str, Any]:
@@ -64,56 +61,30 @@ def judge(run_id: str, *, progress: Progress = silent) -> dict[str, Any]:
 
 
 def _judge(workspace: Workspace, run: Run, progress: Progress) -> dict[str, Any]:
-    from mmlora.judging.contest import train_baselines
-    from mmlora.judging.judgement import judge, judged_rows, nothing_judged
-    from mmlora.judging.shown import held_out
+    from mmlora.judging.judgement import judge, nothing_judged
+    from mmlora.runs.baselines import baselines_of
+    from mmlora.runs.judged_rows import judged_rows_of
 
     data = data_of(workspace, run)
     if not len(data.rows("test")):
         return nothing_judged("the split leaves no test rows")
-    table = rows_of(workspace, data)
-    rows, ids = _rows(data, table, run.config.settings.seed)
-    matured = midnight(run.config.as_of)
-    matured -= timedelta(hours=run.config.settings.label_maturity_hours)
-    day_rows, day = held_out(rows, (matured.date() - _EPOCH).days - 1)
-    numbers = judged_rows(rows, day_rows)
+    judged = judged_rows_of(workspace, run, data)
+    rows, numbers = judged.rows, judged.numbers
     *_, (phase, model) = models_of(workspace, run)
     calibration = _calibration(workspace, run)
     progress("judge", 0, 4)
     contenders = [_model(model, calibration, data, numbers)]
     progress("judge", 1, 4)
-    contenders += train_baselines(rows, numbers, workspace.settings.training.threads)
+    contenders += baselines_of(workspace, judged, workspace.settings.training.threads)
     progress("judge", 2, 4)
-    contenders += _champion(workspace, data, table, numbers)
+    contenders += _champion(workspace, data, judged.table, numbers)
     progress("judge", 3, 4)
-    ranker = Ranker(workspace, run.config.as_of, data, ids, model, calibration)
-    judgement = judge(rows, contenders, numbers, day_rows, day, list(_lists(ranker, rows)))
+    ranker = Ranker(workspace, run.config.as_of, data, judged.ids, model, calibration)
+    judgement = judge(rows, contenders, numbers, judged.shown, judged.day, list(_lists(ranker, rows)))
     progress("judge", 4, 4)
     refit = refitted(run) is not run
-    until = _trained_until(data, table, refit=refit)
+    until = _trained_until(data, judged.table, refit=refit)
     return {"model": phase, "refit": refit, "trained_until": until, **judgement}
-
-
-def _rows(data: TrainingSet, table: pa.Table, seed: int) -> tuple[Rows, dict[str, pa.Array]]:
-    """Return the rows to judge on, and the ids that its user and item codes stand for."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from mmlora.judging.rows import Rows
-    from mmlora.training.dataset import user_codes
-
-    if table.num_rows != len(data) or not np.array_equal(table[LABEL].to_numpy(), data.label):
-        raise DataError(
-            "judging",
-            f"the training set has {len(data):,} rows, but the interactions that it was made of have changed "
-            f"since ({table.num_rows:,} now): train again",
-        )
-    items = table[ITEM_ID].combine_chunks().dictionary_encode()
-    users = table[USER_ID].combine_chunks().dictionary_encode()
-    assert np.array_equal(users.indices.to_numpy(), user_codes(table[USER_ID]))
-    day = pc.cast(pc.cast(pc.floor_temporal(table[EVENT_TIMESTAMP], unit="day"), pa.date32()), pa.int32())
-    codes = items.indices.to_numpy().astype(np.int32)
-    return Rows(data, codes, day.to_numpy(), seed), {"user": users.dictionary, "item": items.dictionary}
 
 
 def _calibration(workspace: Workspace, run: Run) -> Calibration:

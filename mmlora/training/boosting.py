@@ -36,7 +36,7 @@ _OPTIONS = {
     "cat_smooth": 20,
     "feature_fraction": 0.5,
     "deterministic": True,
-    "force_row_wise": True,
+    "force_col_wise": True,
     "verbosity": -1,
 }
 _TRAINING, _VALIDATION = "training", "validation"
@@ -146,7 +146,9 @@ def boost(
         "free_raw_data": True,
     }
     train = lightgbm.Dataset(matrix(columns, data, rows), _labels(data, rows), **common)
-    held, names, callbacks = [train], [_TRAINING], []
+    held, names, callbacks = [], [], []
+    if told is not None:
+        held, names = [train], [_TRAINING]
     if validation is not None:
         reference = {"reference": train, "params": options}
         held.append(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from mmlora.batch import Batch
+from mmlora.models.crosses.terms import FrozenRows
 from mmlora.models.ctr import CTRModel
 from mmlora.names import Precision
 from mmlora.training.gradients import gradients_of, label_of
@@ -16,6 +17,8 @@ from mmlora.training.gradients import gradients_of, label_of
 __all__ = ["RowNumbers", "RowOrder", "SplitPart", "TrainingData", "label_of", "train_epoch"]
 
 RowNumbers = npt.NDArray[Any]
+_BLOCK_ROWS = 4096
+"""Rows that are gathered at once, in whole batches."""
 SplitPart = Literal["train", "validation", "test"]
 
 
@@ -65,18 +68,26 @@ def train_epoch(
     """
     device = next(model.parameters()).device.type
     total = torch.zeros((), dtype=torch.float64, device=device)
+    block_rows = batch_size * max(1, _BLOCK_ROWS // batch_size)
     with gradients_of(
         model, precision=precision, balance=balance, label_smoothing=label_smoothing
     ) as gradients:
 
-        def gather(start: int) -> Future[Batch]:
-            return gradients.submit(lambda: data.batch(order[start : start + batch_size]))
+        def gather(start: int) -> Future[Batch | FrozenRows]:
+            rows = order[start : start + block_rows]
+            return gradients.submit(lambda: model.freeze(data.batch(rows).to(device)))
 
         coming = gather(0)
-        for start in range(0, len(order), batch_size):
-            batch = coming.result().to(device)
-            if start + batch_size < len(order):
-                coming = gather(start + batch_size)
-            total += gradients(batch).double() * len(batch)
-            optimizer.step()
+        for start in range(0, len(order), block_rows):
+            block = coming.result()
+            if start + block_rows < len(order):
+                coming = gather(start + block_rows)
+            for first in range(0, len(block), batch_size):
+                batch = _slice(block, first, batch_size)
+                total += gradients(batch).double() * len(batch)
+                optimizer.step()
     return float(total) / len(order)
+
+
+def _slice(block: Batch | FrozenRows, first: int, rows: int) -> Batch | FrozenRows:
+    return block.map(lambda values: values[first : first + rows])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mmlora.batch import Batch
 from mmlora.errors import UsageError
+from mmlora.models.crosses.terms import FrozenRows
 from mmlora.models.ctr import CTRModel
 from mmlora.models.dropout import masks_from
 from mmlora.models.gate import load_balance
@@ -32,7 +33,7 @@ _SPARSE = 8
 T = TypeVar("T")
 
 
-def label_of(batch: Batch) -> Tensor:
+def label_of(batch: Batch | FrozenRows) -> Tensor:
     """Return a batch's labels (``UsageError`` when it has none)."""
     if batch.label is None:
         raise UsageError("the training data's batches have no labels: encode the label column as well")
@@ -82,7 +83,7 @@ class Gradients:
         for parameter in (*self._parameters, self._table):
             parameter.grad = None
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch | FrozenRows) -> Tensor:
         """Set the gradients of a batch's mean loss; return that loss, dropout and penalty included."""
         if self._device != "cpu":
             return self._whole(batch)
@@ -91,7 +92,7 @@ class Gradients:
         starts = range(0, len(batch), size)
         seeds = torch.randint(1 << 62, (len(starts),)).tolist()
         places = None
-        if self._table.requires_grad:
+        if self._table.requires_grad and isinstance(batch, Batch):
             places = self._model.embedding.places(batch)
             self._clear_table(places)
         slices = [
@@ -124,7 +125,7 @@ class Gradients:
             self._table.grad.index_fill_(0, before.reshape(-1), 0.0)
 
     def _slice(
-        self, batch: Batch, places: Tensor | None, start: int, stop: int, seed: int
+        self, batch: Batch | FrozenRows, places: Tensor | None, start: int, stop: int, seed: int
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Return a slice's part of the mean loss, and its gradients: of the table's rows, of the rest."""
         part = batch.map(lambda values: values[start:stop])
@@ -137,14 +138,14 @@ class Gradients:
         gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
         return loss.detach(), None if found is None else gradients.pop(0), gradients
 
-    def _whole(self, batch: Batch) -> Tensor:
+    def _whole(self, batch: Batch | FrozenRows) -> Tensor:
         loss = self._loss(batch, None)
         for parameter in (*self._parameters, self._table):
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _loss(self, batch: Batch, found: Tensor | None) -> Tensor:
+    def _loss(self, batch: Batch | FrozenRows, found: Tensor | None) -> Tensor:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._precision == "bfloat16"):
             logits, gates = self._model.forward_with_gates(batch, found)
         label = label_of(batch) * (1 - self._label_smoothing) + self._label_smoothing / 2

@@ -46,8 +46,8 @@ class PhaseReport:
         rows: training rows an epoch.
         note: what a reader must know, e.g. why another metric decided; empty as a rule.
         gain: of an expert, its auc over the backbone's on rows that did not choose its epochs, and the bounds
-            of its interval; of cross terms, what the item history adds to their wauc. None where that was not
-            asked for or could not be measured.
+            of its interval; of cross terms, what the item history adds to their wauc; of the backbone, what
+            it adds to the cross terms' wauc. None where that was not asked for or could not be measured.
         step: of an expert, the share of its trained step that was taken; 0 where it is not kept.
     """
 

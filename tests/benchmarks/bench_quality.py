@@ -8,6 +8,8 @@ hours for all).
 
 ``themes``: made-up domains that differ in how they match given vectors, the same way.
 
+``alike``: domains that don't differ, where an expert has nothing to learn: how many experts are kept.
+
 ``movielens`` (by occupation, time split, all features) and ``ciao`` (by category; only with ``--ciao``, the
 file rating_with_timestamp.mat) are judged on the test rows of their training, beside the baselines that
 ``mmlora train`` compares itself with.

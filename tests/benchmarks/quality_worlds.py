@@ -22,6 +22,7 @@ from mmlora.data.synthetic import Dials
 
 OURS, TRUTH = "mmlora", "truth"
 THEMES = Dials(users=20_000, items=5_000, rows=450_000, days=30, vectors=32)
+ALIKE = {"domains": 10, "users": 2000, "items": 500, "rows": 100_000, "diversity": 0.0, "sparsity": 0.3}
 MOVIELENS_AS_OF = "2000-12-30"
 CIAO_WINDOW_DAYS = "5000"
 
@@ -96,6 +97,18 @@ def themes(folder: Path, seed: int, options: argparse.Namespace) -> Iterator[Fig
         yield line(OURS, score, seconds=session.training_seconds)
 
 
+def alike(folder: Path, seed: int, options: argparse.Namespace) -> Iterator[Figures]:
+    """Yield a line: how many experts are kept where domains don't differ."""
+    session = Session(folder)
+    dials = {**ALIKE, "rows": int(ALIKE["rows"] * options.scale), "seed": seed}
+    arguments = [text for name, value in dials.items() for text in (f"--{name}", value)]
+    trained = session.train(session("data", "synthetic", *arguments)["last_day"])
+    experts = [phase["helped"] for phase in trained["phases"] if phase["phase"] == "expert"]
+    wauc = list(trained["metrics"].values())[-1]["wauc"]
+    note = f"{sum(experts)} of {len(experts)} experts kept"
+    yield Figures(OURS, seed, wauc, seconds=session.training_seconds, note=note)
+
+
 def movielens(folder: Path, options: argparse.Namespace) -> Iterator[Figures]:
     """Yield a line a contender for MovieLens by occupation."""
     session = Session(folder)
@@ -138,5 +151,5 @@ def _of_training(what: str, session: Session, trained: dict[str, Any]) -> Iterat
     yield Figures(OURS, what, last["wauc"], per_click=calibration, seconds=seconds)
 
 
-MADE: dict[str, Callable[..., Iterator[Figures]]] = {"shop": shop, "themes": themes}
+MADE: dict[str, Callable[..., Iterator[Figures]]] = {"shop": shop, "themes": themes, "alike": alike}
 REAL: dict[str, Callable[..., Iterator[Figures]]] = {"movielens": movielens, "ciao": ciao}

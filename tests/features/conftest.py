@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,14 +16,31 @@ import pytest
 from mmlora.schema import IdTypes, interactions_schema
 
 START = datetime(2000, 5, 1, tzinfo=UTC)
-Row = tuple[object, object, object, datetime, datetime, int]
+
+
+class Row(NamedTuple):
+    """One version of an interaction, in the columns' order."""
+
+    user_id: Any
+    item_id: Any
+    domain_id: Any
+    event_timestamp: datetime
+    known_at: datetime
+    label: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What a later version replaces."""
+        return self[:4]
+
+
 WriteInteractions = Callable[..., None]
 
 
 def _write_interactions(offline: Path, rows: Sequence[Row], *, ids: IdTypes, name: str) -> None:
     by_day: dict[date, list[Row]] = {}
-    for row in rows:
-        by_day.setdefault(row[3].date(), []).append(row)
+    for row in map(Row._make, rows):
+        by_day.setdefault(row.event_timestamp.date(), []).append(row)
     schema = interactions_schema(ids)
     for day, group in by_day.items():
         folder = offline / "interactions" / f"day={day}"
@@ -60,11 +78,11 @@ def _make_rows(
             known += rng.choice(
                 [timedelta(minutes=5), timedelta(hours=20), timedelta(days=rng.randrange(1, 60))]
             )
-        rows[key] = (*ids, domain, event, known, label)
+        rows[key] = Row(*ids, domain, event, known, label)
         for delay in (0.5, 3, 45) if late and rng.random() < 0.15 else ():
             known, label = known + timedelta(days=delay), 1 - label
-            extra.append((*ids, domain, event, known, label))
-    return sorted([*rows.values(), *extra], key=lambda row: (row[3], row[4]))
+            extra.append(Row(*ids, domain, event, known, label))
+    return sorted([*rows.values(), *extra], key=lambda row: (row.event_timestamp, row.known_at))
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from mmlora.features.built import built_files
 from mmlora.features.columns import analyse
 from mmlora.features.plan import BuildState
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, IdTypes, midnight
+from tests.features.conftest import Row
 
 START = date(2000, 5, 1)
 COLUMN = {USER_ID: 0, ITEM_ID: 1, DOMAIN_ID: 2}
@@ -81,20 +82,22 @@ def summarise(
     keys: tuple[str, ...], versions: list, entity: tuple, t: datetime, known: datetime
 ) -> dict | None:
     """Say F(entity, t, known) by brute force."""
-    latest = {row[:4]: row for row in versions if row[4] <= known and row[3] < t}  # sorted by known_at
+    latest = {
+        row.key: row for row in versions if row.known_at <= known and row.event_timestamp < t
+    }  # sorted by known_at
     own = [r for r in latest.values() if tuple(r[COLUMN[key]] for key in keys) == entity]
     if not own:
         return None
-    ctr = (sum(r[5] for r in own) + PRIOR * WEIGHT) / (len(own) + WEIGHT)
+    ctr = (sum(r.label for r in own) + PRIOR * WEIGHT) / (len(own) + WEIGHT)
     result: dict = {}
     for place, name in enumerate(ATTRIBUTES, 3):
         counts: dict = {}
         for row in own:
-            found = version_of(row[1], row[3])
+            found = version_of(row.item_id, row.event_timestamp)
             values = (found[place] if name == "tags" else [found[place]]) if found else []
             for value in {v for v in values or () if v is not None}:
                 n, c = counts.get(value, (0, 0))
-                counts[value] = (n + 1, c + row[5])
+                counts[value] = (n + 1, c + row.label)
         kept = sorted(counts, key=lambda v: (-counts[v][0], v))[: module.MOST]
         result[name] = kept
         result[f"{name}_lift"] = [
@@ -105,8 +108,10 @@ def summarise(
 
 
 def taste(versions: list, user: object, t: datetime, known: datetime) -> list[float] | None:
-    latest = {row[:4]: row for row in versions if row[4] <= known and row[3] < t}
-    clicked = [version_of(r[1], r[3]) for r in latest.values() if r[0] == user and r[5]]
+    latest = {row.key: row for row in versions if row.known_at <= known and row.event_timestamp < t}
+    clicked = [
+        version_of(r.item_id, r.event_timestamp) for r in latest.values() if r.user_id == user and r.label
+    ]
     vectors = [v[6] for v in clicked if v and v[6]]
     return [sum(part) / len(vectors) for part in zip(*vectors, strict=True)] if vectors else None
 
@@ -126,7 +131,7 @@ def as_of(
 
 def compare(offline: Path, versions: list, through: date, seed: int, tries: int = 60) -> None:
     rng = random.Random(seed)
-    versions = sorted(versions, key=lambda row: row[4])
+    versions = sorted(versions, key=lambda row: row.known_at)
     state = BuildState.load(offline / "features")
     for view in Affinity.from_dict(state.affinity).views:
         rows = pq.read_table(built_files(offline / "features" / view.name)).to_pylist()
@@ -173,12 +178,14 @@ def test_increments_equal_a_full_build(tmp_path, make_rows, write_interactions, 
     """Versions reach the store in the order they are known, those of items too."""
     monkeypatch.setattr(module, "CROSSING", 0.0)
     end = START + timedelta(days=120)
-    versions = sorted((row for row in make_rows(seed) if row[4] <= midnight(end)), key=lambda row: row[4])
+    versions = sorted(
+        (row for row in make_rows(seed) if row.known_at <= midnight(end)), key=lambda row: row.known_at
+    )
     step, full = tmp_path / "step", tmp_path / "full"
     days = [0, 3, 4, 20, 21, 55, 70, 120]
     for number, day in enumerate(days):
         low, high = at(days[number - 1] if number else -1), at(day)
-        now = [row for row in versions if low < row[4] <= high]
+        now = [row for row in versions if low < row.known_at <= high]
         write_interactions(step, now, ids=IdTypes(), name=f"import{number}")
         # A version that takes effect on the midnight itself belongs to the next day.
         items = [v for v in VERSIONS if (low <= max(v[1], v[2]) < high) or (not number and v[2] < low)]
@@ -202,8 +209,8 @@ def test_corrections_of_old_data_restate(tmp_path, make_rows, write_interactions
         write_items(folder)
     run(step, START + timedelta(days=40))
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    news = [(*row[:4], now, 1 - row[5]) for row in versions[::9]]
-    news += [(77, 3, "b", row[3] + timedelta(seconds=1), now, 1) for row in versions[::20]]
+    news = [row._replace(known_at=now, label=1 - row.label) for row in versions[::9]]
+    news += [Row(77, 3, "b", row.event_timestamp + timedelta(seconds=1), now, 1) for row in versions[::20]]
     for folder in (step, full):
         write_interactions(folder, news, ids=IdTypes(), name="news")
     assert run(step, START + timedelta(days=60)).since is not None
@@ -231,8 +238,8 @@ def test_what_is_decided_at_first_stays_until_it_is_decided_anew(tmp_path, make_
     through = START + timedelta(days=30)
     assert build(tmp_path, through=through).reason == "first build"
     state = BuildState.load(tmp_path / "features")
-    rows = [row for row in make_rows(2, late=False) if row[3] < midnight(through)]
-    share = (sum(row[5] for row in rows) + 1) / (len(rows) + 2)
+    rows = [row for row in make_rows(2, late=False) if row.event_timestamp < midnight(through)]
+    share = (sum(row.label for row in rows) + 1) / (len(rows) + 2)
     assert state.prior_ctr == pytest.approx(share, rel=1e-3)
     assert state.affinity == {"attributes": {}, "vectors": [], "by_domain": True}
     write_items(tmp_path)
@@ -264,7 +271,7 @@ def test_attributes_are_categories_and_bags_of_a_few_hundred_values(tmp_path, ma
     pq.write_table(
         pa.table({"item_id": range(rows), **stamps, **table}), tmp_path / "profiles" / "item" / "0.parquet"
     )
-    one_domain = [(row[0], row[1], "ab"[row[0] % 2], *row[3:]) for row in make_rows(1, late=False)]
+    one_domain = [row._replace(domain_id="ab"[row.user_id % 2]) for row in make_rows(1, late=False)]
     write_interactions(tmp_path, one_domain, ids=IdTypes(), name="all")
     with duckdb.connect() as connection:
         pattern = str(tmp_path / "interactions" / "**" / "*.parquet")

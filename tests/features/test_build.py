@@ -16,6 +16,7 @@ from mmlora.features.built import STATE, built_files
 from mmlora.features.plan import BuildState
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, IdTypes, midnight
+from tests.features.conftest import Row
 
 START = date(2000, 5, 1)
 IDS = IdTypes()
@@ -37,24 +38,28 @@ def summarise(
     view: ActivityView, versions: list, entity: tuple, at: datetime, known: datetime
 ) -> dict | None:
     """Say F(entity, at, known) by brute force."""
-    latest = {row[:4]: row for row in versions if row[4] <= known and row[3] < at}  # sorted by known_at
+    latest = {
+        row.key: row for row in versions if row.known_at <= known and row.event_timestamp < at
+    }  # sorted by known_at
     own = [r for r in latest.values() if tuple(r[COLUMN[key]] for key in view.keys) == entity]
     if not own:
         return None
 
     def within(days: float) -> list:
-        return [row for row in own if row[3] >= at - timedelta(days=days) and row[5] >= 0]
+        return [row for row in own if row.event_timestamp >= at - timedelta(days=days) and row.label >= 0]
 
     result: dict = {}
     for window, days in {"1d": 1, "7d": 7, "30d": 30, "ever": 10_000}.items():
         rows = within(days)
-        clicks = sum(row[5] for row in rows)
+        clicks = sum(row.label for row in rows)
         result |= {f"interactions_{window}": len(rows), f"clicks_{window}": clicks}
         result[f"ctr_{window}"] = (clicks + PRIOR * WEIGHT) / (len(rows) + WEIGHT)
     month = within(30)
     result["users_30d"], result["items_30d"] = (len({row[i] for row in month}) for i in (0, 1))
     result["density_30d"] = len(month) / max(1, result["users_30d"] * result["items_30d"])
-    ages = [(midnight(at.date()) - midnight(row[3].date())).days - 1 for row in own if row[5] >= 0]
+    ages = [
+        (midnight(at.date()) - midnight(row.event_timestamp.date())).days - 1 for row in own if row.label >= 0
+    ]
     result["days_since_last_seen"] = min([30, *ages])
     return {name: result[name] for name in view.features}
 
@@ -75,7 +80,7 @@ def as_of(rows: list[dict], view: ActivityView, entity: tuple, at: datetime, kno
 
 def compare(offline: Path, versions: list, through: date, seed: int, tries: int = 60) -> None:
     rng = random.Random(seed)
-    versions = sorted(versions, key=lambda row: row[4])
+    versions = sorted(versions, key=lambda row: row.known_at)
     for view in ACTIVITY_VIEWS:
         rows = read(offline, view)
         entities = sorted({tuple(row[COLUMN[key]] for key in view.keys) for row in versions})
@@ -133,7 +138,9 @@ def test_a_row_is_written_exactly_when_a_field_changes(
 def test_increments_equal_a_full_build(tmp_path, make_rows, write_interactions, build_features, seed):
     """Versions reach the store in the order they are known; between imports the features are built."""
     end = START + timedelta(days=120)
-    versions = sorted((row for row in make_rows(seed) if row[4] <= midnight(end)), key=lambda row: row[4])
+    versions = sorted(
+        (row for row in make_rows(seed) if row.known_at <= midnight(end)), key=lambda row: row.known_at
+    )
     step, full = tmp_path / "step", tmp_path / "full"
     days = [0, 3, 4, 20, 21, 55, 70, 120]
     for number, day in enumerate(days):
@@ -143,7 +150,7 @@ def test_increments_equal_a_full_build(tmp_path, make_rows, write_interactions, 
             if number
             else midnight(START) - timedelta(days=1)
         )
-        now = [row for row in versions if low < row[4] <= midnight(through)]
+        now = [row for row in versions if low < row.known_at <= midnight(through)]
         write_interactions(step, now, ids=IDS, name=f"import{number}")
         if any((step / "interactions").glob("**/*.parquet")):
             report = build_features(step, through)
@@ -158,19 +165,19 @@ def test_withdrawn_rows_count_until_their_withdrawal_is_known(
     tmp_path, make_rows, write_interactions, build_features, seed
 ):
     versions = make_rows(seed)
-    last = {row[:4]: row for row in versions}
+    last = {row.key: row for row in versions}
     gone = []
     for number, row in enumerate(list(last.values())[seed::5]):
         for place, hours in enumerate((1, 60, 900)[: 1 + number % 3]):
-            gone.append((*row[:4], row[4] + timedelta(hours=hours), (-1, number % 2, -1)[place]))
+            gone.append(Row(*row.key, row.known_at + timedelta(hours=hours), (-1, number % 2, -1)[place]))
     end = START + timedelta(days=120)
-    everything = sorted([*versions, *gone], key=lambda row: row[4])
-    everything = [row for row in everything if row[4] <= midnight(end)]
+    everything = sorted([*versions, *gone], key=lambda row: row.known_at)
+    everything = [row for row in everything if row.known_at <= midnight(end)]
     step, full = tmp_path / "step", tmp_path / "full"
     before = datetime(1999, 1, 1, tzinfo=UTC)
     for day in (30, 60, 120):
         through = START + timedelta(days=day)
-        now = [row for row in everything if before < row[4] <= midnight(through)]
+        now = [row for row in everything if before < row.known_at <= midnight(through)]
         write_interactions(step, now, ids=IDS, name=f"import{day}")
         build_features(step, through)
         before = midnight(through)
@@ -192,8 +199,14 @@ def test_increments_over_old_data_with_new_corrections(
     for number, day in enumerate([10, 25, 40, 60, 60, 90]):
         now = datetime(2026, 1, 1 + number, 12, tzinfo=UTC)
         changed = versions[number :: 40 + number]
-        corrections = [(*row[:4], now, 1 - row[5]) for row in changed if number in (1, 2, 4)]
-        arrival = [(77, 3, "b", row[3] + timedelta(seconds=1), now, 1) for row in changed if number in (2, 4)]
+        corrections = [
+            row._replace(known_at=now, label=1 - row.label) for row in changed if number in (1, 2, 4)
+        ]
+        arrival = [
+            Row(77, 3, "b", row.event_timestamp + timedelta(seconds=1), now, 1)
+            for row in changed
+            if number in (2, 4)
+        ]
         write_interactions(step, corrections + arrival, ids=IDS, name=f"late{number}")
         everything += corrections + arrival
         report = build_features(step, START + timedelta(days=day))

@@ -44,14 +44,18 @@ def sums(row: dict | None) -> dict[object, tuple[float, float]]:
 
 def expected(versions: list, user: object, t: datetime, known: datetime) -> dict[object, tuple[float, float]]:
     """Say by brute force what was known at a moment of the user's rows before a midnight."""
-    latest = {row[:4]: row for row in versions if row[4] <= known and row[3] < t and row[0] == user}
-    kept = [row for row in latest.values() if row[5] >= 0]
+    latest = {
+        row.key: row
+        for row in versions
+        if row.known_at <= known and row.event_timestamp < t and row.user_id == user
+    }
+    kept = [row for row in latest.values() if row.label >= 0]
     return {
         item: (
-            float(sum(row[1] == item for row in kept)),
-            float(sum(row[5] for row in kept if row[1] == item)),
+            float(sum(row.item_id == item for row in kept)),
+            float(sum(row.label for row in kept if row.item_id == item)),
         )
-        for item in {row[1] for row in kept}
+        for item in {row.item_id for row in kept}
     }
 
 
@@ -59,12 +63,12 @@ def expected(versions: list, user: object, t: datetime, known: datetime) -> dict
 def test_rows_say_what_was_known_before_their_midnight(
     tmp_path, make_rows, write_interactions, build_features, string_ids
 ):
-    versions = sorted(make_rows(3, string_ids=string_ids), key=lambda row: row[4])
+    versions = sorted(make_rows(3, string_ids=string_ids), key=lambda row: row.known_at)
     ids = IdTypes(user="string", item="string") if string_ids else IDS
     write_interactions(tmp_path, versions, ids=ids, name="all")
     build_features(tmp_path, START + timedelta(days=90))
     rows, rng = read(tmp_path), random.Random(1)
-    users = sorted({row[0] for row in versions})
+    users = sorted({row.user_id for row in versions})
     for _ in range(200):
         user, t = rng.choice(users), midnight(START + timedelta(days=rng.randrange(91)))
         known = t + rng.choice([timedelta(0), timedelta(hours=30), timedelta(days=rng.randrange(90))])
@@ -89,8 +93,10 @@ def test_the_newest_elements_are_kept(tmp_path, make_rows, write_interactions, b
     monkeypatch.setattr(module, "MOST", 3)
     build_features(tmp_path, START + timedelta(days=60))
     for row in read(tmp_path):
-        before = [r for r in versions if r[0] == row["user_id"] and r[3] < row["event_timestamp"]]
-        own = {(r[3].date(), r[1]) for r in before}
+        before = [
+            r for r in versions if r.user_id == row["user_id"] and r.event_timestamp < row["event_timestamp"]
+        ]
+        own = {(r.event_timestamp.date(), r.item_id) for r in before}
         assert row["items"] == [item for _, item in sorted(own)[-3:]]
 
 
@@ -101,12 +107,12 @@ def test_increments_equal_a_full_build(
     """Versions reach the store in the order they are known; between imports the features are built."""
     monkeypatch.setattr(module, "MOST", most)
     end = START + timedelta(days=120)
-    versions = [row for row in make_rows(most) if row[4] < midnight(end)]
-    versions.sort(key=lambda row: row[4])
+    versions = [row for row in make_rows(most) if row.known_at < midnight(end)]
+    versions.sort(key=lambda row: row.known_at)
     piecewise, at_once, last = tmp_path / "piecewise", tmp_path / "whole", START
     for step in (3, 15, 40, 41, 90, 120):
         day = START + timedelta(days=step)
-        new = [row for row in versions if midnight(last) <= row[4] < midnight(day)]
+        new = [row for row in versions if midnight(last) <= row.known_at < midnight(day)]
         if new:
             write_interactions(piecewise, new, ids=IDS, name=f"until-{step}")
         build_features(piecewise, day)

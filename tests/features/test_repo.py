@@ -135,18 +135,22 @@ def test_a_stream_refuses_what_a_retrieval_refuses(repo, asked):
 
 def test_equals_the_interactions_counted_by_hand(repo, asked, make_rows, home):
     string_ids = pa.types.is_string(asked.schema.field("user_id").type)
-    versions = sorted(make_rows(11, string_ids=string_ids), key=lambda row: row[4])
+    versions = sorted(make_rows(11, string_ids=string_ids), key=lambda row: row.known_at)
     found = repo.retrieve(asked, repo.contract("all")).to_pylist()
     for row, features in list(zip(asked.to_pylist(), found, strict=True))[:150]:
         at = row["event_timestamp"]
         today = midnight(at.date())
         # A row's features are of its last midnight, with what had become known by its own time.
-        latest = {v[:4]: v for v in versions if v[3] < today and v[4] <= at}
-        own = [v for v in latest.values() if v[0] == row["user_id"]]
-        week = [v for v in own if v[2] == row["domain_id"] and v[3] >= today - timedelta(days=7)]
+        latest = {v.key: v for v in versions if v.event_timestamp < today and v.known_at <= at}
+        own = [v for v in latest.values() if v.user_id == row["user_id"]]
+        week = [
+            v
+            for v in own
+            if v.domain_id == row["domain_id"] and v.event_timestamp >= today - timedelta(days=7)
+        ]
         assert (features["user_activity__interactions_ever"] or 0) == len(own)
-        assert (features["user_activity__clicks_ever"] or 0) == sum(v[5] for v in own)
-        assert (features["user_domain_activity__clicks_7d"] or 0) == sum(v[5] for v in week)
+        assert (features["user_activity__clicks_ever"] or 0) == sum(v.label for v in own)
+        assert (features["user_domain_activity__clicks_7d"] or 0) == sum(v.label for v in week)
 
 
 def test_only_the_features_whose_keys_are_there(repo, asked):

@@ -10,7 +10,9 @@ from mmlora import metrics
 from mmlora.batch import Batch
 from mmlora.models.builder import build_model
 from mmlora.models.spec import FieldShape
+from mmlora.training import epoch
 from mmlora.training.crosses import _Fit, passes_over
+from mmlora.training.evidence import weigh_backbone
 from mmlora.training.observer import SilentObserver
 from mmlora.training.phases import train_backbone, train_crosses, train_expert, train_joint
 
@@ -243,3 +245,47 @@ def test_the_backbone_starts_from_the_cross_terms_and_leaves_them_as_they_are(ro
     for name, value in before.items():
         for state in (fitted.state, backbone.state, joint.state):
             assert torch.equal(state[name], value), name
+
+
+def test_blocks_of_frozen_rows_train_the_same_expert(rows, make_spec, options, monkeypatch):
+    spec, one = make_spec(backbone="wdl", adaptation="mlora"), replace(options, max_epochs=2, batch_size=64)
+    fitted = train_crosses(spec, rows, one, SILENT)
+    silent = train_backbone(spec, rows, one, SILENT, crosses=fitted.state, epochs=0).state
+
+    def train(block_rows):
+        monkeypatch.setattr(epoch, "_BLOCK_ROWS", block_rows)
+        return train_expert(spec, silent, rows, domain=1, options=one, observer=SILENT, epochs=2).state
+
+    many, single = train(1024), train(1)
+    assert many["crosses.lora_b"].abs().max() > 1e-3
+    for name, value in many.items():
+        torch.testing.assert_close(value, single[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_a_backbone_is_kept_where_it_gains_more_than_noise(rows, make_spec, options, noisy):
+    fitted = train_crosses(make_spec(), rows, options, SILENT) if noisy else None
+    model = build_model(make_spec())
+    if fitted:
+        model.load_crosses(fitted.state)
+    start = model.backbone_state()
+    with torch.no_grad():
+        if noisy:  # the start's own logits, a little shaken
+            model.tower.layers[-1].weight.normal_(std=1e-3)
+        else:  # trained on the cross terms' start, which knows nothing
+            trained = train_backbone(make_spec(crosses=False), rows, options, SILENT).state
+            model.load_backbone({**start, **trained})
+    before = model.backbone_state()
+    gain = weigh_backbone(model, start, rows, rows.rows("validation"), seed=0)
+    assert gain.kept is not noisy and gain.wauc is not None
+    for name, value in model.backbone_state().items():
+        assert torch.equal(value, (start if noisy else before)[name]), name
+
+
+def test_a_backbone_that_gains_nothing_over_cross_terms_leaves_its_start(rows, make_spec, options):
+    fitted = train_crosses(make_spec(), rows, options, SILENT)
+    report = train_backbone(
+        make_spec(), rows, replace(options, learning_rate=1e-5, max_epochs=1), SILENT, crosses=fitted.state
+    ).report
+    assert not report.helped and report.best_epoch == 0
+    assert report.best_metric == report.start_metric

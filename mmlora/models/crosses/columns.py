@@ -25,6 +25,11 @@ def role_of(field: FieldShape) -> Role:
     return "item" if field.side == "item" else "user"
 
 
+def take_columns(values: Tensor, columns: Sequence[int]) -> Tensor:
+    """Return some columns of ``values [B, K]``; several times as fast as indexing with a list."""
+    return values.index_select(1, torch.tensor(columns, dtype=torch.int64, device=values.device))
+
+
 class SideColumns:
     """Turns the inputs of one side into columns ``[B, K]``, the first of which is 1.
 
@@ -66,7 +71,7 @@ class SideColumns:
         parts = [batch.dense.new_ones(len(batch), 1)]
         parts += [self.hot(batch, field) for field in self.small]
         if self.dense:
-            parts.append(batch.dense[:, self.dense].clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS))
+            parts.append(take_columns(batch.dense, self.dense).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS))
         parts += [batch.vectors[field.name] for field in self.vectors]
         return torch.cat(parts, 1)
 

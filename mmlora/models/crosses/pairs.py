@@ -47,10 +47,17 @@ class PairField:
         if self.user.kind == "vector":
             product = batch.vectors[self.user.name] * batch.vectors[self.item.name]
             return product.sum(1, keepdim=True)
-        mine, others = user.index(batch, self.user), item.index(batch, self.item)
-        equal = (mine[:, :, None] == others[:, None, :]) & (mine >= FIRST_KNOWN)[:, :, None]
-        counts = equal.sum(2).to(batch.dense.dtype)
+        counts = self._matches(batch, user, item)
         return torch.stack([counts.sum(1), *(self._sum(counts, batch, name) for name in self.weights)], 1)
+
+    def _matches(self, batch: Batch, user: SideColumns, item: SideColumns) -> Tensor:
+        """Return how often the item has each of the user's values, ``[B, L]``."""
+        mine = user.index(batch, self.user)
+        if self.item in item.small:
+            counts = item.hot(batch, self.item).gather(1, mine)
+        else:
+            counts = (mine[:, :, None] == item.index(batch, self.item)[:, None, :]).sum(2)
+        return torch.where(mine >= FIRST_KNOWN, counts, 0).to(batch.dense.dtype)
 
     def by_value(self, batch: Batch, user: SideColumns, weights: Tensor) -> Tensor:
         """Users -> what each of the item's values, or elements of its vector, is worth to them, ``[n,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mmlora.models.builder import build_model
 from mmlora.models.ctr import State
@@ -10,8 +11,9 @@ from mmlora.models.spec import ModelSpec
 from mmlora.training.boosting import train_trees
 from mmlora.training.checkpoint import Checkpoint
 from mmlora.training.epoch import TrainingData
+from mmlora.training.evidence import BackboneGain, weigh_backbone
 from mmlora.training.loop import TrainingOptions, reproducible
-from mmlora.training.observer import Observer
+from mmlora.training.observer import Observer, PhaseReport
 from mmlora.training.phases.phase import BACKBONE_SEED, JOINT_SEED, Phase, PhaseResult, all_domains
 
 
@@ -26,6 +28,8 @@ def train_backbone(
     epochs: int | None = None,
 ) -> PhaseResult:
     """Phase 1: train all but cross terms, experts and gate on all domains; ``wauc`` decides.
+
+    Beside cross terms it is kept where it gains more than noise: see :mod:`mmlora.training.evidence`.
 
     Args:
         spec: the model's.
@@ -47,11 +51,22 @@ def train_backbone(
         if crosses is not None:
             model.load_crosses(crosses)
         model.to(options.torch_device)
+        start = model.backbone_state() if crosses is not None and epochs is None else None
         run = Phase("backbone", None, 0, rows, validation, options, observer, checkpoint, epochs)
         report = run.train(
             model, list(model.backbone_parameters()), options.learning_rate, generator, dropout=True
         )
+        if start is not None and report.helped:
+            gain = weigh_backbone(model, start, data, validation.rows, seed=options.seed)
+            report = _weighed(report, gain)
     return PhaseResult(model.backbone_state(), report)
+
+
+def _weighed(report: PhaseReport, gain: BackboneGain) -> PhaseReport:
+    report = replace(report, note="; ".join(filter(None, (report.note, str(gain)))), gain=gain.wauc)
+    if gain.kept:
+        return report
+    return replace(report, helped=False, best_epoch=0, best_metric=report.start_metric)
 
 
 def train_joint(

@@ -17,5 +17,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP VIEW IF EXISTS nights")  # it reads one of them
     for name in COLUMNS:
         op.drop_column("score_loads", name)

@@ -1,0 +1,84 @@
+"""The step that trains baselines on a run's training set.
+
+Baselines depend on the training set alone, so they are trained once for all runs on the same rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mmlora
+from mmlora.files import locked
+from mmlora.runs.judged_rows import JudgedRows, judged_rows_of
+from mmlora.runs.training_run import data_of, open_run, run_of
+from mmlora.schema import fingerprint
+from mmlora.training import TRAINING_REVISION
+from mmlora.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mmlora.judging.contest import Contender
+
+
+def train_baselines(run_id: str) -> str:
+    """Train the baselines of a run and keep their scores of the judged rows, unless they are there.
+
+    Args:
+        run_id: the run, which is prepared.
+
+    Raises:
+        DataError: the stored interactions are no longer those of the training set.
+    """
+    workspace, run = open_run(run_id)
+    data = data_of(workspace, run)
+    if len(data.rows("test")):
+        baselines_of(workspace, judged_rows_of(workspace, run, data), workspace.settings.training.threads)
+    return run_id
+
+
+def baselines_of(workspace: Workspace, judged: JudgedRows, threads: int | None) -> list[Contender]:
+    """Return the baselines with their scores of the judged rows; train those that are not there.
+
+    Args:
+        workspace: where they are kept.
+        judged: the rows.
+        threads: LightGBM's; None means all cores. They do not change the scores.
+    """
+    from mmlora.judging import contest
+    from mmlora.training.boosting import installed
+
+    kept = run_of(workspace, "steps")
+    decisive = {
+        "step": "baselines",
+        "training_set": judged.rows.data.path.name,
+        "seed": judged.rows.seed,
+        "day": judged.day,
+        "lightgbm": installed(),
+        "code_version": mmlora.__version__,
+        "training_revision": TRAINING_REVISION,
+    }
+    key = fingerprint(decisive)[:24]
+    waiting = "baselines: another process trains them; waiting for it"
+    with locked(kept.folder / f"{key}.lock", waiting=waiting):
+        if (record := kept.result(key)) is None:
+            contenders = contest.train_baselines(judged.rows, judged.numbers, threads)
+            return _keep(workspace, key, contenders)
+    scores = workspace.parts.tensors(record["part"]) if record["part"] else {}
+    return [
+        contest.Contender(
+            row["name"],
+            scores[row["name"]].numpy() if row["name"] in scores else None,
+            row["note"],
+            row["seconds"],
+        )
+        for row in record["contenders"]
+    ]
+
+
+def _keep(workspace: Workspace, key: str, contenders: list[Contender]) -> list[Contender]:
+    import torch
+
+    scores = {each.name: torch.from_numpy(each.scores) for each in contenders if each.scores is not None}
+    part = workspace.parts.put_tensors(scores) if scores else None
+    rows = [{"name": each.name, "note": each.note, "seconds": each.seconds} for each in contenders]
+    run_of(workspace, "steps").record(key, {"part": part, "contenders": rows})
+    return contenders
