@@ -7,8 +7,9 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from uuid import uuid4
 
@@ -97,6 +98,48 @@ def locked(path: Path, *, wait: float = -1, busy: str = "", waiting: str = "") -
         yield
     finally:
         lock.release()
+
+
+def discard(path: Path) -> int:
+    """Remove a file or a folder, and return how many bytes it had; what isn't there has none.
+
+    A folder loses its name first, so no half of it is ever found under that, whenever the process is killed.
+    """
+    with suppress(FileNotFoundError):
+        size, gone = size_of(path), path
+        if path.is_dir():
+            gone = path.with_name(f".{path.name.lstrip('.')}.{uuid4().hex}{ASIDE}")
+            path.replace(gone)
+        _remove(gone)
+        return size
+    return 0
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files under a folder."""
+    return sum(stat.st_size for stat in _stats(path) if S_ISREG(stat.st_mode))
+
+
+def last_change(path: Path) -> float:
+    """Return when a file, or anything under a folder, was last written, as seconds since 1970."""
+    return max((stat.st_mtime for stat in _stats(path)), default=0.0)
+
+
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    for each in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):  # another process removed it
+            stat = each.stat()
+            if each == path or not each.is_dir():
+                yield stat
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock (:func:`locked`)."""
+    try:
+        with locked(path, wait=0):
+            return False
+    except TransientError:
+        return True
 
 
 def _acquire(lock: FileLock, wait: float, waiting: str) -> None:

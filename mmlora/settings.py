@@ -182,6 +182,23 @@ class ScoringSettings(_Section):
     stale_after_seconds: float = Field(120.0, gt=0, description="a load silent for so long is given up")
 
 
+class RetentionSettings(_Section):
+    """What `mmlora gc` keeps; an option of it with the same meaning wins."""
+
+    nights_days: int | None = Field(
+        None,
+        ge=0,
+        description="nights of so many days before the newest are kept; all when unset",
+        examples=[400],
+    )
+    loads: int = Field(
+        1, ge=0, description="earlier published loads kept for each domain and date, to restore"
+    )
+    files_days: int = Field(
+        30, ge=1, description="days for which unused models, training runs, training sets and pages stay"
+    )
+
+
 class Settings(BaseSettings):
     """All settings, and where the workspace's parts lie."""
 
@@ -202,6 +219,7 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     candidates: CandidateSettings = CandidateSettings()
     scoring: ScoringSettings = ScoringSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:

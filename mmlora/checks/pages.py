@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -67,8 +67,13 @@ def write_pages(
         figures=_FIGURES,
     )
     write_atomically(folder / f"{as_of}.html", page)
-    dates = [read_json(file, "delete it") for file in sorted(folder.glob("*.json"), reverse=True)]
-    write_atomically(data_docs / "index.html", _index_page(dates))
+    return write_index(data_docs)
+
+
+def write_index(data_docs: Path, without: Collection[Path] = ()) -> Path:
+    """Write the index of all dates but those of some JSON files, and return it."""
+    files = sorted(set((data_docs / "verdicts").glob("*.json")).difference(without), reverse=True)
+    write_atomically(data_docs / "index.html", _index_page([read_json(file, "delete it") for file in files]))
     return data_docs / "index.html"
 
 

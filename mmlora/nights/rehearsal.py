@@ -48,9 +48,11 @@ class Rehearsal:
                     "finished_at",
                     "processor",
                     "kernels",
+                    "torch_version",
+                    "rows_freed_at",
+                    "rows_deleted_at",
                 )
             ),
-            torch_version=None,
         )
 
     def forget(self, *args: Any, **facts: Any) -> None:

@@ -84,13 +84,13 @@ def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> 
     workspace = open_workspace()
     target = None if domain is None else workspace.domain(domain)
     with workspace.open_warehouse() as warehouse:
-        earlier = _before(warehouse.promotions(CHAMPION, target))
+        earlier = champion_before(warehouse.promotions(CHAMPION, target))
         if earlier is None:
             raise UsageError(f"there is no earlier champion of {domain or 'all domains'} to go back to")
         return _promote(workspace, earlier.model_version, target, why, _in_force(earlier))
 
 
-def _before(decisions: Sequence[Promotion]) -> Promotion | None:
+def champion_before(decisions: Sequence[Promotion]) -> Promotion | None:
     """Return the newest decision for another version from before the one in force; newest first."""
     if not decisions:
         return None

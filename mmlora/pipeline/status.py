@@ -77,7 +77,16 @@ def domain_status(domain: str) -> dict[str, Any]:
     with workspace.open_warehouse() as warehouse:
         loads = warehouse.loads(domain=target, limit=_TROUBLES)
         ledger = warehouse.ledger(target, limit=_TROUBLES)
-    columns = ("load_id", "score_date", "state", "rows", "model_version", "finished_at", "reason")
+    columns = (
+        "load_id",
+        "score_date",
+        "state",
+        "rows",
+        "model_version",
+        "finished_at",
+        "rows_freed_at",
+        "reason",
+    )
     return {
         "domain_id": str(target),
         "loads": [{name: getattr(load, name) for name in columns} for load in loads],

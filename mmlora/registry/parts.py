@@ -79,6 +79,8 @@ class PartStore:
         # A damaged file of that name is rewritten.
         if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != part:
             write_atomically(file, content)
+        else:
+            file.touch()  # `mmlora gc` leaves alone what was stored lately, whoever names it
         return part
 
     def _get(self, part: str, suffix: str) -> bytes:

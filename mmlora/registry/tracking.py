@@ -127,6 +127,22 @@ class Tracking:
         self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
     @_temporary_errors()
+    def runs_of(self, model_version: str) -> list[str]:
+        """Return the runs of this experiment that a model version came from."""
+        experiment = self._client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            return []
+        runs = self._client.search_runs(
+            [experiment.experiment_id], filter_string=f"tags.model_version = '{model_version}'"
+        )
+        return [str(run.info.run_id) for run in runs]
+
+    @_temporary_errors()
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run, as MLflow does: its own ``mlflow gc`` removes it for good."""
+        self._client.delete_run(run_id)
+
+    @_temporary_errors()
     def mirror_alias(
         self, model_version: str, alias: Alias, bundle_dir: Path, *, run_id: str | None = None
     ) -> str:

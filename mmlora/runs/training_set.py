@@ -103,6 +103,7 @@ def build_training_set(
     training_set_id = fingerprint(recipe)[:16]
     folder = workspace.training_set_folder(training_set_id)
     if folder.exists():
+        folder.touch()  # used: `mmlora gc` leaves it alone
         return training_set_id
     rows = read_rows(workspace, as_of, settings, broken)
     split = _split(rows, settings) if held_out else np.zeros(rows.num_rows, np.int8)

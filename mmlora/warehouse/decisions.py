@@ -122,6 +122,12 @@ def promotions(
     return [Promotion(**row._mapping) for row in rows]
 
 
+def every_promotion(connection: sa.Connection, tables: Tables) -> list[Promotion]:
+    """Return all decisions, of whatever alias and domain, newest first."""
+    rows = connection.execute(sa.select(tables.promotions).order_by(tables.promotions.c.id.desc()))
+    return [Promotion(**row._mapping) for row in rows]
+
+
 def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequence[DomainVerdict]) -> None:
     """Store verdicts; a later one on the same domain and day takes the place of the earlier."""
     if not verdicts:

@@ -75,7 +75,7 @@ def restore(connection: sa.Connection, tables: Tables, load: Load, *, who: str, 
 
     Raises:
         UsageError: it was never published.
-        DataError: its rows are no longer all there.
+        DataError: its rows were freed, or are no longer all there.
     """
     hold(connection, "load", load.domain_id, load.score_date)
     current = loads.find(connection, tables, load.load_key, lock=True)
@@ -86,6 +86,7 @@ def restore(connection: sa.Connection, tables: Tables, load: Load, *, who: str, 
             f"load {load.load_id} is {current.state}: only a formerly published load can be restored"
             + ("; `mmlora publish` publishes it" if current.state == "staged" else "")
         )
+    loads.refuse_freed(current)
     counted = publish.count_rows(connection, tables, current)
     if counted != current.rows:
         raise DataError(

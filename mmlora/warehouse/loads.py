@@ -18,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.errors import ContractError, DataError, TransientError, UsageError
 from mmlora.numerics import Numerics
 from mmlora.redaction import redact
 from mmlora.schema import Id, LoadState
@@ -46,6 +46,8 @@ class Load:
         reason: why it failed or was rejected.
         heartbeat_at: when its process was last known to live.
         finished_at: when it was published, failed or was rejected.
+        rows_freed_at: since when its rows don't count (:mod:`mmlora.warehouse.freeing`); None while they do.
+        rows_deleted_at: when the last of them was deleted.
     """
 
     load_id: str
@@ -67,6 +69,8 @@ class Load:
     processor: str | None
     kernels: str | None
     torch_version: str | None
+    rows_freed_at: datetime | None
+    rows_deleted_at: datetime | None
 
     @property
     def numerics(self) -> Numerics | None:
@@ -244,6 +248,20 @@ def why_closed(load: Load) -> str:
         f"load {load.load_id} of domain {load.domain_id!r}, {load.score_date}, is {load.state} "
         f"({load.reason}): score the date again, which starts a new load"
     )
+
+
+def refuse_freed(load: Load) -> None:
+    """Refuse a load whose rows were freed.
+
+    Raises:
+        DataError: they were.
+    """
+    if load.rows_freed_at is not None:
+        raise DataError(
+            f"load {load.load_id}",
+            f"`mmlora gc` freed its {load.rows or 0:,} rows on {load.rows_freed_at:%Y-%m-%d %H:%M} UTC: take "
+            "another load (`mmlora status --domain`), or score the date again",
+        )
 
 
 def _change(

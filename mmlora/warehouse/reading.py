@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pyarrow as pa
 import sqlalchemy as sa
 
 from mmlora.schema import ITEM_ID, POSITION, SCORE, TIMESTAMP, USER_ID, Id, IdTypes
+from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.publish import Publication
 from mmlora.warehouse.tables import Tables
@@ -40,7 +44,8 @@ def read(
     """Return a publication's scores by user and position, with the views' columns.
 
     The rows of a load never change, so following the pointer first reads what the view would; and the columns
-    that are the same in all rows needn't be carried a row.
+    that are the same in all rows needn't be carried a row. Where ``mmlora gc`` frees the load in between, the
+    reader raises ``DataError`` before its first row.
     """
     schema = published_schema(ids)
     if published is None:
@@ -54,8 +59,36 @@ def read(
     )
     if user is not None:
         query = query.where(column.user_id == user)
-    rows = database.stream(query, schema, few=user is not None)
-    return pa.RecordBatchReader.from_batches(schema, (_complete(batch, published, schema) for batch in rows))
+    rows = _rows(database, tables, published, query, schema, few=user is not None)
+    return pa.RecordBatchReader.from_batches(schema, rows)
+
+
+def not_freed(tables: Tables, load_key: int) -> sa.ColumnElement[bool]:
+    """Return the condition that a load's rows count: a query with it sees all of them, or none.
+
+    They are freed in a transaction before the first of them is deleted.
+    """
+    column = tables.score_loads.c
+    counts = sa.select(column.load_key).where(column.load_key == load_key, column.rows_freed_at.is_(None))
+    return counts.exists()
+
+
+def _rows(
+    database: Database,
+    tables: Tables,
+    published: Publication,
+    query: sa.Select[Any],
+    schema: pa.Schema,
+    *,
+    few: bool,
+) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    for batch in database.stream(query.where(not_freed(tables, published.load_key)), schema, few=few):
+        rows += batch.num_rows
+        yield _complete(batch, published, schema)
+    if not rows:
+        with database.reading() as connection:
+            loads.refuse_freed(loads.find(connection, tables, published.load_key))
 
 
 def _complete(batch: pa.RecordBatch, published: Publication, schema: pa.Schema) -> pa.RecordBatch:

@@ -215,6 +215,8 @@ def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("processor", sa.Text),
         sa.Column("kernels", sa.Text),
         sa.Column("torch_version", sa.Text),
+        sa.Column("rows_freed_at", UtcTimestamp),  # from then on nobody reads or restores its rows
+        sa.Column("rows_deleted_at", UtcTimestamp),  # the last of them
         sa.UniqueConstraint("domain_id", "score_date", "attempt"),
         _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
         sqlite_autoincrement=True,  # a key of a load deleted long ago is never given out again

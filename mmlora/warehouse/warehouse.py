@@ -242,7 +242,12 @@ class Warehouse:
         return reading.read(self.database, self._tables, self.ids, published, user=user, limit=limit)
 
     def rows_of(self, load: Load) -> pa.RecordBatchReader:
-        """Stream the rows of a load that was published, whether readers follow it or not; as :meth:`read`."""
+        """Stream the rows of a load that was published, whether readers follow it or not; as :meth:`read`.
+
+        Raises:
+            DataError: they were freed.
+        """
+        loads.refuse_freed(load)
         published = publish.Publication(
             domain_id=load.domain_id,
             score_date=load.score_date,
@@ -274,7 +279,7 @@ class Warehouse:
 
         Raises:
             UsageError: it was never published.
-            DataError: its rows are no longer all there.
+            DataError: its rows were freed, or are no longer all there.
         """
         with self.database.writing() as connection:
             return ledger.restore(connection, self._tables, load, who=who, why=why)

@@ -1,5 +1,5 @@
 -- One row a night (a date that something was scored for, or tried): whether readers have all of its domains, or why not.
--- A domain with nobody to score (verdict absent) is not waited for. The columns are a contract: added to at the end, never changed.
+-- A domain with nobody to score (verdict absent) is not waited for, and a night that `mmlora gc` freed has no row. The columns are a contract: added to at the end, never changed.
 --   score_date    the night
 --   domains       domains to publish
 --   published     of them, those that readers have
@@ -7,7 +7,7 @@
 --   completed_at  when the last of them was published (UTC); null until complete
 --   missing       "domain: why" of the others, separated by "; "; null when complete
 WITH tried AS (
-    SELECT score_date, domain_id FROM score_loads
+    SELECT score_date, domain_id FROM score_loads WHERE rows_freed_at IS NULL
     UNION SELECT score_date, domain_id FROM night_failures
 ),
 due AS (

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -50,12 +50,14 @@ class Backend(ABC):
         example: what its URLs look like.
         one_writer: whether one transaction writes at a time, so that a night's loads are published in turn;
             else they are published while the next domains are scored.
+        drops_months: whether :meth:`drop_month` can drop any.
         no_table: finds the name, as a group, in the message about a table or view that doesn't exist.
     """
 
     title: ClassVar[str]
     example: ClassVar[str]
     one_writer: ClassVar[bool] = True
+    drops_months: ClassVar[bool] = False
     no_table: ClassVar[re.Pattern[str]]
 
     # Reaching it
@@ -149,6 +151,18 @@ class Backend(ABC):
             schema: has a type for each column of the query, which a batch's column can be cast to.
             few: whether the rows are few, so that setting up a bulk read isn't worth it.
         """
+
+    @abstractmethod
+    def scores_bytes(self, connection: sa.Connection) -> int:
+        """Return about how many bytes ``scores`` and its index take, without free space inside."""
+
+    def drop_month(self, connection: sa.Connection, month: date) -> bool:
+        """Drop all rows of a month's dates; False where they don't lie apart, and must be deleted.
+
+        A lock that readers hold is waited for in fractions of a second, since other readers wait behind:
+        then it is an error that passes.
+        """
+        return False
 
     # Errors
 

@@ -116,6 +116,11 @@ class DuckdbBackend(Backend):
             with pa.ipc.open_stream(spill) as kept:
                 yield from kept
 
+    def scores_bytes(self, connection: sa.Connection) -> int:
+        """Return the size of the blocks in use, nearly all of which are those of ``scores``."""
+        query = "SELECT used_blocks * block_size FROM pragma_database_size()"
+        return int(connection.exec_driver_sql(query).scalar_one())
+
     def fault(self, error: Exception, text: str) -> FaultKind | None:
         """See :class:`Backend`."""
         if "Corrupt database file" in text or isinstance(error, duckdb.FatalException):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mmlora.warehouse.database import Database
     from mmlora.warehouse.loads import Load
 
+_PARTITIONS = "partition"  # the lock of whoever makes or drops one
+_DROP_WAIT_MS = 200
 # SQLSTATE: connection, transaction rollback, resources, operator, system; lock_timeout, read-only.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58", "55P03", "25006")
 _REFUSED_CLASSES = ("28", "3D000", "42501")  # who we are, which database, what we may do
@@ -39,6 +41,7 @@ class PostgresqlBackend(Backend):
     title = "PostgreSQL"
     example = "postgresql://user:password@host/database"
     one_writer = False
+    drops_months = True
     no_table = re.compile(r'relation "(\w+)" does not exist')
 
     def accept(self, url: sa.URL) -> sa.URL | None:
@@ -104,6 +107,24 @@ class PostgresqlBackend(Backend):
         """Read by ADBC, which needs a connection of its own; a few rows by the one that is there."""
         return rows_as_batches(database, query, schema) if few else _by_adbc(database, query)
 
+    def scores_bytes(self, connection: sa.Connection) -> int:
+        """See :class:`Backend`."""
+        return int(
+            connection.exec_driver_sql(
+                "SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0) FROM pg_inherits "
+                "WHERE inhparent = 'scores'::regclass"
+            ).scalar_one()
+        )
+
+    def drop_month(self, connection: sa.Connection, month: date) -> bool:
+        """Drop a month's partition, unless readers hold it, or ``scores`` itself, for longer than a blink."""
+        self.hold(connection, _PARTITIONS)
+        if not _is_partition(connection, name := partition_name(month)):
+            return False
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_DROP_WAIT_MS}ms'")
+        connection.exec_driver_sql(f"DROP TABLE {name}")
+        return True
+
     def fault(self, error: Exception, text: str) -> FaultKind | None:
         """See :class:`Backend`."""
         state = str(getattr(error, "sqlstate", None) or "")
@@ -168,19 +189,11 @@ def ensure_partition(database: Database, score_date: date) -> str:
     PARTITION OF`` would wait for them all.
     """
     name = partition_name(score_date)
-    # Asked of the catalogue's rows: to_regclass answers from a cache that may not know another's commit yet.
-    there = sa.text(
-        "SELECT count(*) > 0 FROM pg_inherits JOIN pg_class ON pg_class.oid = pg_inherits.inhrelid "
-        "WHERE pg_inherits.inhparent = 'scores'::regclass AND pg_class.relname = :name"
-    ).bindparams(name=name)
-    with database.reading() as connection:
-        if connection.execute(there).scalar_one():
-            return name
     start = score_date.replace(day=1)
     end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
     with database.writing() as connection:
-        BACKEND.hold(connection, "partition")
-        if not connection.execute(there).scalar_one():
+        BACKEND.hold(connection, _PARTITIONS)  # before looking: it may be about to be dropped
+        if not _is_partition(connection, name):
             connection.exec_driver_sql(
                 f"CREATE TABLE {name} (LIKE scores INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
             )
@@ -188,6 +201,15 @@ def ensure_partition(database: Database, score_date: date) -> str:
                 f"ALTER TABLE scores ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')"
             )
     return name
+
+
+def _is_partition(connection: sa.Connection, name: str) -> bool:
+    # Asked of the catalogue's rows: to_regclass answers from a cache that may not know another's commit yet.
+    query = sa.text(
+        "SELECT count(*) > 0 FROM pg_inherits JOIN pg_class ON pg_class.oid = pg_inherits.inhrelid "
+        "WHERE pg_inherits.inhparent = 'scores'::regclass AND pg_class.relname = :name"
+    )
+    return bool(connection.execute(query, {"name": name}).scalar_one())
 
 
 def _by_adbc(database: Database, query: sa.Select[Any]) -> Iterator[pa.RecordBatch]:

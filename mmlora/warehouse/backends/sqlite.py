@@ -129,6 +129,14 @@ class SqliteBackend(Backend):
         """See :class:`Backend`."""
         return rows_as_batches(database, query, schema)
 
+    def scores_bytes(self, connection: sa.Connection) -> int:
+        """Return the size of the pages in use, nearly all of which are those of ``scores``."""
+        pages, free, size = (
+            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
     def fault(self, error: Exception, text: str) -> FaultKind | None:
         """See :class:`Backend`."""
         if not isinstance(error, sqlite3.Error):

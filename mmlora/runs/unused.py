@@ -1,0 +1,182 @@
+"""Which of a workspace's files nobody needs any more, for ``mmlora gc`` to remove.
+
+A file is needed while what names it is: a bundle by a decision or a load, a run by its age, a part by a
+bundle or a run. Whatever was written within the last day is left alone, for what names it may not be written
+yet; and so is all that training uses while a step of one is under way.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmlora.errors import UsageError
+from mmlora.files import ASIDE, is_held, last_change, size_of
+from mmlora.warehouse.loads import OPEN
+from mmlora.warehouse.warehouse import Warehouse
+from mmlora.workspace import Workspace
+
+GRACE_SECONDS = 86_400.0
+_PART = re.compile(r"\b[0-9a-f]{64}\b")
+_TRAINING_SET = re.compile(r'"training_set_id": "(\w+)"')
+_BASE = re.compile(r'"base": "([\w-]+)"')
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A file or a folder that can go.
+
+    Attributes:
+        kind: what it is, for people.
+        lock: held by whoever uses it; None where age alone tells.
+    """
+
+    kind: str
+    path: Path
+    bytes: int
+    lock: Path | None = None
+
+
+class UnusedFiles:
+    """The files that can go, in the order in which they may: what names others goes before them.
+
+    Args:
+        workspace: whose.
+        warehouse: the workspace's, open.
+        versions: model versions that are needed, whatever their age.
+        days: for how long what isn't needed stays after it was last used.
+    """
+
+    def __init__(
+        self, workspace: Workspace, warehouse: Warehouse, versions: Collection[str], days: int
+    ) -> None:
+        now = time.time()
+        self._workspace, self._warehouse, self._home = workspace, warehouse, workspace.home
+        self._lately, self._old = now - GRACE_SECONDS, now - max(days * 86_400.0, GRACE_SECONDS)
+        self._steps = self._home / "runs" / "steps"
+        self._training = any(is_held(lock) for lock in self._steps.glob("*.lock"))
+        self._runs = self._needed_runs()
+        self._records = self._needed_records()
+        bases = {base for text in self._texts(self._runs) for base in _BASE.findall(text)}
+        self._versions = {*versions, *bases}
+
+    def __iter__(self) -> Iterator[Unused]:
+        yield from self._staged()
+        yield from self._spilled()
+        yield from self._pages()
+        if not self._training:
+            yield from self._runs_and_steps()
+            yield from self._training_sets()
+        yield from self.bundles()
+        yield from self._parts()
+        yield from self._left_by_killed()
+
+    def bundles(self) -> Iterator[Unused]:
+        """Yield the bundles that no decision, load or run needs."""
+        for file in sorted(self._home.glob("registry/bundles/*/manifest.json")):
+            if file.parent.name not in self._versions and last_change(file) < self._old:
+                yield _unused("models", file.parent)
+
+    def _staged(self) -> Iterator[Unused]:
+        folders = sorted(self._home.glob("staging/*"))  # before their loads: a new load has no folder here
+        with self._warehouse.reads_in_a_row():
+            for folder in folders:
+                try:
+                    needed = self._warehouse.load(folder.name).state in OPEN
+                except UsageError:  # a rehearsal's, or another warehouse's
+                    needed = last_change(folder) >= self._lately
+                if not needed:
+                    yield _unused("staged files", folder)
+
+    def _spilled(self) -> Iterator[Unused]:
+        for folder in sorted(self._home.glob("offline/.spill/duckdb-*")):
+            if last_change(folder) < self._lately:
+                yield _unused("spilled queries", folder)
+
+    def _pages(self) -> Iterator[Unused]:
+        files = sorted(self._home.glob("data_docs/verdicts/*.json"), key=last_change)
+        for file in files[:-1]:
+            if last_change(file) < self._old:
+                yield _unused("data docs", file)
+                yield _unused("data docs", file.with_suffix(".html"))
+
+    def _runs_and_steps(self) -> Iterator[Unused]:
+        for run in self._all_runs():
+            if run not in self._runs:
+                yield _unused("training runs", run)
+        for record in sorted(self._steps.glob("*.json")):
+            if record not in self._records:
+                yield _unused("training steps", record, record.with_suffix(".lock"))
+        for checkpoint in sorted(self._steps.glob("*.checkpoint")):
+            if last_change(checkpoint) < self._old:
+                yield _unused("training steps", checkpoint, checkpoint.with_suffix(".lock"))
+
+    def _training_sets(self) -> Iterator[Unused]:
+        used = {name for text in self._texts(self._runs) for name in _TRAINING_SET.findall(text)}
+        for folder in sorted(self._home.glob("training_sets/[!.]*")):
+            if folder.name not in used and last_change(folder) < self._old:
+                yield _unused("training sets", folder, folder.with_name(f".{folder.name}.lock"))
+        for file in sorted(self._home.glob("training_sets/.features/*.parquet")):
+            if last_change(file) < self._old:
+                yield _unused("retrieved features", file, file.with_name(f".{file.stem}.lock"))
+
+    def _parts(self) -> Iterator[Unused]:
+        parts, needed = self._workspace.parts.root, self._named_parts()
+        for file in sorted(parts.glob("[!.]*")):
+            if file.name.partition(".")[0] not in needed and last_change(file) < self._lately:
+                yield _unused("parts", file)
+
+    def _left_by_killed(self) -> Iterator[Unused]:
+        for folder in (
+            "staging",
+            "runs",
+            "runs/steps",
+            "training_sets",
+            "training_sets/.features",
+            "registry/*",
+        ):
+            for path in sorted(self._home.glob(f"{folder}/.*{ASIDE}")):
+                if last_change(path) < self._lately:
+                    yield _unused("half-written files", path)
+
+    def _named_parts(self) -> set[str]:
+        """Return the parts that a bundle or a run names which stays, and those that they name in turn."""
+        unused = {each.path for each in self.bundles()}
+        bundles = [folder for folder in self._home.glob("registry/bundles/*") if folder not in unused]
+        files = self._records if not self._training else self._steps.glob("*.json")
+        named = {
+            part for text in self._texts([*bundles, *self._runs, *files]) for part in _PART.findall(text)
+        }
+        listing = (self._workspace.parts.root / f"{part}.json" for part in named)
+        return named.union(part for text in self._texts(listing) for part in _PART.findall(text))
+
+    def _all_runs(self) -> list[Path]:
+        return sorted(folder for folder in self._home.glob("runs/[!.]*") if folder != self._steps)
+
+    def _needed_runs(self) -> list[Path]:
+        """Return the runs that stay: those of late, and the newest."""
+        runs = sorted(self._all_runs(), key=last_change)
+        return [run for run in runs if self._training or run == runs[-1] or last_change(run) >= self._old]
+
+    def _needed_records(self) -> set[Path]:
+        """Return the shared steps' records that stay: those of late, and of runs that stay."""
+        named = {part for text in self._texts(self._runs) for part in _PART.findall(text)}
+        return {
+            file
+            for file in self._steps.glob("*.json")
+            if last_change(file) >= self._old or named.intersection(_PART.findall(file.read_text()))
+        }
+
+    def _texts(self, paths: Iterable[Path]) -> Iterator[str]:
+        """Yield the content of JSON files, and of those under folders."""
+        for path in paths:
+            for file in path.rglob("*.json") if path.is_dir() else (path,):
+                if file.exists():
+                    yield file.read_text(encoding="utf-8")
+
+
+def _unused(kind: str, path: Path, lock: Path | None = None) -> Unused:
+    return Unused(kind, path, size_of(path), lock if lock is not None and lock.exists() else None)
