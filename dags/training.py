@@ -21,9 +21,7 @@ def training():
         return module("runs.steps").prepare(run_date(), **options(*forms.CHOICES))
 
     tune = step("runs.tuning", "tune", "Try other settings on validation rows, if requested.", "tune_minutes")
-
     train_backbone = step("runs.steps", "train_backbone", "Phase 1: the network that all domains share.")
-
     expert_domains = step("runs.steps", "expert_domains", "List the domains whose verdict allows experts.")
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}", doc_md="Phase 2: a domain's own experts.")
@@ -35,16 +33,11 @@ def training():
         """Phase 3: how each domain mixes the experts; all else is frozen. Runs even without experts."""
         return module("runs.steps").train_gate(run)
 
-    @task
+    @task(doc_md="Calibrate on the validation rows, then measure once on the test rows.")
     def evaluate(run):
-        """Calibrate on the validation rows, then measure once on the test rows."""
         return {phase: metrics.wauc for phase, metrics in module("runs.steps").evaluate(run).items()}
 
-    train_baselines = step(
-        "runs.baselines",
-        "train_baselines",
-        "Train item CTR, logistic regression and LightGBM to compare with.",
-    )
+    train_baselines = step("runs.baselines", "train_baselines", "Train what the model is compared with.")
 
     @task
     def judge(run):
@@ -52,7 +45,6 @@ def training():
         return module("runs.judging").judge(run).sentence
 
     refit = step("runs.refitting", "refit", "Train the judged model again on all rows, for as many epochs.")
-
     register = step(
         "runs.registering", "register", "Store the bundle as champion or challenger.", "accept_below_baseline"
     )

@@ -146,7 +146,7 @@ def test_all_markets_together_are_weighted_by_users_and_only_first_items_count(t
 def test_lists_of_another_shop_are_refused(truth: ShopTruth) -> None:
     lists = _lists(truth, 0, [1], truth.popular(0, 3)[None])
     strange = lists.set_column(1, "user_id", pa.array(["u_?"] * 3))
-    with pytest.raises(DataError, match="3 rows of no user_id of this shop"):
+    with pytest.raises(DataError, match="3 rows have no user_id of this shop"):
         truth.judge_lists(strange)
     with pytest.raises(DataError, match="no rows"):
         truth.judge_lists(lists.slice(0, 0))

@@ -99,7 +99,7 @@ def test_a_fault_leaves_no_trace(store: OfflineStore, interactions: Make) -> Non
 
 def test_profiles_without_any_value_are_refused(store: OfflineStore, interactions: Make) -> None:
     empty = pa.table({"user_id": [1], "nothing": pa.nulls(1)})
-    with pytest.raises(DataError, match="no column but user_id"):
+    with pytest.raises(DataError, match="no column except user_id"):
         store.write(interactions((1, "a", "x", "2024-01-01", 0)), {"user": empty}, imported_at=NOW)
     assert [path.name for path in store.root.iterdir()] == [LOCK]
 

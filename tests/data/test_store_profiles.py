@@ -130,7 +130,7 @@ class TestProfiles:
     @pytest.mark.parametrize(
         ("columns", "what"),
         [
-            ({"age": ["thirty"], "v": [[1.0]]}, "age is string, stored is int64"),
+            ({"age": ["thirty"], "v": [[1.0]]}, "age is string, but stored as int64"),
             ({"age": [1], "v": [[1.0, 2.0]]}, "of width 2, but stored as list<.*> of width 1"),
         ],
     )

@@ -157,7 +157,7 @@ def test_settings_override_what_the_data_say(tmp_path):
     kinds = {c.name: (c.kind, dict(c.tags), c.why) for c in analyse(folder, chosen)}
     assert kinds["age"] == ("log", {"transform": "log", "kind": "dense"}, "by the settings")
     assert kinds["town"][0] == "drop"
-    with pytest.raises(UsageError, match=r"users\.town holds a text, which can't be dense; it can be cat"):
+    with pytest.raises(UsageError, match=r"users\.town has a text, which can't become dense; it can be cat"):
         analyse(folder, {"users.town": "dense"})
     with pytest.raises(UsageError, match=r"users\.street, but the imported columns are users\.age, users"):
         analyse(folder, {"users.street": "drop"})

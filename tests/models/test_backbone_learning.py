@@ -46,7 +46,7 @@ def test_one_or_two_fields_of_any_kind_make_a_model(make_spec, backbone, kinds):
     )
     spec = make_spec(backbone=backbone, adaptation="none", fields=fields)
     if backbone == "fibinet" and kinds != ("bag", "vector"):
-        with pytest.raises(UsageError, match=f"there is {len(kinds) - kinds.count('dense')} of these"):
+        with pytest.raises(UsageError, match=f"there is {len(kinds) - kinds.count('dense')}: add"):
             build_model(spec)
     else:
         assert torch.isfinite(build_model(spec).eval()(batch)).all()

@@ -204,7 +204,7 @@ def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_pa
 
     assert stopped.exit_code == 1, stopped.output
     assert f"size: 2 rows of 2 users; load {BEFORE}" in stopped.output
-    assert f"holds {rows} rows" in stopped.output and "--override size --reason TEXT" in stopped.output
+    assert f"has {rows} rows" in stopped.output and "--override size --reason TEXT" in stopped.output
     assert _code("score", "--date", ON, "--override", "size") == 2, "no reason"
     why = ("--override", "size", "--reason", "a trial of two users")
     passed = _run("score", "--date", ON, "--domain", "news", "--pairs", pairs, *why)

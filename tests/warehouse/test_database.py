@@ -49,7 +49,9 @@ def test_the_id_types_are_chosen_once(url):
     Warehouse.open(url, ids=TEXT).close()
     with Warehouse.open(url) as warehouse:
         assert warehouse.ids == TEXT
-    with pytest.raises(ContractError, match="made for user string, item string, domain string") as caught:
+    with pytest.raises(
+        ContractError, match="was created for user string, item string, domain string"
+    ) as caught:
         Warehouse.open(url, ids=IDS)
     assert (caught.value.expected, caught.value.found) == (TEXT, IDS)
 
@@ -159,7 +161,7 @@ def test_a_url_of_no_warehouse_is_named(bad):
 def test_a_file_that_is_no_database_is_named(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("no database at all, but long enough to have a header" * 10)
-    with pytest.raises(UsageError, match="no SQLite database"):
+    with pytest.raises(UsageError, match="not a SQLite database"):
         Warehouse.open(f"sqlite:///{path}", ids=IDS)
 
 
@@ -333,14 +335,14 @@ def test_an_empty_or_another_database_is_not_taken_for_the_warehouse(url, tmp_pa
 
     empty = tmp_path / "empty" / "warehouse.db"
     for name in ("open", "migrate"):
-        with pytest.raises(ContractError, match="holds no warehouse, and this workspace's is"):
+        with pytest.raises(ContractError, match="has no warehouse, but this workspace's is"):
             getattr(Warehouse, name)(f"sqlite:///{empty}", ids=IDS, identity=identity)
     assert not empty.parent.exists()
 
 
 @pytest.mark.postgres
 def test_an_empty_server_is_not_taken_for_the_warehouse(postgres_url):
-    with pytest.raises(ContractError, match="holds no warehouse"):
+    with pytest.raises(ContractError, match="has no warehouse"):
         Warehouse.open(postgres_url, ids=IDS, identity="0" * 32)
     database = Database.at(postgres_url)
     with database.reading() as connection:

@@ -175,7 +175,7 @@ def test_a_file_that_is_no_duckdb_database_is_named(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("no database at all, but long enough to have a header" * 100)
     for folder_or_file in (path, tmp_path):
-        with pytest.raises(UsageError, match="no DuckDB database"):
+        with pytest.raises(UsageError, match="not a DuckDB database"):
             Warehouse.open(f"duckdb:///{folder_or_file}", ids=IdTypes())
 
 
