@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 ASIDE = ".partial"
 """How a file ends that isn't written to its end; what a killed process has left of it does no harm."""
 
+DISCARDED = f".discarded{ASIDE}"
+"""How a folder ends whose removal has begun; what a killed process has left of it can go at any time."""
+
 
 @contextmanager
 def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
@@ -108,7 +111,7 @@ def discard(path: Path) -> int:
     with suppress(FileNotFoundError):
         size, gone = size_of(path), path
         if path.is_dir():
-            gone = path.with_name(f".{path.name.lstrip('.')}.{uuid4().hex}{ASIDE}")
+            gone = path.with_name(f".{path.name.lstrip('.')}.{uuid4().hex}{DISCARDED}")
             path.replace(gone)
         _remove(gone)
         return size

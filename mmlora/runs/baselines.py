@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import mmlora
 from mmlora.files import locked
 from mmlora.runs.judged_rows import JudgedRows, judged_rows_of
+from mmlora.runs.state import Run
 from mmlora.runs.training_run import data_of, open_run, run_of
 from mmlora.schema import fingerprint
 from mmlora.training import TRAINING_REVISION
@@ -31,22 +32,21 @@ def train_baselines(run_id: str) -> str:
     workspace, run = open_run(run_id)
     data = data_of(workspace, run)
     if len(data.rows("test")):
-        baselines_of(workspace, judged_rows_of(workspace, run, data), workspace.settings.training.threads)
+        baselines_of(workspace, run, judged_rows_of(workspace, run, data))
     return run_id
 
 
-def baselines_of(workspace: Workspace, judged: JudgedRows, threads: int | None) -> list[Contender]:
+def baselines_of(workspace: Workspace, run: Run, judged: JudgedRows) -> list[Contender]:
     """Return the baselines with their scores of the judged rows; train those that are not there.
 
-    Args:
-        workspace: where they are kept.
-        judged: the rows.
-        threads: LightGBM's; None means all cores. They do not change the scores.
+    The run names what they left, which other runs on the same rows share.
     """
+    import torch
+
     from mmlora.judging import contest
     from mmlora.training.boosting import installed
 
-    kept = run_of(workspace, "steps")
+    shared = run_of(workspace, "steps")
     decisive = {
         "step": "baselines",
         "training_set": judged.rows.data.path.name,
@@ -58,10 +58,15 @@ def baselines_of(workspace: Workspace, judged: JudgedRows, threads: int | None) 
     }
     key = fingerprint(decisive)[:24]
     waiting = "baselines: another process trains them; waiting for it"
-    with locked(kept.folder / f"{key}.lock", waiting=waiting):
-        if (record := kept.result(key)) is None:
-            contenders = contest.train_baselines(judged.rows, judged.numbers, threads)
-            return _keep(workspace, key, contenders)
+    with locked(shared.folder / f"{key}.lock", waiting=waiting):
+        if (record := shared.result(key)) is None:
+            threads = workspace.settings.training.threads
+            trained = contest.train_baselines(judged.rows, judged.numbers, threads)
+            scores = {each.name: torch.from_numpy(each.scores) for each in trained if each.scores is not None}
+            part = workspace.parts.put_tensors(scores) if scores else None
+            rows = [{"name": each.name, "note": each.note, "seconds": each.seconds} for each in trained]
+            record = shared.record(key, {"part": part, "contenders": rows})
+    run.record("baselines", record)
     scores = workspace.parts.tensors(record["part"]) if record["part"] else {}
     return [
         contest.Contender(
@@ -72,13 +77,3 @@ def baselines_of(workspace: Workspace, judged: JudgedRows, threads: int | None) 
         )
         for row in record["contenders"]
     ]
-
-
-def _keep(workspace: Workspace, key: str, contenders: list[Contender]) -> list[Contender]:
-    import torch
-
-    scores = {each.name: torch.from_numpy(each.scores) for each in contenders if each.scores is not None}
-    part = workspace.parts.put_tensors(scores) if scores else None
-    rows = [{"name": each.name, "note": each.note, "seconds": each.seconds} for each in contenders]
-    run_of(workspace, "steps").record(key, {"part": part, "contenders": rows})
-    return contenders

@@ -80,7 +80,7 @@ def _judge(workspace: Workspace, run: Run, progress: Progress) -> Judgement:
     progress("judge", 0, 4)
     contenders = [_model(model, calibration, data, numbers)]
     progress("judge", 1, 4)
-    contenders += baselines_of(workspace, judged, workspace.settings.training.threads)
+    contenders += baselines_of(workspace, run, judged)
     progress("judge", 2, 4)
     contenders += _champion(workspace, data, judged.table, numbers)
     progress("judge", 3, 4)

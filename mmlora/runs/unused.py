@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmlora.errors import UsageError
-from mmlora.files import ASIDE, is_held, last_change, size_of
+from mmlora.files import ASIDE, DISCARDED, is_held, last_change, size_of
 from mmlora.warehouse.loads import OPEN
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import Workspace
@@ -139,7 +139,7 @@ class UnusedFiles:
             "registry/*",
         ):
             for path in sorted(self._home.glob(f"{folder}/.*{ASIDE}")):
-                if last_change(path) < self._lately:
+                if path.name.endswith(DISCARDED) or last_change(path) < self._lately:
                     yield _unused("half-written files", path)
 
     def _named_parts(self) -> set[str]:

@@ -44,7 +44,7 @@ def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     with pytest.MonkeyPatch.context() as here:
         _enter(here, folder)
         import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
-        version = train(BEFORE, features="ids", adaptation="none")["model_version"]
+        version = train(BEFORE, features="ids", adaptation="none").model_version
         validate(ON)
     return folder / "var", str(version)
 
@@ -177,9 +177,7 @@ def test_what_nobody_needs_goes_and_the_rest_stays(
     assert len(list((home / "staging").iterdir())) == 1, "a running load's files stay"
     assert "2001-01-01" not in (home / "data_docs/index.html").read_text()
     assert str(ON) in (home / "data_docs/index.html").read_text()
-    assert train(BEFORE, features="ids", adaptation="none")["model_version"] == champion, (
-        "its steps are there"
-    )
+    assert train(BEFORE, features="ids", adaptation="none").model_version == champion, "its steps are there"
     assert gc()["freed"] == []
 
 
