@@ -152,7 +152,7 @@ class BundleStore:
 
     def versions(self) -> list[str]:
         """Return all versions, sorted by as-of day, then by time of creation."""
-        names = [file.parent.name for file in self.root.glob("bundles/*/manifest.json")]
+        names = [file.parent.name for file in self.root.glob("bundles/[!.]*/manifest.json")]
         manifests: Mapping[str, Manifest] = {name: self._manifest(name) for name in names}
         return sorted(names, key=lambda name: (manifests[name].as_of, manifests[name].created_at, name))
 

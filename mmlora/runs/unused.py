@@ -76,12 +76,13 @@ class UnusedFiles:
 
     def bundles(self) -> Iterator[Unused]:
         """Yield the bundles that no decision, load or run needs."""
-        for file in sorted(self._home.glob("registry/bundles/*/manifest.json")):
+        for file in sorted(self._home.glob("registry/bundles/[!.]*/manifest.json")):
             if file.parent.name not in self._versions and last_change(file) < self._old:
                 yield _unused("models", file.parent)
 
     def _staged(self) -> Iterator[Unused]:
-        folders = sorted(self._home.glob("staging/*"))  # before their loads: a new load has no folder here
+        # Listed before their loads are read: a new load has no folder here.
+        folders = sorted(self._home.glob("staging/[!.]*"))
         with self._warehouse.reads_in_a_row():
             for folder in folders:
                 try:
@@ -137,6 +138,7 @@ class UnusedFiles:
             "training_sets",
             "training_sets/.features",
             "registry/*",
+            "offline/.spill",
         ):
             for path in sorted(self._home.glob(f"{folder}/.*{ASIDE}")):
                 if path.name.endswith(DISCARDED) or last_change(path) < self._lately:
@@ -145,7 +147,7 @@ class UnusedFiles:
     def _named_parts(self) -> set[str]:
         """Return the parts that a bundle or a run names which stays, and those that they name in turn."""
         unused = {each.path for each in self.bundles()}
-        bundles = [folder for folder in self._home.glob("registry/bundles/*") if folder not in unused]
+        bundles = [folder for folder in self._home.glob("registry/bundles/[!.]*") if folder not in unused]
         files = self._records if not self._training else self._steps.glob("*.json")
         named = {
             part for text in self._texts([*bundles, *self._runs, *files]) for part in _PART.findall(text)
