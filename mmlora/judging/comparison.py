@@ -67,10 +67,8 @@ def _difference(intervals: Intervals, names: Sequence[str]) -> Difference:
 
 def best_baseline(rows: Sequence[ContenderRow]) -> ContenderRow | None:
     """Return the row of the baseline with the highest wauc, of those that decide; None when none has one."""
-    able = {
-        row.wauc: row for row in reversed(rows) if row.decides and row.difference and row.wauc is not None
-    }
-    return able[max(able)] if able else None
+    able = [row for row in rows if row.decides and row.difference and row.wauc is not None]
+    return max(able, key=lambda row: row.wauc or 0.0, default=None)
 
 
 def cold(

@@ -6,7 +6,7 @@ import getpass
 import logging
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
@@ -23,8 +23,8 @@ from mmlora.nights.candidates import (
     policy_of,
     recorded_policy,
     retrieve_best,
-    without_pairs,
 )
+from mmlora.nights.domains import broken_domains
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import keeps_failures
 from mmlora.runs.built_features import ensure_features
@@ -38,8 +38,6 @@ from mmlora.schema import (
     ITEM_ID,
     TIMESTAMP,
     USER_ID,
-    DomainVerdict,
-    Id,
     midnight,
 )
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -75,32 +73,6 @@ class ScoreOptions(TypedDict, total=False):
     override: Overridable | None
     reason: str | None
     workspace: Workspace | None
-
-
-def scoring_domains(
-    on: date, *, pairs: str | None = None, allow_stale: bool = False, workspace: Workspace | None = None
-) -> list[str]:
-    """Return the domains to score on a date: all except those that :func:`left_out` returns.
-
-    Args:
-        on: the score date.
-        pairs: see :func:`score`.
-        allow_stale: also score domains that are broken only because their last day is missing.
-        workspace: see :func:`score`.
-
-    Raises:
-        CheckError: there are no domains left to score.
-    """
-    workspace = workspace or open_workspace()
-    others = left_out(workspace, on, pairs, allow_stale=allow_stale)
-    for domain, reason in others.items():
-        logger.warning("domain %s isn't scored on %s: %s", domain, on, reason)
-    domains = [str(domain) for domain in workspace.expected_domains() if domain not in others]
-    if not domains:
-        raise CheckError(
-            f"validation as of {on}", [f"{domain}: {reason}" for domain, reason in others.items()][:5]
-        )
-    return domains
 
 
 @keeps_failures
@@ -161,7 +133,7 @@ def score(
     check_retrieval(policy_of(workspace, target, pairs), top_k)
     with workspace.open_warehouse() as warehouse:
         refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
-        if target in (broken := _broken(verdicts_as_of(workspace, on), allow_stale)):
+        if target in (broken := broken_domains(verdicts_as_of(workspace, on), allow_stale)):
             again = f"repair the data, then run `mmlora validate --as-of {on}`"
             raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
         ensure_features(workspace, on)
@@ -380,9 +352,8 @@ def _heartbeat(warehouse: Warehouse | Rehearsal, load: Load, seconds: float) -> 
         while not done.wait(seconds):
             try:
                 warehouse.heartbeat(load)
-            except (
-                MmloraError
-            ) as error:  # the load was given up, or the database is gone: its own steps will report it
+            except MmloraError as error:
+                # The load was given up, or the database is gone: its own steps will report it.
                 logger.warning("load %s: can't send a heartbeat: %s", load.load_id, error)
 
     thread = threading.Thread(target=beat, name=f"heartbeat-{load.load_id}", daemon=True)
@@ -392,25 +363,3 @@ def _heartbeat(warehouse: Warehouse | Rehearsal, load: Load, seconds: float) -> 
     finally:
         done.set()
         thread.join()
-
-
-def left_out(
-    workspace: Workspace, on: date, pairs: str | None = None, *, allow_stale: bool = False
-) -> dict[Id, str]:
-    """Return why domains aren't scored on a date: broken, absent, or not in the pair table."""
-    verdicts = verdicts_as_of(workspace, on)
-    absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
-    broken = {d: "broken: " + "; ".join(why) for d, why in _broken(verdicts, allow_stale).items()}
-    others = {**absent, **broken}
-    rest = [domain for domain in workspace.expected_domains() if domain not in others]
-    return {**others, **without_pairs(workspace, on, rest, pairs)}
-
-
-def _broken(verdicts: Mapping[Id, DomainVerdict], allow_stale: bool) -> dict[Id, tuple[str, ...]]:
-    from mmlora.checks.thresholds import SILENT
-
-    broken = {domain: found.reasons for domain, found in verdicts.items() if found.verdict == "broken"}
-    if not allow_stale:
-        return broken
-    stale = {domain for domain, why in broken.items() if all(reason.startswith(SILENT) for reason in why)}
-    return {domain: why for domain, why in broken.items() if domain not in stale}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -192,8 +192,7 @@ class _Domain:
     failed: Mapping[date, Load]
     promotions: Sequence[Promotion]
     champion: str
-    contracts: Mapping[str, str]
-    estimate: tuple[int | None, float | None] = field(default=(None, None))
+    estimate: tuple[int | None, float | None]
 
     @classmethod
     def read(
@@ -209,7 +208,6 @@ class _Domain:
         loads = warehouse.loads(domain=domain, states=("published", "failed", "rejected"))
         published = {load.score_date: load for load in loads if load.state == "published"}
         failed = {load.score_date: load for load in reversed(loads) if load.state != "published"}
-        version = bundle.manifest.model_version
         return cls(
             workspace,
             request,
@@ -218,8 +216,7 @@ class _Domain:
             published,
             failed,
             warehouse.promotions(alias=CHAMPION, domain=domain) if request.model == AT_THE_TIME else (),
-            version,
-            {version: bundle.contract.hash},
+            bundle.manifest.model_version,
             _estimate(list(published.values())),
         )
 
@@ -267,8 +264,6 @@ class _Domain:
 
         if version is not None and load.model_version != version:
             return f"published by {load.model_version}"
-        if load.contract_hash != self.contracts.get(load.model_version, load.contract_hash):
-            return "published with other features"
         facts = load.checks or {}
         if (kept := facts.get("top_k", self.request.top_k)) != self.request.top_k:
             return f"published with top_k {kept}"
@@ -288,6 +283,8 @@ class _Domain:
         """Return why a date can't be scored, as far as that is known without validating it."""
         if version is None:
             return "there was no champion at the time"
+        if not self.workspace.bundles.exists(version):
+            return f"model {version} is no longer stored"
         days, settings = self.known.data_days, self.workspace.settings.scoring
         before = bisect_left(days, day)
         if not before:

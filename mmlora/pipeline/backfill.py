@@ -10,11 +10,12 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from mmlora.errors import CheckError, MmloraError, UsageError
+from mmlora.errors import CheckError, MmloraError, TransientError, UsageError
 from mmlora.files import read_json, write_json
 from mmlora.names import BackfillReason, EngineName, KnownAsOf
 from mmlora.nights.failures import describe
@@ -179,9 +180,10 @@ def _decision(night: PlannedNight) -> str:
 
 
 def _warn_of_labels(workspace: Workspace, nights: Sequence[PlannedNight]) -> None:
-    for version in {night.model_version for night in nights if night.model_version}:
+    to_score = [night for night in nights if night.action == "score"]
+    for version in {night.model_version for night in to_score if night.model_version}:
         seen = workspace.bundles.load(version).manifest.as_of
-        if any(n.score_date < seen for n in nights if n.model_version == version and n.action == "score"):
+        if any(night.score_date < seen for night in to_score if night.model_version == version):
             warn_of_labels(str(workspace.home), version, seen)
 
 
@@ -204,7 +206,14 @@ def _run(
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
             futures = {pool.submit(_one_night, night, request, options): n for n, night in enumerate(to_do)}
             for done, future in enumerate(as_completed(futures), 1):
-                outcomes[futures[future]] = future.result()
+                number = futures[future]
+                try:
+                    outcomes[number] = future.result()
+                except BrokenProcessPool:
+                    gone = (
+                        "a scoring process died (out of memory?): run the backfill again, with fewer --jobs"
+                    )
+                    outcomes[number] = [_failed(to_do[number], gone, TransientError.exit_code)]
                 progress("backfill", done, len(to_do))
     loads = [load for number in sorted(outcomes) for load in outcomes[number]]
     return NightOutcome(tuple(loads), (), time.monotonic() - begun)
@@ -232,13 +241,15 @@ def _one_night(
             return score_and_publish(night.score_date, domain=night.domain_id, **chosen).loads
         except MmloraError as error:
             reason, code = describe(error), error.exit_code
-    return [
-        LoadOutcome(
-            domain_id=night.domain_id,
-            score_date=night.score_date,
-            state="failed",
-            exit_code=code,
-            reason=reason,
-            model_version=night.model_version,
-        )
-    ]
+    return [_failed(night, reason, code)]
+
+
+def _failed(night: PlannedNight, reason: str, code: int) -> LoadOutcome:
+    return LoadOutcome(
+        domain_id=night.domain_id,
+        score_date=night.score_date,
+        state="failed",
+        exit_code=code,
+        reason=reason,
+        model_version=night.model_version,
+    )

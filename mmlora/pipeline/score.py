@@ -11,9 +11,10 @@ from datetime import date
 from typing import Unpack
 
 from mmlora.errors import CheckError, MmloraError, TransientError, UsageError
+from mmlora.nights.domains import left_out, scoring_domains
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import describe, failures_kept
-from mmlora.nights.load import ScoreOptions, left_out, score, scoring_domains
+from mmlora.nights.load import ScoreOptions, score
 from mmlora.pipeline.outcomes import LoadOutcome, NightOutcome, SkippedDomain
 from mmlora.pipeline.publish import publish
 from mmlora.runs.champions import CHAMPION

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import CheckError, UsageError
-from mmlora.nights.load import score, scoring_domains
+from mmlora.nights.domains import scoring_domains
+from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
 from mmlora.pipeline.outcomes import LoadOutcome
 from mmlora.pipeline.read import read_scores

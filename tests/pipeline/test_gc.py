@@ -21,45 +21,25 @@ from typer.testing import CliRunner
 
 from mmlora.errors import TransientError
 from mmlora.files import locked
-from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.gc import gc
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.train import train
-from mmlora.pipeline.validate import validate
 from mmlora.schema import scores_schema
 from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.loads import Load
 from mmlora.workspace import Workspace, open_workspace
 from mmlora_cli.main import app
-from tests.conftest import SMALL, MadeUp
+from tests.pipeline.conftest import enter
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A workspace with a model, to be copied, and the model's version."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as here:
-        _enter(here, folder)
-        import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
-        version = train(BEFORE, features="ids", adaptation="none").model_version
-        validate(ON)
-    return folder / "var", str(version)
-
-
-def _enter(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.chdir(folder)
-    for name, value in {**SMALL, "MMLORA_HOME": str(folder / "var")}.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the workspace, all of it 40 days old."""
     shutil.copytree(trained[0], tmp_path / "var")
-    _enter(monkeypatch, tmp_path)
+    enter(monkeypatch, tmp_path)
     age(tmp_path / "var")
     return tmp_path / "var"
 

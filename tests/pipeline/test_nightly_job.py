@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mmlora.errors import CheckError, ContractError, UsageError
-from mmlora.nights.load import score, scoring_domains
+from mmlora.nights.domains import scoring_domains
+from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status

@@ -20,48 +20,28 @@ from typer.testing import CliRunner
 from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
 from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
-from mmlora.pipeline.data import accept_files, import_tables
+from mmlora.pipeline.data import accept_files
 from mmlora.pipeline.diff import diff, dry_run
 from mmlora.pipeline.promote import promote, rollback
 from mmlora.pipeline.publish import publish
 from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import domain_status, status
-from mmlora.pipeline.train import train
 from mmlora.pipeline.unpublish import restore, unpublish
-from mmlora.pipeline.validate import validate
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
-from tests.conftest import SMALL, MadeUp
+from tests.pipeline.conftest import enter
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A workspace with a model and the verdicts of two nights, to be copied, and the model's version."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as here:
-        _enter(here, folder)
-        import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
-        version = train(BEFORE, features="ids", adaptation="none").model_version
-        validate(ON)
-    return folder / "var", str(version)
-
-
-def _enter(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.chdir(folder)
-    for name, value in {**SMALL, "MMLORA_HOME": str(folder / "var")}.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the workspace, on SQLite."""
     shutil.copytree(trained[0], tmp_path / "var")
-    _enter(monkeypatch, tmp_path)
+    enter(monkeypatch, tmp_path)
     return tmp_path / "var"
 
 
