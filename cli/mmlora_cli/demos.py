@@ -146,6 +146,6 @@ def show_scores(domain: str, night: date) -> None:
         ]
     print_table("scores_latest, ten rows", columns, first)
     typer.echo(
-        f"{pairs:,} pairs of {len(loads)} domains scored, {pairs / max(seconds, 1e-9):,.0f} a second; "
+        f"{pairs:,} pairs of {len(loads)} domains scored, {pairs / max(seconds, 1e-9):,.0f} per second; "
         f"{rows:,} rows published for {night}"
     )
