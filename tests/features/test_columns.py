@@ -161,5 +161,5 @@ def test_settings_override_what_the_data_say(tmp_path):
         analyse(folder, {"users.town": "dense"})
     with pytest.raises(UsageError, match=r"users\.street, but the imported columns are users\.age, users"):
         analyse(folder, {"users.street": "drop"})
-    with pytest.raises(UsageError, match=r"no value of users\.town is read as a date"):
+    with pytest.raises(UsageError, match=r"no value of users\.town is a date"):
         analyse(folder, {"users.town": "days_since"})
