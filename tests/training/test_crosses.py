@@ -289,3 +289,12 @@ def test_a_backbone_that_gains_nothing_over_cross_terms_leaves_its_start(rows, m
     ).report
     assert not report.helped and report.best_epoch == 0
     assert report.best_metric == report.start_metric
+
+
+def test_a_backbone_beside_cross_terms_stops_after_the_first_epoch_without_a_gain(rows, make_spec, options):
+    fitted = train_crosses(make_spec(), rows, options, SILENT)
+    patient = replace(options, learning_rate=3e-2, max_epochs=8, patience=8)
+    report = train_backbone(make_spec(), rows, patient, SILENT, crosses=fitted.state).report
+    metrics = [fitted.report.history[-1].metric, *(epoch.metric for epoch in report.history)]
+    gains = [metric > max(metrics[:epoch]) for epoch, metric in enumerate(metrics) if epoch]
+    assert all(gains[:-1]) and not gains[-1]

@@ -29,7 +29,9 @@ def train_backbone(
 ) -> PhaseResult:
     """Phase 1: train everything except cross terms, experts and gate on all domains; ``wauc`` decides.
 
-    Beside cross terms it is kept where it gains more than noise: see :mod:`mmlora.training.evidence`.
+    Beside cross terms, which explain most of the labels already, more than one epoch overfits (seen on MovieLens
+    and the made-up worlds). Training then stops after the first epoch without a gain, and its result is kept only
+    if it gains more than noise: see :mod:`mmlora.training.evidence`.
 
     Args:
         spec: the model's specification.
@@ -50,6 +52,7 @@ def train_backbone(
         model = build_model(spec)
         if crosses is not None:
             model.load_crosses(crosses)
+            options = replace(options, patience=1)
         model.to(options.torch_device)
         start = model.backbone_state() if crosses is not None and epochs is None else None
         run = Phase("backbone", None, 0, rows, validation, options, observer, checkpoint, epochs)
