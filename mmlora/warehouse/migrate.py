@@ -76,8 +76,8 @@ def check_identity(database: Database, wanted: str | None, found: str | None) ->
     actual = "has no warehouse" if found is None else f"has another warehouse ({found})"
     raise ContractError(
         f"{database.where} {actual}, but this workspace's is {wanted}, with its scores and promotions: "
-        "correct warehouse_url, or restore the database from its backup. To use the database there, which has "
-        "none of this workspace's promotions and scores, run `mmlora migrate --accept-warehouse`",
+        "correct warehouse_url, or restore the database from its backup. To use the database there, which "
+        "has none of this workspace's promotions and scores, run `mmlora migrate --accept-warehouse`",
         expected=wanted,
         found=found,
     )
