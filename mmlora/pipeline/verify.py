@@ -1,4 +1,4 @@
-"""``mmlora verify``: whether what readers get is what was audited."""
+"""``mmlora verify``: check that published rows are the audited ones."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def verify(
     Args:
         domain: this domain only.
         start: the first score date, included.
-        end: the last one, included.
-        progress: told the publications done.
+        end: the last score date, included.
+        progress: called after each publication.
 
     Returns:
-        A row for each: ``domain_id``, ``score_date``, ``load_id``, ``rows``, ``fault`` (empty when nothing is
-        wrong) and ``mend``, the command that mends it.
+        One row per publication: ``domain_id``, ``score_date``, ``load_id``, ``rows``, ``fault`` (empty if
+        there is none) and ``mend``, the command that repairs it.
 
     Raises:
-        UsageError: there is no warehouse, or the dates are the wrong way round.
+        UsageError: the warehouse does not exist, or the dates are in the wrong order.
     """
     if start and end and start > end:
         raise UsageError(f"--start {start} is after --end {end}: give the earlier date first")
