@@ -324,7 +324,7 @@ class _DDLCompiler(DDLCompiler):
     def visit_create_table(self, create: Any, **options: Any) -> str:
         made = str(super().visit_create_table(create, **options))  # type: ignore[no-untyped-call]
         generated = create.element.autoincrement_column
-        return made if generated is None else f"CREATE SEQUENCE {_sequence(generated)};{made}"
+        return made if generated is None else f"CREATE SEQUENCE IF NOT EXISTS {_sequence(generated)};{made}"
 
     def visit_foreign_key_constraint(self, constraint: Any, **options: Any) -> None:  # type: ignore[override]
         """Leave it out: a table that another refers to can be neither copied nor dropped."""
