@@ -311,7 +311,7 @@ class Warehouse:
 
     def verify_staged(self, load: Load, files: Iterable[Path]) -> Verified | None:
         """Hash the files of a load that is staged; None when it no longer is."""
-        return verify.verify_staged(self.database, self._tables, self.ids, load, files)
+        return verify.verify_staged(self.database, self.tables, self.ids, load, files)
 
     # Decisions
 
@@ -393,7 +393,7 @@ class Warehouse:
     def standing(self) -> list[Promotion]:
         """Return the decisions that a domain, or all domains together, follow now, oldest first."""
         with self.database.reading() as connection:
-            return decisions.standing(decisions.every_promotion(connection, self._tables))
+            return decisions.standing(decisions.every_promotion(connection, self.tables))
 
     def current(self, alias: str, domain: Id | None = None) -> str | None:
         """Return the model version of the newest decision for a domain, or for all domains (None)."""
