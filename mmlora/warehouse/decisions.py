@@ -130,6 +130,23 @@ def every_promotion(connection: sa.Connection, tables: Tables) -> list[Promotion
     return [Promotion(**row._mapping) for row in rows]
 
 
+def standing(decisions: Sequence[Promotion]) -> list[Promotion]:
+    """Return which of all decisions (newest first) are in force for a domain or for all, oldest first."""
+    domains = {None, *(decision.domain_id for decision in decisions)}
+    newest = {
+        decision.id: decision
+        for alias in {decision.alias for decision in decisions}
+        for domain in domains
+        if (decision := _newest(decisions, alias, domain))
+    }
+    return [newest[number] for number in sorted(newest)]
+
+
+def _newest(decisions: Sequence[Promotion], alias: str, domain: Id | None) -> Promotion | None:
+    under = (d for d in decisions if d.alias == alias and d.domain_id in (None, domain))
+    return next(under, None)
+
+
 def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequence[DomainVerdict]) -> None:
     """Store verdicts; a later one for the same domain and day replaces the earlier one."""
     if not verdicts:

@@ -111,6 +111,7 @@ class Tables:
     domain_verdicts: sa.Table
     publication_ledger: sa.Table
     night_failures: sa.Table
+    erasures: sa.Table
 
 
 def _one_of(column: str, names: tuple[str, ...], constraint: str) -> sa.CheckConstraint:
@@ -168,6 +169,19 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("score_date", sa.Date, primary_key=True),
             sa.Column("reason", sa.Text, nullable=False),
             sa.Column("recorded_at", UtcTimestamp, nullable=False),
+        ),
+        erasures=sa.Table(
+            "erasures",
+            metadata,
+            sa.Column("id", key_type(), primary_key=True, autoincrement=True),
+            sa.Column("salt", sa.Text, nullable=False),
+            sa.Column("user_hash", sa.Text, nullable=False),
+            sa.Column("models", json_type(), nullable=False),
+            sa.Column("who", sa.Text, nullable=False),
+            sa.Column("why", sa.Text, nullable=False),
+            sa.Column("begun_at", UtcTimestamp, nullable=False),
+            sa.Column("finished_at", UtcTimestamp),  # null while it is under way, or when it was killed
+            sqlite_autoincrement=True,
         ),
     )
 

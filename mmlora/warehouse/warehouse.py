@@ -309,6 +309,10 @@ class Warehouse:
         self._check_id("domain", domain)
         return verify.verify(self.database, self.tables, self.ids, domain=domain, start=start, end=end)
 
+    def verify_staged(self, load: Load, files: Iterable[Path]) -> Verified | None:
+        """Hash the files of a load that is staged; None when it no longer is."""
+        return verify.verify_staged(self.database, self.tables, self.ids, load, files)
+
     # Decisions
 
     def record_verdicts(self, verdicts: Sequence[DomainVerdict]) -> None:
@@ -385,6 +389,11 @@ class Warehouse:
         self._check_id("domain", domain)
         with self.database.reading() as connection:
             return decisions.promotions(connection, self.tables, alias=alias, domain=domain, limit=limit)
+
+    def standing(self) -> list[Promotion]:
+        """Return the decisions that a domain, or all domains together, follow now, oldest first."""
+        with self.database.reading() as connection:
+            return decisions.standing(decisions.every_promotion(connection, self.tables))
 
     def current(self, alias: str, domain: Id | None = None) -> str | None:
         """Return the model version of the newest decision for a domain, or for all domains (None)."""

@@ -20,7 +20,6 @@ from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError, TransientError
 from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
-from mmlora.pipeline.train import train
 from mmlora.schema import IdTypes
 from mmlora.scoring import ray_engine
 from mmlora.scoring.ray_engine import RayEngine
@@ -94,8 +93,7 @@ def test_rows_are_those_of_the_local_engine(
     assert there.numerics == here.numerics, "its workers have MKL's mode, though the cluster had not"
 
 
-def test_the_verbs_use_it(made_up_workspace: Path, cluster: Any) -> None:
-    train(date(2001, 4, 8), features="ids", adaptation="none")
+def test_the_verbs_use_it(trained_workspace: Path, cluster: Any) -> None:
     on, there = date(2001, 4, 9), {"engine": "ray", "ray_address": cluster.address}
     loads = [score(on, "news", **way) for way in ({}, there)]
     with open_workspace().open_warehouse() as warehouse:

@@ -135,6 +135,9 @@ class Backend(ABC):
 
     # Rows
 
+    def overwrite_deleted(self, connection: sa.Connection) -> None:  # noqa: B027
+        """Have what this transaction deletes be overwritten in the file, where the database can."""
+
     @abstractmethod
     def writer(self, database: Database) -> RowWriter:
         """Return the bulk writer."""

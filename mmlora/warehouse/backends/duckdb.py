@@ -324,7 +324,9 @@ class _DDLCompiler(DDLCompiler):
     def visit_create_table(self, create: Any, **options: Any) -> str:
         statement = str(super().visit_create_table(create, **options))  # type: ignore[no-untyped-call]
         generated = create.element.autoincrement_column
-        return statement if generated is None else f"CREATE SEQUENCE {_sequence(generated)};{statement}"
+        if generated is None:
+            return statement
+        return f"CREATE SEQUENCE IF NOT EXISTS {_sequence(generated)};{statement}"
 
     def visit_foreign_key_constraint(self, constraint: Any, **options: Any) -> None:  # type: ignore[override]
         """Omit foreign keys: a table with references to it can be neither copied nor dropped."""

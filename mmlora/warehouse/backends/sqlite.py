@@ -118,6 +118,10 @@ class SqliteBackend(Backend):
         key = f"CONSTRAINT pk_{table} PRIMARY KEY"
         _redefine(connection, table, f"CONSTRAINT {name} CHECK ({condition}), {key}", key)
 
+    def overwrite_deleted(self, connection: sa.Connection) -> None:
+        """Have deleted rows overwritten with zeros, from now on and by this connection."""
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
+
     def writer(self, database: Database) -> RowWriter:
         """See :class:`Backend`."""
         return SqliteWriter(database)
