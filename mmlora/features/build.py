@@ -46,6 +46,7 @@ from mmlora.features.plan import BuildState, Plan, Recipe, View, input_files, it
 from mmlora.features.profile_stats import profile_schema
 from mmlora.files import locked
 from mmlora.manifest import FileRecord, record
+from mmlora.records import Record
 from mmlora.resources import sql
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ _FORMER_PRIOR_CTR = 0.2
 
 
 @dataclass(frozen=True)
-class BuildReport:
+class BuildReport(Record):
     """What a build did.
 
     Attributes:

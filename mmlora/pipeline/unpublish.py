@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import getpass
 from datetime import date
-from typing import Any
 
 from mmlora.errors import UsageError
-from mmlora.pipeline.status import load_state
+from mmlora.pipeline.status import LoadStatus, load_state
 from mmlora.workspace import open_workspace
 
 
-def unpublish(domain: str, on: date, *, reason: str) -> dict[str, Any]:
+def unpublish(domain: str, on: date, *, reason: str) -> LoadStatus:
     """Take away what readers see of a domain and date; ``scores_latest`` goes back to the date before.
 
     Returns:
-        ``load_id`` (of what was taken back), ``domain_id``, ``score_date``, ``state``, and ``latest``: the
-        date that readers get as the newest now, or None.
+        The load that was taken back.
 
     Raises:
         UsageError: nothing is published there, there is no such domain, or no reason.
@@ -28,7 +26,7 @@ def unpublish(domain: str, on: date, *, reason: str) -> dict[str, Any]:
         return load_state(load.load_id, workspace=workspace)
 
 
-def restore(load_id: str, *, reason: str = "restored by hand") -> dict[str, Any]:
+def restore(load_id: str, *, reason: str = "restored by hand") -> LoadStatus:
     """Give readers a load back that they had before, of its domain and date; returns as :func:`unpublish`.
 
     Raises:

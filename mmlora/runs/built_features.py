@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.runs.freshness import refuse_future
 from mmlora.workspace import Progress, Workspace, silent
 
 if TYPE_CHECKING:
-    pass
+    from mmlora.features.build import BuildReport
 
 logger = logging.getLogger(__name__)
 
 
-def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
+def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> BuildReport:
     """Build what is missing up to ``through``; the definitions are applied only when all was built anew."""
     report = build(workspace, through, progress)
     workspace.feature_repo.refresh()
-    if report["since"] is None or not workspace.feature_repo.applied:
+    if report.since is None or not workspace.feature_repo.applied:
         workspace.feature_repo.apply()
     return report
 
@@ -33,7 +32,7 @@ def ensure_profiles(workspace: Workspace) -> None:
         workspace.feature_repo.apply()
 
 
-def build(workspace: Workspace, through: date, progress: Progress, *, decide: bool = False) -> dict[str, Any]:
+def build(workspace: Workspace, through: date, progress: Progress, *, decide: bool = False) -> BuildReport:
     """Build the views up to ``through``; ``decide`` lets new columns of the profiles become features."""
     from mmlora.features.build import build as build_views
 
@@ -52,4 +51,4 @@ def build(workspace: Workspace, through: date, progress: Progress, *, decide: bo
     written = sum(report.rows.values())
     if written:
         logger.info("features through %s: %s rows written", through, f"{written:,}")
-    return asdict(report)
+    return report

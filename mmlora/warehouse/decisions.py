@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,7 +26,7 @@ class Promotion:
     alias: str
     who: str
     why: str
-    metrics: dict[str, Any]
+    metrics: Mapping[str, float | None]
     promoted_at: datetime
     goes_back_to: int | None
 
@@ -41,7 +40,7 @@ def promote(
     alias: str,
     who: str,
     why: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
     goes_back_to: int | None = None,
 ) -> Promotion:
     """Append a decision."""
@@ -69,7 +68,7 @@ def register(
     *,
     model_version: str,
     who: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
     only_first: bool = False,
     note: str = "",
 ) -> Promotion | None:
