@@ -132,7 +132,7 @@ def build(
             inputs=inputs,
             files={},
             prior_ctr=recipe.prior_ctr,
-            affinity=recipe.affinity.to_dict(),
+            affinity=recipe.affinity.to_json(),
         )
         _publish(folder, plan, rows, state)
     since = date.fromisoformat(plan.kept.through) if plan.kept else None
@@ -152,7 +152,7 @@ def _recipe(
 ) -> Recipe:
     """Return what decides the rows: the settings, and what the data said when it was first looked at."""
     state = BuildState.load(offline / "features")
-    affinity = Affinity.from_dict(state.affinity) if state else Affinity()
+    affinity = Affinity.from_json(state.affinity) if state else Affinity()
     interactions = str(offline / "interactions" / "**" / "*.parquet")
     if decide or state is None or state.prior_ctr is None:
         found = choose_affinity(connection, interactions, analyse(offline, columns))

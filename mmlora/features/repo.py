@@ -107,7 +107,7 @@ class FeatureRepo:
     def built_affinity(self) -> Affinity:
         """Return what the built affinity views hold."""
         state = BuildState.load(self._offline / "features")
-        return Affinity.from_dict(state.affinity) if state else Affinity()
+        return Affinity.from_json(state.affinity) if state else Affinity()
 
     def chosen_affinity(self, columns: Sequence[Column]) -> Affinity:
         """Return what they will hold after the next `features build`, where profile columns become these."""
@@ -239,7 +239,7 @@ class FeatureRepo:
             for table in _of_rows(batches, rows):
                 yield pa.table({field.name: _input(field, table) for field in fields})
 
-    def inputs(self, contract: FeatureContract) -> dict[str, Any]:
+    def inputs(self, contract: FeatureContract) -> dict[str, object]:
         """Return what decides the values of views that aren't the workspace's own, JSON-ready, by view.
 
         Their definition, and name, size and time of each file: the workspace's own follow from its data.

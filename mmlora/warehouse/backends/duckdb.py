@@ -316,17 +316,17 @@ def _begin(connection: sa.Connection) -> None:
 
 
 class _Compiler(PGCompiler):
-    def for_update_clause(self, select: Any, **options: Any) -> str:
+    def for_update_clause(self, select: Any, **options: object) -> str:
         return ""  # a writing transaction is alone
 
 
 class _DDLCompiler(DDLCompiler):
-    def visit_create_table(self, create: Any, **options: Any) -> str:
+    def visit_create_table(self, create: Any, **options: object) -> str:
         made = str(super().visit_create_table(create, **options))  # type: ignore[no-untyped-call]
         generated = create.element.autoincrement_column
         return made if generated is None else f"CREATE SEQUENCE {_sequence(generated)};{made}"
 
-    def visit_foreign_key_constraint(self, constraint: Any, **options: Any) -> None:  # type: ignore[override]
+    def visit_foreign_key_constraint(self, constraint: Any, **options: object) -> None:  # type: ignore[override]
         """Leave it out: a table that another refers to can be neither copied nor dropped."""
 
     def get_column_default_string(self, column: Any) -> str | None:
@@ -336,10 +336,10 @@ class _DDLCompiler(DDLCompiler):
 
 
 class _TypeCompiler(GenericTypeCompiler):
-    def visit_JSON(self, type_: Any, **options: Any) -> str:
+    def visit_JSON(self, type_: Any, **options: object) -> str:
         return "JSON"
 
-    def visit_datetime(self, type_: Any, **options: Any) -> str:
+    def visit_datetime(self, type_: Any, **options: object) -> str:
         return "TIMESTAMP"
 
 
@@ -366,14 +366,16 @@ class DuckdbDialect(DefaultDialect):
         """Connect to a path."""
         return [url.database], {}
 
-    def connect(self, *arguments: Any, **options: Any) -> Any:
+    def connect(self, *arguments: Any, **options: object) -> Any:
         """Open nothing yet."""
         return _Connection(*arguments)
 
     def initialize(self, connection: sa.Connection) -> None:
         """Ask nothing of the database: there is nothing to find out, and the file isn't open."""
 
-    def has_table(self, connection: Any, table_name: str, schema: str | None = None, **options: Any) -> bool:
+    def has_table(
+        self, connection: Any, table_name: str, schema: str | None = None, **options: object
+    ) -> bool:
         """Return whether a table exists; Alembic asks for its own."""
         query = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ? AND NOT internal"
         return bool(connection.exec_driver_sql(query, (table_name,)).scalar_one())
