@@ -18,7 +18,7 @@ What = Literal["users", "items", "pairs"]
 
 @dataclass(frozen=True)
 class AuditCheck(Record):
-    """One check: its name, whether it passed, and the figures it looked at."""
+    """A check's result: its name, whether it passed, and the figures it used."""
 
     name: str
     passed: bool

@@ -106,7 +106,9 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    with warnings.catch_warnings():  # SQLAlchemy's, of MLflow's own tables
+        warnings.simplefilter("ignore")
+        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
 
 

@@ -16,6 +16,7 @@ from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, prin
 
 if TYPE_CHECKING:
     from mmlora.pipeline.status import DomainStatus
+    from mmlora.pipeline.verify import Verification
 
 
 def register(app: typer.Typer) -> None:
@@ -174,7 +175,11 @@ def verify(
     end: Annotated[str | None, typer.Option(help="Last score date, verified as well.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Count and hash what is published: rows deleted, changed or added since end with exit status 1.
+    """Hash what is published or staged, and the models behind it: any fault ends with exit status 1.
+
+    Rows are counted and hashed, and so are the files of loads that wait for publication, and the manifests
+    and parts of the models that loads, champions and challengers name. Each fault is named with the command
+    that mends it.
 
     Example: mmlora verify --domain farmer --start 2000-12-01
     """
@@ -182,17 +187,25 @@ def verify(
 
     first, last = (parse_date(text) if text else None for text in (start, end))
     with progress_bar(quiet=as_json) as progress:
-        rows = run(domain=domain, start=first, end=last, progress=progress)
-    faults = [row for row in rows if row["fault"]]
+        result = run(domain=domain, start=first, end=last, progress=progress)
     if as_json:
-        print_json(rows)
+        print_json([row.to_json() for row in result.checked])
     else:
-        columns = ("domain_id", "score_date", "load_id", "rows", "fault")
-        _print_rows("published rows", [{name: row[name] or None for name in columns} for row in rows])
-    for row in faults:
-        note(f"mmlora: {row['domain_id']} {row['score_date']}: {row['fault']}; to mend it: {row['mend']}")
-    if faults:
+        _print_verified(result)
+    for row in result.faults:
+        place = f"{row.domain_id} {row.score_date}: " if row.load_id else ""
+        note(f"mmlora: {place}{row.fault}; to mend it: {row.mend}")
+    if result.faults:
         raise typer.Exit(1)
+
+
+def _print_verified(result: Verification) -> None:
+    columns = ("domain_id", "score_date", "load_id", "rows", "fault")
+    for title, kind in (("published rows", "publication"), ("staged loads", "staged load")):
+        rows = [row for row in result.checked if row.kind == kind]
+        if rows or kind == "publication":
+            _print_rows(title, [{name: getattr(row, name) or None for name in columns} for row in rows])
+    typer.echo(f"models: {result.models:,} with {result.parts:,} parts")
 
 
 def _print_records(title: str, records: Sequence[object], without: str = "") -> None:

@@ -1,6 +1,7 @@
-"""What the columns of an imported profile table hold: counts, lengths, quantiles, how dates are written.
+"""Statistics of the columns of an imported profile table: counts, lengths, quantiles, date formats.
 
-Each entity's latest version counts. :mod:`mmlora.features.columns` decides from these what a column becomes.
+They are taken over each entity's latest version. :mod:`mmlora.features.columns` chooses the columns' kinds by
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mmlora.features.dates import NUMBER_FORMATS, TEXT_FORMATS, parse_sql
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, Entity
 
 MOST_VALUES = 10_000
-"""Distinct values above which they aren't kept for comparison with another column's."""
+"""Maximum number of distinct values kept for comparison with other columns."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class ColumnStats:
     Attributes:
         name: the column's name.
         type: its Arrow type.
-        rows: entities.
-        missing: those without a value.
-        distinct: distinct values; of a list's elements where it holds lists of text, 0 for vectors.
-        values: the distinct values of texts, integers and lists of text, unless they are too many.
-        low, median, high, top: least value, median, 99% quantile and greatest value of numbers.
-        words: mean words of a text.
-        dates: how dates are written, and the share of values that are read so; empty when no way fits.
+        rows: number of entities.
+        missing: entities without a value.
+        distinct: number of distinct values; of the elements for lists of text, 0 for vectors.
+        values: the distinct values of texts, integers and lists of text, unless there are too many.
+        low, median, high, top: minimum, median, 99% quantile and maximum of numbers.
+        words: mean number of words of a text.
+        dates: date formats and the share of values that each parses; empty when none fits.
         longest: 99.9% quantile of the lengths of lists of text.
         widths: distinct lengths of lists of floats.
     """
@@ -64,7 +65,7 @@ class ColumnStats:
 
 
 def profile_schema(folder: Path) -> pa.Schema:
-    """Return the feature columns of a profile table (empty when there is none)."""
+    """Return the feature columns of a profile table (empty when the table does not exist)."""
     schemas = [pq.read_schema(path).remove_metadata() for path in sorted(folder.glob("*.parquet"))]
     reserved = {*ENTITY_KEYS.values(), EVENT_TIMESTAMP, CREATED_TIMESTAMP}
     whole = pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
@@ -72,13 +73,13 @@ def profile_schema(folder: Path) -> pa.Schema:
 
 
 def read_stats(offline: Path, entity: Entity) -> list[ColumnStats]:
-    """Return the statistics of each column of an entity's profiles; none when it has none."""
+    """Return the statistics of each column of an entity's profiles; empty without profiles."""
     folder = offline / "profiles" / entity
     schema = profile_schema(folder)
     if not len(schema):
         return []
     files = ", ".join(literal(str(path)) for path in sorted(folder.glob("*.parquet")))
-    # Vectors are the bulk of a table, and their lengths are all that counts here.
+    # Vectors are the bulk of a table, and only their lengths are needed.
     columns = [
         f"len({quote(f.name)}) AS {quote(f.name)}" if _is_vector(f.type) else quote(f.name) for f in schema
     ]
@@ -98,7 +99,7 @@ def _is_vector(kind: pa.DataType) -> bool:
 
 def _stats(connection: duckdb.DuckDBPyConnection, name: str, kind: pa.DataType) -> ColumnStats:
     column = quote(name)
-    rows, valid = _one(connection, f"SELECT count(*), count({column}) FROM latest")
+    rows, valid = _fetch_row(connection, f"SELECT count(*), count({column}) FROM latest")
     stats = ColumnStats(name, kind, rows, rows - valid, distinct=0)
     if _is_vector(kind):
         widths = _column(connection, f"SELECT DISTINCT {column} FROM latest WHERE {column} > 0 ORDER BY 1")
@@ -109,19 +110,21 @@ def _stats(connection: duckdb.DuckDBPyConnection, name: str, kind: pa.DataType) 
         return _text_stats(connection, column, stats)
     if pt.is_integer(kind) or pt.is_floating(kind):
         return _number_stats(connection, column, stats)
-    (distinct,) = _one(connection, f"SELECT count(DISTINCT {column}) FROM latest")
+    (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM latest")
     return replace(stats, distinct=distinct)
 
 
 def _list_stats(connection: duckdb.DuckDBPyConnection, column: str, stats: ColumnStats) -> ColumnStats:
-    (longest,) = _one(connection, f"SELECT coalesce(quantile_disc(len({column}), 0.999), 0) FROM latest")
+    (longest,) = _fetch_row(
+        connection, f"SELECT coalesce(quantile_disc(len({column}), 0.999), 0) FROM latest"
+    )
     distinct, values = _values(connection, f"(SELECT unnest({column}) AS value FROM latest)", "value")
     return replace(stats, longest=int(longest), distinct=distinct, values=values)
 
 
 def _text_stats(connection: duckdb.DuckDBPyConnection, column: str, stats: ColumnStats) -> ColumnStats:
     words = rf"avg(len(string_split_regex(trim({column}), '\s+')))"
-    (mean,) = _one(connection, f"SELECT coalesce({words}, 0) FROM latest")
+    (mean,) = _fetch_row(connection, f"SELECT coalesce({words}, 0) FROM latest")
     dates = _dates(connection, column, TEXT_FORMATS)
     distinct, values = _values(connection, "latest", column)
     return replace(stats, words=float(mean), dates=dates, distinct=distinct, values=values)
@@ -129,37 +132,37 @@ def _text_stats(connection: duckdb.DuckDBPyConnection, column: str, stats: Colum
 
 def _number_stats(connection: duckdb.DuckDBPyConnection, column: str, stats: ColumnStats) -> ColumnStats:
     query = f"SELECT min({column}), quantile_cont({column}, [0.5, 0.99]), max({column}) FROM latest"
-    low, quantiles, top = _one(connection, query)
+    low, quantiles, top = _fetch_row(connection, query)
     low, median, high, top = (float(value or 0) for value in (low, *(quantiles or (None, None)), top))
     stats = replace(stats, low=low, median=median, high=high, top=top)
     if pt.is_integer(stats.type):
         dates = _dates(connection, column, NUMBER_FORMATS)
         distinct, values = _values(connection, "latest", column)
         return replace(stats, dates=dates, distinct=distinct, values=values)
-    (distinct,) = _one(connection, f"SELECT count(DISTINCT {column}) FROM latest")
+    (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM latest")
     return replace(stats, distinct=distinct)
 
 
 def _dates(
     connection: duckdb.DuckDBPyConnection, column: str, formats: Sequence[str]
 ) -> tuple[tuple[str, float], ...]:
-    """Return each way in which some values are dates, with the share of all values; the best first."""
+    """Return the formats that parse some values as dates, with their share of all values, the best first."""
     counts = ", ".join(f"count({parse_sql(column, written)})" for written in formats)
-    valid, *read = _one(connection, f"SELECT count({column}), {counts} FROM latest")
-    shares = [(written, count / valid) for written, count in zip(formats, read, strict=True) if count]
-    return tuple(sorted(shares, key=lambda found: -found[1]))
+    valid, *parsed = _fetch_row(connection, f"SELECT count({column}), {counts} FROM latest")
+    shares = [(written, count / valid) for written, count in zip(formats, parsed, strict=True) if count]
+    return tuple(sorted(shares, key=lambda format_share: -format_share[1]))
 
 
 def _values(connection: duckdb.DuckDBPyConnection, source: str, column: str) -> tuple[int, frozenset[Any]]:
     """Return the number of distinct values, and these unless they are too many."""
-    (distinct,) = _one(connection, f"SELECT count(DISTINCT {column}) FROM {source}")
+    (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM {source}")
     if distinct > MOST_VALUES:
         return distinct, frozenset()
     query = f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL"
     return distinct, frozenset(_column(connection, query))
 
 
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+def _fetch_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None = connection.execute(query).fetchone()
     assert row is not None
     return row

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmlora.encoding import Encoder
-from mmlora.errors import ContractError, UsageError
+from mmlora.errors import ContractError, DataError, MmloraError, UsageError
 from mmlora.files import write_atomically
 from mmlora.models.calibration import Calibration
 from mmlora.registry.manifest import ExpertPart, Manifest
@@ -114,8 +114,16 @@ class BundleStore:
         """Return whether the bundle exists."""
         return (self.path(model_version) / "manifest.json").exists()
 
+    def is_whole(self, model_version: str) -> bool:
+        """Return whether a bundle's manifest is as it was written."""
+        try:
+            self._manifest(model_version)
+        except (OSError, MmloraError):
+            return False
+        return True
+
     def save(self, manifest: Manifest) -> str:
-        """Store a manifest whose parts are already stored; storing the same manifest again changes nothing.
+        """Store a manifest whose parts are already stored; a whole one that is there already stays as it is.
 
         Returns:
             The model version.
@@ -134,7 +142,7 @@ class BundleStore:
                 found=strangers,
             )
         version = manifest.model_version
-        if not self.exists(version):
+        if not self.is_whole(version):
             write_atomically(self.path(version) / "manifest.json", manifest.to_json().encode())
         return version
 
@@ -160,7 +168,7 @@ class BundleStore:
         file = self.path(model_version) / "manifest.json"
         try:
             manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
             raise ContractError(
                 f"{file} is broken ({type(error).__name__}: {error}): restore it, or train again"
             ) from None

@@ -155,6 +155,7 @@ class Manifest:
             "tuning": self.tuning,
             "created_at": self.created_at.isoformat(),
         }
+        raw["document_hash"] = _document_hash(raw)
         return json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -165,6 +166,8 @@ class Manifest:
             ContractError: it has another layout, or was changed after it was written.
         """
         raw = json.loads(text)
+        document_hash = raw.pop("document_hash", None)  # None in one of an earlier mmlora
+        found = _document_hash(raw)
         version, contract_hash = raw.pop("model_version"), raw.pop("contract_hash")
         if raw["format"] != FORMAT:
             raise ContractError(
@@ -172,6 +175,8 @@ class Manifest:
                 expected=FORMAT,
                 found=raw["format"],
             )
+        if document_hash not in (None, found):
+            raise _changed(version, found)
         raw["as_of"] = date.fromisoformat(raw["as_of"])
         raw["contract"] = FeatureContract.from_json(json.dumps(raw["contract"]))
         raw["experts"] = tuple(ExpertPart(**expert) for expert in raw["experts"])
@@ -182,11 +187,7 @@ class Manifest:
         raw["created_at"] = datetime.fromisoformat(raw["created_at"])
         manifest = cls(**raw)
         if (manifest.model_version, manifest.contract_hash) != (version, contract_hash):
-            raise ContractError(
-                f"bundle {version}: its manifest was changed after it was written; restore it or train again",
-                expected=version,
-                found=manifest.model_version,
-            )
+            raise _changed(version, manifest.model_version)
         return manifest
 
     def _content(self) -> dict[str, Any]:
@@ -200,3 +201,13 @@ class Manifest:
         # A round trip through JSON, so that what is hashed is what will be read back (tuples, keys).
         content: dict[str, Any] = json.loads(json.dumps(raw, allow_nan=False))
         return content
+
+
+def _document_hash(raw: Mapping[str, Any]) -> str:
+    """Return a hash over all of a manifest, also over what isn't part of the version."""
+    return fingerprint(json.loads(json.dumps(raw, allow_nan=False)))
+
+
+def _changed(version: str, found: str) -> ContractError:
+    message = f"bundle {version}: its manifest was changed after it was written; restore it or train again"
+    return ContractError(message, expected=version, found=found)

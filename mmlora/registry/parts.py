@@ -70,6 +70,18 @@ class PartStore:
         value: dict[str, Any] = json.loads(self._get(part, "json"))
         return value
 
+    def fault(self, part: str, suffix: str) -> str:
+        """Return what is wrong with a part's file, which is read in blocks; empty when nothing is."""
+        file = self.root / f"{part}.{suffix}"
+        try:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except FileNotFoundError:
+            return f"the file {file} does not exist"
+        except OSError as error:
+            return f"the file {file} can't be read ({error.strerror})"
+        return "" if digest == part else f"the file {file} was changed after it was stored"
+
     def __contains__(self, part: str) -> bool:
         return any(self.root.glob(f"{part}.*"))
 

@@ -18,6 +18,7 @@ from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.choices import choose, choose_base, choose_expert_domains, choose_on_base
 from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
+from mmlora.runs.retraining import forget_lost
 from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.training_run import (
     base_of,
@@ -109,6 +110,7 @@ def open_training(
     refuse_impossible(spec, data, [names.index(name) for name in domains])
     run_id = fingerprint(config)[:12]
     run = run_of(workspace, run_id)
+    forget_lost(workspace, run)
     run.record("config", config)
     run.record("machine", {"device": settings.device})
     return run_id

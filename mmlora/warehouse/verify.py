@@ -1,5 +1,7 @@
 """Verifying what is published: the rows that readers get are counted and hashed, as the audit saw them.
 
+So are the staged files of loads that wait for their publication.
+
 mmlora never changes a row that is published, so one that is gone, changed or new was touched by somebody
 else, or the database came back from an older state.
 """
@@ -7,28 +9,32 @@ else, or the database came back from an older state.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from mmlora.content_hash import ContentHash
+from mmlora.errors import ContractError, DataError
 from mmlora.schema import POSITION, USER_ID, Id, IdTypes, scores_schema
 from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.publish import Publication, publications
 from mmlora.warehouse.tables import Tables
+from mmlora.warehouse.writers import staged_batches
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was seen of one domain and date.
+    """What was seen of one load.
 
     Attributes:
-        load_id: the load that readers follow, or should.
+        load_id: the load that readers follow, or should; or one that is staged.
+        model_version: the model that scored it.
         rows: how many of its rows were read.
         fault: what is wrong; empty when nothing is.
         mend: the command that mends it.
@@ -37,6 +43,7 @@ class Verified:
     domain_id: Id
     score_date: date
     load_id: str
+    model_version: str
     rows: int
     fault: str = ""
     mend: str = ""
@@ -63,7 +70,22 @@ def verify(
         inside = (start or load.score_date) <= load.score_date <= (end or load.score_date)
         if inside and domain in (None, load.domain_id):
             fault = "the load is published, but `publications` doesn't point to it"
-            yield Verified(load.domain_id, load.score_date, load.load_id, 0, fault, _score(load, load))
+            yield _verified(load, load, 0, fault)
+
+
+def verify_staged(
+    database: Database, tables: Tables, ids: IdTypes, load: Load, files: Iterable[Path]
+) -> Verified | None:
+    """Verify the staged files of a load that isn't published yet; None when it no longer is staged."""
+    rows, fault = 0, ""
+    try:
+        for batch in staged_batches(files, ids, load):
+            rows += batch.num_rows
+    except (DataError, ContractError):
+        fault = "its staged files are not those that were audited: one is gone, was truncated or changed"
+    with database.reading() as connection:  # it may be published, and its files removed, meanwhile
+        current = loads.find(connection, tables, load.load_key)
+    return _verified(load, load, rows, fault) if current.state == "staged" else None
 
 
 def _without_pointer(connection: sa.Connection, tables: Tables) -> list[Load]:
@@ -90,8 +112,12 @@ def _verify(database: Database, tables: Tables, ids: IdTypes, publication: Publi
         fault = f"readers follow a load of domain {load.domain_id!r}, {load.score_date}"
     else:
         rows, fault = _compare(database, tables, ids, load)
-    mend = _score(publication, load) if fault else ""
-    return Verified(publication.domain_id, publication.score_date, load.load_id, rows, fault, mend)
+    return _verified(publication, load, rows, fault)
+
+
+def _verified(place: Publication | Load, load: Load, rows: int, fault: str) -> Verified:
+    mend = _score(place, load) if fault else ""
+    return Verified(place.domain_id, place.score_date, load.load_id, load.model_version, rows, fault, mend)
 
 
 def _compare(database: Database, tables: Tables, ids: IdTypes, load: Load) -> tuple[int, str]:

@@ -115,13 +115,12 @@ def test_a_moved_workspace_knows_its_warehouse(workspace: Workspace, tmp_path: P
 
 def test_verify_names_the_fault_and_the_command_and_ends_with_1(workspace: Workspace) -> None:
     command = [sys.executable, "-m", "mmlora_cli.main", "verify", "--domain", "news"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     with Warehouse.open(workspace.warehouse_url) as warehouse, warehouse.database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM scores WHERE user_id = 'b'")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "1 of 3 rows were deleted" in done.stderr
     assert "mmlora score --date 2001-04-09 --domain news --model-version v1" in done.stderr
+    assert f"model v1 (loads scored: 1 of 2001-04-09): there is no bundle {workspace.home}" in done.stderr
     with pytest.raises(UsageError, match="give the earlier date first"):
         verify(start=ON, end=date(2001, 4, 8))

@@ -46,7 +46,7 @@ def test_a_judgement_is_kept_and_is_no_part_of_the_version(trained):
     assert judged.model_version == trained.manifest.model_version
     assert Manifest.from_json(judged.to_json()).judgement == judged.judgement
     before = json.loads(trained.manifest.to_json())
-    del before["judgement"]  # as it was written before there were judgements
+    del before["judgement"], before["document_hash"]  # as it was written before there were judgements
     assert Manifest.from_json(json.dumps(before)).judgement is None
 
 

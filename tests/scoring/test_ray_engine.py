@@ -141,7 +141,7 @@ class Poison(Encoder):
 def test_a_shard_that_kills_every_worker_is_given_up(
     world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "TRIES", 2)
+    monkeypatch.setattr(ray_engine, "ATTEMPTS", 2)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     encoder = world.encoder
     poison = Poison(encoder.contract, encoder.domains, encoder.fields)
@@ -155,7 +155,7 @@ def test_a_shard_that_kills_every_worker_is_given_up(
 def test_workers_with_another_version_are_refused(
     world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "_versions", lambda: {"mmlora": "0.0.1", "torch": "2.13.0"})
+    monkeypatch.setattr(ray_engine, "library_versions", lambda: {"mmlora": "0.0.1", "torch": "2.13.0"})
     with pytest.raises(ContractError, match="install the same versions on all nodes"):
         world.score(grid, tmp_path / "load", engine=engine)
 
