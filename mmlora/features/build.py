@@ -207,19 +207,20 @@ def _compute(
     for done, view in enumerate(views):
         if progress:
             progress("features", done, len(views))
-        rows[view.name] = _write(connection, view, staging / f"{view.name}.parquet", limits, recipe)
+        rows[view.name] = write_view(connection, view, staging / f"{view.name}.parquet", limits, recipe)
     if progress:
         progress("features", len(views), len(views))
     return rows, restated.isoformat() if restated else None
 
 
-def _write(
+def write_view(
     connection: duckdb.DuckDBPyConnection,
     view: View,
     path: Path,
     limits: dict[str, date | str | None],
     recipe: Recipe,
 ) -> int:
+    """Write a view's new rows to a Parquet file, and return their count."""
     connection.execute(view.entries_sql(), limits)
     target, prior = str(path).replace("'", "''"), recipe.prior
     *steps, query = view.rows_sql().split(";\n")

@@ -1,4 +1,4 @@
-"""``mmlora read``: published scores, streamed. It needs the warehouse only: no data, and no model."""
+"""``mmlora read``: stream published scores. It needs only the warehouse, not data or models."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def read_scores(
     Args:
         domain: the domain.
         on: the score date; the newest published one when None.
-        user: this user's only.
-        limit: at most so many rows.
+        user: read only this user's scores.
+        limit: maximum number of rows.
         home: the workspace whose warehouse is read; that of the settings when None.
-        url: the warehouse itself, whatever workspace it belongs to.
+        url: the URL of a warehouse, independent of workspaces.
 
     Raises:
         UsageError: there is no warehouse, nothing is published for the domain, or the user's id is of the
             wrong type.
-        ContractError: the database isn't the warehouse that the workspace has had.
+        ContractError: the database isn't the warehouse that the workspace has used before.
     """
     with open_published(home, url) as warehouse:
         target = _domain(warehouse, domain)
@@ -51,7 +51,7 @@ def read_scores(
         except ValueError:
             raise UsageError(f"user {user!r}: user ids are whole numbers of 64 bits here") from None
         if warehouse.publication(target, on) is None:
-            dates = [f"{found.score_date}" for found in warehouse.publications(domain=target)[:5]]
+            dates = [f"{night.score_date}" for night in warehouse.publications(domain=target)[:5]]
             raise UsageError(
                 f"nothing is published for domain {domain!r} on {on}; "
                 f"the newest published dates are {', '.join(dates)}"
@@ -60,7 +60,7 @@ def read_scores(
 
 
 def open_published(home: Path | str | None = None, url: str | None = None) -> Warehouse:
-    """Open a warehouse for what is published in it; nothing is made where there is none."""
+    """Open an existing warehouse for reading; it is never created."""
     from mmlora.warehouse.warehouse import Warehouse
 
     if url is not None:
@@ -72,8 +72,8 @@ def open_published(home: Path | str | None = None, url: str | None = None) -> Wa
 
 
 def _domain(warehouse: Warehouse, text: str) -> Id:
-    """Return the domain of this name that something is published for."""
-    published = sorted({found.domain_id for found in warehouse.publications()}, key=str)
+    """Return the domain of this name, which must have a publication."""
+    published = sorted({night.domain_id for night in warehouse.publications()}, key=str)
     for domain in published:
         if str(domain) == text:
             return domain

@@ -1,4 +1,4 @@
-"""``mmlora unpublish`` and ``mmlora restore``: what readers have is taken back, or given back."""
+"""``mmlora unpublish`` and ``mmlora restore``: withdraw a published load, or publish it again."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mmlora.workspace import open_workspace
 
 
 def unpublish(domain: str, on: date, *, reason: str) -> LoadStatus:
-    """Take away what readers see of a domain and date; ``scores_latest`` goes back to the date before.
+    """Unpublish a domain and date; ``scores_latest`` then shows the previous date.
 
     Returns:
-        The load that was taken back.
+        The unpublished load, and the newest published date now.
 
     Raises:
-        UsageError: nothing is published there, there is no such domain, or no reason.
+        UsageError: nothing is published, the domain does not exist, or the reason is empty.
     """
     workspace = open_workspace()
     target, who, why = workspace.domain(domain), getpass.getuser(), _reason(reason)
@@ -27,11 +27,11 @@ def unpublish(domain: str, on: date, *, reason: str) -> LoadStatus:
 
 
 def restore(load_id: str, *, reason: str = "restored by hand") -> LoadStatus:
-    """Give readers a load back that they had before, of its domain and date; returns as :func:`unpublish`.
+    """Publish a formerly published load again; return the same as :func:`unpublish`.
 
     Raises:
-        UsageError: there is no such load, or readers never had it.
-        DataError: its rows are no longer all there.
+        UsageError: the load does not exist, or was never published.
+        DataError: its rows are incomplete.
     """
     workspace, why = open_workspace(), _reason(reason)
     with workspace.open_warehouse() as warehouse:

@@ -1,4 +1,4 @@
-"""``mmlora validate``: the two suites, and a verdict for each domain, stored in the warehouse."""
+"""``mmlora validate``: run the two suites, and store a verdict per domain in the warehouse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmlora.workspace import open_workspace
 
 @dataclass(frozen=True)
 class Validation(StoredVerdicts):
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
         passed: whether no domain is broken, and the day has rows.
@@ -25,7 +25,7 @@ class Validation(StoredVerdicts):
 
 
 def validate(as_of: date) -> Validation:
-    """Check what was known at ``as_of`` 00:00 UTC and store the verdicts."""
+    """Check the data known at ``as_of`` 00:00 UTC and store the verdicts."""
     workspace = open_workspace()
     with workspace.open_warehouse():
         report = check_domains(workspace, as_of)

@@ -112,7 +112,7 @@ def test_a_killed_judge_is_done_again_and_a_finished_one_is_found(
     with pytest.raises(KeyboardInterrupt):
         judge(run_id, progress=killed)
     first = judge(run_id)
-    monkeypatch.setattr(judging, "_judge", killed)
+    monkeypatch.setattr(judging, "compute_judgement", killed)
     assert judge(run_id) == first
 
 
@@ -152,7 +152,7 @@ def test_each_night_says_that_its_model_is_below_its_baseline(
     easy_workspace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained = train(AS_OF, **WEAK).to_json()
-    night._warn.cache_clear()
+    night.warn_below_baseline.cache_clear()
     caplog.clear()
     score_and_publish(AS_OF + timedelta(days=1))
     said = [record for record in caplog.records if "is scored by" in record.message]
