@@ -1,8 +1,16 @@
 -- What differs between the rows of two loads, in one row. Tables: before, after (user_id, item_id, score, position).
 WITH users AS (
-    SELECT b.user_id IS NOT NULL AS was, a.user_id IS NOT NULL AS is_there, b.best IS NOT DISTINCT FROM a.best AS same_best
-    FROM (SELECT user_id, arg_min(item_id, position) AS best FROM before GROUP BY user_id) AS b
-    FULL JOIN (SELECT user_id, arg_min(item_id, position) AS best FROM after GROUP BY user_id) AS a USING (user_id)
+    SELECT
+        b.user_id IS NOT NULL AS was,
+        a.user_id IS NOT NULL AS is_there,
+        b.top[1] IS NOT DISTINCT FROM a.top[1] AS same_best,
+        b.top IS DISTINCT FROM a.top AS top_changed
+    FROM (
+        SELECT user_id, list(item_id ORDER BY position) FILTER (position <= 10) AS top FROM before GROUP BY user_id
+    ) AS b
+    FULL JOIN (
+        SELECT user_id, list(item_id ORDER BY position) FILTER (position <= 10) AS top FROM after GROUP BY user_id
+    ) AS a USING (user_id)
 ),
 by_user AS (
     SELECT
@@ -10,7 +18,8 @@ by_user AS (
         count(*) FILTER (is_there) AS users_after,
         count(*) FILTER (was AND NOT is_there) AS users_gone,
         count(*) FILTER (is_there AND NOT was) AS users_new,
-        avg(CAST(same_best AS INTEGER)) FILTER (was AND is_there) AS same_first_item
+        avg(CAST(same_best AS INTEGER)) FILTER (was AND is_there) AS same_first_item,
+        avg(CAST(top_changed AS INTEGER)) FILTER (was AND is_there) AS top_10_changed
     FROM users
 ),
 by_pair AS (
