@@ -1,7 +1,7 @@
 """``mmlora verify``: check that published rows are the audited ones, and that their models are intact.
 
-Every reference is followed: from a publication to its load and rows, from a staged load to its files, and from
-loads, champions and challengers to their model's manifest and its parts.
+Every reference is followed: from a publication to its load and rows, from a staged load to its files, and
+from loads, champions and challengers to their model's manifest and its parts.
 """
 
 from __future__ import annotations
