@@ -18,12 +18,12 @@ def nightly_scoring():
     @task
     def build_features():
         """Compute the activity features up to the date, and apply the feature definitions."""
-        return module("pipeline.features").build_features(run_date())
+        return module("pipeline.features").build_features(run_date()).to_json()
 
     @task
     def validate():
         """Check the data and give each domain its verdict; a `broken` domain isn't scored."""
-        return module("pipeline.validate").validate(run_date())["verdicts"]
+        return module("pipeline.validate").validate(run_date()).verdicts
 
     @task
     def scoring_domains(params=None):

@@ -13,7 +13,7 @@ def training():
     @task
     def validate():
         """Check the data and give each domain its verdict: `rich`, `thin`, `absent` or `broken`."""
-        return module("pipeline.validate").validate(run_date())["verdicts"]
+        return module("pipeline.validate").validate(run_date()).verdicts
 
     @task
     def prepare():

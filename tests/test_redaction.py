@@ -174,10 +174,10 @@ def test_a_whole_night_leaves_the_password_nowhere(
     monkeypatch.setenv("MMLORA_FEAST_REGISTRY_URL", url.replace("postgresql:", "postgresql+psycopg:"))
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PLANTED)
     init_workspace()
-    told = [build_features(date(2001, 4, 8)), migrate_warehouse()]
+    told = [build_features(date(2001, 4, 8)).to_json(), migrate_warehouse().to_json()]
     told.append(train(date(2001, 4, 8), features="ids", adaptation="none").to_json())
     told.append(score_and_publish(date(2001, 4, 9), domain="news").to_json())
-    told.append(status())
+    told.append(status().to_json())
     with open_workspace().open_warehouse() as warehouse:
         load = warehouse.begin_load("news", date(2001, 4, 10), model_version="v", contract_hash="c")
         warehouse.fail(load, reason=f"OSError: no answer from {url}")

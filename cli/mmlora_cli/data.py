@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mmlora_cli.options import parse_date
 from mmlora_cli.output import JsonFlag, print_json, print_table
+
+if TYPE_CHECKING:
+    from mmlora.data.report import ImportReport
+    from mmlora.data.synthetic import BestReachable
 
 app = typer.Typer(help="Load interactions and profiles into the offline store.", no_args_is_help=True)
 
@@ -178,7 +182,7 @@ def synthetic(
     )
     _print_import(report, as_json)
     if not as_json:
-        _print_best(report["best"])
+        _print_best(report.best)
 
 
 @app.command()
@@ -221,8 +225,8 @@ def taobao(
     report = import_taobao(path, themes=themes, seed=seed)
     _print_import(report, as_json)
     if not as_json:
-        columns = tuple(report["sampling"][0])
-        rows = [tuple(row.values()) for row in report["sampling"]]
+        columns = tuple(report.sampling[0])
+        rows = [tuple(row.values()) for row in report.sampling]
         print_table("negatives drawn by theme", columns, rows)
 
 
@@ -246,29 +250,29 @@ def accept_files(as_json: JsonFlag = False) -> None:
     typer.echo(f"{len(wrong)} files were not as they were stored")
 
 
-def _print_best(best: dict[str, Any]) -> None:
-    columns = ("rows", "ctr", "auc", "shared_auc")
-    rows = [(name, *(found[c] for c in columns)) for name, found in best["by_domain"].items()]
-    total = sum(found["rows"] for found in best["by_domain"].values())
-    rows.append(("all (wauc)", total, None, best["wauc"], best["shared_wauc"]))
+def _print_best(best: BestReachable) -> None:
+    rows = [(name, own.rows, own.ctr, own.auc, own.shared_auc) for name, own in best.by_domain.items()]
+    total = sum(own.rows for own in best.by_domain.values())
+    all_domains = ("all (wauc)", total, None, best.wauc, best.shared_wauc)
     headers = ("domain", "rows", "ctr", "best auc", "auc of the shared part")
-    print_table("best reachable auc: that of the true probability", headers, rows)
+    print_table("best reachable auc: that of the true probability", headers, [*rows, all_domains])
 
 
-def _print_import(report: dict[str, Any], as_json: bool) -> None:
+def _print_import(report: ImportReport, as_json: bool) -> None:
+    raw = report.to_json()
     if as_json:
-        print_json(report)
+        print_json(raw)
         return
     rows = [
         (name.replace("_", " "), value)
-        for name, value in report.items()
-        if value is not None and not isinstance(value, dict | list | tuple)
+        for name, value in raw.items()
+        if value is not None and not isinstance(value, dict | list)
     ]
-    rows += [(f"profile rows, {entity}", count) for entity, count in report.get("profiles", {}).items()]
+    rows += [(f"profile rows, {entity}", count) for entity, count in report.profiles.items()]
     print_table("imported", ("what", "value"), rows)
-    if columns := report.get("columns"):
+    if columns := raw.get("columns"):
         print_table("columns", tuple(columns[0]), [tuple(column.values()) for column in columns])
-    elif report.get("ignored_columns"):
-        typer.echo("columns of the interactions that are not used: " + ", ".join(report["ignored_columns"]))
-    for note in report.get("notes", ()):
+    elif report.ignored_columns:
+        typer.echo("columns of the interactions that are not used: " + ", ".join(report.ignored_columns))
+    for note in report.notes:
         typer.echo(f"note: {note}")

@@ -37,7 +37,7 @@ def _load() -> None:
 
     note("MovieLens-1M (research use, https://grouplens.org/datasets/movielens/1m/), domains by occupation")
     report = import_movielens(domain_by="occupation")
-    note(f"  {report['interactions']:,} interactions imported, {report['unchanged']:,} were there")
+    note(f"  {report.interactions:,} interactions imported, {report.unchanged:,} were there")
 
 
 def _show(trained: TrainingSummary) -> None:

@@ -47,7 +47,7 @@ def _load(seed: int, scale: float) -> None:
 
     note("A made-up shop of 12 markets; the day after and the true click probabilities are kept aside")
     report = import_shop(seed=seed, scale=scale)
-    note(f"  {report['interactions']:,} interactions imported, {report['unchanged']:,} were there")
+    note(f"  {report.interactions:,} interactions imported, {report.unchanged:,} were there")
 
 
 def _show(trained: TrainingSummary) -> None:

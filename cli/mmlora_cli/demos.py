@@ -136,8 +136,8 @@ def show_scores(domain: str, night: date) -> None:
 
     with open_workspace().open_warehouse() as warehouse:
         loads = [load for load in warehouse.loads(states=("published",)) if load.score_date == night]
-    sizes = [load.checks or {} for load in loads]
-    pairs, seconds = sum(s["pairs"] for s in sizes), sum(s["seconds"] for s in sizes)
+    sizes = [load.checks for load in loads if load.checks is not None]
+    pairs, seconds = sum(s.pairs or 0 for s in sizes), sum(s.seconds or 0.0 for s in sizes)
     rows = sum(load.rows or 0 for load in loads)
     with read_scores(domain, limit=10) as reader:
         columns = ("domain_id", "score_date", "user_id", "position", "item_id", "score", "model_version")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmlora_cli.output import JsonFlag, note, print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from mmlora.experiments.run import ExperimentOutcome, Failure
+    from mmlora.experiments.tune import Gain, TuningOutcome
 
 app = typer.Typer(
     help="Compare backbones, adaptations and controls over data sets and seeds.", no_args_is_help=True
@@ -31,10 +36,10 @@ def run(
     with progress_bar(quiet=as_json) as progress:
         result = run_experiment(file, workers=workers, progress=progress, tell=tell)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         _print_run(result)
-    if result["failures"]:
+    if result.failures:
         raise typer.Exit(1)
 
 
@@ -84,57 +89,59 @@ def tune(
             file, trials=trials, minutes=minutes, workers=workers, progress=progress, tell=tell
         )
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         _print_tuning(result)
-    if result["test"] is None:
+    if result.test is None:
         raise typer.Exit(1)
 
 
-def _print_tuning(result: dict[str, Any]) -> None:
+def _print_tuning(result: TuningOutcome) -> None:
     from mmlora.experiments.cell import shown
 
-    best, test = result["best"], result["test"]
-    names = list(best["parameters"])
-    ordered = sorted(result["trials"], key=lambda trial: -(trial["validation_wauc"] or 0.0))
+    best, test = result.best, result.test
+    names = list(best.parameters)
+    ordered = sorted(result.trials, key=lambda trial: -(trial.validation_wauc or 0.0))
     rows = [
-        [trial["number"], *(shown(trial["parameters"].get(name)) for name in names), trial["validation_wauc"]]
+        [trial.number, *(shown(trial.parameters.get(name)) for name in names), trial.validation_wauc]
         for trial in ordered[:10]
     ]
     print_table("validation rows: the best trials", ("trial", *names, "wauc"), rows)
-    _note_failures(result)
+    _note_failures(result.failures)
     if test is not None:
-        print_table("test rows, one seed", ("settings", "wauc"), [(n, test[n]) for n in ("untuned", "tuned")])
-        typer.echo(_difference(test["difference"]))
-        typer.echo(
-            f"to train with them: write trial {best['number']}'s settings under [training] in mmlora.toml"
+        print_table(
+            "test rows, one seed", ("settings", "wauc"), [("untuned", test.untuned), ("tuned", test.tuned)]
         )
-    typer.echo(f"{len(result['trials'])} trials, {result['ran']} of them now: {result['folder']}")
+        typer.echo(_difference(test.difference))
+        typer.echo(
+            f"to train with them: write trial {best.number}'s settings under [training] in mmlora.toml"
+        )
+    typer.echo(f"{len(result.trials)} trials, {result.ran} of them now: {result.folder}")
 
 
-def _difference(found: dict[str, Any] | None) -> str:
+def _difference(found: Gain | None) -> str:
     if found is None:
         return "no domain's test rows hold both classes of label, so there is no wauc to compare"
-    if found["low"] is None:
-        return f"tuning brought {found['value']:+.4f} wauc; there are too few test users for an interval"
+    if found.low is None:
+        return f"tuning brought {found.value:+.4f} wauc; there are too few test users for an interval"
     return (
-        f"tuning brought {found['value']:+.4f} wauc on the test rows (95%: {found['low']:+.4f} to "
-        f"{found['high']:+.4f}; the luck of test users, not of the seed)"
+        f"tuning brought {found.value:+.4f} wauc on the test rows (95%: {found.low:+.4f} to "
+        f"{found.high:+.4f}; the luck of test users, not of the seed)"
     )
 
 
-def _print_run(result: dict[str, Any]) -> None:
-    rows = result["results"]
+def _print_run(result: ExperimentOutcome) -> None:
+    rows = result.results
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     varying = [c for c in columns if len({str(row.get(c)) for row in rows}) > 1 or c in ("arm", "wauc")]
     if rows:
         print_table("test split", varying, [[row.get(name) for name in varying] for row in rows])
-    if result["ran"]:  # else they have just been told
-        _note_failures(result)
+    if result.ran:  # else they have just been told
+        _note_failures(result.failures)
     done = len(rows)
-    typer.echo(f"{done} of {result['cells']} cells are done, {result['ran']} of them now: {result['folder']}")
+    typer.echo(f"{done} of {result.cells} cells are done, {result.ran} of them now: {result.folder}")
 
 
-def _note_failures(result: dict[str, Any]) -> None:
-    for failure in result["failures"]:
-        note(f"failed: {failure['cell']}: {failure['why']}")
+def _note_failures(failures: Sequence[Failure]) -> None:
+    for failure in failures:
+        note(f"failed: {failure.cell}: {failure.why}")

@@ -31,9 +31,9 @@ def build(
     with progress_bar(quiet=as_json) as progress:
         report = build_features(parse_date(through), progress=progress)
     if as_json:
-        print_json(report)
+        print_json(report.to_json())
         return
-    print_table("activity rows written", ("view", "rows"), list(report["rows"].items()))
+    print_table("activity rows written", ("view", "rows"), list(report.rows.items()))
 
 
 @app.command("list")
@@ -48,11 +48,10 @@ def list_columns(as_json: JsonFlag = False) -> None:
 
     found = list_features()
     if as_json:
-        print_json(found)
+        print_json(found.to_json())
         return
     names = ("column", "became", "values", "missing", "why")
-    print_table(
-        "columns of the profiles", names, [tuple(row[name] for name in names) for row in found["columns"]]
-    )
-    views = [(row["view"], ", ".join(row["features"]) or None, row["why"]) for row in found["views"]]
+    rows = [tuple(getattr(column, name) for name in names) for column in found.columns]
+    print_table("columns of the profiles", names, rows)
+    views = [(view.view, ", ".join(view.features) or None, view.why) for view in found.views]
     print_table("computed of them and the interactions", ("view", "features", "what"), views)

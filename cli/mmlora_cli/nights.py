@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmlora_cli.options import parse_date
 from mmlora_cli.output import JsonFlag, print_json
 from mmlora_cli.score import print_differences
+
+if TYPE_CHECKING:
+    from mmlora.pipeline.status import LoadStatus
 
 LoadId = Annotated[str, typer.Argument(metavar="LOAD", help="The load, see `mmlora status --domain`.")]
 
@@ -32,12 +35,10 @@ def publish(load: LoadId, as_json: JsonFlag = False) -> None:
     from mmlora.pipeline.status import load_state
 
     result = load_state(run(load))
-    if as_json:
-        print_json(result)
-    elif result["state"] == "superseded":
+    if result.state == "superseded" and not as_json:
         typer.echo(f"{load} is superseded: readers follow, or followed, a later load (see mmlora restore)")
     else:
-        _print(result, f"readers of {result['domain_id']} have {load} for {result['score_date']}")
+        _print(result, f"readers of {result.domain_id} have {load} for {result.score_date}", as_json)
 
 
 def unpublish(
@@ -53,7 +54,7 @@ def unpublish(
     from mmlora.pipeline.unpublish import unpublish as run
 
     result = run(domain, parse_date(date), reason=reason)
-    _print(result, f"{result['load_id']} is taken back: nothing is published of {domain} for {date}", as_json)
+    _print(result, f"{result.load_id} is taken back: nothing is published of {domain} for {date}", as_json)
 
 
 def restore(
@@ -68,7 +69,7 @@ def restore(
     from mmlora.pipeline.unpublish import restore as run
 
     result = run(load, reason=reason)
-    _print(result, f"readers of {result['domain_id']} have {load} for {result['score_date']}", as_json)
+    _print(result, f"readers of {result.domain_id} have {load} for {result.score_date}", as_json)
 
 
 def diff(
@@ -91,14 +92,14 @@ def diff(
     nights = {name: parse_date(text) if text else None for name, text in (("on", date), ("against", against))}
     result = run(domain, load_id=load, **nights)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
-        after = result["after"]
-        print_differences(f"what {after['load_id']} of {after['score_date']} changes", [result])
+        title = f"what {result.after.load_id} of {result.after.score_date} changes"
+        print_differences(title, [(result.domain_id, result.before, result.rows)])
 
 
-def _print(result: dict[str, Any], sentence: str, as_json: bool = False) -> None:
+def _print(result: LoadStatus, sentence: str, as_json: bool) -> None:
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
-        typer.echo(f"{sentence}; the newest date published is {result['latest'] or 'none'}")
+        typer.echo(f"{sentence}; the newest date published is {result.latest or 'none'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
@@ -15,6 +15,7 @@ from mmlora_cli.options import DomainOption, parse_date
 from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
+    from mmlora.pipeline.status import DomainStatus
     from mmlora.pipeline.verify import Verification
 
 
@@ -140,25 +141,38 @@ def status(
     from mmlora.pipeline.status import domain_status
     from mmlora.pipeline.status import status as run
 
-    result = domain_status(domain) if domain else run()
-    if as_json:
-        print_json(result)
-        return
     if domain:
-        _print_rows(f"loads of {domain}", result["loads"])
-        _print_rows(
-            "ledger", [{k: v for k, v in row.items() if k != "domain_id"} for row in result["ledger"]]
-        )
+        _print_domain(domain_status(domain), as_json)
         return
-    domains = [{k: v for k, v in row.items() if k != "candidates"} for row in result["domains"]]
-    _print_rows("published", domains)
-    for row in result["domains"]:
-        print_candidates(row["domain_id"], row["candidates"])
-    _print_rows("nights", result["nights"])
-    if result["troubles"]:
-        _print_rows("loads not published", result["troubles"])
-    _print_rows("models", result["models"])
-    typer.echo(f"this machine: {', '.join(result['numerics'].values())}")
+    result = run()
+    if as_json:
+        print_json(result.to_json())
+        return
+    _print_records("published", result.domains, without="candidates")
+    for row in result.domains:
+        print_candidates(row.domain_id, row.candidates)
+    _print_records("nights", result.nights)
+    if result.troubles:
+        _print_records("loads not published", result.troubles)
+    if (late := result.late) is not None:
+        nights = "1 published night" if late.nights == 1 else f"{late.nights:,} published nights"
+        typer.echo(
+            f"late rows: {nights} from {late.first} to {late.last} did not know rows that are known now "
+            f"({late.rows:,} for {late.last}); see what restating them would do: {late.command}"
+        )
+    _print_records("models", result.models)
+    typer.echo(f"this machine: {', '.join(vars(result.numerics).values())}")
+
+
+def _print_domain(result: DomainStatus, as_json: bool) -> None:
+    from mmlora.pipeline.status import LOAD_COLUMNS
+
+    if as_json:
+        print_json(result.to_json())
+        return
+    loads = [{name: getattr(load, name) for name in LOAD_COLUMNS} for load in result.loads]
+    _print_rows(f"loads of {result.domain_id}", loads)
+    _print_records("ledger", result.ledger, without="domain_id")
 
 
 def verify(
@@ -200,7 +214,12 @@ def _print_verified(result: Verification) -> None:
     typer.echo(f"models: {result.models:,} with {result.parts:,} parts")
 
 
-def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+def _print_records(title: str, records: Sequence[object], without: str = "") -> None:
+    rows = [{name: value for name, value in vars(row).items() if name != without} for row in records]
+    _print_rows(title, rows)
+
+
+def _print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
         print_table(title, tuple(rows[0]), [list(row.values()) for row in rows])
     else:

@@ -6,20 +6,25 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from mmlora.load_checks import CandidateFacts
 
 Progress = Callable[[str, int, int], None]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def print_json(result: Any) -> None:
-    """Print a result as JSON on standard output; dates and other values as text."""
+def print_json(result: object) -> None:
+    """Print a JSON-ready result on standard output; dates and other values as text."""
     typer.echo(json.dumps(result, indent=2, default=str))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table whose numbers are aligned right; nothing is cut on a pipe."""
     from rich import box
     from rich.console import Console
@@ -36,24 +41,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console.print(table, highlight=False)
 
 
-def print_candidates(domain: str, candidates: dict[str, Any] | None) -> None:
+def print_candidates(domain: str, candidates: CandidateFacts | None) -> None:
     """Print what the policy of a load's candidates removed, what it didn't know, and what retrieval kept."""
-    if not candidates:
+    if candidates is None:
         return
-    removed = [f"{part['count']:,} {part['what']} ({part['reason']})" for part in candidates["removed"]]
-    if removed:
-        typer.echo(f"{domain}: not candidates: {', '.join(removed)}")
-    for part in candidates["unknown"]:
-        named = ", ".join(map(str, part["first"])) + (", ..." if part["count"] > len(part["first"]) else "")
-        typer.echo(
-            f"{domain}: not scored: {part['count']:,} unknown {part['what']} of {part['table']}: {named}"
-        )
-    if recall := candidates["recall"]:
-        share = format_value(recall["share"])
-        typer.echo(f"{domain}: recall at {recall['at']} of the retrieval: {share} ({recall['users']} users)")
+    if candidates.removed:
+        typer.echo(f"{domain}: not candidates: {', '.join(map(str, candidates.removed))}")
+    for part in candidates.unknown:
+        typer.echo(f"{domain}: not scored: {part.count:,} unknown {part.what} of {part.table}: {part.named}")
+    if (recall := candidates.recall) is not None:
+        share = format_value(recall.share)
+        typer.echo(f"{domain}: recall at {recall.at} of the retrieval: {share} ({recall.users} users)")
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """Return a value as a person reads it: 1,234,567; 0.1234; 0.000123; a dash for nothing."""
     if value is None:
         return "-"
@@ -105,7 +106,7 @@ def _bars() -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:

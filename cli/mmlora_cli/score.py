@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +15,8 @@ from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, prin
 
 if TYPE_CHECKING:
     from mmlora.nights.load import ScoreOptions
-    from mmlora.pipeline.outcomes import BackfillOutcome
+    from mmlora.pipeline.differences import ComparedLoad, DryRun, RehearsedLoad, RowDifference
+    from mmlora.pipeline.outcomes import BackfillOutcome, LoadOutcome, NightOutcome, SkippedDomain
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
 ModelVersion = Annotated[
@@ -89,11 +91,12 @@ def score(
     }
     day = parse_date(date)
     with progress_bar(quiet=as_json) as progress:
+        result: NightOutcome | DryRun
         if dry_run:
             result = rehearse(day, domain=domain, progress=progress, **options)
         else:
-            result = score_and_publish(day, domain=domain, progress=progress, **options).to_json()
-    finish_loads(result, as_json, dry_run=dry_run)
+            result = score_and_publish(day, domain=domain, progress=progress, **options)
+    _finish(result, as_json)
 
 
 def backfill(
@@ -172,12 +175,13 @@ def backfill(
             )
     if save_plan is not None:
         save(result, save_plan)
-    if not plan:
-        finish_loads(result.to_json(), as_json)
-    elif as_json:
+    if as_json:
         print_json(result.to_json())
-    else:
+    elif plan:
         _print_plan(result)
+    elif result.night is not None:
+        print_loads(result.night)
+    fail_with(result.loads)
 
 
 def _check_backfill(
@@ -220,51 +224,57 @@ def _print_plan(result: BackfillOutcome) -> None:
     )
 
 
-def finish_loads(result: dict[str, Any], as_json: bool, *, dry_run: bool = False) -> None:
-    """Print the loads; when one failed, end with the code that all failures share, else with 1."""
+def _finish(result: NightOutcome | DryRun, as_json: bool) -> None:
+    from mmlora.pipeline.outcomes import NightOutcome
+
     if as_json:
-        print_json(result)
-    elif dry_run:
-        print_dry_run(result)
-    else:
+        print_json(result.to_json())
+    elif isinstance(result, NightOutcome):
         print_loads(result)
-    failed = [row for row in result["loads"] if row["state"] in ("failed", "rejected", "would fail")]
-    for row in failed:
-        note(f"mmlora: {row['domain_id']} {row['score_date']}: {row['reason']}")
-    if codes := {row["exit_code"] for row in failed}:
+    else:
+        _print_dry_run(result)
+    fail_with(result.loads)
+
+
+def fail_with(loads: Sequence[LoadOutcome | RehearsedLoad]) -> None:
+    """Name the loads that failed, and end with the exit status that all of them share, else with 1."""
+    failed = [load for load in loads if load.state in ("failed", "rejected", "would fail")]
+    for load in failed:
+        note(f"mmlora: {load.domain_id} {load.score_date}: {load.reason}")
+    if codes := {load.exit_code for load in failed}:
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
 
 
-def _print_skipped(result: dict[str, Any]) -> None:
-    for skipped in result.get("skipped", []):
-        typer.echo(f"not scored: {skipped['domain_id']} ({skipped['reason']})")
+def _print_skipped(skipped: Sequence[SkippedDomain]) -> None:
+    for domain in skipped:
+        typer.echo(f"not scored: {domain.domain_id} ({domain.reason})")
 
 
-def print_dry_run(result: dict[str, Any]) -> None:
+def _print_dry_run(result: DryRun) -> None:
     """Print what publishing would change, a column a domain."""
-    print_differences("what would change", [row for row in result["loads"] if row["state"] != "would fail"])
-    _print_skipped(result)
+    compared = [(load.domain_id, load.before, load.rows) for load in result.loads if load.rows is not None]
+    print_differences("what would change", compared)
+    _print_skipped(result.skipped)
     typer.echo("nothing was published")
 
 
-def print_differences(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print how loads differ, a line a figure and a column a domain."""
+def print_differences(title: str, compared: Sequence[tuple[str, ComparedLoad | None, RowDifference]]) -> None:
+    """Print how loads differ, a line a figure and a column a domain: its name, the load before, its rows."""
     names = (
         *("rows_before", "rows_after", "users_before", "users_after", "users_gone", "users_new"),
-        *("pairs_in_both", "same_first_item", "mean_score_before", "mean_score_after"),
+        *("pairs_in_both", "same_first_item", "top_10_changed", "mean_score_before", "mean_score_after"),
         *("mean_score_change", "largest_score_change"),
     )
-    if rows:
-        before = [
-            row["before"] and f"{row['before']['score_date']} {row['before']['load_id']}" for row in rows
-        ]
-        lines = [["compared with", *before], *([name, *(row[name] for row in rows)] for name in names)]
-        print_table(title, ("", *(str(row["domain_id"]) for row in rows)), lines)
+    if compared:
+        loads = [before and f"{before.score_date} {before.load_id}" for _, before, _ in compared]
+        figures = [[name, *(getattr(rows, name) for _, _, rows in compared)] for name in names]
+        columns = ("", *(domain for domain, _, _ in compared))
+        print_table(title, columns, [["compared with", *loads], *figures])
 
 
-def print_loads(result: dict[str, Any]) -> None:
+def print_loads(night: NightOutcome) -> None:
     """Print one line a load, and the rate over all of them."""
-    columns = (
+    columns = [
         "domain_id",
         "score_date",
         "state",
@@ -274,12 +284,13 @@ def print_loads(result: dict[str, Any]) -> None:
         "rows",
         "seconds",
         "model_version",
-    )
-    rows = [[str(row["domain_id"]), *(row[column] for column in columns[1:])] for row in result["loads"]]
-    print_table("scored", columns, rows)
-    for row in result["loads"]:
-        print_candidates(str(row["domain_id"]), row.get("candidates"))
-    _print_skipped(result)
-    pairs, seconds = result["pairs"], result["seconds"]
+    ]
+    if any(load.top_10_changed is not None for load in night.loads):
+        columns += ["top_10_changed", "mean_score_change"]
+    print_table("scored", columns, [[getattr(load, name) for name in columns] for load in night.loads])
+    for load in night.loads:
+        print_candidates(load.domain_id, load.candidates)
+    _print_skipped(night.skipped)
+    pairs, seconds = night.pairs, night.seconds
     if pairs:
         typer.echo(f"{pairs:,} pairs scored and published in {seconds:.1f} s: {pairs / seconds:,.0f} pairs/s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from mmlora_cli.options import (
 from mmlora_cli.output import JsonFlag, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
+    from mmlora.pipeline.promote import PromotionOutcome
     from mmlora.pipeline.training_summary import TrainingSummary
     from mmlora.runs.evaluation import PhaseMetrics
     from mmlora.runs.exchange import ExchangeReport
@@ -221,9 +222,9 @@ def swap(
     _print_exchange(result.exchange)
 
 
-def _print_promotion(result: dict[str, Any], as_json: bool) -> None:
+def _print_promotion(result: PromotionOutcome, as_json: bool) -> None:
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
-        whose, before = result["domain"] or "all domains", result["before"] or "none"
-        typer.echo(f"{result['model_version']} is the champion of {whose} (was {before})")
+        whose, before = result.domain or "all domains", result.before or "none"
+        typer.echo(f"{result.model_version} is the champion of {whose} (was {before})")

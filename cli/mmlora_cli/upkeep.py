@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -41,17 +41,15 @@ def gc(
     with progress_bar(quiet=as_json) as progress:
         result = run(keep_days=keep_days, keep_loads=keep_loads, dry_run=dry_run, progress=progress)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
         return
     title, verb = ("would be freed", "would be") if dry_run else ("freed", "is")
-    if not result["freed"]:
+    if not result.freed:
         typer.echo(f"nothing {verb} freed: all that is here is needed, or is too young")
         return
-    rows: list[list[Any]] = [
-        [row["kind"], row["count"], row["rows"], _size(row["bytes"])] for row in result["freed"]
-    ]
+    rows = [[row.kind, row.count, row.rows, _size(row.bytes)] for row in result.freed]
     print_table(title, ("kind", "count", "rows", "size"), rows)
-    typer.echo(f"{title}: {_size(result['bytes'])} in all")
+    typer.echo(f"{title}: {_size(result.bytes)} in all")
 
 
 def _size(size: int | None) -> str | None:

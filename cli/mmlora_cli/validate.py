@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from mmlora_cli.options import AsOfText, parse_date
 from mmlora_cli.output import JsonFlag, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from mmlora.runs.verdicts import StoredVerdicts
 
 
 def register(app: typer.Typer) -> None:
@@ -27,21 +30,21 @@ def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
 
     report = run(parse_date(as_of))
     if as_json:
-        print_json(report)
+        print_json(report.to_json())
     else:
         print_verdicts(report)
-    for failure in report["day_failures"]:
+    for failure in report.day_failures:
         note(f"mmlora: {failure}")
-    if not report["passed"]:
+    if not report.passed:
         raise typer.Exit(1)
 
 
-def print_verdicts(report: dict[str, Any]) -> None:
+def print_verdicts(report: StoredVerdicts) -> None:
     """Print the verdicts with their figures, and why one is not rich."""
     columns = ("domain_id", "verdict", "rows", "positives", "users", "items", "density", "ctr", "policy")
-    rows = [[str(row["domain_id"]), *(row[column] for column in columns[1:])] for row in report["domains"]]
-    print_table(f"domain verdicts as of {report['as_of']}", columns, rows)
-    for row in report["domains"]:
-        for reason in row["reasons"]:
-            typer.echo(f"{row['domain_id']}: {reason}")
-    typer.echo(f"Data Docs: {report['data_docs']}")
+    rows = [[str(row.domain_id), *(getattr(row, name) for name in columns[1:])] for row in report.domains]
+    print_table(f"domain verdicts as of {report.as_of}", columns, rows)
+    for row in report.domains:
+        for reason in row.reasons:
+            typer.echo(f"{row.domain_id}: {reason}")
+    typer.echo(f"Data Docs: {report.data_docs}")

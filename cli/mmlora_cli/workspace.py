@@ -24,9 +24,9 @@ def init(as_json: JsonFlag = False) -> None:
 
     result = init_workspace()
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
         return
-    typer.echo(f"workspace {result['home']}, settings {result['settings']}")
+    typer.echo(f"workspace {result.home}, settings {result.settings}")
     typer.echo("next: mmlora data movielens --domain-by occupation, or mmlora data import INTERACTIONS")
 
 
@@ -48,6 +48,6 @@ def migrate(
 
     result = migrate_warehouse(accept=accept_warehouse)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
-        typer.echo(f"warehouse {result['url']} is at revision {result['revision']}")
+        typer.echo(f"warehouse {result.url} is at revision {result.revision}")

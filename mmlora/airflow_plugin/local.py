@@ -9,7 +9,6 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmlora.resources import resource
 
@@ -60,7 +59,7 @@ def use_airflow_home(folder: Path) -> None:
     upgradedb()
 
 
-def run_dag(dag_id: str, **params: Any) -> DagOutcome:
+def run_dag(dag_id: str, **params: object) -> DagOutcome:
     """Run one DAG with the Params of its form; call :func:`use_airflow_home` first."""
     from airflow.dag_processing.dagbag import DagBag
 

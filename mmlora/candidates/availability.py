@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +31,7 @@ class RemovalRule:
 
     removes: str
     stay: str
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 def availability(policy: Policy, known: KnownData, ids: IdTypes) -> Iterator[RemovalRule]:
@@ -108,7 +107,7 @@ def _interval(names: tuple[str, str], known: KnownData) -> Iterator[RemovalRule]
         yield RemovalRule(f"its {last} has passed", stay, {"cutoff": known.cutoff})
 
 
-def _refuse_others(name: str, wrong: str, known: KnownData, what: str, **parameters: Any) -> None:
+def _refuse_others(name: str, wrong: str, known: KnownData, what: str, **parameters: object) -> None:
     """Raise an error if a column has invalid values; missing ones are allowed."""
     condition = f"FROM item_now WHERE {_quote(name)} IS NOT NULL AND {wrong}"
     if count := known.number(f"SELECT count(*) {condition}", **parameters):

@@ -17,8 +17,9 @@ from mmlora.candidates.known import KnownData, open_known
 from mmlora.candidates.pair_table import read_pairs
 from mmlora.candidates.pairs import Candidates, Int64Array, PairIndex
 from mmlora.candidates.policy import ACTIVE, ALL, Policy
-from mmlora.candidates.report import Removed, Selection, Unknown, counted
+from mmlora.candidates.report import Selection, counted
 from mmlora.candidates.tables import Table, id_columns
+from mmlora.load_checks import Removed, Unknown
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, Id, IdTypes
 
 POPULAR_DAYS = 30

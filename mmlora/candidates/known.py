@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from mmlora.candidates.report import FIRST_NAMED, Unknown
+from mmlora.candidates.report import FIRST_NAMED
 from mmlora.errors import DataError
+from mmlora.load_checks import Unknown
 from mmlora.resources import sql
 from mmlora.schema import ENTITY_KEYS, Entity, Id, midnight
 
@@ -49,21 +50,21 @@ class KnownData:
         """Return the time this many days before D."""
         return self.cutoff - timedelta(days=days)
 
-    def make(self, name: str, query: str, **parameters: Any) -> int:
+    def make(self, name: str, query: str, **parameters: object) -> int:
         """Create a table of a query's rows; return their number."""
         made = self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", parameters or None)
         return int(made.fetchall()[0][0])
 
-    def number(self, query: str, **parameters: Any) -> int:
+    def number(self, query: str, **parameters: object) -> int:
         """Return the single number that a query returns."""
         return int(self.connection.execute(query, parameters or None).fetchall()[0][0])
 
-    def column(self, query: str, **parameters: Any) -> pa.Array:
+    def column(self, query: str, **parameters: object) -> pa.Array:
         """Return the single column that a query returns."""
         values = self.rows(query, **parameters).column(0).combine_chunks()
         return values.cast(pa.string()) if pa.types.is_large_string(values.type) else values
 
-    def rows(self, query: str, **parameters: Any) -> pa.Table:
+    def rows(self, query: str, **parameters: object) -> pa.Table:
         """Return a query's rows."""
         return self.connection.sql(query, params=parameters or None).to_arrow_table()
 

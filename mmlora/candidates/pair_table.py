@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 
 from mmlora.candidates.known import KnownData
 from mmlora.candidates.pairs import Candidates, PairIndex
-from mmlora.candidates.report import Removed, Selection, counted
+from mmlora.candidates.report import Selection, counted
 from mmlora.candidates.tables import Table, id_columns
+from mmlora.load_checks import Removed
 from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID, Id, IdTypes
 
 

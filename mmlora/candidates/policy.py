@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from mmlora.errors import UsageError
 from mmlora.names import Exclusion, RetrievalName, Scope
@@ -71,7 +70,7 @@ class Policy:
         """The table of users, or None."""
         return None if self.users in (ACTIVE, ALL) else self.users
 
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self) -> dict[str, object]:
         """Return the parts that have an effect: those that another part overrides are left out."""
         parts = {name: value for name, value in asdict(self).items() if value is not None}
         if self.pairs is not None:
@@ -87,7 +86,7 @@ class Policy:
         return parts
 
 
-def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, object] | None, now: Mapping[str, object]) -> list[str]:
     """Return the differences between two policies from :func:`~mmlora.candidates.tables.recorded`."""
     if before is None:
         return ["the policy of its candidates was not recorded"]

@@ -3,59 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from mmlora.candidates.pairs import Candidates
-from mmlora.schema import Id
+from mmlora.load_checks import Removed, Unknown
 
 FIRST_NAMED = 5
-
-What = Literal["users", "items", "pairs"]
-
-
-@dataclass(frozen=True)
-class Removed:
-    """The number of users, items or pairs that were removed for one reason.
-
-    Attributes:
-        what: ``users``, ``items`` or ``pairs``.
-        reason: the reason, in a clause.
-        count: the number removed.
-    """
-
-    what: What
-    reason: str
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.count:,} {self.what} ({self.reason})"
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """Unknown ids in one of the user's own tables; they aren't scored.
-
-    Attributes:
-        table: the table.
-        what: ``users`` or ``items``.
-        count: number of distinct ids.
-        first: the first of these ids, sorted.
-    """
-
-    table: str
-    what: What
-    count: int
-    first: tuple[Id, ...]
-
-    def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.first) else ""
-        return (
-            f"{self.table} names {self.count:,} unknown {self.what}: {', '.join(map(str, self.first))}{more}"
-        )
 
 
 @dataclass(frozen=True)
@@ -74,13 +30,6 @@ class Selection:
     removed: tuple[Removed, ...] = ()
     unknown: tuple[Unknown, ...] = ()
     popularity: npt.NDArray[np.float32] | None = field(default=None, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is stored with the load."""
-        return {
-            "removed": [asdict(part) for part in self.removed],
-            "unknown": [{**asdict(part), "first": list(part.first)} for part in self.unknown],
-        }
 
 
 def counted(removed: Sequence[Removed]) -> tuple[Removed, ...]:

@@ -8,7 +8,6 @@ keeps the same items with any number of threads and any memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmlora.candidates.pairs import Candidates, Int64Array, PairIndex
+from mmlora.load_checks import Recall
 from mmlora.schema import ITEM_ID, USER_ID
 
 RECALL_AT = 100
@@ -82,21 +82,6 @@ def _best(scores: npt.NDArray[np.float32], left_out: tuple[Int64Array, Int64Arra
         equal = np.flatnonzero(kept[user] & (scores[user] == least[user]))
         kept[user, equal[len(equal) - (counts[user] - keep) :]] = False
     return np.minimum(counts, keep), (np.flatnonzero(kept) % items).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class Recall:
-    """How much of the full model's lists a retrieval kept.
-
-    Attributes:
-        at: length of the lists.
-        users: number of users measured.
-        share: share of the lists' entries that were kept, averaged over users; None without users.
-    """
-
-    at: int
-    users: int
-    share: float | None
 
 
 def sampled_users(candidates: Candidates) -> Int64Array:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -167,7 +166,7 @@ def id_columns(
     return pa.table(columns)
 
 
-def recorded(policy: Policy, domain: Id, on: date) -> dict[str, Any]:
+def recorded(policy: Policy, domain: Id, on: date) -> dict[str, object]:
     """Return what determines a load's candidates, as it is stored with the load and compared later.
 
     A table by path is represented by a hash of its files, SQL by a hash of its text, which may contain
@@ -175,10 +174,9 @@ def recorded(policy: Policy, domain: Id, on: date) -> dict[str, Any]:
     """
     parts = policy.deciding()
     for name in TABLES:
-        template = parts.get(name)
-        if template is None or (name == "users" and policy.users_table is None):
+        if name not in parts or (name == "users" and policy.users_table is None):
             continue
-        table = Table(name, template, domain, on)
+        table = Table(name, getattr(policy, name), domain, on)
         if table.is_sql:
             parts[name] = f"SQL {hashlib.sha256(table.text.encode()).hexdigest()[:12]}"
         else:

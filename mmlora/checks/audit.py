@@ -10,26 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from mmlora.checks.scores import SCORE_RULES, Expected, LoadFigures, ScoreRule
 from mmlora.content_hash import ContentHash
+from mmlora.load_checks import AuditCheck
 from mmlora.resources import sql
 from mmlora.schema import Id, IdTypes, scores_schema
 
 _BATCH_ROWS = 250_000
-
-
-@dataclass(frozen=True)
-class AuditCheck:
-    """A check's result: its name, whether it passed, and the figures it used."""
-
-    name: str
-    passed: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,7 @@ def audit_load(
     except (OSError, pa.ArrowInvalid) as error:
         where = files[0].parent
         return AuditReport((AuditCheck("schema", False, f"{where} cannot be read through: {error}"),))
-    figures = LoadFigures(**_figures(files, domain, on), content_hash=content_hash)
+    figures = _figures(files, domain, on, content_hash)
     return AuditReport((schema, *(_check(rule, figures, expected) for rule in SCORE_RULES)))
 
 
@@ -95,14 +86,14 @@ def _check_schema(files: Sequence[Path], wanted: pa.Schema) -> AuditCheck:
     return AuditCheck("schema", True, f"{len(files)} files")
 
 
-def _figures(files: Sequence[Path], domain: Id, on: date) -> dict[str, Any]:
+def _figures(files: Sequence[Path], domain: Id, on: date, content_hash: str) -> LoadFigures:
     import duckdb
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'")
         parameters = {"files": [str(file) for file in files], "domain": domain, "on": on}
         figures: pa.Table = connection.sql(sql("audit.sql"), params=parameters).to_arrow_table()
-    return dict(figures.to_pylist()[0])
+    return LoadFigures(**figures.to_pylist()[0], content_hash=content_hash)
 
 
 def _content_hash(files: Sequence[Path], schema: pa.Schema) -> str:

@@ -82,7 +82,7 @@ def _outcome(rule: Rule) -> str:
     return "failed" if rule.verdict == "broken" else "warning"
 
 
-def _suite(name: str, outcome: str, rules: Sequence[Rule], failures: Sequence[Failed]) -> dict[str, Any]:
+def _suite(name: str, outcome: str, rules: Sequence[Rule], failures: Sequence[Failed]) -> dict[str, object]:
     """Return the template values of a suite: its outcome, and each rule with the domains that failed it."""
     rows = []
     for rule in (rule for rule in rules if rule.suite == name):

@@ -14,6 +14,7 @@ from mmlora.data.interactions import REQUIRED
 from mmlora.data.merge import NewInteractions
 from mmlora.data.options import FIRST, IMPORT
 from mmlora.data.profile_store import AddedProfile
+from mmlora.records import Record
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, KNOWN_AT, TIMESTAMP, USER_ID, Entity
 
 _DAY_MICROSECONDS = 86_400_000_000
@@ -21,7 +22,7 @@ _EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
-class ImportReport:
+class ImportReport(Record):
     """What one import did.
 
     Attributes:

@@ -13,8 +13,8 @@ users and items.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ import pyarrow as pa
 from mmlora.data.made_up import check_dials, sigmoid
 from mmlora.data.synthetic_worlds import GivenVectors, HiddenTastes, Ints, World, logits
 from mmlora.metrics import domain_metrics
+from mmlora.records import Record
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, TIMESTAMP, USER_ID, Entity
 
 UNEQUAL = 1000.0
@@ -146,32 +147,50 @@ def domain_rows(dials: Dials) -> Ints:
     return np.asarray(np.diff(bounds, prepend=0) + 1)
 
 
-def best_reachable(data: SyntheticData) -> dict[str, Any]:
-    """Return the auc of the true probability: no model can be expected to reach more on these rows.
+@dataclass(frozen=True)
+class BestOfDomain(Record):
+    """What the true probability reaches in a domain.
 
-    Returns:
-        ``wauc``, and by domain ``rows``, ``ctr``, ``auc`` and ``shared_auc``: the auc of the shared part
-        alone. The auc of a domain with only one label is None; such domains are left out of ``wauc``.
+    Attributes:
+        rows: its rows.
+        ctr: share of clicks.
+        auc: None with only one label, like ``shared_auc``.
+        shared_auc: of the shared part of the probability alone.
     """
+
+    rows: int
+    ctr: float
+    auc: float | None
+    shared_auc: float | None
+
+
+@dataclass(frozen=True)
+class BestReachable(Record):
+    """What the true probability reaches; domains with only one label are left out of ``wauc``."""
+
+    wauc: float | None
+    shared_wauc: float | None
+    by_domain: Mapping[str, BestOfDomain]
+
+
+def best_reachable(data: SyntheticData) -> BestReachable:
+    """Return the auc of the true probability: no model can be expected to reach more on these rows."""
     names = data.interactions.column(DOMAIN_ID).combine_chunks().dictionary_encode()
     code, label = names.indices.to_numpy(), data.interactions.column(LABEL).to_numpy()
     alone = sigmoid(data.truth.column("shared").to_numpy())
     best = domain_metrics(label, data.truth.column("probability").to_numpy(), code)
     shared = domain_metrics(label, alone, code)
     by_name = sorted((name, code) for code, name in enumerate(names.dictionary.to_pylist()))
-    return {
-        "wauc": best.wauc,
-        "shared_wauc": shared.wauc,
-        "by_domain": {
-            name: {
-                "rows": best.by_domain[code].rows,
-                "ctr": best.by_domain[code].positives / best.by_domain[code].rows,
-                "auc": best.by_domain[code].auc,
-                "shared_auc": shared.by_domain[code].auc,
-            }
-            for name, code in by_name
-        },
+    by_domain = {
+        name: BestOfDomain(
+            rows=best.by_domain[code].rows,
+            ctr=best.by_domain[code].positives / best.by_domain[code].rows,
+            auc=best.by_domain[code].auc,
+            shared_auc=shared.by_domain[code].auc,
+        )
+        for name, code in by_name
     }
+    return BestReachable(best.wauc, shared.wauc, by_domain)
 
 
 def _popular(rng: np.random.Generator, count: int, rows: int) -> Ints:

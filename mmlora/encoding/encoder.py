@@ -256,7 +256,7 @@ class Encoder:
         histories = {name: of.to_table() for name, of in self.fields.items() if isinstance(of, History)}
         return tables | histories
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """Return everything but the vocabularies, JSON-ready."""
         fitted = {name: encoder.spec() for name, encoder in self.fields.items()}
         return {"contract": self.contract.to_json(), "domains": list(self.domains), "fields": fitted}

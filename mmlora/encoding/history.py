@@ -59,7 +59,7 @@ class History:
         """R."""
         return int(self.factors.shape[1])
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """Return an empty mapping, because everything is in the table."""
         return {}
 

@@ -44,7 +44,7 @@ class Standard:
         """1: a single number."""
         return 1
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """Return all attributes."""
         return {"mean": self.mean, "std": self.std, "transform": self.transform}
 
@@ -104,7 +104,7 @@ class Vector:
         """The width."""
         return max(self.width, 1)
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """Return the width."""
         return {"width": self.width}
 
@@ -143,7 +143,7 @@ class Weights:
         """L."""
         return self.length
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """Return L."""
         return {"length": self.length}
 

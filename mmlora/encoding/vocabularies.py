@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +51,7 @@ class Vocabulary:
         """Number of known values plus the two reserved indices."""
         return len(self.values) + FIRST_KNOWN
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """Return an empty mapping, because the values are stored as a table."""
         return {}
 
@@ -134,7 +133,7 @@ class Bag:
         """The vocabulary's size."""
         return self.vocabulary.size
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """Return L."""
         return {"length": self.length}
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmlora.experiments.arms import ARMS, ArmName
 from mmlora.hyperparameters import read_by
 from mmlora.names import BackboneName, FeatureGroup, GateInput, SplitName
+from mmlora.records import Record
 from mmlora.schema import fingerprint
 
 EXPERT_SETTINGS = frozenset(read_by("expert"))
@@ -16,7 +17,7 @@ GATE_SETTINGS = frozenset(read_by("gate"))
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Record):
     """One arm on one data set.
 
     Attributes:
@@ -60,18 +61,14 @@ class Cell:
         )
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Cell:
-        """Return the cell that :meth:`to_dict` gave.
+    def from_json(cls, raw: Mapping[str, Any]) -> Cell:
+        """Return the cell that :meth:`to_json` gave.
 
         Raises:
             KeyError: there is no such arm, or the mapping lacks a field.
         """
         ARMS[raw["arm"]]  # a cell of another release may name an arm that this one doesn't know
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {**vars(self), "settings": dict(self.settings)}
 
     @property
     def group(self) -> str:

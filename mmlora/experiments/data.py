@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -133,13 +133,25 @@ def write_test_rows(folder: Path, training_set: TrainingSet) -> str:
     return data_key
 
 
-def _domains(data: TrainingSet) -> list[dict[str, Any]]:
+class DomainSize(TypedDict):
+    """What ``domains.json`` says of a domain: its rows, and of its training rows what they hold."""
+
+    name: str
+    train_rows: int
+    test_rows: int
+    positives: int
+    users: int
+    items: int
+    density: float
+
+
+def _domains(data: TrainingSet) -> list[DomainSize]:
     """Name and size of each domain: its training rows, and the users, items and positives among them."""
     from mmlora.training.rows import blocks, of_domain
 
     train, item = data.rows("train"), _item_column(data)
     tested = np.bincount(data.domain[data.rows("test")], minlength=data.num_domains)
-    described = []
+    described: list[DomainSize] = []
     for index, name in enumerate(data.domains):
         own = of_domain(data, train, index)
         rows, positives, user_codes, item_codes = len(own), 0, np.zeros(0), np.zeros(0)

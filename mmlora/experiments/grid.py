@@ -26,7 +26,7 @@ def read_cells(file: File, sources: Mapping[str, Source], faults: list[str]) -> 
     found: dict[str, Cell] = {}
     for where, raw in _grids(file, faults):
         for cell in _cells(where, raw, sources, list(file.data), faults):
-            found.setdefault(fingerprint(cell.to_dict()), cell)
+            found.setdefault(fingerprint(cell.to_json()), cell)
     return tuple(sorted(found.values(), key=lambda cell: cell.seed))
 
 

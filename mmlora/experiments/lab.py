@@ -83,7 +83,7 @@ class Trained:
     score: Callable[[RowNumbers], npt.NDArray[np.float32]]
     phases: tuple[PhaseReport, ...]
     parameters: Mapping[str, int]
-    parts: Mapping[str, Any]
+    parts: Mapping[str, object]
     mixing: Mixing | None = None
 
 
@@ -228,7 +228,7 @@ class Lab:
         view: RowView,
         spec: ModelSpec,
         options: TrainingOptions,
-        parts: Mapping[str, Any],
+        parts: Mapping[str, object],
         compute: Callable[[Checkpoint], PhaseResult],
     ) -> Stored:
         how = {k: value for k, value in as_kept(asdict(options)).items() if k not in read_by("machine")}
@@ -243,9 +243,9 @@ class Lab:
         }
         record = shared_step(self.workspace, decisive, compute, f"{step} ({view.name})")
         return Stored(
-            part=record["part"],
-            state=self.workspace.parts.tensors(record["part"]),
-            report=PhaseReport.from_dict(record["report"]),
+            part=record.part,
+            state=self.workspace.parts.tensors(record.part),
+            report=record.report,
         )
 
 

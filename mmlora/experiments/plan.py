@@ -67,7 +67,7 @@ class Experiment:
         """Return a cell's training settings, the seed and the split included."""
         return _training_settings(cell, self.settings, self.sources[cell.data])
 
-    def definition(self, cell: Cell) -> dict[str, Any]:
+    def definition(self, cell: Cell) -> Mapping[str, Any]:
         """Return all that makes a cell's data."""
         return self.sources[cell.data].definition(cell.settings)
 
@@ -77,7 +77,7 @@ class Experiment:
         That is what the file says, the defaults of what it doesn't say, and the training code.
         """
         decisive = {
-            **cell.to_dict(),
+            **cell.to_json(),
             "data": self.definition(cell),
             "training": self.training_settings(cell).as_kept(),
             "activity": load_settings().features.model_dump() if cell.features == "all" else None,

@@ -10,9 +10,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import MmloraError, TransientError, UsageError
 from mmlora.experiments.arms import ARMS
@@ -21,6 +21,7 @@ from mmlora.experiments.plan import Experiment, read_experiment
 from mmlora.experiments.pool import CellQueue, run_jobs
 from mmlora.experiments.results import cell_folder, is_done, read_result, summary_of
 from mmlora.experiments.tracking import open_tracking, track
+from mmlora.records import Record
 from mmlora.runs.training_set import ROW_SETTINGS
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
@@ -34,7 +35,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Record):
     """A cell or a trial that didn't come to an end.
 
     Attributes:
@@ -46,6 +47,25 @@ class Failure:
     why: str
 
 
+@dataclass(frozen=True)
+class ExperimentOutcome(Record):
+    """The outcome of a run of an experiment.
+
+    Attributes:
+        folder: the experiment's.
+        cells: how many there are.
+        ran: how many were run now.
+        failures: those that didn't come to an end.
+        results: :func:`~mmlora.experiments.results.summary_of` each cell that is done.
+    """
+
+    folder: str
+    cells: int
+    ran: int
+    failures: tuple[Failure, ...]
+    results: tuple[Mapping[str, object], ...]
+
+
 def experiment_folder(workspace: Workspace, experiment: Experiment) -> Path:
     """Return where an experiment's cells and their test rows are."""
     return workspace.home / "experiments" / experiment.name
@@ -53,7 +73,7 @@ def experiment_folder(workspace: Workspace, experiment: Experiment) -> Path:
 
 def run_experiment(
     file: Path, *, workers: int = 1, progress: Progress = silent, tell: Tell = lambda line: None
-) -> dict[str, Any]:
+) -> ExperimentOutcome:
     """Run the cells of a file that aren't done.
 
     Args:
@@ -61,10 +81,6 @@ def run_experiment(
         workers: processes; the machine's cores are divided among them.
         progress: told how far the data is.
         tell: told, in a line, what there is to do, of each cell that ends, and of an interrupt.
-
-    Returns:
-        ``folder``, ``cells`` (how many there are), ``ran``, ``failures`` and ``results``, one of
-        :func:`mmlora.experiments.results.summary_of` for each cell that is done.
 
     Raises:
         UsageError: the file is wrong, or there are fewer than one worker.
@@ -80,15 +96,14 @@ def run_experiment(
     tell(f"{many(len(keys), 'cell')}, {done} done, {many(workers, 'worker')}, folder {folder}")
     with told_of_a_stop(tell):
         board = run_cells(experiment, experiment.cells, workers=workers, progress=progress, tell=tell)
-    return {
-        "folder": str(folder),
-        "cells": len(keys),
-        "ran": board.ran,
-        "failures": [asdict(failure) for failure in board.failures],
-        "results": [
-            summary_of(read_result(place)) for key in keys if is_done(place := cell_folder(folder, key))
-        ],
-    }
+    places = [cell_folder(folder, key) for key in keys]
+    return ExperimentOutcome(
+        folder=str(folder),
+        cells=len(keys),
+        ran=board.ran,
+        failures=tuple(board.failures),
+        results=tuple(summary_of(read_result(place)) for place in places if is_done(place)),
+    )
 
 
 @contextmanager

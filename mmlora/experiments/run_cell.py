@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,14 @@ from mmlora.errors import DataError
 from mmlora.experiments.data import shared_home, true_probability, workspace_at, write_test_rows
 from mmlora.experiments.job import Job
 from mmlora.experiments.lab import Lab, Mixing, Trained
-from mmlora.experiments.results import write_result
+from mmlora.experiments.results import (
+    BestOnTest,
+    GateWeights,
+    PhasesHelped,
+    Result,
+    TrainedFacts,
+    write_result,
+)
 from mmlora.experiments.train_arms import TRAINERS
 from mmlora.files import write_atomically
 from mmlora.metrics import DomainMetrics
@@ -38,7 +45,7 @@ _BY_DOMAIN = ("rows", "positives", "auc", "gauc", "logloss", "ne", "calibration"
 _PHASE = {"backbone": "backbone", "joint": "backbone", "expert": "experts", "gate": "gate"}
 
 
-def run_cell(job: Job) -> dict[str, Any]:
+def run_cell(job: Job) -> Result:
     """Train and test a cell; phases that it shares with cells that are done are not trained again.
 
     Returns:
@@ -49,17 +56,20 @@ def run_cell(job: Job) -> dict[str, Any]:
     trained = TRAINERS[job.cell.arm](lab)
     calibration, validation_wauc = _validate(trained, lab.training_set)
     probability, measured = _test(trained, lab.training_set, calibration)
-    result = {
-        "cell": job.cell.to_dict(),
-        "cell_key": job.key,
-        "data_key": write_test_rows(job.folder, lab.training_set),
-        "test": _pooled(measured, lab.training_set),
-        "by_domain": _by_domain(measured, lab.training_set),
-        "validation_wauc": validation_wauc,
-        "gate_weights": trained.mixing and _gate_weights(trained.mixing, lab.training_set),
-        "best_reachable": _best_reachable(job, lab.training_set),
-        **_trained(job, trained, began),
-    }
+    result = cast(
+        Result,
+        {
+            "cell": job.cell.to_json(),
+            "cell_key": job.key,
+            "data_key": write_test_rows(job.folder, lab.training_set),
+            "test": _pooled(measured, lab.training_set),
+            "by_domain": _by_domain(measured, lab.training_set),
+            "validation_wauc": validation_wauc,
+            "gate_weights": _gate_weights(trained.mixing, lab.training_set),
+            "best_reachable": _best_reachable(job, lab.training_set),
+            **_trained(job, trained, began),
+        },
+    )
     scores = BytesIO()
     np.save(scores, probability.astype(np.float32))
     write_atomically(job.place / "scores.npy", scores.getvalue())
@@ -67,7 +77,7 @@ def run_cell(job: Job) -> dict[str, Any]:
     return result
 
 
-def run_trial(job: Job) -> dict[str, Any]:
+def run_trial(job: Job) -> Result:
     """Train a cell and measure it on validation rows; test rows can't be read.
 
     Returns:
@@ -84,21 +94,24 @@ def run_trial(job: Job) -> dict[str, Any]:
     wauc = metrics.wauc(np.asarray(data.label[rows]), trained.score(rows), np.asarray(data.domain[rows]))
     if wauc is None:
         raise DataError("training set", "no domain's validation rows hold both classes: nothing to tune by")
-    result = {
-        "cell": job.cell.to_dict(),
-        "study": job.study,
-        "trial": int(job.key),
-        "validation_wauc": wauc,
-        **_trained(job, trained, began),
-    }
+    result = cast(
+        Result,
+        {
+            "cell": job.cell.to_json(),
+            "study": job.study,
+            "trial": int(job.key),
+            "validation_wauc": wauc,
+            **_trained(job, trained, began),
+        },
+    )
     write_result(job.place, result)
     return result
 
 
-def _trained(job: Job, trained: Trained, began: float) -> dict[str, Any]:
+def _trained(job: Job, trained: Trained, began: float) -> TrainedFacts:
     """What a result says of how it came about."""
     return {
-        "phases": [report.to_dict() for report in trained.phases],
+        "phases": [report.to_json() for report in trained.phases],
         "helped": _helped(trained.phases),
         "parameters": dict(trained.parameters),
         "parts": dict(trained.parts),
@@ -144,20 +157,20 @@ def _test(
     return probability, metrics.domain_metrics(label, probability, domain, user)
 
 
-def _pooled(measured: DomainMetrics, data: TrainingSet) -> dict[str, Any]:
+def _pooled(measured: DomainMetrics, data: TrainingSet) -> dict[str, object]:
     pooled = {name: getattr(measured.pooled, name) for name in _POOLED}
     without = [str(data.domains[index]) for index in measured.without_auc]
     return {"wauc": measured.wauc, "macro_auc": measured.macro_auc, **pooled, "without_auc": without}
 
 
-def _by_domain(measured: DomainMetrics, data: TrainingSet) -> dict[str, dict[str, Any]]:
+def _by_domain(measured: DomainMetrics, data: TrainingSet) -> dict[str, dict[str, float | None]]:
     return {
         str(data.domains[index]): {name: getattr(own, name) for name in _BY_DOMAIN}
         for index, own in measured.by_domain.items()
     }
 
 
-def _helped(phases: tuple[PhaseReport, ...]) -> dict[str, Any]:
+def _helped(phases: tuple[PhaseReport, ...]) -> PhasesHelped:
     experts = [report.helped for report in phases if report.phase == "expert"]
     gate = next((report.helped for report in phases if report.phase == "gate"), None)
     return {"experts": sum(experts), "of": len(experts), "gate": gate}
@@ -172,8 +185,10 @@ def _seconds(phases: tuple[PhaseReport, ...], total: float) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _gate_weights(mixing: Mixing, data: TrainingSet) -> dict[str, Any]:
+def _gate_weights(mixing: Mixing | None, data: TrainingSet) -> GateWeights | None:
     """Mean weight of each expert over each domain's test rows, as the arm adapts them."""
+    if mixing is None:
+        return None
     rows = data.rows("test")
     domain = np.asarray(data.domain[rows], np.int64)
     sums = np.zeros((data.num_domains, len(mixing.experts)))
@@ -193,7 +208,7 @@ def _gate_weights(mixing: Mixing, data: TrainingSet) -> dict[str, Any]:
     }
 
 
-def _best_reachable(job: Job, data: TrainingSet) -> dict[str, Any] | None:
+def _best_reachable(job: Job, data: TrainingSet) -> BestOnTest | None:
     """The auc of the true probability on the same test rows."""
     probability = true_probability(job.rows, data, job.settings)
     if probability is None:

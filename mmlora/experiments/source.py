@@ -97,15 +97,15 @@ class Source:
     name: str
     kind: SourceName
     arguments: Mapping[str, Any]
-    axes: Mapping[str, list[Any]]
+    axes: Mapping[str, list[object]]
 
-    def variants(self) -> Iterator[dict[str, Any]]:
+    def variants(self) -> Iterator[dict[str, object]]:
         """Yield the values of the axes, each combination once, by the names that cells show."""
         names = [_SHOWN_AS.get(name, name) for name in self.axes]
         for values in itertools.product(*self.axes.values()):
             yield dict(zip(names, values, strict=True))
 
-    def definition(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def definition(self, settings: Mapping[str, object]) -> dict[str, Any]:
         """Return all that makes a cell's data, given the cell's settings."""
         own = {name: settings[_SHOWN_AS.get(name, name)] for name in self.axes}
         if self.kind == "workspace":
@@ -114,7 +114,7 @@ class Source:
             own["stored"] = _stored(Path(self.arguments["path"]))
         return {"source": self.kind, **self.arguments, **own}
 
-    def folder_name(self, settings: Mapping[str, Any]) -> str:
+    def folder_name(self, settings: Mapping[str, object]) -> str:
         """Return the name of the data's workspace."""
         return f"data-{self.name}-{fingerprint(self.definition(settings))[:8]}"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from mmlora.experiments.results import read_result, write_result
+from mmlora.experiments.results import Result, read_result, write_result
 from mmlora.registry.tracking import Point, Tracking
 from mmlora.workspace import Workspace
 
@@ -31,7 +30,7 @@ def track(tracking: Tracking, place: Path) -> None:
     result = read_result(place)
     if result["mlflow_run_id"] is not None:
         return
-    cell = result["cell"]
+    cell, facts = result["cell"], dict[str, object](result)
     name = f"{cell['data']} {cell['backbone']} {cell['arm']} {cell['seed']}"
     run_id = tracking.start_run(
         f"{name}, trial {result['trial']}" if "trial" in result else name,
@@ -40,7 +39,7 @@ def track(tracking: Tracking, place: Path) -> None:
             **result["settings"],
             **cell["settings"],
         },
-        tags={tag: str(result[tag]) for tag in _TAGS if tag in result},
+        tags={tag: str(facts[tag]) for tag in _TAGS if tag in facts},
     )
     tracking.log_points(run_id, _points(result))
     tracking.end_run(run_id)
@@ -48,7 +47,7 @@ def track(tracking: Tracking, place: Path) -> None:
     write_result(place, result)
 
 
-def _points(result: Mapping[str, Any]) -> Iterator[Point]:
+def _points(result: Result) -> Iterator[Point]:
     figures = {name: value for name, value in result.get("test", {}).items() if isinstance(value, float)}
     for name, value in figures.items():
         yield Point("test", name, 0, value)

@@ -12,16 +12,16 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import DataError, UsageError
 from mmlora.experiments.cell import Cell, described
 from mmlora.experiments.plan import Experiment, read_experiment
 from mmlora.experiments.pool import run_jobs
-from mmlora.experiments.results import RESULT, cell_folder, is_done, read_result
+from mmlora.experiments.results import RESULT, Result, cell_folder, is_done, read_result
 from mmlora.experiments.run import (
     Failure,
     Tell,
@@ -35,6 +35,7 @@ from mmlora.experiments.run import (
 from mmlora.experiments.space import Tuning, suggest, wrong_budget
 from mmlora.experiments.tracking import open_tracking
 from mmlora.files import locked
+from mmlora.records import Record
 from mmlora.schema import fingerprint
 from mmlora.workspace import Progress, open_workspace, silent
 
@@ -43,10 +44,75 @@ if TYPE_CHECKING:
 
     from mmlora.experiments.data import PreparedRows
     from mmlora.experiments.job import Job
-    from mmlora.experiments.report.statistics import Estimate
 
 _STUDY = "study"  # a journal holds one
 _SECONDS = "seconds"
+
+
+@dataclass(frozen=True)
+class Trial(Record):
+    """A trial.
+
+    Attributes:
+        number: its number in the study.
+        parameters: the values that were tried.
+        validation_wauc: what validation rows said; None of a failed trial.
+        seconds: taken; None of a trial that didn't come to an end.
+        mlflow_run_id: its run; None before it is tracked.
+    """
+
+    number: int
+    parameters: Mapping[str, object]
+    validation_wauc: float | None
+    seconds: float | None
+    mlflow_run_id: str | None
+
+
+@dataclass(frozen=True)
+class Gain(Record):
+    """A difference of wauc and its 95% interval; without bounds where there are too few test users."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class TestedSettings(Record):
+    """The test wauc of the tuned and the untuned settings.
+
+    Attributes:
+        tuned: None where no domain's test rows hold both classes, like the others.
+        untuned: see tuned.
+        difference: what tuning brought.
+        cells: the folders of the two cells.
+    """
+
+    tuned: float | None
+    untuned: float | None
+    difference: Gain | None
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TuningOutcome(Record):
+    """The outcome of tuning.
+
+    Attributes:
+        folder: the study's.
+        ran: trials that were run now.
+        trials: all of them.
+        best: the one that validation rows like best.
+        test: None where one of the two cells failed.
+        failures: trials and cells that didn't come to an end.
+    """
+
+    folder: str
+    ran: int
+    trials: tuple[Trial, ...]
+    best: Trial
+    test: TestedSettings | None
+    failures: tuple[Failure, ...]
 
 
 def tune_experiment(
@@ -57,7 +123,7 @@ def tune_experiment(
     workers: int = 1,
     progress: Progress = silent,
     tell: Tell = lambda line: None,
-) -> dict[str, Any]:
+) -> TuningOutcome:
     """Run the trials of a file's ``[tune]`` table that its budget still has, then test the best.
 
     The test rows are read when the trials have ended, for the best one and for the untuned settings; a trial
@@ -70,10 +136,6 @@ def tune_experiment(
         workers: trials at once; the cores are divided among them.
         progress: told how far the data is.
         tell: told, in a line, what there is to do, of each trial that ends, and of an interrupt.
-
-    Returns:
-        ``folder``, ``trials``, ``best`` (one of them), ``test`` (``tuned``, ``untuned`` and ``difference``:
-        wauc, the last with its 95% interval), ``failures``, and ``ran``, how many trials were run now.
 
     Raises:
         UsageError: the file is wrong or has no ``[tune]``, there is no budget, or some values to choose from
@@ -97,18 +159,18 @@ def tune_experiment(
             run_jobs(run, workers, on_done=run.done, on_failure=run.failed)
             run.track_all()
             best = run.best()
-            tell(f"the trials are done: trial {best['number']} and the untuned settings are tested")
-            cells = {"tuned": tuning.cell(best["parameters"]), "untuned": tuning.untuned}
+            tell(f"the trials are done: trial {best.number} and the untuned settings are tested")
+            cells = {"tuned": tuning.cell(best.parameters), "untuned": tuning.untuned}
             board = run_cells(experiment, cells.values(), workers=workers, progress=progress, tell=tell)
     keys = {name: experiment.key(cell) for name, cell in cells.items()}
-    return {
-        "folder": str(run.place),
-        "ran": run.ran,
-        "trials": run.trials(),
-        "best": best,
-        "test": None if board.failures else compare(folder, keys),
-        "failures": [asdict(failure) for failure in (*run.failures, *board.failures)],
-    }
+    return TuningOutcome(
+        folder=str(run.place),
+        ran=run.ran,
+        trials=tuple(run.trials()),
+        best=best,
+        test=None if board.failures else compare(folder, keys),
+        failures=(*run.failures, *board.failures),
+    )
 
 
 def _within(
@@ -275,7 +337,7 @@ class StudyRun:
         parameters = ", ".join(described(self._frozen()[int(job.key)].params))
         self.tell(
             f"{self._count()} trial {job.key}, {parameters}: validation wauc {wauc:.4f} "
-            f"(best {best['validation_wauc']:.4f}, trial {best['number']}; {result['seconds']['cell']:.0f} s)"
+            f"(best {best.validation_wauc:.4f}, trial {best.number}; {result['seconds']['cell']:.0f} s)"
         )
 
     def failed(self, job: Job, why: str) -> None:
@@ -293,35 +355,30 @@ class StudyRun:
         for file in sorted(self.place.glob(f"trials/*/{RESULT}")):
             track_or_tell(self.tracking, file.parent, self.tell)
 
-    def best(self) -> dict[str, Any]:
+    def best(self) -> Trial:
         """Return the trial that validation rows like best.
 
         Raises:
             DataError: no trial came to an end.
         """
-        found = [trial for trial in self.trials() if trial["validation_wauc"] is not None]
-        if not found:
+        ended = [
+            (trial.validation_wauc, trial) for trial in self.trials() if trial.validation_wauc is not None
+        ]
+        if not ended:
             why = "; ".join(dict.fromkeys(failure.why for failure in self.failures)) or "they were stopped"
             raise DataError("tuning", f"no trial came to an end: {why}")
-        return max(found, key=lambda trial: trial["validation_wauc"])
+        return max(ended, key=lambda judged: judged[0])[1]
 
-    def trials(self) -> list[dict[str, Any]]:
-        """Return number, parameters, validation wauc (None of a failed one) and MLflow run of each trial."""
-        listed = []
-        for trial in self._frozen():
-            result = self._result(trial.number) or {}
-            listed.append(
-                {
-                    "number": trial.number,
-                    "parameters": trial.params,
-                    "validation_wauc": trial.value,
-                    "seconds": result.get("seconds", {}).get("cell"),
-                    "mlflow_run_id": result.get("mlflow_run_id"),
-                }
-            )
-        return listed
+    def trials(self) -> list[Trial]:
+        """Return the trials, in order."""
+        return [self._trial(trial) for trial in self._frozen()]
 
-    def _result(self, number: int) -> dict[str, Any] | None:
+    def _trial(self, trial: FrozenTrial) -> Trial:
+        result = self._result(trial.number)
+        seconds, run_id = (result["seconds"]["cell"], result["mlflow_run_id"]) if result else (None, None)
+        return Trial(trial.number, trial.params, trial.value, seconds, run_id)
+
+    def _result(self, number: int) -> Result | None:
         place = self.place / "trials" / str(number)
         return read_result(place) if is_done(place) else None
 
@@ -339,7 +396,7 @@ class StudyRun:
         self.study.set_user_attr(_SECONDS, self._seconds())
 
 
-def compare(folder: Path, keys: Mapping[str, str]) -> dict[str, Any]:
+def compare(folder: Path, keys: Mapping[str, str]) -> TestedSettings:
     """Return the test wauc of two cells, and what tuning brought, with its interval.
 
     Args:
@@ -349,18 +406,14 @@ def compare(folder: Path, keys: Mapping[str, str]) -> dict[str, Any]:
     from mmlora.experiments.report.reading import read_results
     from mmlora.experiments.report.statistics import Evidence, Term
 
-    planned = {key: Cell.from_dict(read_result(cell_folder(folder, key))["cell"]) for key in keys.values()}
+    planned = {key: Cell.from_json(read_result(cell_folder(folder, key))["cell"]) for key in keys.values()}
     found = read_results(folder, planned)
     by_key = {cell.key: cell for cell in found.cells}
     tuned, untuned = by_key[keys["tuned"]], by_key[keys["untuned"]]
     difference = Evidence(found).estimate([Term(tuned, 1.0), Term(untuned, -1.0)])
-    return {
-        "tuned": tuned.raw["test"]["wauc"],
-        "untuned": untuned.raw["test"]["wauc"],
-        "difference": difference and _as_dict(difference),
-        "cells": {name: str(cell_folder(folder, key)) for name, key in keys.items()},
-    }
-
-
-def _as_dict(estimate: Estimate) -> dict[str, float | None]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return TestedSettings(
+        tuned=tuned.raw["test"]["wauc"],
+        untuned=untuned.raw["test"]["wauc"],
+        difference=None if difference is None else Gain(difference.value, difference.low, difference.high),
+        cells={name: str(cell_folder(folder, key)) for name, key in keys.items()},
+    )

@@ -14,9 +14,9 @@ with the item's attributes known by the end of its day (``sql/features/item_vers
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import duckdb
 import pyarrow.types as pt
@@ -24,6 +24,7 @@ import pyarrow.types as pt
 from mmlora.features.asof.source import literal, quote
 from mmlora.features.columns import Column
 from mmlora.features.views import entries_sql
+from mmlora.records import Record
 from mmlora.resources import sql
 from mmlora.schema import DOMAIN_ID, USER_ID
 
@@ -40,7 +41,7 @@ Attribute = Literal["string", "int64", "bag"]
 
 
 @dataclass(frozen=True)
-class Affinity:
+class Affinity(Record):
     """The content of the affinity views; kept in the build's state, so that increments use the same.
 
     Attributes:
@@ -64,15 +65,6 @@ class Affinity:
         return replace(
             self, attributes=attributes, vectors=tuple(name for name in self.vectors if name in columns)
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-serialisable dictionary."""
-        return {**asdict(self), "vectors": list(self.vectors)}
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Affinity:
-        """Build an instance from what :meth:`to_dict` returned."""
-        return cls(raw["attributes"], tuple(raw["vectors"]), raw["by_domain"])
 
     @property
     def views(self) -> tuple[AffinityView | TasteView, ...]:

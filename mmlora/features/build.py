@@ -46,6 +46,7 @@ from mmlora.features.plan import BuildState, Plan, Recipe, View, input_files, it
 from mmlora.features.profile_stats import profile_schema
 from mmlora.files import locked
 from mmlora.manifest import FileRecord, record
+from mmlora.records import Record
 from mmlora.resources import sql
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ _FORMER_PRIOR_CTR = 0.2
 
 
 @dataclass(frozen=True)
-class BuildReport:
+class BuildReport(Record):
     """The result of a build.
 
     Attributes:
@@ -131,7 +132,7 @@ def build(
             inputs=inputs,
             files={},
             prior_ctr=recipe.prior_ctr,
-            affinity=recipe.affinity.to_dict(),
+            affinity=recipe.affinity.to_json(),
         )
         _publish(folder, plan, rows, state)
     since = date.fromisoformat(plan.kept.through) if plan.kept else None
@@ -151,7 +152,7 @@ def _recipe(
 ) -> Recipe:
     """Return the settings and the choices made from the data at the first build, which determine the rows."""
     state = BuildState.load(offline / "features")
-    affinity = Affinity.from_dict(state.affinity) if state else Affinity()
+    affinity = Affinity.from_json(state.affinity) if state else Affinity()
     interactions = str(offline / "interactions" / "**" / "*.parquet")
     if decide or state is None or state.prior_ctr is None:
         chosen = choose_affinity(connection, interactions, analyse(offline, columns))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mmlora.errors import Fault
 from mmlora.manifest import FileRecord, faults, refusal
@@ -22,8 +22,17 @@ STATE = "state.json"
 KEPT_SECONDS = 86_400.0
 """How long a file stays after no state names it any more; no scoring job reads for longer."""
 
+
+class ViewFiles(TypedDict, total=False):
+    """What a state says of files: each view's, the record of each, and since when others are unused."""
+
+    files: dict[str, list[str]]
+    records: dict[str, FileRecord]
+    retired: dict[str, float]
+
+
 _MEND = "rebuild them: `mmlora features build --through DATE`"
-_read: ContextVar[dict[Path, dict[str, Any]] | None] = ContextVar("states of features", default=None)
+_read: ContextVar[dict[Path, ViewFiles] | None] = ContextVar("states of features", default=None)
 
 
 @contextmanager
@@ -48,7 +57,7 @@ def built_files(view: Path) -> list[str] | None:
     state = _state(view.parent)
     if view.name not in state.get("files", {}):
         return None
-    names: list[str] = state["files"][view.name]
+    names = state["files"][view.name]
     if wrong := file_faults(view.parent, {view.name: names}, state.get("records", {})):
         raise refusal(view.parent, wrong, _MEND)
     return sorted(str(view / name) for name in names)
@@ -91,21 +100,21 @@ def sweep(folder: Path, named: Iterable[str], retired: Mapping[str, float]) -> N
             path.unlink(missing_ok=True)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return the newest state of the views in a folder (``files``, ``records``, ``retired``); empty if none.
+def read_state(folder: Path) -> ViewFiles:
+    """Return the newest state of the views in a folder; empty if none.
 
     Raises:
         DataError: it can't be read.
     """
     path = folder / STATE
     try:
-        state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        state: ViewFiles = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError:
         raise refusal(folder, [Fault(f"{STATE} can't be read")], _MEND) from None
     return state if isinstance(state, dict) else {}
 
 
-def _state(folder: Path) -> dict[str, Any]:
+def _state(folder: Path) -> ViewFiles:
     known = _read.get()
     if known is None:
         return read_state(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from mmlora.files import write_atomically
 from mmlora.redaction import redact
@@ -13,7 +12,7 @@ PROJECT = "mmlora"
 _REGISTRY_VARIABLE = "${MMLORA_FEAST_REGISTRY_URL}"
 
 
-def feast_config(registry_url: str, spill: Path) -> dict[str, Any]:
+def feast_config(registry_url: str, spill: Path) -> dict[str, object]:
     """Return Feast's configuration.
 
     Args:

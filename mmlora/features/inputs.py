@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.features.asof.source import locate
 
@@ -14,7 +14,7 @@ _VERSION = ("ETag", "etag", "mtime", "LastModified", "updated")
 """Keys under which filesystems report a file's version or modification time."""
 
 
-def source_state(config: RepoConfig, view: FeatureView) -> dict[str, Any]:
+def source_state(config: RepoConfig, view: FeatureView) -> dict[str, object]:
     """Return how a view reads its source, and the source's files, JSON-serialisable.
 
     Raises:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -53,7 +53,7 @@ class BuildState:
     records: dict[str, FileRecord] = field(default_factory=dict)
     retired: dict[str, float] = field(default_factory=dict)
     prior_ctr: float | None = None
-    affinity: dict[str, Any] = field(default_factory=lambda: Affinity().to_dict())
+    affinity: Mapping[str, object] = field(default_factory=lambda: Affinity().to_json())
 
     @property
     def paths(self) -> list[str]:
@@ -129,7 +129,7 @@ class Recipe:
         texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
         for view in self.views:
             texts += [view.name, view.entries_sql(), view.rows_sql()]
-        return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_dict(), *texts])
+        return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_json(), *texts])
 
 
 def input_files(offline: Path) -> dict[str, int]:

@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,48 +100,47 @@ def _is_vector(kind: pa.DataType) -> bool:
 def _stats(connection: duckdb.DuckDBPyConnection, name: str, kind: pa.DataType) -> ColumnStats:
     column = quote(name)
     rows, valid = _fetch_row(connection, f"SELECT count(*), count({column}) FROM latest")
-    stats: dict[str, Any]
+    stats = ColumnStats(name, kind, rows, rows - valid, distinct=0)
     if _is_vector(kind):
         widths = _column(connection, f"SELECT DISTINCT {column} FROM latest WHERE {column} > 0 ORDER BY 1")
-        stats = {"distinct": 0, "widths": tuple(widths)}
-    elif pt.is_list(kind):
-        stats = _list_stats(connection, column)
-    elif pt.is_string(kind):
-        stats = _text_stats(connection, column)
-    elif pt.is_integer(kind) or pt.is_floating(kind):
-        stats = _number_stats(connection, column, pt.is_integer(kind))
-    else:
-        (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM latest")
-        stats = {"distinct": distinct}
-    return ColumnStats(name, kind, rows, rows - valid, **stats)
+        return replace(stats, widths=tuple(widths))
+    if pt.is_list(kind):
+        return _list_stats(connection, column, stats)
+    if pt.is_string(kind):
+        return _text_stats(connection, column, stats)
+    if pt.is_integer(kind) or pt.is_floating(kind):
+        return _number_stats(connection, column, stats)
+    (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM latest")
+    return replace(stats, distinct=distinct)
 
 
-def _list_stats(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Any]:
-    elements = f"SELECT unnest({column}) AS value FROM latest"
+def _list_stats(connection: duckdb.DuckDBPyConnection, column: str, stats: ColumnStats) -> ColumnStats:
     (longest,) = _fetch_row(
         connection, f"SELECT coalesce(quantile_disc(len({column}), 0.999), 0) FROM latest"
     )
-    return {"longest": int(longest), **_values(connection, f"({elements})", "value")}
+    distinct, values = _values(connection, f"(SELECT unnest({column}) AS value FROM latest)", "value")
+    return replace(stats, longest=int(longest), distinct=distinct, values=values)
 
 
-def _text_stats(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Any]:
+def _text_stats(connection: duckdb.DuckDBPyConnection, column: str, stats: ColumnStats) -> ColumnStats:
     words = rf"avg(len(string_split_regex(trim({column}), '\s+')))"
     (mean,) = _fetch_row(connection, f"SELECT coalesce({words}, 0) FROM latest")
     dates = _dates(connection, column, TEXT_FORMATS)
-    return {"words": float(mean), "dates": dates, **_values(connection, "latest", column)}
+    distinct, values = _values(connection, "latest", column)
+    return replace(stats, words=float(mean), dates=dates, distinct=distinct, values=values)
 
 
-def _number_stats(connection: duckdb.DuckDBPyConnection, column: str, whole: bool) -> dict[str, Any]:
+def _number_stats(connection: duckdb.DuckDBPyConnection, column: str, stats: ColumnStats) -> ColumnStats:
     query = f"SELECT min({column}), quantile_cont({column}, [0.5, 0.99]), max({column}) FROM latest"
     low, quantiles, top = _fetch_row(connection, query)
-    median, high = quantiles or (None, None)
-    raw = {"low": low, "median": median, "high": high, "top": top}
-    numbers = {name: float(value or 0) for name, value in raw.items()}
-    if whole:
+    low, median, high, top = (float(value or 0) for value in (low, *(quantiles or (None, None)), top))
+    stats = replace(stats, low=low, median=median, high=high, top=top)
+    if pt.is_integer(stats.type):
         dates = _dates(connection, column, NUMBER_FORMATS)
-        return {"dates": dates, **numbers, **_values(connection, "latest", column)}
+        distinct, values = _values(connection, "latest", column)
+        return replace(stats, dates=dates, distinct=distinct, values=values)
     (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM latest")
-    return {"distinct": distinct, **numbers}
+    return replace(stats, distinct=distinct)
 
 
 def _dates(
@@ -154,12 +153,13 @@ def _dates(
     return tuple(sorted(shares, key=lambda format_share: -format_share[1]))
 
 
-def _values(connection: duckdb.DuckDBPyConnection, source: str, column: str) -> dict[str, Any]:
+def _values(connection: duckdb.DuckDBPyConnection, source: str, column: str) -> tuple[int, frozenset[Any]]:
+    """Return the number of distinct values, and these unless they are too many."""
     (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM {source}")
     if distinct > MOST_VALUES:
-        return {"distinct": distinct}
-    values = _column(connection, f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL")
-    return {"distinct": distinct, "values": frozenset(values)}
+        return distinct, frozenset()
+    query = f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL"
+    return distinct, frozenset(_column(connection, query))
 
 
 def _fetch_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:

@@ -107,7 +107,7 @@ class FeatureRepo:
     def built_affinity(self) -> Affinity:
         """Return the content of the built affinity views."""
         state = BuildState.load(self._offline / "features")
-        return Affinity.from_dict(state.affinity) if state else Affinity()
+        return Affinity.from_json(state.affinity) if state else Affinity()
 
     def chosen_affinity(self, columns: Sequence[Column]) -> Affinity:
         """Return the content that the affinity views will have after the next `features build`."""
@@ -239,7 +239,7 @@ class FeatureRepo:
             for table in _rechunk(batches, rows):
                 yield pa.table({field.name: _input(field, table) for field in fields})
 
-    def inputs(self, contract: FeatureContract) -> dict[str, Any]:
+    def inputs(self, contract: FeatureContract) -> dict[str, object]:
         """Return the state of each view stored outside the workspace, JSON-serialisable, by view.
 
         It consists of the view's definition and each file's name, size and time. Views inside the workspace

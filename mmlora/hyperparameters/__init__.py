@@ -8,7 +8,7 @@ declarations; a test checks docs/settings.md against them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from mmlora.hyperparameters.search import Choices, Plus, Range, Times
 from mmlora.hyperparameters.setting import Bounds, Declared, Setting, TrainedPart, declared
@@ -247,7 +247,10 @@ def read_by(*parts: TrainedPart) -> tuple[str, ...]:
     return tuple(name for name, one in SETTINGS.items() if not set(parts).isdisjoint(one.setting.read_by))
 
 
-def as_kept(values: Mapping[str, Any]) -> dict[str, Any]:
+_Value = TypeVar("_Value")
+
+
+def as_kept(values: Mapping[str, _Value]) -> dict[str, _Value]:
     """Return the values as keys and records store them: without late settings that have their default."""
     return {
         name: value

@@ -9,7 +9,7 @@ independent: if a user's rows are correlated, the true uncertainty is larger.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from mmlora.errors import UsageError
 from mmlora.metrics.probabilities import losses
 from mmlora.metrics.ranking import Ranking
 from mmlora.metrics.sums import check_predictions
+from mmlora.records import Record
 
 Array = npt.NDArray[Any]
 _POOLED = ("wauc", "macro_auc", "auc", "logloss")
@@ -42,7 +43,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Intervals:
+class Intervals(Record):
     """Intervals of the difference candidate - baseline, pooled and by domain.
 
     Attributes:
@@ -60,11 +61,6 @@ class Intervals:
     logloss: Interval
     by_domain: Mapping[int, Interval]
     level: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        raw = asdict(self)
-        return {**raw, "by_domain": {str(domain): each for domain, each in raw["by_domain"].items()}}
 
 
 def compare(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from mmlora.metrics.probabilities import ECE_BINS
 from mmlora.metrics.ranking import weighted_mean
+from mmlora.records import Record
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class DomainMetrics:
+class DomainMetrics(Record):
     """Metrics pooled and by domain.
 
     Attributes:
@@ -73,14 +73,3 @@ class DomainMetrics:
             without_auc=tuple(name for name, metrics in by_domain.items() if metrics.auc is None),
             macro_auc=weighted_mean(aucs),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {
-            "pooled": asdict(self.pooled),
-            "by_domain": {str(domain): asdict(metrics) for domain, metrics in self.by_domain.items()},
-            "wauc": self.wauc,
-            "without_auc": list(self.without_auc),
-            "macro_auc": self.macro_auc,
-            "ece_bins": self.ece_bins,
-        }

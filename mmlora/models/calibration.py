@@ -7,7 +7,7 @@ towards the common one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from mmlora.records import Record
 
 Floats = npt.NDArray[np.float64]
 # The common shift counts as much as this many rows of average uncertainty of a domain's own.
@@ -26,7 +28,7 @@ _BLOCK_ROWS = 1 << 17
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Record):
     """``p = sigmoid(scale * logit + shift)``.
 
     Attributes:
@@ -45,20 +47,6 @@ class Calibration:
         """``logits [B]``, ``domain [B]`` (-1: absent at training) -> probabilities ``[B]``."""
         shifts = torch.tensor([self.shift, *self.domain_shifts], dtype=logits.dtype, device=logits.device)
         return torch.sigmoid(logits * self.scale + shifts[domain + 1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {
-            "scale": self.scale,
-            "shift": self.shift,
-            "domain_shifts": list(self.domain_shifts),
-            "note": self.note,
-        }
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Calibration:
-        """Read back the result of :meth:`to_dict`."""
-        return cls(**{**raw, "domain_shifts": tuple(raw["domain_shifts"])})
 
 
 def calibrate(

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import DataError, Fault, UsageError
+from mmlora.load_checks import Recall, Removed
 from mmlora.schema import DOMAIN_ID, Id
 from mmlora.workspace import Workspace
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from mmlora.candidates.pairs import Candidates
     from mmlora.candidates.policy import Policy
     from mmlora.candidates.report import Selection
-    from mmlora.candidates.retrieval import Recall
     from mmlora.candidates.tables import Table
     from mmlora.scoring.work import Engine, Work
 
@@ -56,7 +56,7 @@ def recorded_policy(
     *,
     pairs: str | None = None,
     known_as_of: datetime | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what determines a load's candidates besides the imported data, as it is stored with the load."""
     from mmlora.candidates.tables import recorded
 
@@ -104,7 +104,6 @@ def retrieve_best(
     Returns:
         The remaining candidates, and their recall of the full model's lists.
     """
-    from mmlora.candidates.report import Removed
     from mmlora.candidates.retrieval import popular, retrieve
     from mmlora.scoring.workers import workers
 

@@ -8,14 +8,15 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
 from mmlora.judgement import below_baseline
+from mmlora.load_checks import AuditCheck, CandidateFacts, LoadChecks
 from mmlora.names import Device, EngineName, Overridable
 from mmlora.nights.candidates import (
     check_retrieval,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from mmlora.candidates.pairs import Candidates
     from mmlora.candidates.policy import Policy
     from mmlora.candidates.report import Selection
-    from mmlora.checks.audit import AuditCheck
     from mmlora.nights.rehearsal import Rehearsal
     from mmlora.registry.bundle import Bundle
     from mmlora.scoring.score import SideFeatures
@@ -218,7 +218,6 @@ class _Job:
             on=self.on,
             expected=expected,
         )
-        sizes = {"users": staged.users, "items": staged.items, "pairs": staged.pairs}
         size = check_size(
             self.warehouse,
             self.load,
@@ -227,16 +226,21 @@ class _Job:
             top_k=top_k,
             min_ratio=self.workspace.settings.scoring.min_size_ratio,
         )
-        audit = [asdict(check) for check in (*report.checks, size)]
-        checks = {**sizes, "top_k": top_k, "seconds": staged.seconds, "audit": audit}
-        checks["candidates"] = chosen
-        if below := below_baseline(self.bundle.manifest.judgement):
-            checks["below_baseline"] = below
+        checks = LoadChecks(
+            users=staged.users,
+            items=staged.items,
+            pairs=staged.pairs,
+            top_k=top_k,
+            seconds=staged.seconds,
+            audit=(*report.checks, size),
+            candidates=chosen,
+            below_baseline=below_baseline(self.bundle.manifest.judgement),
+        )
         if not report.passed:
             self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
             raise CheckError(f"audit of load {self.load.load_id}", report.failures)
         if not size.passed:
-            self._pass_override(size, checks)
+            checks = self._pass_override(size, checks)
         self.warehouse.mark_staged(
             self.load,
             rows=staged.rows,
@@ -247,7 +251,7 @@ class _Job:
         rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} per second"
         logger.info("scored %s, %s: %s", self.domain, self.on, rate)
 
-    def _chosen(self, pairs: str | None, top_k: int) -> tuple[Candidates, pa.Table, Work, dict[str, Any]]:
+    def _chosen(self, pairs: str | None, top_k: int) -> tuple[Candidates, pa.Table, Work, CandidateFacts]:
         """Return the candidates, the users' features, the scoring work, and the facts to record."""
         policy = policy_of(self.workspace, self.domain, pairs)
         recorded = recorded_policy(
@@ -266,18 +270,18 @@ class _Job:
             engine=self.engine,
             threads=self.workspace.settings.training.threads,
         )
-        chosen = {"policy": recorded, **selection.to_dict(), "recall": recall and asdict(recall)}
+        chosen = CandidateFacts(recorded, selection.removed, selection.unknown, recall)
         return selection.candidates, features.users, work, chosen
 
-    def _pass_override(self, check: AuditCheck, checks: dict[str, Any]) -> None:
-        """Reject a load that fails a check, or record in the ledger why the check is overridden."""
+    def _pass_override(self, check: AuditCheck, checks: LoadChecks) -> LoadChecks:
+        """Reject a load that fails a check, or record why the check is overridden, in the ledger as well."""
         if self.override is None or self.override[0] != check.name:
             self.warehouse.reject(self.load, reason=f"{check.name}: {check.detail}", checks=checks)
             remedy = f"if this is intended, use --override {check.name} --reason TEXT"
             raise CheckError(f"audit of load {self.load.load_id}", [f"{check.name}: {check.detail}", remedy])
         why = f"{check.name}: {self.override[1]}"
         self.warehouse.record(self.load, "override", who=getpass.getuser(), why=why)
-        checks["overridden"] = {check.name: self.override[1]}
+        return replace(checks, overridden={check.name: self.override[1]})
 
     def _candidates(self, policy: Policy) -> Selection:
         selection = choose(self.workspace, policy, self.domain, self.on, self.known_as_of)
@@ -285,7 +289,7 @@ class _Job:
             logger.warning("%s, %s: %s; they are not scored", self.domain, self.on, unknown)
         return selection
 
-    def _reject_empty(self, selection: Selection, policy: Policy, recorded: dict[str, Any]) -> None:
+    def _reject_empty(self, selection: Selection, policy: Policy, recorded: dict[str, object]) -> None:
         """Reject a load without pairs, with a reason that says what the policy removed."""
         from mmlora.candidates.tables import Table
 
@@ -295,8 +299,8 @@ class _Job:
             reason = f"nothing to score: {table} has no rows of the domain"
         said = [*map(str, selection.removed), *map(str, selection.unknown)]
         reason += f"; not scored: {'; '.join(said)}" if said else ""
-        checks = {"candidates": {"policy": recorded, **selection.to_dict(), "recall": None}}
-        self.warehouse.reject(self.load, reason=reason, checks=checks)
+        facts = CandidateFacts(recorded, selection.removed, selection.unknown)
+        self.warehouse.reject(self.load, reason=reason, checks=LoadChecks(candidates=facts))
         raise CheckError(f"load {self.load.load_id}", [reason])
 
     def _work(self, features: SideFeatures, top_k: int) -> Work:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from mmlora.checks.audit import AuditCheck
 from mmlora.errors import UsageError
+from mmlora.load_checks import AuditCheck, LoadChecks
 from mmlora.names import Overridable, valid_names
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def check_size(
     if not published:
         return AuditCheck(SIZE, True, "there is no earlier night to compare with")
     last = warehouse.load(published[0].load_id)
-    facts = last.checks or {}
-    last_users, last_rows = facts.get("users"), last.rows or 0
+    facts = last.checks or LoadChecks()
+    last_users, last_rows = facts.users, last.rows or 0
     what = f"{rows:,} rows of {users:,} users"
     than = f"{last_rows:,} rows" + ("" if last_users is None else f" of {last_users:,} users")
     few = last_users is not None and _fewer(users, last_users, min_ratio)
-    if facts.get("top_k", top_k) == top_k:
+    if facts.top_k in (None, top_k):
         few = few or _fewer(rows, last_rows, min_ratio, clump=max(1.0, last_rows / max(last_users or 1, 1)))
     return AuditCheck(
         SIZE,

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mmlora.errors import UsageError
+from mmlora.load_checks import LoadChecks
 from mmlora.names import BackfillReason
 from mmlora.nights.candidates import recorded_policy
+from mmlora.records import Record
 from mmlora.runs.champions import CHAMPION, bundle_of
 from mmlora.schema import Id, midnight
 from mmlora.workspace import Progress, Workspace
@@ -30,7 +32,7 @@ _RECENT_LOADS = 5
 
 
 @dataclass(frozen=True)
-class PlannedNight:
+class PlannedNight(Record):
     """The plan of a backfill for a domain and date.
 
     Attributes:
@@ -56,18 +58,9 @@ class PlannedNight:
     rows: int | None = None
     seconds: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {**vars(self), "score_date": self.score_date.isoformat()}
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> PlannedNight:
-        """Build an instance from what :meth:`to_json` returned."""
-        return cls(**{**raw, "score_date": date.fromisoformat(raw["score_date"])})
-
 
 @dataclass(frozen=True)
-class BackfillRequest:
+class BackfillRequest(Record):
     """The request of a backfill, which together with the publications determines its plan.
 
     Attributes:
@@ -102,26 +95,6 @@ class BackfillRequest:
     def days(self) -> list[date]:
         """The dates, in order."""
         return [self.start + timedelta(days=n) for n in range((self.end - self.start).days + 1)]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        moment = None if self.known_as_of is None else self.known_as_of.isoformat()
-        dates = {"start": self.start.isoformat(), "end": self.end.isoformat(), "known_as_of": moment}
-        return {**vars(self), "domains": list(self.domains), **dates}
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> BackfillRequest:
-        """Build an instance from what :meth:`to_json` returned."""
-        moment = raw["known_as_of"]
-        return cls(
-            **{
-                **raw,
-                "domains": tuple(raw["domains"]),
-                "start": date.fromisoformat(raw["start"]),
-                "end": date.fromisoformat(raw["end"]),
-                "known_as_of": None if moment is None else datetime.fromisoformat(moment),
-            }
-        )
 
 
 def plan_nights(
@@ -264,16 +237,14 @@ class _Domain:
 
         if version is not None and load.model_version != version:
             return f"published by {load.model_version}"
-        facts = load.checks or {}
-        if (kept := facts.get("top_k", self.request.top_k)) != self.request.top_k:
-            return f"published with top_k {kept}"
-        policy = facts.get("candidates")
-        before = dict(policy["policy"]) if policy else None
+        facts = load.checks or LoadChecks()
+        if facts.top_k not in (None, self.request.top_k):
+            return f"published with top_k {facts.top_k}"
+        before = dict(facts.candidates.policy) if facts.candidates else None
         seen = (before or {}).pop("known_as_of", None)
         changed = differences(before, recorded_policy(self.workspace, self.domain, day))
         if self.known.late is not None:
-            since = midnight(day) if seen is None else datetime.fromisoformat(seen)
-            if late := self.known.late.count(before=day, known_after=since):
+            if late := self.known.late.count(before=day, known_after=known_at(load)):
                 changed.append(f"{late:,} late rows of before that day have become known since")
         elif seen is not None:
             changed.append(f"scored on what was known at {seen}")
@@ -296,6 +267,13 @@ class _Domain:
         ):
             return f"the newest interaction before {day} is of {days[before - 1]}"
         return self.known.broken.get((str(self.domain), day), "")
+
+
+def known_at(load: Load) -> datetime:
+    """Return up to when (UTC) a load knew its data: 00:00 of its date unless it was restated."""
+    candidates = load.checks.candidates if load.checks else None
+    seen = candidates.policy.get("known_as_of") if candidates else None
+    return midnight(load.score_date) if seen is None else datetime.fromisoformat(str(seen))
 
 
 def _estimate(published: Sequence[Load]) -> tuple[int | None, float | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 from mmlora.schema import Id
 from mmlora.warehouse.loads import Load
@@ -55,7 +54,7 @@ class Rehearsal:
             ),
         )
 
-    def forget(self, *args: Any, **facts: Any) -> None:
+    def forget(self, *args: object, **facts: object) -> None:
         """Do nothing."""
 
     heartbeat = mark_staged = reject = fail = record = forget

@@ -3,21 +3,82 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from mmlora.data.report import ImportReport
 from mmlora.errors import UsageError
 from mmlora.files import replacing, write_atomically
 from mmlora.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from mmlora.data.options import ReadOptions
+    from mmlora.data.summary import ColumnNote
+    from mmlora.data.synthetic import BestReachable
     from mmlora.schema import Entity
 
 Files = Path | Sequence[Path] | None
+
+
+@dataclass(frozen=True)
+class TablesReport(ImportReport):
+    """What an import of tables did.
+
+    Attributes:
+        duplicates: interactions that equal another one.
+        columns: what each column is and becomes.
+    """
+
+    duplicates: int = 0
+    columns: tuple[ColumnNote, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticReport(ImportReport):
+    """What an import of made-up domains did.
+
+    Attributes:
+        truth: a Parquet file: key, probability, shared and own part of the logit.
+        best: what the true probability reaches.
+    """
+
+    truth: str
+    best: BestReachable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShopReport(TablesReport):
+    """What an import of a made-up shop did.
+
+    Attributes:
+        as_of: the day after the last.
+        next_day: a Parquet file of that day's interactions.
+        truth: a Parquet file of the true click probabilities.
+    """
+
+    as_of: date
+    next_day: str
+    truth: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaobaoReport(ImportReport):
+    """What an import of Taobao's log did.
+
+    Attributes:
+        clicks_without_vector: clicks left out.
+        sampling_file: the JSON file beside the store that keeps ``sampling``.
+        sampling: by theme, what :mod:`mmlora.data.taobao` needs for turning scores into CTR.
+    """
+
+    clicks_without_vector: int
+    sampling_file: str
+    sampling: tuple[Mapping[str, object], ...]
 
 
 def accept_files() -> list[str]:
@@ -31,7 +92,7 @@ def import_movielens(
     path: Path | None = None,
     positive_rating: int = 5,
     workspace: Workspace | None = None,
-) -> dict[str, Any]:
+) -> ImportReport:
     """Import MovieLens-1M with one domain a gender, age group, occupation or first genre.
 
     The fetched file is kept in the current workspace, whichever the rows go to.
@@ -57,7 +118,7 @@ def import_tables(
     replace: Literal["day", "domain-day"] | None = None,
     days: Sequence[date] = (),
     imported_at: datetime | None = None,
-) -> dict[str, Any]:
+) -> TablesReport:
     """Import anybody's Parquet or CSV tables; whatever columns the profiles have become features.
 
     Args:
@@ -72,10 +133,6 @@ def import_tables(
         days: stored days that the delivery is the whole truth of as well, with ``replace`` by day: it may
             lack them, have no rows or not be there at all.
         imported_at: when corrections and late rows became known; now when None.
-
-    Returns:
-        The import's report, with ``duplicates`` (rows that equal another one) and ``columns`` (what each is
-        and becomes).
     """
     from mmlora.data.options import TABLES, ReadOptions
     from mmlora.data.reader import read_delivery
@@ -114,20 +171,16 @@ def import_tables(
         valid_from={TABLES[table]: chosen for table, chosen in options.valid_from.items()},
         texts=options.texts_of(),
     )
-    return {
-        **asdict(report),
-        "duplicates": delivery.duplicates,
-        "notes": [*delivery.notes, *report.notes],
-        "columns": [asdict(column) for column in delivery.columns],
-    }
+    facts = {**vars(report), "notes": (*delivery.notes, *report.notes)}
+    return TablesReport(**facts, duplicates=delivery.duplicates, columns=delivery.columns)
 
 
 def _paths(given: Files) -> list[Path]:
     return [given] if isinstance(given, Path) else list(given or ())
 
 
-def _write(workspace: Workspace, interactions: Any, profiles: Any) -> dict[str, Any]:
-    return asdict(workspace.store.write(interactions, profiles, imported_at=datetime.now(UTC)))
+def _write(workspace: Workspace, interactions: pa.Table, profiles: dict[Entity, pa.Table]) -> ImportReport:
+    return workspace.store.write(interactions, profiles, imported_at=datetime.now(UTC))
 
 
 def import_synthetic(
@@ -143,15 +196,11 @@ def import_synthetic(
     seed: int = 0,
     vectors: int | None = None,
     workspace: Workspace | None = None,
-) -> dict[str, Any]:
+) -> SyntheticReport:
     """Import made-up domains, and keep the true probability of every row beside the store.
 
     Arguments are those of :class:`mmlora.data.synthetic.Dials`; the rows go to the current workspace unless
     another is given.
-
-    Returns:
-        The import's report with ``truth`` (a Parquet file: key, probability, shared and own part of the
-        logit) and ``best`` (:func:`mmlora.data.synthetic.best_reachable`).
 
     Raises:
         UsageError: a dial is out of range, or the workspace holds other data.
@@ -172,25 +221,20 @@ def import_synthetic(
     truth = folder / "truth.parquet"
     with replacing(truth) as aside:
         pq.write_table(data.truth, aside)
-    write_atomically(folder / "best.json", json.dumps(best, indent=2) + "\n")
+    write_atomically(folder / "best.json", json.dumps(best.to_json(), indent=2) + "\n")
     report = _write(workspace, data.interactions, data.profiles)
-    return {**report, "truth": str(truth), "best": best}
+    return SyntheticReport(**vars(report), truth=str(truth), best=best)
 
 
-def import_shop(*, seed: int = 1, scale: float = 1.0, days: int = 60) -> dict[str, Any]:
+def import_shop(*, seed: int = 1, scale: float = 1.0, days: int = 60) -> ShopReport:
     """Write the files of a made-up shop to ``<home>/shop``, and import them as anybody's files are.
 
     The next day's interactions and the truth stay in that folder for judging; nothing that trains or scores
     reads them.
 
-    Returns:
-        The import's report with ``as_of`` (the day after), ``next_day`` and ``truth`` (Parquet files).
-
     Raises:
         UsageError: a dial is out of range, or the workspace holds other data.
     """
-    from dataclasses import asdict
-
     from mmlora.data.shop import ShopDials
     from mmlora.data.shop_files import write_shop
 
@@ -198,19 +242,14 @@ def import_shop(*, seed: int = 1, scale: float = 1.0, days: int = 60) -> dict[st
     dials.check()
     files = write_shop(_claim(open_workspace(), "shop", asdict(dials)), dials)
     report = import_tables(files.interactions, users=files.users, items=files.items)
-    kept_aside = {"next_day": str(files.next_day), "truth": str(files.truth)}
-    return {**report, "as_of": files.as_of.isoformat(), **kept_aside}
+    next_day, truth = str(files.next_day), str(files.truth)
+    return ShopReport(**vars(report), as_of=files.as_of, next_day=next_day, truth=truth)
 
 
 def import_taobao(
     path: Path, *, themes: int = 10, seed: int = 0, workspace: Workspace | None = None
-) -> dict[str, Any]:
+) -> TaobaoReport:
     """Import Taobao's theme click log with one domain a theme, and negatives drawn for its clicks.
-
-    Returns:
-        The import's report with ``clicks_without_vector`` (left out), ``sampling`` (by theme, what
-        :mod:`mmlora.data.taobao` needs for turning scores into CTR) and ``sampling_file``, the JSON file
-        beside the store that keeps it.
 
     Raises:
         UsageError: there is no such folder, or the workspace holds other data.
@@ -226,15 +265,15 @@ def import_taobao(
     sampling, file = data.sampling.to_pylist(), folder / "sampling.json"
     write_atomically(file, json.dumps(sampling, indent=2) + "\n")
     report = _write(workspace, data.interactions, data.profiles)
-    return {
-        **report,
-        "clicks_without_vector": data.without_vector,
-        "sampling_file": str(file),
-        "sampling": sampling,
-    }
+    return TaobaoReport(
+        **vars(report),
+        clicks_without_vector=data.without_vector,
+        sampling_file=str(file),
+        sampling=tuple(sampling),
+    )
 
 
-def _claim(workspace: Workspace, name: str, made_with: dict[str, Any]) -> Path:
+def _claim(workspace: Workspace, name: str, made_with: Mapping[str, object]) -> Path:
     """Return ``home/name``, for data that can't be mixed with any other in the store.
 
     Raises:

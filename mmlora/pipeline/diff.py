@@ -6,14 +6,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from mmlora.errors import DataError, UsageError
 from mmlora.nights.failures import describe
 from mmlora.nights.load import ScoreOptions, score
+from mmlora.pipeline.differences import ComparedLoad, DryRun, LoadDifference, RehearsedLoad, RowDifference
 from mmlora.pipeline.score import domains_to_score
 from mmlora.schema import Id
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -34,7 +34,7 @@ def diff(
     on: date | None = None,
     against: date | None = None,
     load_id: str | None = None,
-) -> dict[str, Any]:
+) -> LoadDifference:
     """Compare two nights of a domain, or a load with what readers have.
 
     Args:
@@ -43,9 +43,6 @@ def diff(
         against: the published night to compare with; the one before when None.
         load_id: instead of a published night, a load: staged, published or superseded. It is compared with
             what readers have of its date, else of the newest date before.
-
-    Returns:
-        ``domain_id``, ``before`` and ``after`` (load, date, model version), and how their rows differ.
 
     Raises:
         UsageError: there is no such domain, night or load, or nothing to compare with.
@@ -61,12 +58,8 @@ def diff(
             night = _published(warehouse, workspace.domain(str(domain)), on)
             after = warehouse.load(night.load_id)
         before = _before(warehouse, after, against)
-        return {
-            "domain_id": str(after.domain_id),
-            "before": _told(before),
-            "after": _told(after),
-            **_difference(_rows(workspace, warehouse, before), _rows(workspace, warehouse, after)),
-        }
+        rows = _difference(_rows(workspace, warehouse, before), _rows(workspace, warehouse, after))
+    return LoadDifference(str(after.domain_id), ComparedLoad.of(before), ComparedLoad.of(after), rows)
 
 
 def dry_run(
@@ -75,45 +68,51 @@ def dry_run(
     domain: str | None = None,
     progress: Progress = silent,
     **options: Unpack[ScoreOptions],
-) -> dict[str, Any]:
+) -> DryRun:
     """Score a date's domains and say what publishing them would change; nothing is published.
 
     Features, and verdicts of a date without any, are computed and kept: they are the same whoever asks first.
     Arguments are those of ``score_and_publish``.
-
-    Returns:
-        ``loads`` (one row a domain: ``would publish`` or ``would fail``, and how its rows differ from what
-        readers have) and ``skipped``.
     """
     workspace = open_workspace()
     options["workspace"] = workspace
     with workspace.open_warehouse():  # for all that follows
         domains, skipped = domains_to_score(workspace, on, domain, options)
-        rows = [_rehearsed(workspace, on, name, progress, options) for name in domains]
-    return {"loads": rows, "skipped": [asdict(other) for other in skipped]}
+        loads = [_rehearsed(workspace, on, name, progress, options) for name in domains]
+    return DryRun(tuple(loads), tuple(skipped))
+
+
+def change_since(workspace: Workspace, before: str, after: str) -> RowDifference | None:
+    """Compare a load with an earlier one of its domain and date; None if the earlier rows were freed."""
+    with workspace.open_warehouse() as warehouse:
+        replaced = warehouse.load(before)
+        if replaced.rows_freed_at is not None:
+            return None
+        new = warehouse.load(after)
+        return _difference(_rows(workspace, warehouse, replaced), _rows(workspace, warehouse, new))
 
 
 def _rehearsed(
     workspace: Workspace, on: date, domain: str, progress: Progress, options: ScoreOptions
-) -> dict[str, Any]:
+) -> RehearsedLoad:
     begun = time.monotonic()
-    row: dict[str, Any] = {"domain_id": domain, "score_date": on.isoformat()}
     try:
         name = score(on, domain, dry_run=True, progress=progress, **options)
     except Exception as error:
         code = getattr(error, "exit_code", 1)
-        return {**row, "state": "would fail", "exit_code": code, "reason": describe(error)}
+        return RehearsedLoad(domain, on, "would fail", exit_code=code, reason=describe(error))
     folder = workspace.staging_folder(name)
     try:
         with workspace.open_warehouse() as warehouse:
             published = warehouse.publications(domain=workspace.domain(domain), end=on)
             before = warehouse.load(published[0].load_id) if published else None
-            rows = None if before is None else _rows(workspace, warehouse, before)
-            found = _difference(rows, lambda: _staged(folder))
+            published_rows = None if before is None else _rows(workspace, warehouse, before)
+            rows = _difference(published_rows, lambda: _staged(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = time.monotonic() - begun
-    return {**row, "state": "would publish", "before": before and _told(before), **found, "seconds": seconds}
+    compared = None if before is None else ComparedLoad.of(before)
+    return RehearsedLoad(domain, on, "would publish", before=compared, rows=rows, seconds=seconds)
 
 
 def _published(warehouse: Warehouse, domain: Id, on: date | None) -> Publication:
@@ -136,15 +135,6 @@ def _before(warehouse: Warehouse, after: Load, against: date | None) -> Load:
     return warehouse.load(others[0].load_id)
 
 
-def _told(load: Load) -> dict[str, Any]:
-    return {
-        "load_id": load.load_id,
-        "score_date": load.score_date.isoformat(),
-        "model_version": load.model_version,
-        "state": load.state,
-    }
-
-
 def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> RowReader:
     """Return a load's rows: in the warehouse, or staged."""
     if load.state in ("published", "superseded"):
@@ -161,7 +151,7 @@ def _staged(folder: Path) -> pa.RecordBatchReader:
     return ds.dataset(sorted(folder.glob("part-*.parquet"))).scanner().to_reader()
 
 
-def _difference(before: RowReader | None, after: RowReader) -> dict[str, Any]:
+def _difference(before: RowReader | None, after: RowReader) -> RowDifference:
     """Return how two loads' rows differ; with nothing before, all is new."""
     import duckdb
 
@@ -177,5 +167,4 @@ def _difference(before: RowReader | None, after: RowReader) -> dict[str, Any]:
         else:
             connection.register("rows", before())
             connection.execute(f"CREATE TEMP TABLE before AS SELECT {columns} FROM rows")
-        found: dict[str, Any] = connection.sql(sql("difference.sql")).to_arrow_table().to_pylist()[0]
-    return found
+        return RowDifference(**connection.sql(sql("difference.sql")).to_arrow_table().to_pylist()[0])

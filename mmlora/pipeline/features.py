@@ -3,20 +3,65 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mmlora.names import ColumnKind
+from mmlora.records import Record
 from mmlora.runs.built_features import build
 from mmlora.workspace import Progress, open_workspace, silent
 
 if TYPE_CHECKING:
+    from mmlora.features.build import BuildReport
     from mmlora.features.columns import Column
     from mmlora.features.repo import FeatureRepo
 
 logger = logging.getLogger(__name__)
 
 
-def build_features(through: date, *, progress: Progress = silent) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ProfileColumn(Record):
+    """A column of the profiles.
+
+    Attributes:
+        column: ``users.age`` and so on.
+        type: as it is stored.
+        became: the kind of its feature.
+        why: the reason, in a clause.
+        values: distinct values.
+        missing: share of the rows without a value.
+        tags: of its Feast field.
+    """
+
+    column: str
+    type: str
+    became: ColumnKind
+    why: str
+    values: int
+    missing: float
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ComputedView(Record):
+    """A view that is computed of the profiles: its features, and what they are or why there are none."""
+
+    view: str
+    features: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class FeatureList(Record):
+    """What the columns of the imported profiles become, and what is computed of them."""
+
+    columns: tuple[ProfileColumn, ...]
+    views: tuple[ComputedView, ...]
+
+
+def build_features(through: date, *, progress: Progress = silent) -> BuildReport:
     """Compute the activity rows stamped up to ``through`` 00:00 UTC and apply the feature definitions."""
     workspace = open_workspace()
     report = build(workspace, through, progress, decide=True)
@@ -24,37 +69,29 @@ def build_features(through: date, *, progress: Progress = silent) -> dict[str, A
     return report
 
 
-def list_features() -> dict[str, list[dict[str, Any]]]:
-    """Return what each column of the imported profiles becomes, and which views are computed of them.
-
-    Returns:
-        ``columns``: each with its type, what it became, why, its distinct values, the share missing and the
-        fields' tags; ``views``: each with its features, or why there is none.
-    """
+def list_features() -> FeatureList:
+    """Return what each column of the imported profiles becomes, and which views are computed of them."""
     repo = open_workspace().feature_repo
     columns = repo.columns()
-    rows = [
-        {
-            "column": f"{column.entity}s.{column.name}",
-            "type": str(column.stats.type),
-            "became": column.kind,
-            "why": column.why,
-            "values": column.stats.distinct,
-            "missing": column.stats.missing / max(1, column.stats.rows),
-            "tags": dict(column.tags),
-        }
-        for column in columns
-    ]
-    return {"columns": rows, "views": _computed_views(repo, columns)}
+    return FeatureList(tuple(map(_described, columns)), tuple(_computed_views(repo, columns)))
 
 
-def _computed_views(repo: FeatureRepo, columns: list[Column]) -> list[dict[str, Any]]:
+def _described(column: Column) -> ProfileColumn:
+    return ProfileColumn(
+        column=f"{column.entity}s.{column.name}",
+        type=str(column.stats.type),
+        became=column.kind,
+        why=column.why,
+        values=column.stats.distinct,
+        missing=column.stats.missing / max(1, column.stats.rows),
+        tags=column.tags,
+    )
+
+
+def _computed_views(repo: FeatureRepo, columns: list[Column]) -> list[ComputedView]:
     affinity = repo.chosen_affinity(columns)
-    views = [
-        {"view": view.name, "features": list(view.features), "why": view.what} for view in affinity.views
-    ]
+    views = [ComputedView(view.name, view.features, view.what) for view in affinity.views]
     if affinity.attributes and not affinity.by_domain:
         why = "left out: users keep to one domain, where it would say what user_affinity does"
-        views.append({"view": "user_domain_affinity", "features": [], "why": why})
-    views += [{"view": of.view, "features": [of.name], "why": of.what} for of in repo.derived(columns)]
-    return views
+        views.append(ComputedView("user_domain_affinity", (), why))
+    return views + [ComputedView(of.view, (of.name,), of.what) for of in repo.derived(columns)]

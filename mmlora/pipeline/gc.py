@@ -10,13 +10,13 @@ from __future__ import annotations
 import getpass
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from mmlora.errors import TransientError
 from mmlora.files import discard, locked
 from mmlora.pipeline.promote import champion_before
+from mmlora.records import Record
 from mmlora.runs.champions import CHALLENGER, CHAMPION
 from mmlora.runs.unused import Unused, UnusedFiles
 from mmlora.warehouse import freeing
@@ -28,8 +28,8 @@ from mmlora.workspace import Progress, Workspace, open_workspace, silent
 MLFLOW_RUNS = "mlflow runs"
 
 
-@dataclass
-class Freed:
+@dataclass(frozen=True)
+class Freed(Record):
     """The total of what was (or would be) freed of one kind.
 
     Attributes:
@@ -44,13 +44,22 @@ class Freed:
     bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class GcOutcome(Record):
+    """What was freed, or would be in a dry run: a row a kind, and the bytes of all."""
+
+    dry_run: bool
+    freed: tuple[Freed, ...]
+    bytes: int
+
+
 def gc(
     *,
     keep_days: int | None = None,
     keep_loads: int | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> GcOutcome:
     """Free everything that the retention doesn't keep; the next call completes a killed one.
 
     Args:
@@ -58,10 +67,6 @@ def gc(
         keep_loads: earlier published loads to keep per domain and date; the setting when None.
         dry_run: change nothing, and return what would be freed.
         progress: called with the loads and files done.
-
-    Returns:
-        ``dry_run``, ``freed`` (one row per kind: ``kind``, ``count``, ``rows``, ``bytes``) and total
-        ``bytes``.
 
     Raises:
         TransientError: another gc is running, or the warehouse or MLflow doesn't respond.
@@ -81,12 +86,8 @@ def gc(
             keep_loads=retention.loads if keep_loads is None else keep_loads,
         )
         done = planned.loads if dry_run else tuple(_free_rows(warehouse, planned, progress))
-        freed = [*_rows(done), *_files(workspace, warehouse, planned.loads, dry_run, progress)]
-    return {
-        "dry_run": dry_run,
-        "freed": [asdict(row) for row in freed],
-        "bytes": sum(row.bytes or 0 for row in freed),
-    }
+        freed = (*_rows(done), *_files(workspace, warehouse, planned.loads, dry_run, progress))
+    return GcOutcome(dry_run, freed, sum(row.bytes or 0 for row in freed))
 
 
 def _free_rows(
@@ -181,6 +182,6 @@ def _remove(file: Unused) -> int | None:
 
 def _count(kinds: dict[str, Freed], kind: str, count: int, size: int | None) -> None:
     if count:
-        row = kinds.setdefault(kind, Freed(kind))
-        row.count += count
-        row.bytes = row.bytes if size is None else (row.bytes or 0) + size
+        row = kinds.get(kind, Freed(kind))
+        total = row.bytes if size is None else (row.bytes or 0) + size
+        kinds[kind] = replace(row, count=row.count + count, bytes=total)

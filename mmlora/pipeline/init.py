@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -11,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from mmlora.files import write_atomically
 from mmlora.hyperparameters.setting import Setting
+from mmlora.records import Record
 from mmlora.settings import Settings
 from mmlora.workspace import open_workspace
 
@@ -21,13 +23,21 @@ _HEADER = (
 _EXAMPLES: dict[type, object] = {bool: True, int: 1, float: 0.5, Path: "FILE", str: ""}
 
 
-def init_workspace() -> dict[str, Any]:
+@dataclass(frozen=True)
+class NewWorkspace(Record):
+    """A workspace's folder, and its settings' file."""
+
+    home: str
+    settings: str
+
+
+def init_workspace() -> NewWorkspace:
     """Create the workspace's folder, and an ``mmlora.toml`` with every setting unless it exists."""
     workspace = open_workspace()
     path = Path("mmlora.toml")
     if not path.exists():
         write_atomically(path, _HEADER + "\n".join(_commented(Settings.model_construct())) + "\n")
-    return {"home": str(workspace.home), "settings": str(path.resolve())}
+    return NewWorkspace(str(workspace.home), str(path.resolve()))
 
 
 def _commented(settings: Settings) -> list[str]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
+from mmlora.records import Record
 from mmlora.workspace import open_workspace
 
 
-def migrate_warehouse(*, accept: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MigratedWarehouse(Record):
+    """Where a warehouse is, without passwords, and its revision."""
+
+    url: str
+    revision: str
+
+
+def migrate_warehouse(*, accept: bool = False) -> MigratedWarehouse:
     """Bring the warehouse up to this version's tables and views, and keep its identity in the workspace.
 
     Args:
@@ -23,4 +32,4 @@ def migrate_warehouse(*, accept: bool = False) -> dict[str, Any]:
         workspace.warehouse_url, ids=workspace.ids_or_none, identity=identity
     ) as warehouse:
         workspace.keep_identity(warehouse)
-        return {"url": warehouse.database.where, "revision": newest_revision()}
+        return MigratedWarehouse(warehouse.database.where, newest_revision())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from mmlora.load_checks import CandidateFacts
 from mmlora.names import LoadState
 from mmlora.nights.planning import BackfillRequest, PlannedNight
+from mmlora.records import Record
 
 
 @dataclass(frozen=True)
-class LoadOutcome:
+class LoadOutcome(Record):
     """The outcome of one domain and date.
 
     Attributes:
@@ -27,6 +28,9 @@ class LoadOutcome:
         load_id: the load; None where there is none.
         reason: what went wrong.
         seconds: from the first pair to publication; None where nothing was tried.
+        top_10_changed: share of users whose first 10 items are not those that readers had for the date
+            before, in their order; None where readers had nothing, or it wasn't compared.
+        mean_score_change: mean absolute difference to the scores that readers had.
     """
 
     domain_id: str
@@ -37,24 +41,28 @@ class LoadOutcome:
     pairs: int | None = None
     rows: int | None = None
     model_version: str | None = None
-    candidates: Mapping[str, Any] | None = None
+    candidates: CandidateFacts | None = None
     exit_code: int = 0
     load_id: str | None = None
     reason: str | None = None
     seconds: float | None = None
+    top_10_changed: float | None = None
+    mean_score_change: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping, less a load and candidates that there never were."""
-        row = {**vars(self), "score_date": self.score_date.isoformat()}
+        row = super().to_json()
         if self.load_id is None:
             del row["load_id"]
+        if self.top_10_changed is None:
+            del row["top_10_changed"], row["mean_score_change"]
         if self.seconds is None:
             del row["candidates"]
         return row
 
 
 @dataclass(frozen=True)
-class SkippedDomain:
+class SkippedDomain(Record):
     """A domain that is not scored, and why."""
 
     domain_id: str
@@ -62,7 +70,7 @@ class SkippedDomain:
 
 
 @dataclass(frozen=True)
-class NightOutcome:
+class NightOutcome(Record):
     """The outcome of a night, or of a backfill's nights.
 
     Attributes:
@@ -82,16 +90,13 @@ class NightOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
-        return {
-            "loads": [load.to_json() for load in self.loads],
-            "skipped": [asdict(domain) for domain in self.skipped],
-            "pairs": self.pairs,
-            "seconds": self.seconds,
-        }
+        raw = super().to_json()
+        seconds = raw.pop("seconds")
+        return {**raw, "pairs": self.pairs, "seconds": seconds}
 
 
 @dataclass(frozen=True)
-class BackfillOutcome:
+class BackfillOutcome(Record):
     """A backfill's plan and its outcome.
 
     Attributes:

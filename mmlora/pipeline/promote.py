@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmlora.errors import CheckError, UsageError
 from mmlora.judgement import below_baseline
+from mmlora.records import Record
 from mmlora.runs.champions import ACCEPTED, CHAMPION, decide, mirror
 from mmlora.schema import Id
 from mmlora.workspace import Workspace, open_workspace
@@ -18,13 +20,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class PromotionOutcome(Record):
+    """The outcome of a promotion or a rollback.
+
+    Attributes:
+        model_version: the champion now.
+        domain: whose; None for all domains.
+        before: the champion before; None where there was none.
+    """
+
+    model_version: str
+    domain: str | None
+    before: str | None
+
+
 def promote(
     model_version: str,
     *,
     domain: str | None = None,
     why: str = "promoted by hand",
     accept_below_baseline: bool = False,
-) -> dict[str, Any]:
+) -> PromotionOutcome:
     """Make a model version the champion of all domains, or of one.
 
     Args:
@@ -50,7 +67,7 @@ def promote(
 
 def _promote(
     workspace: Workspace, model_version: str, target: Id | None, why: str, goes_back_to: int | None = None
-) -> dict[str, Any]:
+) -> PromotionOutcome:
     bundle = workspace.bundles.load(model_version)
     metrics = {phase: values["wauc"] for phase, values in bundle.manifest.metrics.items()}
     with workspace.open_warehouse() as warehouse:
@@ -66,14 +83,10 @@ def _promote(
         )
     if target is None:
         mirror(workspace, model_version, CHAMPION)
-    return {
-        "model_version": model_version,
-        "domain": None if target is None else str(target),
-        "before": before,
-    }
+    return PromotionOutcome(model_version, None if target is None else str(target), before)
 
 
-def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> dict[str, Any]:
+def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> PromotionOutcome:
     """Make the previous champion the champion again, by a new decision.
 
     Each repeated call goes back one more champion.

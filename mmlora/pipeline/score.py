@@ -11,6 +11,7 @@ from datetime import date
 from typing import Unpack
 
 from mmlora.errors import CheckError, MmloraError, TransientError, UsageError
+from mmlora.load_checks import LoadChecks
 from mmlora.nights.domains import left_out, scoring_domains
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import describe, failures_kept
@@ -145,17 +146,17 @@ def _published(workspace: Workspace, on: date, domain: str, scored: _Scored) -> 
         return _failed(on, domain, scored, error)
     with workspace.open_warehouse() as warehouse:
         load = warehouse.load(scored.load_id)
-    checks = load.checks or {}
+    checks = load.checks or LoadChecks()
     return LoadOutcome(
         domain_id=domain,
         score_date=on,
         state=load.state,
-        users=checks.get("users"),
-        items=checks.get("items"),
-        pairs=checks.get("pairs"),
+        users=checks.users,
+        items=checks.items,
+        pairs=checks.pairs,
         rows=load.rows,
         model_version=load.model_version,
-        candidates=checks.get("candidates"),
+        candidates=checks.candidates,
         load_id=scored.load_id,
         reason=load.reason,
         seconds=time.monotonic() - scored.begun,

@@ -2,71 +2,219 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Literal
 
-from mmlora.numerics import here
+from mmlora.data.late import late_rows
+from mmlora.judgement import Standing
+from mmlora.load_checks import CandidateFacts
+from mmlora.names import Alias, LoadState
+from mmlora.nights.planning import known_at
+from mmlora.numerics import Numerics, here
+from mmlora.records import Record
 from mmlora.runs.champions import CHALLENGER, CHAMPION
+from mmlora.schema import Id
+from mmlora.warehouse.ledger import LedgerEntry
+from mmlora.warehouse.loads import Load
+from mmlora.warehouse.nights import Night
+from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import Workspace, open_workspace
 
 _TROUBLES = 20
 _NIGHTS = 7
+LOAD_COLUMNS = (
+    *("load_id", "score_date", "state", "rows", "model_version"),
+    *("finished_at", "rows_freed_at", "reason"),
+)
+"""What a domain's status says of a load."""
 
 
-def status() -> dict[str, Any]:
-    """Return each domain's newest publication and champion, the last nights, loads in trouble, the models.
+@dataclass(frozen=True)
+class PublishedDomain(Record):
+    """What readers get for a domain; None where nothing is published.
 
-    ``numerics`` is what this machine computes with on its CPU; a load's row keeps what it was computed with.
+    Attributes:
+        domain_id: the domain.
+        score_date: the newest date published.
+        rows: its rows.
+        model_version: the model that scored it.
+        published_at: when, in ISO 8601 to the second.
+        champion: the model that scores the domain's next night; None before the first.
+        candidates: how its candidates came about.
     """
+
+    domain_id: str
+    score_date: date | None = None
+    rows: int | None = None
+    model_version: str | None = None
+    published_at: str | None = None
+    champion: str | None = None
+    candidates: CandidateFacts | None = None
+
+
+@dataclass(frozen=True)
+class TroubledLoad(Record):
+    """A load that is under way or went wrong; ``stalled`` when its process is silent."""
+
+    load_id: str
+    domain_id: str
+    score_date: date
+    state: LoadState | Literal["stalled"]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class StoredModel(Record):
+    """A model version, whether it is champion or challenger of all domains, and its judgement's verdict."""
+
+    model_version: str
+    alias: Alias | None
+    beside_baselines: Standing | None
+
+
+@dataclass(frozen=True)
+class LateNights(Record):
+    """Published nights that late rows and corrections would change.
+
+    Attributes:
+        nights: domains and dates.
+        first, last: their dates.
+        rows: late rows that the night of ``last`` was scored without, of all domains.
+        command: plans to restate them.
+    """
+
+    nights: int
+    first: date
+    last: date
+    rows: int
+    command: str
+
+
+@dataclass(frozen=True)
+class Status(Record):
+    """The state of a workspace.
+
+    Attributes:
+        home: its folder.
+        numerics: what this machine computes with on its CPU.
+        domains: what readers get.
+        nights: the last nights, newest first.
+        troubles: loads under way or gone wrong, newest first.
+        models: the stored models, newest first.
+        late: nights that late rows would change; None without any.
+    """
+
+    home: str
+    numerics: Numerics
+    domains: tuple[PublishedDomain, ...]
+    nights: tuple[Night, ...]
+    troubles: tuple[TroubledLoad, ...]
+    models: tuple[StoredModel, ...]
+    late: LateNights | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        return {**super().to_json(), "nights": [_as_text(vars(night)) for night in self.nights]}
+
+
+@dataclass(frozen=True)
+class DomainStatus(Record):
+    """A domain's newest loads, whatever became of them, and what people did to its publications."""
+
+    domain_id: str
+    loads: tuple[Load, ...]
+    ledger: tuple[LedgerEntry, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping, with ``LOAD_COLUMNS`` of each load."""
+        return {
+            "domain_id": self.domain_id,
+            "loads": [_as_text({name: getattr(load, name) for name in LOAD_COLUMNS}) for load in self.loads],
+            "ledger": [_as_text({**vars(entry), "domain_id": self.domain_id}) for entry in self.ledger],
+        }
+
+
+@dataclass(frozen=True)
+class LoadStatus(Record):
+    """What became of a load, and the newest date that its domain's readers get; None for none."""
+
+    load_id: str
+    domain_id: str
+    score_date: date
+    state: LoadState
+    latest: date | None
+
+
+def _as_text(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its dates and times as text, times with a space."""
+    return {name: str(value) if isinstance(value, date) else value for name, value in row.items()}
+
+
+def status() -> Status:
+    """Return each domain's newest publication and champion, the last nights, loads in trouble, the models."""
     workspace = open_workspace()
     versions = workspace.bundles.versions()
     with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
         aliases = {warehouse.current(alias): alias for alias in (CHALLENGER, CHAMPION)}
-        domains = []
-        for domain in workspace.expected_domains():
-            found = warehouse.publication(domain)
-            checks = (found and warehouse.load(found.load_id).checks) or {}
-            domains.append(
-                {
-                    "domain_id": str(domain),
-                    "score_date": found and found.score_date.isoformat(),
-                    "rows": found and found.rows,
-                    "model_version": found and found.model_version,
-                    "published_at": found and found.published_at.isoformat(timespec="seconds"),
-                    "champion": warehouse.current(CHAMPION, domain),
-                    "candidates": checks.get("candidates"),
-                }
-            )
+        domains = tuple(_published(warehouse, domain) for domain in workspace.expected_domains())
         stalled = {load.load_key for load in warehouse.stale_loads()}
-        troubles = [
-            {
-                "load_id": load.load_id,
-                "domain_id": str(load.domain_id),
-                "score_date": load.score_date.isoformat(),
-                "state": "stalled" if load.load_key in stalled else load.state,
-                "reason": load.reason,
-            }
-            for load in warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
-        ]
-        nights = [asdict(night) for night in warehouse.nights(limit=_NIGHTS)]
-    return {
-        "home": str(workspace.home),
-        "numerics": asdict(here()),
-        "domains": domains,
-        "nights": nights,
-        "troubles": troubles,
-        "models": [
-            {
-                "model_version": version,
-                "alias": aliases.get(version),
-                "beside_baselines": _verdict(workspace, version),
-            }
+        loads = warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
+        nights = tuple(warehouse.nights(limit=_NIGHTS))
+        late = _late(workspace, warehouse)
+    return Status(
+        home=str(workspace.home),
+        numerics=here(),
+        domains=domains,
+        nights=nights,
+        troubles=tuple(_troubled(load, stalled) for load in loads),
+        models=tuple(
+            StoredModel(version, aliases.get(version), _verdict(workspace, version))
             for version in reversed(versions)
-        ],
-    }
+        ),
+        late=late,
+    )
 
 
-def domain_status(domain: str) -> dict[str, Any]:
+def _late(workspace: Workspace, warehouse: Warehouse) -> LateNights | None:
+    """Find the published nights that were scored without rows which are known by now."""
+    known = late_rows(workspace.offline, datetime.now(UTC))
+    counts = [
+        (load.score_date, rows)
+        for load in warehouse.loads(states=("published",))
+        if (rows := known.count(before=load.score_date, known_after=known_at(load)))
+    ]
+    if not counts:
+        return None
+    (first, _), (last, rows) = min(counts), max(counts)
+    days = f"--start {first} --end {last}"
+    command = f"mmlora backfill --all-domains {days} --reason stale --known-as-of now --plan"
+    return LateNights(len(counts), first, last, rows, command)
+
+
+def _published(warehouse: Warehouse, domain: Id) -> PublishedDomain:
+    champion, publication = warehouse.current(CHAMPION, domain), warehouse.publication(domain)
+    if publication is None:
+        return PublishedDomain(str(domain), champion=champion)
+    checks = warehouse.load(publication.load_id).checks
+    return PublishedDomain(
+        domain_id=str(domain),
+        score_date=publication.score_date,
+        rows=publication.rows,
+        model_version=publication.model_version,
+        published_at=publication.published_at.isoformat(timespec="seconds"),
+        champion=champion,
+        candidates=None if checks is None else checks.candidates,
+    )
+
+
+def _troubled(load: Load, stalled: Collection[int]) -> TroubledLoad:
+    state = "stalled" if load.load_key in stalled else load.state
+    return TroubledLoad(load.load_id, str(load.domain_id), load.score_date, state, load.reason)
+
+
+def domain_status(domain: str) -> DomainStatus:
     """Return a domain's newest loads, whatever became of them, and what people did to its publications.
 
     Raises:
@@ -77,38 +225,24 @@ def domain_status(domain: str) -> dict[str, Any]:
     with workspace.open_warehouse() as warehouse:
         loads = warehouse.loads(domain=target, limit=_TROUBLES)
         ledger = warehouse.ledger(target, limit=_TROUBLES)
-    columns = (
-        "load_id",
-        "score_date",
-        "state",
-        "rows",
-        "model_version",
-        "finished_at",
-        "rows_freed_at",
-        "reason",
-    )
-    return {
-        "domain_id": str(target),
-        "loads": [{name: getattr(load, name) for name in columns} for load in loads],
-        "ledger": [{**asdict(entry), "domain_id": str(target)} for entry in ledger],
-    }
+    return DomainStatus(str(target), tuple(loads), tuple(ledger))
 
 
-def load_state(load_id: str, *, workspace: Workspace | None = None) -> dict[str, Any]:
+def load_state(load_id: str, *, workspace: Workspace | None = None) -> LoadStatus:
     """Return what became of a load, and the newest date that its domain's readers get."""
     with (workspace or open_workspace()).open_warehouse() as warehouse:
         load = warehouse.load(load_id)
         latest = warehouse.publication(load.domain_id)
-    return {
-        "load_id": load.load_id,
-        "domain_id": str(load.domain_id),
-        "score_date": load.score_date.isoformat(),
-        "state": load.state,
-        "latest": latest and latest.score_date.isoformat(),
-    }
+    return LoadStatus(
+        load.load_id,
+        str(load.domain_id),
+        load.score_date,
+        load.state,
+        None if latest is None else latest.score_date,
+    )
 
 
-def _verdict(workspace: Workspace, version: str) -> str | None:
+def _verdict(workspace: Workspace, version: str) -> Standing | None:
     """Return how a model stands to its best baseline; None when it wasn't judged."""
     judgement = workspace.bundles.load(version).manifest.judgement
     return None if judgement is None else judgement.verdict

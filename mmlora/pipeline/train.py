@@ -26,7 +26,7 @@ from mmlora.runs.steps import (
     train_expert,
     train_gate,
 )
-from mmlora.runs.training_run import base_of, data_of, open_run
+from mmlora.runs.training_run import base_of, data_of, open_run, step_records
 from mmlora.runs.tuning import refuse_tuning, tune, tuning_of
 from mmlora.workspace import Progress, silent
 
@@ -100,9 +100,6 @@ def summary(run_id: str) -> TrainingSummary:
 
 
 def _phases(run: Run, names: Sequence[str]) -> Iterator[PhaseRow]:
-    from mmlora.training.observer import PhaseReport
-
-    for step in ("crosses", "backbone", "expert-", "gate"):
-        for record in run.steps(step):
-            report = PhaseReport.from_dict(record["report"])
-            yield PhaseRow.of(report, "all" if report.domain is None else names[report.domain])
+    for step in step_records(run, "crosses", "backbone", "expert-", "gate"):
+        domain = step.report.domain
+        yield PhaseRow.of(step.report, "all" if domain is None else names[domain])

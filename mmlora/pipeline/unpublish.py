@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import getpass
 from datetime import date
-from typing import Any
 
 from mmlora.errors import UsageError
-from mmlora.pipeline.status import load_state
+from mmlora.pipeline.status import LoadStatus, load_state
 from mmlora.workspace import open_workspace
 
 
-def unpublish(domain: str, on: date, *, reason: str) -> dict[str, Any]:
+def unpublish(domain: str, on: date, *, reason: str) -> LoadStatus:
     """Unpublish a domain and date; ``scores_latest`` then shows the previous date.
 
     Returns:
-        ``load_id`` of the unpublished load, ``domain_id``, ``score_date``, ``state``, and ``latest``: the
-        newest published date now, or None.
+        The unpublished load, and the newest published date now.
 
     Raises:
         UsageError: nothing is published, the domain does not exist, or the reason is empty.
@@ -28,7 +26,7 @@ def unpublish(domain: str, on: date, *, reason: str) -> dict[str, Any]:
         return load_state(load.load_id, workspace=workspace)
 
 
-def restore(load_id: str, *, reason: str = "restored by hand") -> dict[str, Any]:
+def restore(load_id: str, *, reason: str = "restored by hand") -> LoadStatus:
     """Publish a formerly published load again; return the same as :func:`unpublish`.
 
     Raises:

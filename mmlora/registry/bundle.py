@@ -49,7 +49,7 @@ class Bundle:
     @cached_property
     def calibration(self) -> Calibration:
         """The calibration from logits to probabilities."""
-        return Calibration.from_dict(self.parts.json(self.manifest.calibration))
+        return Calibration.from_json(self.parts.json(self.manifest.calibration))
 
     def encoder(self) -> Encoder:
         """Assemble the encoder.

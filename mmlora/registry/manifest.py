@@ -49,7 +49,7 @@ class Manifest:
         contract: the features that it was trained on; scoring refuses others.
         encoder: part with the encoder's specification, which names its vocabularies' parts.
         backbone: part with the backbone's tensors.
-        calibration: part with the calibration, from ``Calibration.to_dict``.
+        calibration: part with the calibration, from ``Calibration.to_json``.
         experts: the experts, in the gate's order.
         gate: part with the gate's tensors; None without a trained gate.
         training_domains: the training domains, sorted; a domain's index in the model is its position.

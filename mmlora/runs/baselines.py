@@ -65,7 +65,8 @@ def baselines_of(workspace: Workspace, run: Run, judged: JudgedRows) -> list[Con
             scores = {each.name: torch.from_numpy(each.scores) for each in trained if each.scores is not None}
             part = workspace.parts.put_tensors(scores) if scores else None
             rows = [{"name": each.name, "note": each.note, "seconds": each.seconds} for each in trained]
-            record = shared.record(key, {"part": part, "contenders": rows})
+            record = {"part": part, "contenders": rows}
+            shared.record(key, record)
     run.record("baselines", record)
     scores = workspace.parts.tensors(record["part"]) if record["part"] else {}
     return [

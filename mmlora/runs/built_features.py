@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mmlora.runs.freshness import refuse_future
 from mmlora.workspace import Progress, Workspace, silent
 
+if TYPE_CHECKING:
+    from mmlora.features.build import BuildReport
+
 logger = logging.getLogger(__name__)
 
 
-def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
+def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> BuildReport:
     """Build missing features up to ``through``; apply the definitions if everything was rebuilt."""
     report = build(workspace, through, progress)
     workspace.feature_repo.refresh()
-    if report["since"] is None or not workspace.feature_repo.applied:
+    if report.since is None or not workspace.feature_repo.applied:
         workspace.feature_repo.apply()
     return report
 
@@ -30,7 +32,7 @@ def ensure_profiles(workspace: Workspace) -> None:
         workspace.feature_repo.apply()
 
 
-def build(workspace: Workspace, through: date, progress: Progress, *, decide: bool = False) -> dict[str, Any]:
+def build(workspace: Workspace, through: date, progress: Progress, *, decide: bool = False) -> BuildReport:
     """Build the views up to ``through``; ``decide`` adds features for new columns of the profiles."""
     from mmlora.features.build import build as build_views
 
@@ -49,4 +51,4 @@ def build(workspace: Workspace, through: date, progress: Progress, *, decide: bo
     written = sum(report.rows.values())
     if written:
         logger.info("features through %s: %s rows written", through, f"{written:,}")
-    return asdict(report)
+    return report

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.names import Alias
@@ -63,7 +63,7 @@ def decide(
     domain: Id | None,
     alias: Alias,
     why: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
     goes_back_to: int | None = None,
 ) -> None:
     """Append a decision to the warehouse."""

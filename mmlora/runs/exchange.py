@@ -89,13 +89,13 @@ def refuse_strangers(base: Bundle, source: Bundle, domain: Id) -> None:
         )
 
 
-def _foundation(manifest: Manifest, domain: Id) -> dict[str, Any]:
+def _foundation(manifest: Manifest, domain: Id) -> dict[str, object]:
     spec = {name: manifest.spec.get(name) for name in _SHARED_SPEC}
     slots = [expert.slot for expert in manifest.experts if expert.domain == domain]
     return {"backbone part": manifest.backbone, "encoder part": manifest.encoder, **spec, "slots": slots}
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}..."
 

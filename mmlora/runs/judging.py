@@ -98,7 +98,7 @@ def _calibration(workspace: Workspace, run: Run) -> Calibration:
 
     evaluation = evaluation_of(run)
     assert evaluation is not None  # evaluation comes before judging
-    return Calibration.from_dict(workspace.parts.json(evaluation.calibration))
+    return Calibration.from_json(workspace.parts.json(evaluation.calibration))
 
 
 def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:

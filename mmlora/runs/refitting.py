@@ -8,14 +8,16 @@ each expert with the step that was chosen. The figures and the calibration are t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import UsageError
+from mmlora.records import Record
 from mmlora.runs import phases
 from mmlora.runs.state import Run
+from mmlora.runs.step_record import StepRecord
 from mmlora.runs.training_run import (
     data_of,
     do_step,
@@ -53,25 +55,29 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     if final is run:
         return run_id
     if final.result("config") is None:
-        final.record("chosen", _chosen(workspace, run))
+        final.record("chosen", _chosen(workspace, run).to_json())
         final.record("forgotten", forgotten(workspace, run))
         final.record("machine", run.result("machine") or {})
         final.record("config", _config(workspace, run, progress))
-    chosen = final.result("chosen")
-    assert chosen is not None  # recorded before the configuration
+    chosen = Chosen.from_json(final.result("chosen") or {})  # recorded before the configuration
     arguments = workspace, final, progress
     steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
     if final.config.settings.crosses:
-        steps["crosses"] = partial(phases.crosses, *arguments, refit=True, **chosen.get("crosses", {}))
-    steps["backbone"] = partial(phases.backbone, *arguments, epochs=chosen["backbone"]["epochs"])
-    for step in sorted(step for step in chosen if step.startswith("expert-")):
+        steps["crosses"] = partial(
+            phases.crosses, *arguments, refit=True, history_weight=chosen.history_weight or 0.0
+        )
+    steps["backbone"] = partial(phases.backbone, *arguments, epochs=chosen.phases["backbone"].epochs)
+    for step in sorted(step for step in chosen.phases if step.startswith("expert-")):
         _, domain, slot = step.split("-")
-        steps[step] = partial(phases.expert, *arguments, domain=int(domain), slot=int(slot), **chosen[step])
-    if "gate" in chosen:
-        steps["gate"] = partial(phases.gate, *arguments, epochs=chosen["gate"]["epochs"])
+        own = chosen.phases[step]
+        expert = partial(phases.expert, domain=int(domain), slot=int(slot), epochs=own.epochs, step=own.step)
+        steps[step] = partial(expert, *arguments)
+    if "gate" in chosen.phases:
+        steps["gate"] = partial(phases.gate, *arguments, epochs=chosen.phases["gate"].epochs)
+    decided = chosen.to_json()
     for step, compute in steps.items():
         ignored = ignored_by(step)
-        inputs = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
+        inputs = {"all rows": decided.get(step, True), "forgotten": final.result("forgotten")}
         do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, inputs=inputs)
     return run_id
 
@@ -86,16 +92,47 @@ def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, obj
     return replace(config, training_set_id=everything).to_json()
 
 
-def _chosen(workspace: Workspace, run: Run) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ChosenPhase(Record):
+    """A phase's epochs, and the share of an expert's step that was taken."""
+
+    epochs: int
+    step: float
+
+
+@dataclass(frozen=True)
+class Chosen(Record):
+    """The choices of the judged run.
+
+    Attributes:
+        phases: by step: ``backbone``, ``expert-DOMAIN-SLOT``, ``gate``.
+        history_weight: the item history's among the cross terms; None where they have none.
+    """
+
+    phases: Mapping[str, ChosenPhase]
+    history_weight: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping by step."""
+        weight = {} if self.history_weight is None else {"crosses": {"history_weight": self.history_weight}}
+        return {**super().to_json()["phases"], **weight}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Chosen:
+        """Read back what :meth:`to_json` returned."""
+        phases = {step: ChosenPhase.from_json(own) for step, own in raw.items() if step != "crosses"}
+        return cls(phases, raw.get("crosses", {}).get("history_weight"))
+
+
+def _chosen(workspace: Workspace, run: Run) -> Chosen:
     """Return the choices of the judged run: epochs per phase, experts' steps, the item history's weight."""
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, ChosenPhase] = {}
     for path in run.folder.glob("*.json"):
         if path.stem in ("backbone", "gate") or path.stem.startswith("expert-"):
-            report = (run.result(path.stem) or {})["report"]
-            chosen[path.stem] = {"epochs": report["best_epoch"], "step": report.get("step", 1.0)}
+            report = StepRecord.from_json(run.result(path.stem) or {}).report
+            chosen[path.stem] = ChosenPhase(report.best_epoch, report.step)
     crosses = part_of(workspace, run, "crosses") if run.config.settings.crosses else {}
-    if HISTORY_WEIGHT in crosses:
-        chosen["crosses"] = {"history_weight": float(crosses[HISTORY_WEIGHT])}
+    weight = float(crosses[HISTORY_WEIGHT]) if HISTORY_WEIGHT in crosses else None
     if "backbone" not in chosen:
         raise UsageError(f"run {run.run_id} has no backbone yet: train the phases in order")
-    return chosen
+    return Chosen(chosen, weight)

@@ -25,6 +25,7 @@ from mmlora.runs.training_run import (
     open_run,
     refitted,
     spec_of,
+    step_records,
 )
 from mmlora.runs.tuning import tuning_of
 from mmlora.runs.tuning_record import TuningRecord
@@ -147,17 +148,14 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
 
 def _track(workspace: Workspace, run: Run, version: str) -> str:
     """Copy the run to MLflow: its configuration, the curves of each phase and domain, the test metrics."""
-    from mmlora.training.observer import PhaseReport
-
     names = data_of(workspace, run).domains
     tracking = workspace.tracking
     judgement, tuning = _judgement(run), tuning_of(run)
     tags = {"model_version": version, "verdict": judgement.verdict, "judgement": judgement.sentence}
     tags |= {"tuning": tuning.sentence} if tuning else {}
     mlflow_run = tracking.start_run(run.run_id, params=run.config.to_json(), tags=tags)
-    for step in ("backbone", "expert-", "gate"):
-        for record in run.steps(step):
-            tracking.log_points(mlflow_run, _curves(PhaseReport.from_dict(record["report"]), names))
+    for step in step_records(run, "backbone", "expert-", "gate"):
+        tracking.log_points(mlflow_run, _curves(step.report, names))
     tracking.log_points(mlflow_run, _test_points(_evaluation(run).metrics))
     tracking.log_points(mlflow_run, judgement_points(judgement))
     if tuning:

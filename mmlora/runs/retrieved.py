@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import TransientError
 from mmlora.files import ASIDE, locked, replacing
@@ -67,8 +67,10 @@ def _write(path: Path, read: Callable[[], Iterator[pa.Table]], dictionaries: lis
 
     tables = read()
     first = next(tables)
-    options: dict[str, Any] = {"compression": "lz4", "use_dictionary": dictionaries}
-    with replacing(path, alone=True) as aside, pq.ParquetWriter(aside, first.schema, **options) as writer:
+    with (
+        replacing(path, alone=True) as aside,
+        pq.ParquetWriter(aside, first.schema, compression="lz4", use_dictionary=dictionaries) as writer,
+    ):
         for table in chain([first], tables):
             writer.write_table(table)
 

@@ -100,10 +100,9 @@ class Run:
         path = self.folder / f"{step}.json"
         return read_json(path, "delete it, and train again") if path.exists() else None
 
-    def record(self, step: str, result: dict[str, Any]) -> dict[str, Any]:
+    def record(self, step: str, result: Mapping[str, object]) -> None:
         """Store a step's result atomically, with its keys in order."""
         write_atomically(self.folder / f"{step}.json", json.dumps(result, indent=1, default=str))
-        return result
 
     def steps(self, prefix: str) -> list[dict[str, Any]]:
         """Return the results of the steps named ``<prefix>*``, sorted by name."""

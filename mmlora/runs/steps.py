@@ -185,7 +185,7 @@ def evaluate(run_id: str) -> Mapping[str, PhaseMetrics]:
         metrics[phase] = PhaseMetrics.of(measured, [str(name) for name in data.domains])
         logger.info("test split, %s: wauc %s", phase, rounded(measured.wauc))
     assert calibration is not None  # there is always a backbone
-    part = workspace.parts.put_json(calibration.to_dict())
+    part = workspace.parts.put_json(calibration.to_json())
     run.record("evaluation", RunEvaluation(metrics, part).to_json())
     return metrics
 

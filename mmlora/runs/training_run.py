@@ -13,12 +13,14 @@ from mmlora.hyperparameters.setting import TrainedPart
 from mmlora.names import Device
 from mmlora.runs.exchange import exchanged
 from mmlora.runs.state import Run
+from mmlora.runs.step_record import StepRecord
 from mmlora.schema import Id, fingerprint
 from mmlora.settings import TrainingSettings
 from mmlora.training import TRAINING_REVISION
 from mmlora.workspace import Progress, Workspace, open_workspace
 
 if TYPE_CHECKING:
+    from mmlora.models.ctr import State
     from mmlora.models.spec import ModelSpec
     from mmlora.registry.bundle import Bundle, Manifest
     from mmlora.training.checkpoint import Checkpoint
@@ -83,7 +85,8 @@ def forgotten(workspace: Workspace, run: Run) -> dict[str, float]:
     if not run.config.settings.id_dropout:
         return {}
     if (known := run.result("forgotten")) is None:
-        known = run.record("forgotten", unknown_shares(data_of(workspace, run)))
+        known = unknown_shares(data_of(workspace, run))
+        run.record("forgotten", known)
     return known
 
 
@@ -142,15 +145,15 @@ def do_step(
     decisive = {name: value for name, value in run.config.to_json().items() if name not in ignoring}
     decisive |= inputs or {}
     record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
-    run.record(step, record)
+    run.record(step, record.to_json())
 
 
 def shared_step(
     workspace: Workspace,
-    decisive: Mapping[str, Any],
+    decisive: Mapping[str, object],
     compute: Callable[[Checkpoint], PhaseResult],
     label: str,
-) -> dict[str, Any]:
+) -> StepRecord:
     """Return the record of a shared step, and do the step if necessary; see :func:`do_step`.
 
     Args:
@@ -158,9 +161,6 @@ def shared_step(
         decisive: everything that determines the result, except the training code.
         compute: does the step.
         label: the step's name in the log.
-
-    Returns:
-        ``part`` (the hash of its tensors) and ``report``.
     """
     from mmlora.training.checkpoint import FileCheckpoint
 
@@ -169,14 +169,22 @@ def shared_step(
     waiting = f"{label}: another process trains it; waiting for its result"
     with locked(shared.folder / f"{key}.lock", waiting=waiting):
         checkpoint = FileCheckpoint(shared.folder / f"{key}.checkpoint")
-        record = shared.result(key)
-        if record is None:
+        stored = shared.result(key)
+        if stored is None:
             result = compute(checkpoint)
-            part = workspace.parts.put_tensors(result.state)
-            record = shared.record(key, {"part": part, "report": result.report.to_dict()})
+            record = StepRecord(workspace.parts.put_tensors(result.state), result.report)
+            shared.record(key, record.to_json())
             _log(label, result.report)
+        else:
+            record = StepRecord.from_json(stored)
         checkpoint.clear()
     return record
+
+
+def step_records(run: Run, *prefixes: str) -> Iterator[StepRecord]:
+    """Yield what the steps of these names left, in order."""
+    for prefix in prefixes:
+        yield from map(StepRecord.from_json, run.steps(prefix))
 
 
 def _log(label: str, report: PhaseReport) -> None:
@@ -203,7 +211,7 @@ def refitted(run: Run) -> Run:
     return final if run.config.settings.refit and run.config.base is None else run
 
 
-def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
+def part_of(workspace: Workspace, run: Run, step: str) -> State:
     """Load the tensors of a step, with a base's own backbone; raise ``UsageError`` if the step isn't done."""
     base = base_of(workspace, run)
     if step == "backbone" and base is not None:
@@ -211,13 +219,16 @@ def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
     record = run.result(step)
     if record is None:
         raise UsageError(f"run {run.run_id} has no {step} yet: train the phases in order")
-    return workspace.parts.tensors(record["part"])
+    return workspace.parts.tensors(StepRecord.from_json(record).part)
 
 
 def expert_records(run: Run) -> list[tuple[int, int, str]]:
     """Return (domain index, slot, part) of every trained expert, in the gate's order."""
-    records = run.steps("expert-")
-    return [(r["report"]["domain"], r["report"]["slot"], r["part"]) for r in records]
+    return [
+        (step.report.domain, step.report.slot, step.part)
+        for step in step_records(run, "expert-")
+        if step.report.domain is not None  # an expert has one
+    ]
 
 
 def base_of(workspace: Workspace, run: Run) -> Bundle | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from mmlora.names import Verdict
+from mmlora.records import Record
 from mmlora.schema import DomainVerdict, Id
 from mmlora.workspace import Workspace
 
@@ -15,6 +17,31 @@ if TYPE_CHECKING:
     from mmlora.checks.validation import ValidationReport
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredVerdicts(Record):
+    """The domains' verdicts of a date.
+
+    Attributes:
+        as_of: the date.
+        domains: each domain's verdict, with its figures.
+        data_docs: the first page of the Data Docs.
+    """
+
+    as_of: date
+    domains: tuple[DomainVerdict, ...]
+    data_docs: str
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdicts by domain."""
+        return {str(domain.domain_id): domain.verdict for domain in self.domains}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping, with the verdicts by domain as well."""
+        raw = super().to_json()
+        return {"as_of": raw.pop("as_of"), "verdicts": self.verdicts, **raw}
 
 
 def check_domains(workspace: Workspace, as_of: date) -> ValidationReport:
@@ -36,16 +63,11 @@ def check_domains(workspace: Workspace, as_of: date) -> ValidationReport:
     return report
 
 
-def stored_verdicts(workspace: Workspace, as_of: date) -> dict[str, Any]:
-    """Return a date's stored verdicts: ``as_of``, ``verdicts`` by domain, ``domains`` and ``data_docs``."""
+def stored_verdicts(workspace: Workspace, as_of: date) -> StoredVerdicts:
+    """Return a date's stored verdicts."""
     with workspace.open_warehouse() as warehouse:
-        verdicts = warehouse.verdicts(as_of)
-    return {
-        "as_of": as_of.isoformat(),
-        "verdicts": {str(verdict.domain_id): verdict.verdict for verdict in verdicts},
-        "domains": [asdict(verdict) for verdict in verdicts],
-        "data_docs": str(workspace.home / "data_docs" / "index.html"),
-    }
+        verdicts = tuple(warehouse.verdicts(as_of))
+    return StoredVerdicts(as_of, verdicts, str(workspace.home / "data_docs" / "index.html"))
 
 
 def verdicts_as_of(workspace: Workspace, as_of: date) -> dict[Id, DomainVerdict]:

@@ -140,12 +140,13 @@ def boost(
     import lightgbm
 
     options = {**_OPTIONS, "seed": seed, "num_threads": threads or 0}
-    common: dict[str, Any] = {
-        "categorical_feature": list(range(columns.categories)),
-        "params": options,
-        "free_raw_data": True,
-    }
-    train = lightgbm.Dataset(matrix(columns, data, rows), _labels(data, rows), **common)
+    train = lightgbm.Dataset(
+        matrix(columns, data, rows),
+        _labels(data, rows),
+        categorical_feature=list(range(columns.categories)),
+        params=options,
+        free_raw_data=True,
+    )
     datasets, names, callbacks = [], [], []
     if on_round is not None:
         datasets, names = [train], [_TRAINING]

@@ -35,10 +35,6 @@ class Evaluation:
         """Mean of the domains' AUCs, weighted by rows."""
         return self.metrics.wauc
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        return {"split": self.split, **self.metrics.to_dict()}
-
 
 def evaluate(
     model: Model,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from mmlora.records import Record
 
 PhaseName = Literal["crosses", "backbone", "expert", "gate", "joint"]
 MetricName = Literal["wauc", "auc", "logloss"]
 
 
 @dataclass(frozen=True)
-class EpochRecord:
+class EpochRecord(Record):
     """One epoch.
 
     Attributes:
@@ -28,7 +29,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
-class PhaseReport:
+class PhaseReport(Record):
     """The outcome of one phase.
 
     Attributes:
@@ -66,18 +67,6 @@ class PhaseReport:
     note: str = ""
     gain: tuple[float, float, float] | None = None
     step: float = 1.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
-        raw = asdict(self)
-        return {**raw, "history": list(raw["history"])}
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> PhaseReport:
-        """Read back the result of :meth:`to_dict`."""
-        history = tuple(EpochRecord(**record) for record in raw["history"])
-        gain = tuple(raw["gain"]) if raw.get("gain") else None
-        return cls(**{**raw, "history": history, "gain": gain})
 
 
 class Observer(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +85,7 @@ class TrainingProgress:
         tensors["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self._device)
-        facts: dict[str, Any] = {
+        facts = {
             "start_metric": self.start_metric,
             "best_metric": self.best_metric,
             "best_epoch": self.best_epoch,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -29,7 +28,7 @@ class Promotion:
     alias: str
     who: str
     why: str
-    metrics: dict[str, Any]
+    metrics: Mapping[str, float | None]
     promoted_at: datetime
     goes_back_to: int | None
 
@@ -43,7 +42,7 @@ def promote(
     alias: str,
     who: str,
     why: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
     goes_back_to: int | None = None,
 ) -> Promotion:
     """Append a decision."""
@@ -71,7 +70,7 @@ def register(
     *,
     model_version: str,
     who: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
     only_first: bool = False,
     note: str = "",
 ) -> Promotion | None:

@@ -11,7 +11,7 @@ The functions run inside the caller's transaction.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mmlora.errors import ContractError, DataError, TransientError, UsageError
+from mmlora.load_checks import LoadChecks
 from mmlora.numerics import Numerics
 from mmlora.redaction import redact
 from mmlora.schema import Id, LoadState
@@ -42,7 +43,7 @@ class Load:
             None until it is staged, and in older loads.
         kernels: how the kernels were chosen.
         torch_version: the version of torch.
-        checks: the results of the audit.
+        checks: its size, candidates and audit.
         reason: why it failed or was rejected.
         heartbeat_at: time of its process's last heartbeat.
         finished_at: when it was published, failed or was rejected.
@@ -61,7 +62,7 @@ class Load:
     contract_hash: str
     rows: int | None
     content_hash: str | None
-    checks: dict[str, Any] | None
+    checks: LoadChecks | None
     reason: str | None
     started_at: datetime
     heartbeat_at: datetime
@@ -207,7 +208,7 @@ def stage(
     *,
     rows: int,
     content_hash: str,
-    checks: Mapping[str, Any],
+    checks: LoadChecks,
     numerics: Numerics | None,
 ) -> None:
     """Record that all rows are in staged files and passed the audit."""
@@ -220,7 +221,7 @@ def stage(
         state="staged",
         rows=rows,
         content_hash=content_hash,
-        checks=dict(checks),
+        checks=checks.to_json(),
         staged_at=now,
         heartbeat_at=now,
         **(asdict(numerics) if numerics else {}),
@@ -234,13 +235,12 @@ def end(
     state: LoadState,
     *,
     reason: str,
-    checks: Mapping[str, Any] | None = None,
+    checks: LoadChecks | None = None,
 ) -> None:
     """End an open load as ``failed`` or ``rejected``."""
-    values: dict[str, Any] = {"state": state, "reason": redact(reason), "finished_at": clock(connection)}
-    if checks is not None:
-        values["checks"] = dict(checks)
-    _change(connection, tables, load, OPEN, **values)
+    kept = {} if checks is None else {"checks": checks.to_json()}
+    now = clock(connection)
+    _change(connection, tables, load, OPEN, state=state, reason=redact(reason), finished_at=now, **kept)
 
 
 def why_closed(load: Load) -> str:
@@ -266,7 +266,7 @@ def refuse_freed(load: Load) -> None:
 
 
 def _change(
-    connection: sa.Connection, tables: Tables, load: Load, allowed: Sequence[LoadState], **values: Any
+    connection: sa.Connection, tables: Tables, load: Load, allowed: Sequence[LoadState], **values: object
 ) -> None:
     column = tables.score_loads.c
     changed = connection.execute(
@@ -283,4 +283,5 @@ def _change(
 
 
 def _load(row: sa.Row[Any]) -> Load:
-    return Load(**row._mapping)
+    checks = None if row.checks is None else LoadChecks.from_json(row.checks)
+    return Load(**{**row._mapping, "checks": checks})

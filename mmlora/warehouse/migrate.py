@@ -156,7 +156,7 @@ def no_warehouse(database: Database) -> UsageError:
     )
 
 
-def configure_options(config: Config) -> dict[str, Any]:
+def configure_options(config: Config) -> dict[str, object]:
     """Return the options for Alembic's ``env.py`` (``sql/migrations/env.py``)."""
     metadata = tables(config.attributes["ids"]).metadata
 
@@ -186,7 +186,7 @@ def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
         connection.execute(sa.insert(tables(ids).workspace).values(name=_IDENTITY, value=uuid4().hex))
 
 
-def alembic_config(**attributes: Any) -> Config:
+def alembic_config(**attributes: object) -> Config:
     """Return the configuration of the migrations, with ``attributes`` for their ``env.py``."""
     folder: Path = resources.resource("sql/migrations")
     config = Config()

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
+from mmlora.load_checks import LoadChecks
 from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
@@ -135,7 +135,7 @@ class Warehouse:
         *,
         rows: int,
         content_hash: str,
-        checks: Mapping[str, Any],
+        checks: LoadChecks,
         numerics: Numerics | None = None,
     ) -> None:
         """Record that a running load's rows are staged and passed the audit, and what computed them."""
@@ -155,7 +155,7 @@ class Warehouse:
         with self.database.writing() as connection:
             loads.end(connection, self.tables, load, "failed", reason=reason)
 
-    def reject(self, load: Load, reason: str, checks: Mapping[str, Any] | None = None) -> None:
+    def reject(self, load: Load, reason: str, checks: LoadChecks | None = None) -> None:
         """End an open load that failed a check."""
         with self.database.writing() as connection:
             loads.end(connection, self.tables, load, "rejected", reason=reason, checks=checks)
@@ -335,7 +335,7 @@ class Warehouse:
         alias: str,
         who: str,
         why: str,
-        metrics: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float | None] | None = None,
         goes_back_to: int | None = None,
     ) -> Promotion:
         """Append a decision for a domain, or for all (None). Decisions are never changed or deleted.
@@ -361,7 +361,7 @@ class Warehouse:
         model_version: str,
         *,
         who: str,
-        metrics: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float | None] | None = None,
         only_first: bool = False,
         note: str = "",
     ) -> Promotion | None:

@@ -34,6 +34,7 @@ import sqlalchemy as sa
 from adbc_driver_postgresql import dbapi
 
 from mmlora.content_hash import ContentHash
+from mmlora.load_checks import LoadChecks
 from mmlora.schema import IdTypes, scores_schema
 from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.backends.base import BATCH_ROWS
@@ -62,7 +63,9 @@ class Staged:
         load = warehouse.begin_load(self.domain, DAY, model_version="v1", contract_hash="c0")
         content = ContentHash(self.table.schema)
         content.update(self.table)
-        warehouse.mark_staged(load, rows=self.table.num_rows, content_hash=content.hexdigest(), checks={})
+        warehouse.mark_staged(
+            load, rows=self.table.num_rows, content_hash=content.hexdigest(), checks=LoadChecks()
+        )
         return load
 
     def memory(self) -> pa.RecordBatchReader:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.candidates.policy import Policy, differences
-from mmlora.candidates.report import Unknown
 from mmlora.candidates.tables import recorded
 from mmlora.errors import DataError, UsageError
+from mmlora.load_checks import Unknown
 from mmlora.schema import TIMESTAMP
 from tests.candidates.made_up import D, at, pairs, removed, row, select, write
 

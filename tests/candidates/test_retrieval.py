@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mmlora.candidates import retrieval
 from mmlora.candidates.pairs import Candidates, PairIndex
-from mmlora.candidates.retrieval import Recall, popular, recall, retrieve, sampled_users
+from mmlora.candidates.retrieval import popular, recall, retrieve, sampled_users
+from mmlora.load_checks import Recall
 from mmlora.scoring.workers import workers
 
 USERS, ITEMS, KEEP = 70, 30, 6

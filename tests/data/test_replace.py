@@ -94,9 +94,9 @@ def test_an_import_empties_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     files = {"absent": (), "empty CSV": tmp_path / "new.csv", "other days": tmp_path / "new.csv"}[delivery]
     (tmp_path / "new.csv").write_text(header + (second if delivery == "other days" else ""))
     report = import_tables(files, replace="day", days=[date(2024, 1, 1)])
-    assert (report["withdrawn"], report["unchanged"]) == (1, 1 if delivery == "other days" else 0)
+    assert (report.withdrawn, report.unchanged) == (1, 1 if delivery == "other days" else 0)
     assert len(open_workspace().store.days()) == 2
-    assert import_tables(files, replace="day", days=[date(2024, 1, 1)])["withdrawn"] == 0
+    assert import_tables(files, replace="day", days=[date(2024, 1, 1)]).withdrawn == 0
     with pytest.raises(UsageError, match="give --replace day with it"):
         import_tables(files, replace="domain-day", days=[date(2024, 1, 1)])
     with pytest.raises(UsageError, match="the --day that has none"):

@@ -98,7 +98,7 @@ def test_the_import_takes_the_days_and_keeps_the_next_and_the_truth_aside(
     assert kept.num_rows == report["interactions"] + next_day.num_rows
     assert kept.slice(report["interactions"]).select(KEY).equals(next_day.select(KEY))
 
-    assert import_shop(scale=0.02, days=12)["unchanged"] == report["interactions"]
+    assert import_shop(scale=0.02, days=12).unchanged == report["interactions"]
     with pytest.raises(UsageError, match="holds other data"):
         import_shop(scale=0.02, days=12, seed=2)
     opened = ShopTruth.open(tmp_path / "var" / "shop")

@@ -57,10 +57,10 @@ def test_diversity_is_the_share_of_the_variance_that_is_a_domains_own(diversity:
 
 def test_without_diversity_domains_are_alike_and_with_all_of_it_the_shared_part_says_nothing() -> None:
     alike, apart = best_reachable(_with(diversity=0.0)), best_reachable(_with(diversity=1.0))
-    assert alike["wauc"] == pytest.approx(alike["shared_wauc"])
-    assert alike["wauc"] > 0.75
-    assert apart["wauc"] > 0.75
-    assert apart["shared_wauc"] == 0.5
+    assert alike.wauc == pytest.approx(alike.shared_wauc)
+    assert alike.wauc > 0.75
+    assert apart.wauc > 0.75
+    assert apart.shared_wauc == 0.5
 
 
 def test_the_best_auc_is_that_of_the_true_probability_and_no_other_score_beats_it() -> None:
@@ -68,11 +68,11 @@ def test_the_best_auc_is_that_of_the_true_probability_and_no_other_score_beats_i
     best = best_reachable(data)
     rows = data.interactions["domain_id"].to_numpy(zero_copy_only=False) == "d2"
     label, p = data.interactions["label"].to_numpy()[rows], data.truth["probability"].to_numpy()[rows]
-    assert best["by_domain"]["d2"]["auc"] == pytest.approx(auc(label, p))
-    assert best["by_domain"]["d2"]["rows"] == rows.sum()
+    assert best.by_domain["d2"].auc == pytest.approx(auc(label, p))
+    assert best.by_domain["d2"].rows == rows.sum()
     noisy = p + np.random.default_rng(0).normal(0, 0.2, len(p))
-    assert auc(label, noisy) < best["by_domain"]["d2"]["auc"]
-    assert all(found["shared_auc"] < found["auc"] for found in best["by_domain"].values())
+    assert auc(label, noisy) < best.by_domain["d2"].auc
+    assert all(found.shared_auc < found.auc for found in best.by_domain.values())
 
 
 def test_sparsity_sets_how_unequal_the_sizes_are() -> None:
@@ -108,7 +108,7 @@ def test_profiles_say_something_about_clicks_and_stay_when_domains_change() -> N
 def test_the_smallest_worlds_work(dials: Dials) -> None:
     data = make_synthetic(dials)
     assert data.interactions.num_rows == dials.rows
-    assert best_reachable(data)["wauc"] is None
+    assert best_reachable(data).wauc is None
 
 
 def test_dials_out_of_range_are_refused_all_at_once() -> None:
@@ -123,15 +123,15 @@ def test_the_import_keeps_the_truth_and_refuses_to_mix(
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
     dials = {"domains": 2, "users": 50, "items": 40, "rows": 600, "days": 4}
     report = import_synthetic(**dials)
-    assert report["interactions"] == 600
-    assert report["domains"] == 2
-    truth = pq.read_table(report["truth"])
+    assert report.interactions == 600
+    assert report.domains == 2
+    truth = pq.read_table(report.truth)
     assert truth.column_names == [*KEY, "probability", "shared", "own"]
     assert OfflineStore(tmp_path / "var" / "offline").domains() == ["d0", "d1"]
-    assert import_synthetic(**dials)["unchanged"] == 600
+    assert import_synthetic(**dials).unchanged == 600
     with pytest.raises(UsageError, match="holds other data"):
         import_synthetic(**dials, seed=1)
-    assert pq.read_table(report["truth"]).equals(truth)
+    assert pq.read_table(report.truth).equals(truth)
 
 
 def test_the_verb_prints_the_best_reachable_auc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_the_import_tells_the_two_worlds_apart(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
     dials = {"domains": 2, "users": 50, "items": 40, "rows": 600, "days": 4}
-    assert import_synthetic(**dials, vectors=8)["interactions"] == 600
+    assert import_synthetic(**dials, vectors=8).interactions == 600
     with pytest.raises(UsageError, match="holds other data"):
         import_synthetic(**dials)
 

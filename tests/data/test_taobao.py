@@ -227,10 +227,10 @@ def test_the_import_keeps_the_sampling_rates_and_refuses_to_mix(
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
     report = import_taobao(made_up_log, themes=2)
     assert OfflineStore(tmp_path / "var" / "offline").domains() == [1, 2]
-    kept = json.loads(Path(report["sampling_file"]).read_text())
-    assert kept == report["sampling"]
-    assert sum(row["clicks"] + row["negatives"] for row in kept) == report["interactions"]
-    assert import_taobao(made_up_log, themes=2)["interactions"] == 0
+    kept = json.loads(Path(report.sampling_file).read_text())
+    assert kept == list(report.sampling)
+    assert sum(row["clicks"] + row["negatives"] for row in kept) == report.interactions
+    assert import_taobao(made_up_log, themes=2).interactions == 0
     with pytest.raises(UsageError, match="holds other data"):
         import_taobao(made_up_log, themes=3)
     arguments = ["data", "taobao", "--path", str(made_up_log), "--themes", "2"]

@@ -139,18 +139,18 @@ def trials(home: Path) -> Any:
 
 def test_a_study_keeps_to_its_budget_and_its_space(trials: Any, file: Path, tiny: Any) -> None:
     run = _study(file, file.parent / "experiments" / "whole")
-    assert [trial["number"] for trial in trials] == [0, 1] and not run
+    assert [trial.number for trial in trials] == [0, 1] and not run
     assert run.outlook() == "at most 2 trials, 2 done"
     run.tuning = replace(run.tuning, trials=None, minutes=30)
     assert run.outlook().startswith("at most 30 minutes (") and run.outlook().endswith(" spent), 2 done")
     for trial in trials:
-        assert trial["parameters"]["rank"] in (1, 2, 3)
-        assert 0.003 <= trial["parameters"]["expert_learning_rate"] <= 0.1
-        assert trial["mlflow_run_id"]
-        result = json.loads((run.place / "trials" / str(trial["number"]) / "result.json").read_text())
+        assert trial.parameters["rank"] in (1, 2, 3)
+        assert 0.003 <= trial.parameters["expert_learning_rate"] <= 0.1
+        assert trial.mlflow_run_id
+        result = json.loads((run.place / "trials" / str(trial.number) / "result.json").read_text())
         assert not {"test", "by_domain", "data_key"} & result.keys()
         assert result["parts"]["backbone"] == tiny.result("mlora")["parts"]["backbone"]  # found, not trained
-    assert run.best() == max(trials, key=lambda trial: trial["validation_wauc"])
+    assert run.best() == max(trials, key=lambda trial: trial.validation_wauc)
 
 
 def test_a_killed_study_goes_on_with_the_same_trials_under_their_numbers(
@@ -163,31 +163,31 @@ def test_a_killed_study_goes_on_with_the_same_trials_under_their_numbers(
     run = _study(file, folder)
     job = run.take()
     assert (job.key, job.cell) == (began.key, began.cell)
-    assert dict(job.cell.settings) == trials[0]["parameters"]  # as in the study that wasn't killed
+    assert dict(job.cell.settings) == trials[0].parameters  # as in the study that wasn't killed
     with pytest.raises(UsageError, match="test rows can't be read"):
         make_lab(job).training_set.rows("test")
-    assert run_trial(job)["validation_wauc"] == pytest.approx(trials[0]["validation_wauc"])
+    assert run_trial(job)["validation_wauc"] == pytest.approx(trials[0].validation_wauc)
 
     run = _study(file, folder)  # killed before the trial was told of
-    assert run.best()["validation_wauc"] == pytest.approx(trials[0]["validation_wauc"])
+    assert run.best().validation_wauc == pytest.approx(trials[0].validation_wauc)
     second = run.take()
-    assert (second.key, dict(second.cell.settings)) == ("1", trials[1]["parameters"])
+    assert (second.key, dict(second.cell.settings)) == ("1", trials[1].parameters)
     run.ended(second)
     run.failed(second, "it is broken")
     assert not run and run.take() is None  # a failed trial counts
-    assert run.best()["number"] == 0
+    assert run.best().number == 0
 
 
 def test_what_tuning_brought_has_an_interval(tiny: Any) -> None:
-    from mmlora.experiments.tune import compare
+    from mmlora.experiments.tune import Gain, compare
 
     cells = {"tuned": tiny.result("moe_mlora"), "untuned": tiny.result("pooled")}
     found = compare(tiny.folder, {name: cell["cell_key"] for name, cell in cells.items()})
     brought = cells["tuned"]["test"]["wauc"] - cells["untuned"]["test"]["wauc"]
-    assert found["difference"]["value"] == pytest.approx(brought, abs=1e-6)
-    assert found["difference"]["low"] < brought < found["difference"]["high"]
+    assert found.difference.value == pytest.approx(brought, abs=1e-6)
+    assert found.difference.low < brought < found.difference.high
     same = compare(tiny.folder, dict.fromkeys(cells, cells["untuned"]["cell_key"]))
-    assert same["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert same.difference == Gain(0.0, 0.0, 0.0)
 
 
 def test_a_study_of_failures_has_no_best(file: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def run(offline: Path, through: date, **options: object):
 
 def rows_of(offline: Path) -> dict[str, list[tuple]]:
     state = BuildState.load(offline / "features")
-    views = Affinity.from_dict(state.affinity).views
+    views = Affinity.from_json(state.affinity).views
     return {
         v.name: sorted(
             repr(list(r.values()))
@@ -133,7 +133,7 @@ def compare(offline: Path, versions: list, through: date, seed: int, tries: int 
     rng = random.Random(seed)
     versions = sorted(versions, key=lambda row: row.known_at)
     state = BuildState.load(offline / "features")
-    for view in Affinity.from_dict(state.affinity).views:
+    for view in Affinity.from_json(state.affinity).views:
         rows = pq.read_table(built_files(offline / "features" / view.name)).to_pylist()
         entities = sorted({tuple(row[COLUMN[key]] for key in view.keys) for row in versions})
         for _ in range(tries):

@@ -102,7 +102,7 @@ def test_a_domain_of_one_class_has_no_interval():
     result = alone(label, probability, domain, draws=10)
     assert vars(result.by_domain[1]) == {"value": None, "low": None, "high": None, "draws": 0}
     assert result.wauc.value == pytest.approx(domain_metrics(label, probability, domain).wauc - 0.5)
-    raw = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    raw = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert raw["by_domain"]["1"]["low"] is None and raw["level"] == 0.95
 
 

@@ -49,4 +49,4 @@ def test_by_domain_equals_each_domain_alone():
     assert result.pooled.ece == pytest.approx(ece(label, probability))
     for d, metrics in result.by_domain.items():
         assert metrics.ece == pytest.approx(ece(label[domain == d], probability[domain == d]))
-    assert result.to_dict()["ece_bins"] == ECE_BINS
+    assert result.to_json()["ece_bins"] == ECE_BINS

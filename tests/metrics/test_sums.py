@@ -56,7 +56,7 @@ def test_nothing_added_is_nothing_measured():
 
 def test_what_is_not_defined_is_null_in_json():
     result = domain_metrics(np.zeros(3), np.full(3, 0.5), np.array([4, 4, -1]), np.arange(3))
-    raw = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    raw = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert raw["wauc"] is raw["macro_auc"] is raw["pooled"]["auc"] is raw["by_domain"]["-1"]["gauc"] is None
     assert raw["without_auc"] == [-1, 4]
 

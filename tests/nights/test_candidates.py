@@ -48,16 +48,16 @@ def _why(day: date) -> str:
 def test_what_was_removed_is_kept_and_shown(trained_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = _load()
     kept = load.candidates
-    assert kept["policy"]["exclude"] == "clicked" and kept["recall"] is None
-    (part,) = (part for part in kept["removed"] if part["what"] == "pairs")
-    assert part["reason"] == "clicked in the domain in 30 days"
-    assert load.pairs == load.users * load.items - part["count"]
-    (published,) = (row for row in status()["domains"] if row["domain_id"] == "news")
-    assert published["candidates"] == kept
+    assert kept.policy["exclude"] == "clicked" and kept.recall is None
+    (part,) = (part for part in kept.removed if part.what == "pairs")
+    assert part.reason == "clicked in the domain in 30 days"
+    assert load.pairs == load.users * load.items - part.count
+    (published,) = (row for row in status().domains if row.domain_id == "news")
+    assert published.candidates == kept
 
     assert _why(ON) == ""
     _set(monkeypatch, exclude="none", domains={"news": {"exclude_days": 7}})
-    assert _load("sport").candidates["policy"]["exclude"] == "none"
+    assert _load("sport").candidates.policy["exclude"] == "none"
     assert _why(ON) == "exclude was clicked, is none; exclude_days was 30, is unset; " + (
         "exclude_in was domain, is unset"
     )
@@ -81,10 +81,10 @@ def test_retrieval_keeps_the_best_and_says_its_recall(
         _set(monkeypatch, retrieval=name, retrieval_items=20)
         load = _load()
         assert (load.state, load.rows, load.items) == ("published", every.rows, every.items)
-        (part,) = (part for part in load.candidates["removed"] if "best 20 by" in part["reason"])
-        assert load.pairs == every.pairs - part["count"]
-        recall = load.candidates["recall"]
-        assert recall["share"] == pytest.approx(load.pairs / every.pairs, abs=0.03), "all are in the 100"
+        (part,) = (part for part in load.candidates.removed if "best 20 by" in part.reason)
+        assert load.pairs == every.pairs - part.count
+        recall = load.candidates.recall
+        assert recall.share == pytest.approx(load.pairs / every.pairs, abs=0.03), "all are in the 100"
         recalls[name] = len(_best() & best) / len(best)
     assert 0.5 < recalls["popularity"] < recalls["two_tower"]
     assert recalls["two_tower"] > 0.95
@@ -103,8 +103,8 @@ def test_pairs_of_the_settings_are_scored_by_the_nightly_tasks(
     news, sport = result.loads
     assert [row.domain_id for row in result.skipped] == ["rare"]
     assert (news.pairs, news.rows) == (1, 1) and sport.pairs > 100
-    named = [(part["what"], part["first"]) for part in news.candidates["unknown"]]
-    assert named == [("users", ["u99"]), ("items", [999])]
+    named = [(part.what, part.first) for part in news.candidates.unknown]
+    assert named == [("users", ("u99",)), ("items", (999,))]
 
     _set(monkeypatch, pairs="SELECT 'u99' AS user_id, 101 AS item_id")
     with pytest.raises(CheckError, match=r"nobody to score; not scored: 1 pairs .*unknown users: u99"):

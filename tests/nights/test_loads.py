@@ -72,7 +72,7 @@ def test_nobody_to_score_leaves_readers_what_they_have(trained_workspace: Path) 
         score_and_publish(later, allow_stale=True)
     load = score_and_publish(later, domain="news", allow_stale=True).loads[0]
     assert (load.state, load.exit_code) == ("rejected", 1)
-    assert [row["state"] for row in status()["troubles"]] == ["rejected"], "one word for it"
+    assert [row.state for row in status().troubles] == ["rejected"], "one word for it"
     assert "nobody to score" in load.reason
     assert published() == rows
     with pytest.raises(UsageError, match="in the future"):

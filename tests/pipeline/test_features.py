@@ -18,17 +18,17 @@ def test_each_column_says_what_it_became_and_the_settings_can_say_otherwise(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = list_features()
-    became = {row["column"]: (row["became"], row["values"], row["missing"]) for row in found["columns"]}
+    became = {row.column: (row.became, row.values, row.missing) for row in found.columns}
     assert became == {
         "users.age": ("categorical", 34, 0.0),
         "users.city": ("categorical", 2, 0.0),
         "items.kinds": ("bag", 3, 0.0),
         "items.length": ("dense", 40, 0.0),
     }
-    assert all(row["why"] for row in found["columns"])
-    views = {row["view"]: row["features"] for row in found["views"]}
+    assert all(row.why for row in found.columns)
+    views = {row.view: row.features for row in found.views}
     assert set(views) == {"user_affinity", "domain_affinity", "user_domain_affinity"}
-    assert views["user_affinity"] == ["kinds", "kinds_lift", "kinds_rows"]
+    assert views["user_affinity"] == ("kinds", "kinds_lift", "kinds_rows")
 
     monkeypatch.setenv("MMLORA_FEATURES__COLUMNS", '{"users.age": "dense", "items.kinds": "drop"}')
     build_features(LAST)
@@ -50,7 +50,7 @@ def test_the_prior_follows_the_first_build_and_a_setting_overrides_it(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = build_features(LAST - timedelta(days=3))
-    assert first["reason"] == "first build"
-    assert build_features(LAST)["since"] == LAST - timedelta(days=3), "an increment goes on with it"
+    assert first.reason == "first build"
+    assert build_features(LAST).since == LAST - timedelta(days=3), "an increment goes on with it"
     monkeypatch.setenv("MMLORA_FEATURES__PRIOR_CTR", "0.1")
-    assert build_features(LAST)["reason"] == "settings or queries have changed"
+    assert build_features(LAST).reason == "settings or queries have changed"

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from mmlora.errors import TransientError
 from mmlora.files import locked
-from mmlora.pipeline.gc import gc
+from mmlora.load_checks import LoadChecks
+from mmlora.pipeline.gc import GcOutcome, gc
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.train import train
 from mmlora.schema import scores_schema
@@ -83,12 +84,12 @@ def publish(workspace: Workspace, on: date, *, domain: str = "news", score: floa
         rows = [{**row, "item_id": 100, "position": 1}, {**row, "item_id": 101, "position": 2}]
         with StagedWriter(workspace.staging_folder(load.load_id), ids=workspace.ids) as writer:
             writer.write(pa.Table.from_pylist(rows, schema=schema))
-        warehouse.mark_staged(load, rows=2, content_hash=writer.content_hash, checks={})
+        warehouse.mark_staged(load, rows=2, content_hash=writer.content_hash, checks=LoadChecks())
         return warehouse.publish(load, writer.files)
 
 
-def kinds(result: dict[str, Any]) -> dict[str, int]:
-    return {row["kind"]: row["count"] for row in result["freed"]}
+def kinds(result: GcOutcome) -> dict[str, int]:
+    return {row.kind: row.count for row in result.freed}
 
 
 def run(*arguments: Any) -> Result:
@@ -133,7 +134,7 @@ def test_what_nobody_needs_goes_and_the_rest_stays(
 
     done = gc()
 
-    assert {**done, "dry_run": True} == planned
+    assert replace(done, dry_run=True) == planned
     expected = {"replaced loads": 1, "staged files": 2, "spilled queries": 1, "data docs": 2, "models": 2}
     expected |= {
         "training runs": 1,
@@ -155,7 +156,7 @@ def test_what_nobody_needs_goes_and_the_rest_stays(
     assert "2001-01-01" not in (home / "data_docs/index.html").read_text()
     assert str(ON) in (home / "data_docs/index.html").read_text()
     assert train(BEFORE, features="ids", adaptation="none").model_version == champion, "its steps are there"
-    assert gc()["freed"] == []
+    assert gc().freed == ()
 
 
 def test_the_newest_run_and_what_it_names_stay_at_any_age(home: Path, champion: str) -> None:
@@ -205,7 +206,7 @@ def test_while_training_is_under_way_its_files_stay(home: Path, leftovers: dict[
 KILLED = """
 import os, signal, sys
 left = [int(sys.argv[1])]
-from mmlora.pipeline.gc import gc
+from mmlora.pipeline.gc import GcOutcome, gc
 
 ours = [f"/{name}/" for name in ("registry", "runs", "training_sets", "verdicts", "staging")]
 
@@ -239,7 +240,7 @@ def test_killed_while_files_go_the_next_call_completes_it(
     gc()
     assert workspace.bundles.versions() == [champion]
     assert not [path for path in tree(home) if ".partial" in path or leftovers["own"] in path]
-    assert gc()["freed"] == []
+    assert gc().freed == ()
 
 
 def test_nights_on_each_warehouse(workspace_on_each_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -24,7 +23,7 @@ BEFORE = ON - timedelta(days=1)
 
 
 def test_the_nightly_job_publishes_what_ranking_reads(workspace_on_each_warehouse: Path) -> None:
-    verdicts = validate(BEFORE)["verdicts"]
+    verdicts = validate(BEFORE).verdicts
     assert verdicts == {"news": "rich", "rare": "thin", "sport": "rich"}
 
     trained = train(BEFORE).to_json()
@@ -51,7 +50,7 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace_on_each_warehous
     with open_workspace().open_warehouse() as warehouse:
         last, *_, first = warehouse.loads(domain="news")
     assert last.same_rows_as(first)
-    assert status()["numerics"] == asdict(first.numerics)
+    assert status().numerics == first.numerics
     assert published() == [
         {**row, "load_id": again.load_id, "published_at": new["published_at"]}
         for row, new in zip(rows, published(), strict=True)
@@ -62,7 +61,7 @@ def test_a_broken_domain_is_left_out_and_the_others_go_on(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMLORA_CHECKS__CTR_MAX", "0.30")  # sport clicks more than that
-    assert validate(BEFORE)["verdicts"]["sport"] == "broken"
+    assert validate(BEFORE).verdicts["sport"] == "broken"
     trained = train(BEFORE, features="ids").to_json()
     validate(ON)
     assert {row["domain"] for row in trained["test"]} == {"news", "rare", "all (wauc)"}

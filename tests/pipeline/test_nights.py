@@ -150,8 +150,8 @@ def test_one_domains_missing_bundle_stops_no_other(champion: str, home: Path) ->
         assert str(night.missing).startswith("rare: the champion of domain 'rare' is")
     rollback(domain="rare")
     score_and_publish(ON, domain="rare")
-    (row,) = status()["nights"]
-    assert (row["complete"], row["missing"]) == (True, None)
+    (row,) = status().nights
+    assert (row.complete, row.missing) == (True, None)
     assert _code("score", "--date", ON, "--model-version", "none-such") == 2
 
 
@@ -159,11 +159,11 @@ def test_rollback_goes_back_a_version_each_time(champion: str) -> None:
     first, second, third = champion, _another(champion, 8192), _another(champion, 2048)
     for version in (second, third):
         promote(version, accept_below_baseline=True)
-    assert [rollback()["model_version"] for _ in range(2)] == [second, first]
+    assert [rollback().model_version for _ in range(2)] == [second, first]
     with pytest.raises(UsageError, match="no earlier champion"):
         rollback()
     promote(third, accept_below_baseline=True)
-    assert rollback()["model_version"] == first, "what was rolled back is not gone back to"
+    assert rollback().model_version == first, "what was rolled back is not gone back to"
 
 
 def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_pa
     passed = _run("score", "--date", ON, "--domain", "news", "--pairs", pairs, *why)
     assert passed.exit_code == 0, passed.output
     assert _rows(on=ON) == 2
-    (entry,) = domain_status("news")["ledger"]
-    assert (entry["action"], entry["why"]) == ("override", "size: a trial of two users")
+    (entry,) = domain_status("news").ledger
+    assert (entry.action, entry.why) == ("override", "size: a trial of two users")
     again = score_and_publish(BEFORE, domain="news", top_k=1).loads[0]
     assert again.state == "published", "fewer rows by another top_k are as they should be"
 
@@ -191,8 +191,9 @@ def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_pa
 def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Path) -> None:
     score_and_publish(BEFORE, domain="news")
     before = status()
-    (row,) = dry_run(ON, domain="news")["loads"]
-    assert (row["state"], row["before"]["score_date"]) == ("would publish", str(BEFORE))
+    (row,) = dry_run(ON, domain="news").loads
+    assert row.state == "would publish" and row.before is not None and row.rows is not None
+    assert row.before.score_date == BEFORE
     assert list((home / "staging").iterdir()) == []
     assert status() == before
     shown = _run("score", "--date", ON, "--dry-run")
@@ -201,14 +202,13 @@ def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Pat
 
     load = score_and_publish(ON, domain="news").loads[0]
     found = diff("news")
-    figures = found.keys() - {"before", "after", "domain_id"}
-    assert {name: row[name] for name in figures} == pytest.approx({name: found[name] for name in figures})
-    assert found["rows_after"] == load.rows and found["after"]["load_id"] == load.load_id
-    same = diff("news", on=ON, against=ON)
-    assert (same["users_gone"], same["users_new"], same["same_first_item"]) == (0, 0, 1)
-    assert (same["pairs_in_both"], same["largest_score_change"]) == (load.rows, 0)
+    assert vars(row.rows) == pytest.approx(vars(found.rows))
+    assert found.rows.rows_after == load.rows and found.after.load_id == load.load_id
+    same = diff("news", on=ON, against=ON).rows
+    assert (same.users_gone, same.users_new, same.same_first_item) == (0, 0, 1)
+    assert (same.pairs_in_both, same.largest_score_change) == (load.rows, 0)
     staged = score(ON, "news", top_k=1)
-    assert diff(load_id=staged)["before"]["load_id"] == load.load_id
+    assert diff(load_id=staged).before.load_id == load.load_id
     assert "users_new" in _run("diff", "--domain", "news").output
     assert _code("diff") == 2
 
@@ -221,10 +221,10 @@ def test_a_night_is_taken_back_and_restored_by_hand(champion: str) -> None:
     assert taken.exit_code == 0 and "the newest date published is 2001-04-08" in taken.output
     with read_scores("news") as reader:
         assert set(reader.read_all()["score_date"].to_pylist()) == {BEFORE}
-    assert unpublish("news", BEFORE, reason="too")["latest"] is None
+    assert unpublish("news", BEFORE, reason="too").latest is None
     result = json.loads(_run("restore", first, "--reason", "the first was right", "--json").output)
     assert (result["state"], result["latest"]) == ("published", str(ON))
-    told = [(entry["action"], entry["load_id"]) for entry in domain_status("news")["ledger"]]
+    told = [(entry.action, entry.load_id) for entry in domain_status("news").ledger]
     assert told[0] == ("restore", first) and told[2] == ("unpublish", second)
     assert "the first was right" in _run("status", "--domain", "news").output
     with pytest.raises(UsageError, match="needs a text"):
@@ -265,12 +265,12 @@ def test_a_publication_that_a_full_disk_stopped_is_published_again(
         disk.setattr("mmlora.warehouse.publish.staged_batches", full)
         stopped = _run("score", "--date", ON, "--domain", "news")
         assert stopped.exit_code == 75, stopped.output
-        (load,) = domain_status("news")["loads"]
-        assert f"mmlora publish {load['load_id']}" in stopped.output
+        (load,) = domain_status("news").loads
+        assert f"mmlora publish {load.load_id}" in stopped.output
         with pytest.raises(TransientError, match="No space left"):
-            publish(load["load_id"])
-    assert load["state"] == "staged"
-    assert _run("publish", load["load_id"]).exit_code == 0
+            publish(load.load_id)
+    assert load.state == "staged"
+    assert _run("publish", load.load_id).exit_code == 0
     assert _rows() > 0
     gone = score(ON, "sport")
     shutil.rmtree(home / "staging" / gone)

@@ -120,7 +120,7 @@ def test_one_domains_expert_is_trained_swapped_and_rolled_back_alone(versions: V
     assert _champion() == _champion("sport") == back.model_version
     assert _bundle(back.model_version).manifest.roles == old.roles
     assert _scores("news", back.model_version) == _scores("news", first)
-    assert rollback()["model_version"] == second, "a swap is a decision like others"
+    assert rollback().model_version == second, "a swap is a decision like others"
     assert train(LATE, phase="experts", domain="news", base=first).run_id == result["run_id"]
 
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from mmlora.load_checks import LoadChecks
 from mmlora.pipeline.gc import gc
 from mmlora.pipeline.migrate import migrate_warehouse
 from mmlora.pipeline.promote import promote
@@ -52,7 +53,7 @@ def stage(version: str, on: date = ON, domain: str = "news") -> Load:
         rows = [{**row, "item_id": 100, "position": 1}, {**row, "item_id": 101, "position": 2}]
         with StagedWriter(workspace.staging_folder(load.load_id), ids=workspace.ids) as writer:
             writer.write(pa.Table.from_pylist(rows, schema=scores_schema(workspace.ids)))
-        warehouse.mark_staged(load, rows=2, content_hash=writer.content_hash, checks={})
+        warehouse.mark_staged(load, rows=2, content_hash=writer.content_hash, checks=LoadChecks())
         return load
 
 

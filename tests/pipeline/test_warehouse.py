@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mmlora.errors import ContractError, UsageError
+from mmlora.load_checks import LoadChecks
 from mmlora.pipeline.migrate import migrate_warehouse
 from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.verify import verify
@@ -33,7 +34,7 @@ def publish(warehouse: Warehouse, folder: Path, domain: str = "news") -> None:
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     with StagedWriter(folder / load.load_id, ids=IDS) as writer:
         writer.write(pa.Table.from_arrays(arrays, schema=schema))
-    warehouse.mark_staged(load, rows=writer.rows, content_hash=writer.content_hash, checks={})
+    warehouse.mark_staged(load, rows=writer.rows, content_hash=writer.content_hash, checks=LoadChecks())
     warehouse.publish(load, writer.files)
 
 

@@ -90,7 +90,7 @@ def trained(tmp_path: Path, adaptation: str) -> Trained:
         contract=CONTRACT,
         encoder=put_encoder(store.parts, encoder),
         backbone=store.parts.put_tensors(model.backbone_state()),
-        calibration=store.parts.put_json(calibration.to_dict()),
+        calibration=store.parts.put_json(calibration.to_json()),
         experts=tuple(
             ExpertPart(domain, slot, store.parts.put_tensors(model.expert_state(n)))
             for n, (domain, slot) in enumerate(experts)

@@ -18,7 +18,7 @@ from mmlora.nights import load as night
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.promote import promote, rollback
 from mmlora.pipeline.score import score_and_publish
-from mmlora.pipeline.status import status
+from mmlora.pipeline.status import StoredModel, status
 from mmlora.pipeline.train import train
 from mmlora.runs import judging
 from mmlora.runs.judging import judge
@@ -127,12 +127,8 @@ def test_a_model_below_its_baseline_is_champion_only_where_there_is_none(
     second = train(AS_OF, **WEAK, seed=1).to_json()
     assert second["alias"] is None
     assert f"registered {second['model_version']} as neither champion nor challenger" in caplog.text
-    rows = {row["model_version"]: row for row in status()["models"]}
-    assert rows[second["model_version"]] == {
-        "model_version": second["model_version"],
-        "alias": None,
-        "beside_baselines": "below",
-    }
+    rows = {row.model_version: row for row in status().models}
+    assert rows[second["model_version"]] == StoredModel(second["model_version"], None, "below")
     again = train(AS_OF, **WEAK, seed=1).to_json()
     assert again["alias"] is None and again["model_version"] == second["model_version"]
     accepted = train(AS_OF, **WEAK, seed=1, accept_below_baseline=True).to_json()
@@ -146,10 +142,10 @@ def test_promoting_a_model_below_its_baseline_takes_the_same_flag(easy_workspace
     second = train(AS_OF, **WEAK, seed=1).model_version
     with pytest.raises(CheckError, match=r"below its best baseline.*--accept-below-baseline"):
         promote(second)
-    assert promote(second, accept_below_baseline=True, why="a test")["before"] == first
+    assert promote(second, accept_below_baseline=True, why="a test").before == first
     with open_workspace().open_warehouse() as warehouse:
         assert warehouse.promotions("champion")[0].why == "a test (accepted below its best baseline)"
-    assert rollback()["model_version"] == first, "going back is never refused"
+    assert rollback().model_version == first, "going back is never refused"
 
 
 def test_each_night_says_that_its_model_is_below_its_baseline(
@@ -164,7 +160,7 @@ def test_each_night_says_that_its_model_is_below_its_baseline(
     assert said[0].levelno == logging.WARNING
     assert trained["judgement"]["sentence"] in said[0].message
     with open_workspace().open_warehouse() as warehouse:
-        kept = [(load.checks or {}).get("below_baseline") for load in warehouse.loads()]
+        kept = [load.checks and load.checks.below_baseline for load in warehouse.loads()]
     assert kept == [trained["judgement"]["sentence"]] * 3
 
 

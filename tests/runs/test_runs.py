@@ -62,14 +62,14 @@ def test_challenger_promotion_and_rollback(made_up_workspace: Path) -> None:
     second = train(BEFORE, adaptation="mlora", features="profiles", accept_below_baseline=True).to_json()
     assert second["alias"] == "challenger"
     accepted = promote(second["model_version"], domain="news", accept_below_baseline=True)
-    assert accepted["before"] == first
+    assert accepted.before == first
     loads = score_and_publish(ON).loads
     assert {row.domain_id: row.model_version for row in loads} == {
         "news": second["model_version"],
         "rare": first,
         "sport": first,
     }
-    assert rollback(domain="news")["model_version"] == first
-    models = {row["model_version"]: row["alias"] for row in status()["models"]}
+    assert rollback(domain="news").model_version == first
+    models = {row.model_version: row.alias for row in status().models}
     assert models == {first: "champion", second["model_version"]: "challenger"}
     assert open_workspace().tracking.aliases() == {"champion": first, "challenger": second["model_version"]}

@@ -84,4 +84,4 @@ def test_applies_each_rows_own_shift_and_the_common_one_to_unknown_domains():
 
 def test_round_trip_through_json():
     calibration = Calibration(0.9, -0.1, (0.2, 1 / 3), "why")
-    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration

@@ -27,8 +27,8 @@ def test_by_domain_and_pooled(data, make_training_spec):
     assert result.wauc == pytest.approx(weighted)
     probability = 1 / (1 + np.exp(-logits.astype(float)))
     assert result.metrics.pooled.logloss == pytest.approx(log_loss(labels, probability))
-    raw = json.loads(json.dumps(result.to_dict()))
-    assert raw["split"] == "test" and set(raw["by_domain"]) == {"0", "1", "2"}
+    raw = json.loads(json.dumps(result.metrics.to_json()))
+    assert result.split == "test" and set(raw["by_domain"]) == {"0", "1", "2"}
 
 
 def test_an_empty_split_has_no_metrics(data, make_training_spec):

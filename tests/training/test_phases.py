@@ -64,7 +64,7 @@ def test_all_three_phases(data, make_training_spec, options, recorder, trained_m
     for report in recorder.reports:
         assert report.epochs == len(report.history) <= 3
         assert report.best_metric >= report.start_metric
-        assert PhaseReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+        assert PhaseReport.from_json(json.loads(json.dumps(report.to_json()))) == report
     assert [epoch for _, _, epoch in recorder.epochs] == [e for r in recorder.reports for e in r.history]
     assert "table" in gate.state
 

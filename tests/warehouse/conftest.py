@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.content_hash import ContentHash
+from mmlora.load_checks import AuditCheck, LoadChecks
 from mmlora.schema import Id, IdTypes, scores_schema
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.warehouse import Warehouse
 
 Row = tuple[Id, Id, float, int]
+AUDITED = LoadChecks(users=3, audit=(AuditCheck("schema", True, "1 files"),))
 
 
 class Desk:
@@ -79,7 +81,7 @@ class Desk:
         files, content = self.write(load, table, **options), ContentHash(table.schema)
         content.update(table)
         self.warehouse.mark_staged(
-            load, rows=table.num_rows, content_hash=content.hexdigest(), checks={"audit": "passed"}
+            load, rows=table.num_rows, content_hash=content.hexdigest(), checks=AUDITED
         )
         return files
 

@@ -17,6 +17,7 @@ from alembic.runtime.migration import MigrationContext
 
 from mmlora import resources
 from mmlora.errors import AccessError, ContractError, TransientError, UsageError
+from mmlora.load_checks import LoadChecks
 from mmlora.numerics import here
 from mmlora.schema import IdTypes
 from mmlora.warehouse import migrate
@@ -138,7 +139,7 @@ def test_loads_of_before_numerics_were_kept_are_kept(url, tmp_path, monkeypatch)
             new := warehouse.begin_load("books", date(2001, 1, 1), model_version="v1", contract_hash="c0"),
             rows=3,
             content_hash="h0",
-            checks={},
+            checks=LoadChecks(),
             numerics=here(),
         )
         assert warehouse.load(new.load_id).numerics == here()

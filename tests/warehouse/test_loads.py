@@ -10,7 +10,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from mmlora.errors import ContractError, TransientError, UsageError
+from mmlora.load_checks import LoadChecks
 from mmlora.numerics import Numerics, together
+from tests.warehouse.conftest import AUDITED
 
 NOW = timedelta(0)
 
@@ -22,7 +24,7 @@ def test_a_load_is_found_again_with_all_that_was_said_of_it(desk):
     assert (found.state, found.attempt, found.rows) == ("staged", 1, 12)
     assert found.content_hash is not None and len(found.content_hash) == 64
     assert (found.domain_id, found.score_date) == ("books", desk.day)
-    assert (found.model_version, found.contract_hash, found.checks) == ("v1", "c0", {"audit": "passed"})
+    assert (found.model_version, found.contract_hash, found.checks) == ("v1", "c0", AUDITED)
     assert abs(found.started_at - datetime.now(UTC)) < timedelta(minutes=5)
     with pytest.raises(UsageError, match="no load 'nothing'"):
         desk.warehouse.load("nothing")
@@ -34,7 +36,7 @@ ZEN = Numerics("AMD EPYC", "MKL_CBWR=AUTO,STRICT", "2.13.0")
 def test_hashes_of_the_same_numerics_are_compared(desk):
     def staged(content_hash):
         load = desk.begin()
-        desk.warehouse.mark_staged(load, rows=1, content_hash=content_hash, checks={}, numerics=ZEN)
+        desk.warehouse.mark_staged(load, rows=1, content_hash=content_hash, checks=LoadChecks(), numerics=ZEN)
         return desk.warehouse.load(load.load_id)
 
     one, again, other = staged("a"), staged("a"), staged("b")
@@ -56,7 +58,7 @@ def test_hashes_of_other_numerics_are_not_compared(desk, found):
     loads = []
     for numerics in (ZEN, found):
         loads.append(load := desk.begin())
-        desk.warehouse.mark_staged(load, rows=1, content_hash="a", checks={}, numerics=numerics)
+        desk.warehouse.mark_staged(load, rows=1, content_hash="a", checks=LoadChecks(), numerics=numerics)
     one, other = (desk.warehouse.load(load.load_id) for load in loads)
     for pair in ((one, other), (other, one)):
         with pytest.raises(ContractError, match="compare the scores by tolerance"):
@@ -68,7 +70,7 @@ def test_hashes_of_other_numerics_are_not_compared(desk, found):
 )
 def test_what_does_not_repeat_itself_is_not_compared_with_its_own_kind(desk, found):
     load = desk.begin()
-    desk.warehouse.mark_staged(load, rows=1, content_hash="a", checks={}, numerics=found)
+    desk.warehouse.mark_staged(load, rows=1, content_hash="a", checks=LoadChecks(), numerics=found)
     again = desk.warehouse.load(load.load_id)
     with pytest.raises(ContractError, match="can't be compared"):
         again.same_rows_as(again)
@@ -127,7 +129,7 @@ def test_a_heartbeat_keeps_a_load_alive(desk):
 def test_a_step_out_of_turn_is_refused(desk):
     load = desk.publish(desk.rows(1))
     for step in (
-        lambda: desk.warehouse.mark_staged(load, rows=1, content_hash="", checks={}),
+        lambda: desk.warehouse.mark_staged(load, rows=1, content_hash="", checks=LoadChecks()),
         lambda: desk.warehouse.fail(load, "late"),
         lambda: desk.warehouse.reject(load, "late"),
     ):

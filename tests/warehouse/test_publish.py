@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from mmlora.errors import CheckError, ContractError, DataError, UsageError
+from mmlora.load_checks import LoadChecks
 
 
 def test_a_staged_load_is_seen_only_when_published(desk):
@@ -188,7 +189,7 @@ def test_rows_unfit_to_publish_are_named(desk, column, values, message):
     at = table.schema.get_field_index(column)
     field = table.schema.field(column).with_nullable(True)
     files = desk.write(load, table.set_column(at, field, pa.array(values, field.type)))
-    desk.warehouse.mark_staged(load, rows=2, content_hash="h0", checks={})
+    desk.warehouse.mark_staged(load, rows=2, content_hash="h0", checks=LoadChecks())
 
     with pytest.raises(DataError, match=message):
         desk.warehouse.publish(load, files)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mmlora.errors import DataError, UsageError
 from mmlora.experiments.cell import Cell
-from mmlora.experiments.results import is_done, read_result
+from mmlora.experiments.results import Result, is_done, read_result
 
 Array = npt.NDArray[Any]
 
@@ -80,13 +80,13 @@ class CellResult:
     cell: Cell
     data_key: str
     scores: Array
-    raw: Mapping[str, Any]
+    raw: Result
 
     @property
     def best_reachable(self) -> float | None:
         """What the true probability of made-up data scores on the test rows; None where nobody knows it."""
-        found: float | None = (self.raw.get("best_reachable") or {}).get("wauc")
-        return found
+        found = self.raw.get("best_reachable")
+        return None if found is None else found["wauc"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _why(path: Path, error: Exception) -> str:
 
 def _read_cell(path: Path) -> CellResult:
     result = read_result(path)
-    cell = Cell.from_dict(result["cell"])
+    cell = Cell.from_json(result["cell"])
     return CellResult(path.name, cell, result["data_key"], np.load(path / "scores.npy"), result)
 
 

@@ -142,7 +142,7 @@ def locate(config: RepoConfig, source: DataSource | None, what: str) -> ParquetS
     path = str(FileSource.get_uri_for_file_path(config.repo_path, source.path))
     if "://" not in path:  # relative to the repository's folder, in a workspace
         path = os.path.normpath(path)
-    options: dict[str, Any] = {}
+    options: dict[str, str] = {}
     if path.startswith(("s3://", "s3a://")):
         if source.s3_endpoint_override:
             options["endpoint_url"] = source.s3_endpoint_override
@@ -162,7 +162,7 @@ def attach(connection: duckdb.DuckDBPyConnection, sources: Iterable[ParquetSourc
     Raises:
         UsageError: two sources need the same protocol with different options, which DuckDB doesn't support.
     """
-    known: dict[str, Any] = {}
+    known: dict[str, fsspec.AbstractFileSystem] = {}
     for source in sources:
         if source.is_local:
             continue

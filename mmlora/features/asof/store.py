@@ -71,7 +71,7 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         project: str,
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = False,
-        **unsupported: Any,
+        **unsupported: object,
     ) -> AsofRetrievalJob:
         """Join the features to the entity rows, as known at each row's time.
 

@@ -316,19 +316,19 @@ def _begin(connection: sa.Connection) -> None:
 
 
 class _Compiler(PGCompiler):
-    def for_update_clause(self, select: Any, **options: Any) -> str:
+    def for_update_clause(self, select: Any, **options: object) -> str:
         return ""  # only one transaction writes at a time
 
 
 class _DDLCompiler(DDLCompiler):
-    def visit_create_table(self, create: Any, **options: Any) -> str:
+    def visit_create_table(self, create: Any, **options: object) -> str:
         statement = str(super().visit_create_table(create, **options))  # type: ignore[no-untyped-call]
         generated = create.element.autoincrement_column
         if generated is None:
             return statement
         return f"CREATE SEQUENCE IF NOT EXISTS {_sequence(generated)};{statement}"
 
-    def visit_foreign_key_constraint(self, constraint: Any, **options: Any) -> None:  # type: ignore[override]
+    def visit_foreign_key_constraint(self, constraint: Any, **options: object) -> None:  # type: ignore[override]
         """Omit foreign keys: a table with references to it can be neither copied nor dropped."""
 
     def get_column_default_string(self, column: Any) -> str | None:
@@ -338,10 +338,10 @@ class _DDLCompiler(DDLCompiler):
 
 
 class _TypeCompiler(GenericTypeCompiler):
-    def visit_JSON(self, type_: Any, **options: Any) -> str:
+    def visit_JSON(self, type_: Any, **options: object) -> str:
         return "JSON"
 
-    def visit_datetime(self, type_: Any, **options: Any) -> str:
+    def visit_datetime(self, type_: Any, **options: object) -> str:
         return "TIMESTAMP"
 
 
@@ -368,14 +368,16 @@ class DuckdbDialect(DefaultDialect):
         """Return the path to connect to."""
         return [url.database], {}
 
-    def connect(self, *arguments: Any, **options: Any) -> Any:
+    def connect(self, *arguments: Any, **options: object) -> Any:
         """Return a connection without opening the file."""
         return _Connection(*arguments)
 
     def initialize(self, connection: sa.Connection) -> None:
         """Do nothing: the file isn't open, and nothing needs to be queried."""
 
-    def has_table(self, connection: Any, table_name: str, schema: str | None = None, **options: Any) -> bool:
+    def has_table(
+        self, connection: Any, table_name: str, schema: str | None = None, **options: object
+    ) -> bool:
         """Return whether a table exists; Alembic uses it for its version table."""
         query = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ? AND NOT internal"
         return bool(connection.exec_driver_sql(query, (table_name,)).scalar_one())

@@ -171,7 +171,7 @@ def test_missing_failed_and_broken_cells_are_named(tmp_path: Path) -> None:
     made = MadeCells(folder)
     keys = [made.add(arm) for arm in ("pooled_domain", "mlora", "separate")]
     stranger = made.add("joint")
-    planned = {key: Cell.from_dict(result(folder, key)["cell"]) for key in keys}  # type: ignore[arg-type]
+    planned = {key: Cell.from_json(result(folder, key)["cell"]) for key in keys}  # type: ignore[arg-type]
     np.save(folder / "cells" / keys[2] / "scores.npy", np.zeros(3, np.float32))
     (folder / "cells" / "stopped").mkdir()
     planned["stopped"] = replace(planned[keys[0]], seed=7)

@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 
 from mmlora.experiments.report.plots.drawing import WIDTH, Plot, make, panel, tipped
 from mmlora.experiments.report.plots.style import COLOURS
-from mmlora.experiments.report.reading import CellResult
 from mmlora.experiments.report.studies import Study
+from mmlora.experiments.results import GateWeights
 
 _SHADES = 20
 _LETTER = 6.6  # points that a letter of a name takes
@@ -29,12 +29,11 @@ def gate_weights(study: Study) -> Plot | None:
     if variant is None:
         return None
     held = [cell for row in study.cells.values() for cell in row.get(variant, {}).values()]
-    cells = [cell for cell in held if cell.raw.get("gate_weights")]
-    if not cells:
+    measured = [gate for cell in held if (gate := cell.raw.get("gate_weights"))]
+    if not measured:
         return None
-    experts = _experts(cells[0])
-    cells = [cell for cell in cells if _experts(cell) == experts]
-    tables = [cell.raw["gate_weights"]["rows"] for cell in cells]
+    experts = _experts(measured[0])
+    tables = [gate["rows"] for gate in measured if _experts(gate) == experts]
     names = [name for name in tables[0] if all(name in table for table in tables)]
     if not names:
         return None
@@ -48,12 +47,12 @@ def gate_weights(study: Study) -> Plot | None:
         [_heat_map(names, experts, weights)],
         "Stronger colour is more weight, from the rows of the domain at the left to the expert above; a "
         f"domain's own experts are outlined and get {own:.2f} together on average, where equal weights would "
-        f"give {even:.2f} (`{study.label(variant)}`, mean of {len(cells)} cells: seeds and backbones).",
+        f"give {even:.2f} (`{study.label(variant)}`, mean of {len(tables)} cells: seeds and backbones).",
     )
 
 
-def _experts(cell: CellResult) -> list[ExpertSlot]:
-    return [(expert["domain"], expert["slot"]) for expert in cell.raw["gate_weights"]["experts"]]
+def _experts(gate: GateWeights) -> list[ExpertSlot]:
+    return [(expert["domain"], expert["slot"]) for expert in gate["experts"]]
 
 
 def _heat_map(names: Sequence[str], experts: Sequence[ExpertSlot], weights: np.ndarray) -> Figure:

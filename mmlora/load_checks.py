@@ -1,0 +1,131 @@
+"""What is kept with a load beside its rows: its size, its candidates and its audit, as records.
+
+:mod:`mmlora.nights.load` makes it, the warehouse keeps it as ``score_loads.checks``, and later nights,
+backfills and the command line read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mmlora.records import Record
+from mmlora.schema import Id
+
+What = Literal["users", "items", "pairs"]
+
+
+@dataclass(frozen=True)
+class AuditCheck(Record):
+    """A check's result: its name, whether it passed, and the figures it used."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Removed(Record):
+    """The number of users, items or pairs that were removed for one reason.
+
+    Attributes:
+        what: ``users``, ``items`` or ``pairs``.
+        reason: the reason, in a clause.
+        count: the number removed.
+    """
+
+    what: What
+    reason: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.what} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Unknown(Record):
+    """Unknown ids in one of the user's own tables; they aren't scored.
+
+    Attributes:
+        table: the table.
+        what: ``users`` or ``items``.
+        count: number of distinct ids.
+        first: the first of these ids, sorted.
+    """
+
+    table: str
+    what: What
+    count: int
+    first: tuple[Id, ...]
+
+    def __str__(self) -> str:
+        return f"{self.table} names {self.count:,} unknown {self.what}: {self.named}"
+
+    @property
+    def named(self) -> str:
+        """The first ids, for messages."""
+        return ", ".join(map(str, self.first)) + (", ..." if self.count > len(self.first) else "")
+
+
+@dataclass(frozen=True)
+class Recall(Record):
+    """How much of the full model's lists a retrieval kept.
+
+    Attributes:
+        at: length of the lists.
+        users: number of users measured.
+        share: share of the lists' entries that were kept, averaged over users; None without users.
+    """
+
+    at: int
+    users: int
+    share: float | None
+
+
+@dataclass(frozen=True)
+class CandidateFacts(Record):
+    """How a load's candidates came about.
+
+    Attributes:
+        policy: what determines them besides the imported data (:func:`mmlora.candidates.tables.recorded`).
+        removed: what the policy removed, and why.
+        unknown: unknown ids in the user's own tables.
+        recall: of the retrieval; None without one.
+    """
+
+    policy: Mapping[str, object]
+    removed: tuple[Removed, ...]
+    unknown: tuple[Unknown, ...]
+    recall: Recall | None = None
+
+
+@dataclass(frozen=True)
+class LoadChecks(Record):
+    """What is kept with a load.
+
+    Attributes:
+        users: users scored, like ``items`` and ``pairs``; None in a load with nothing to score.
+        items: see users.
+        pairs: see users.
+        top_k: rows kept per user; 0 kept all.
+        seconds: taken to score them.
+        audit: the checks of its rows and its size.
+        candidates: how they came about; None in loads of before this was kept.
+        below_baseline: the sentence of a judgement that finds the model below its best baseline.
+        overridden: why a failed check was overridden, by check.
+    """
+
+    users: int | None = None
+    items: int | None = None
+    pairs: int | None = None
+    top_k: int | None = None
+    seconds: float | None = None
+    audit: tuple[AuditCheck, ...] | None = None
+    candidates: CandidateFacts | None = None
+    below_baseline: str | None = None
+    overridden: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping of what there is."""
+        return {name: value for name, value in super().to_json().items() if value is not None}
