@@ -1,6 +1,6 @@
-"""A judge beside each model: what a user would pick instead, on the very same test rows.
+"""Compare each model with what a user could pick instead, on the same test rows.
 
-It stands between evaluation and registration. Baselines are trained on the model's own training rows,
-choose their settings on its validation rows and meet it on its test rows. What comes of it is a table and a
+Judging comes between evaluation and registration. Baselines are trained on the model's training rows, choose
+their settings on its validation rows and are compared with it on its test rows. The result is a table and a
 sentence.
 """

@@ -1,4 +1,4 @@
-"""LightGBM as one would use it in an afternoon: see :mod:`mmlora.training.boosting`."""
+"""The LightGBM baseline with common settings; see :mod:`mmlora.training.boosting`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mmlora.training.boosting import boost, matrix, most_rows
 
 
 def fit_boosting(rows: Rows, threads: int | None = None) -> tuple[Predict, str]:
-    """Train on training rows, for the number of rounds with the least log loss on validation rows.
+    """Train on training rows, for the number of rounds with the lowest log loss on validation rows.
 
     Args:
         rows: the rows; their validation rows have both labels.
-        threads: of LightGBM; all cores when None.
+        threads: threads of LightGBM; None for all cores.
 
     Returns:
-        The prediction, and what it is.
+        The prediction function, and a description of the model.
     """
     data = rows.data
     columns = TreeColumns([FieldShape(*shape) for shape in data.encoder.field_shapes()])

@@ -1,4 +1,4 @@
-"""Figures of each contender on the test rows, and the intervals of the model's difference to it."""
+"""Compute each contender's figures on the test rows, and the intervals of the model's difference to it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def compared(
     names: Sequence[str],
     seed: int,
 ) -> tuple[ContenderRow, ...]:
-    """Return one row for each contender, in their order.
+    """Return one row per contender, in their order.
 
     Args:
         contenders: the model first.
         label: 0/1 of the test rows, ``[N]``.
         domain: their domain indices, ``[N]``.
-        names: of the domains.
-        seed: of the bootstrap.
+        names: the domains' names.
+        seed: seed of the bootstrap.
     """
     scores = {each.name: each.scores for each in contenders if each.scores is not None}
     baselines = {name: values for name, values in scores.items() if name != MODEL}
@@ -53,8 +53,8 @@ def _row(
         logloss=pooled.logloss,
         calibration=pooled.calibration,
         by_domain={
-            names[index]: DomainFigures(own.rows, own.positives, own.auc, own.logloss, own.calibration)
-            for index, own in metrics.by_domain.items()
+            names[index]: DomainFigures(part.rows, part.positives, part.auc, part.logloss, part.calibration)
+            for index, part in metrics.by_domain.items()
         },
         difference=_difference(intervals, names) if intervals else None,
     )
@@ -66,30 +66,31 @@ def _difference(intervals: Intervals, names: Sequence[str]) -> Difference:
 
 
 def best_baseline(rows: Sequence[ContenderRow]) -> ContenderRow | None:
-    """Return the row of the baseline with the highest wauc, of those that decide; None when none has one."""
-    able = [row for row in rows if row.decides and row.difference and row.wauc is not None]
-    return max(able, key=lambda row: row.wauc or 0.0, default=None)
+    """Return the row of the deciding baseline with the highest wauc; None when none has a wauc."""
+    baselines = [row for row in rows if row.decides and row.difference and row.wauc is not None]
+    return max(baselines, key=lambda row: row.wauc or 0.0, default=None)
 
 
 def cold(
     contenders: Sequence[Contender], label: npt.NDArray[Any], seen: npt.NDArray[np.integer[Any]]
 ) -> tuple[ColdBand, ...]:
-    """Return the figures of test rows by how many training rows their entity has.
+    """Return the figures of test rows by the number of training rows of their entity.
 
     Args:
-        contenders: those to show, each with scores of the test rows.
+        contenders: the contenders to show, with scores of the test rows.
         label: 0/1 of the test rows, ``[N]``.
-        seen: training rows of the user, or item, of each test row, ``[N]``.
+        seen: number of training rows of the user (or item) of each test row, ``[N]``.
     """
     band = np.digitize(seen, (1, 4, 21))
     bands = []
     for number, name in enumerate(("0", "1-3", "4-20", "more")):
-        own = band == number
+        mask = band == number
+        one_domain = np.zeros(int(mask.sum()), np.int64)
         metrics = {
-            each.name: domain_metrics(label[own], each.scores[own], np.zeros(int(own.sum()), np.int64)).pooled
+            each.name: domain_metrics(label[mask], each.scores[mask], one_domain).pooled
             for each in contenders
             if each.scores is not None
         }
         figures = {key: ColdFigures(row.auc, row.logloss) for key, row in metrics.items()}
-        bands.append(ColdBand(name, int(own.sum()), int(label[own].sum()), figures))
+        bands.append(ColdBand(name, int(mask.sum()), int(label[mask].sum()), figures))
     return tuple(bands)

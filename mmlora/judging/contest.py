@@ -1,4 +1,4 @@
-"""Who is compared: each contender's probabilities of the very same rows, or why it has none."""
+"""The contenders of a comparison: their probabilities of the same rows, or why they have none."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Contender:
     """A model or baseline in the comparison.
 
     Attributes:
-        name: what it is called in the tables.
-        scores: click probabilities of the rows that are judged, ``[N]``; None when it wasn't compared.
-        note: what it is, or why it wasn't compared.
-        seconds: what training it and scoring the rows took.
-        decides: whether the model must not be below it; False where its figures flatter it.
+        name: its name in tables.
+        scores: click probabilities of the judged rows, ``[N]``; None when it wasn't compared.
+        note: a description, or why it wasn't compared.
+        seconds: time to train it and to score the rows.
+        decides: whether the verdict takes it into account; False if its figures may be too good.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Contender:
 
 
 def train_baselines(rows: Rows, numbers: RowNumbers, threads: int | None = None) -> list[Contender]:
-    """Train every baseline on training rows and score the rows ``numbers`` with it.
+    """Train every baseline on training rows and score the judged rows with it.
 
     Args:
         rows: the training set.
-        numbers: the rows that are judged.
-        threads: of LightGBM; all cores when None.
+        numbers: numbers of the judged rows.
+        threads: threads of LightGBM; None for all cores.
     """
 
     def item_ctr() -> tuple[Predict, str]:
@@ -65,10 +65,10 @@ def train_baselines(rows: Rows, numbers: RowNumbers, threads: int | None = None)
 
 
 def _contender(
-    name: str, rows: Rows, numbers: RowNumbers, fit: Callable[[], tuple[Predict, str]], lacking: str = ""
+    name: str, rows: Rows, numbers: RowNumbers, fit: Callable[[], tuple[Predict, str]], unavailable: str = ""
 ) -> Contender:
     begun = time.monotonic()
-    why = lacking or _unfit(rows)
+    why = unavailable or _unfit(rows)
     if why:
         logger.info("%s: not compared: %s", name, why)
         return Contender(name, None, why)
@@ -78,7 +78,7 @@ def _contender(
 
 
 def _unfit(rows: Rows) -> str:
-    """Return why a baseline can't be trained on these rows; empty as a rule."""
+    """Return why a baseline can't be trained on these rows; empty if it can."""
     if not len(rows.validation):
         return "there are no validation rows to choose its settings on"
     clicks = int(rows.label(rows.data.rows("train")).sum())

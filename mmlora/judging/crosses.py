@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 _BITS = 22
 _LEAST_ROWS = 4
-"""Rows that a column must have in training: what fewer have can't be told from chance."""
+"""Minimum training rows per column; effects of rarer columns can't be told from chance."""
 _NUMBER_SPREAD = 0.5
-"""Deviation of a number: many are alike (counts of 1, 7 and 30 days), and smaller ones converge sooner."""
+"""Standard deviation of numbers after scaling: many are correlated (counts of 1, 7 and 30 days), and smaller
+ones converge sooner."""
 _BAG_VALUES, _CROSSED_BAG_VALUES = 32, 8
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _STIR = np.uint64(0xBF58476D1CE4E5B9)
@@ -39,14 +40,14 @@ Tokens: TypeAlias = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a field's values are in a batch."""
+class _Source:
+    """The location of a field's values in a batch."""
 
     field: FeatureField
     column: int  # of ``categorical``; -1 for a bag
 
     def values(self, batch: Batch) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-        """Return ``[B, L]`` hashes of the field's values, and which of them are there."""
+        """Return ``[B, L]`` hashes of the field's values, and the mask of values that are present."""
         if self.column >= 0:
             index = batch.categorical[:, self.column : self.column + 1].numpy()
             there = np.ones(index.shape, bool)
@@ -58,32 +59,32 @@ class _Place:
 
 
 class Crosses:
-    """Which columns there are, and the matrix of any rows.
+    """The columns of the design matrix, and the matrix of any rows.
 
     Args:
         data: the training set.
-        rows: training rows, by which columns are kept and vectors standardised.
+        rows: training rows that determine the columns to keep and the scale of numbers.
     """
 
     def __init__(self, data: TrainingSet, rows: RowNumbers) -> None:
         self._data = data
         fields = Fields.of(data)
-        self._places = [
-            *(_Place(field, column) for column, field in enumerate(fields.categorical)),
-            *(_Place(field, -1) for field in fields.bag),
+        self._sources = [
+            *(_Source(field, column) for column, field in enumerate(fields.categorical)),
+            *(_Source(field, -1) for field in fields.bag),
         ]
-        self._pairs = list(crossed_pairs([place.field for place in self._places]))
+        self._pairs = list(crossed_pairs([source.field for source in self._sources]))
         self._vectors = [field.name for field in fields.vector]
         self._column = self._kept(rows)
         self._mean, self._scale = self._moments(rows)
 
     @property
     def width(self) -> int:
-        """Columns of a matrix."""
+        """Number of columns."""
         return int(self._column.max(initial=-1)) + 1 + len(self._mean)
 
     def entries(self, rows: RowNumbers) -> float:
-        """Return the entries of a row of the matrix, the mean over a block of the rows."""
+        """Return the mean number of entries per row of the matrix, over a block of the rows."""
         matrix = self.matrix(rows[: 1 << 14])
         return float(matrix.nnz / max(matrix.shape[0], 1))
 
@@ -114,13 +115,13 @@ class Crosses:
         return np.where(tokens < 0, -1, self._column[tokens])
 
     def _tokens(self, batch: Batch) -> Tokens:
-        """Return the hashed columns of each row before any is dropped, ``[B, T]``; -1 for none."""
-        values = [place.values(batch) for place in self._places]
+        """Return the hashed columns of each row before columns are dropped, ``[B, T]``; -1 for none."""
+        values = [source.values(batch) for source in self._sources]
         tokens = [_token(hashes, there) for hashes, there in values]
-        for one, other in self._pairs:
+        for left, right in self._pairs:
             (a, has_a), (b, has_b) = (
                 (h[:, :_CROSSED_BAG_VALUES, None], t[:, :_CROSSED_BAG_VALUES, None])
-                for h, t in (values[one], values[other])
+                for h, t in (values[left], values[right])
             )
             hashes = _stir(a * _STIR + b.transpose(0, 2, 1))
             there = has_a & has_b.transpose(0, 2, 1)
@@ -128,7 +129,7 @@ class Crosses:
         return np.concatenate(tokens, 1)
 
     def _kept(self, rows: RowNumbers) -> Tokens:
-        """Return the number of each hashed column among those kept; -1 for those dropped."""
+        """Return the index of each hashed column among the kept columns; -1 for dropped ones."""
         count = np.zeros(1 << _BITS, np.int32)
         for _, block in blocks(rows):
             tokens = self._tokens(self._data.batch(block))
@@ -137,29 +138,29 @@ class Crosses:
         return np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
 
     def _numbers(self, batch: Batch) -> npt.NDArray[np.float64]:
-        found = self._raw_numbers(batch)
-        found -= self._mean
-        found /= self._scale
-        return found
+        numbers = self._raw_numbers(batch)
+        numbers -= self._mean
+        numbers /= self._scale
+        return numbers
 
     def _raw_numbers(self, batch: Batch) -> npt.NDArray[np.float64]:
         vectors = [batch.vectors[name].numpy() for name in self._vectors]
         return np.concatenate([batch.dense.numpy(), *vectors], 1).astype(np.float64)
 
     def _moments(self, rows: RowNumbers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return mean and deviation of the numbers in some training rows: enough for one scale."""
-        found = self._raw_numbers(self._data.batch(rows[:: max(len(rows) >> 16, 1)]))
-        scale = found.std(0)
-        return found.mean(0), np.where(scale > 1e-6, scale, 1.0) / _NUMBER_SPREAD
+        """Return mean and scale of the numbers, estimated from some training rows."""
+        numbers = self._raw_numbers(self._data.batch(rows[:: max(len(rows) >> 16, 1)]))
+        scale = numbers.std(0)
+        return numbers.mean(0), np.where(scale > 1e-6, scale, 1.0) / _NUMBER_SPREAD
 
 
 def crossed_pairs(fields: list[FeatureField]) -> Any:
-    """Yield the places of fields that are crossed: domain x others, and user side x item side."""
-    for (a, one), (b, other) in product(enumerate(fields), repeat=2):
-        if is_id(one) and is_id(other):
-            continue  # a pair that is seen again tells nothing of others
-        by_domain = is_domain(one) and not one.view and not is_domain(other)
-        if by_domain or (_of_user(one) and _of_item(other)):
+    """Yield the indices of the fields to cross: domain x others, and user side x item side."""
+    for (a, left), (b, right) in product(enumerate(fields), repeat=2):
+        if is_id(left) and is_id(right):
+            continue  # a repeated pair says nothing about other pairs
+        by_domain = is_domain(left) and not left.view and not is_domain(right)
+        if by_domain or (_of_user(left) and _of_item(right)):
             yield a, b
 
 
@@ -172,7 +173,7 @@ def _of_item(field: FeatureField) -> bool:
 
 
 def _stir(hashes: Hashes) -> Hashes:
-    """Spread every bit over all others (splitmix64's finish)."""
+    """Mix the bits of hashes (the finaliser of splitmix64)."""
     hashes = (hashes ^ (hashes >> np.uint64(30))) * _STIR
     return hashes ^ (hashes >> np.uint64(27))
 

@@ -1,4 +1,4 @@
-"""Logistic regression on one-hot values and their crosses, by scikit-learn."""
+"""The baseline of logistic regression on one-hot values and their crosses, by scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mmlora.metrics.probabilities import losses
 from mmlora.training.rows import sample
 
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3)
-"""scikit-learn's C, the inverse of the penalty's weight, from a strong penalty to a weak one."""
+"""Values of scikit-learn's C, the inverse of the penalty's weight, from strong to weak penalties."""
 MOST_ENTRIES = 60_000_000
-"""Of the training rows' matrix: 0.7 GB, and as much again while it is built."""
+"""Maximum entries of the training matrix: 0.7 GB, and the same again while it is built."""
 _MOST_STEPS, _TOLERANCE = 60, 3e-5
 
 
 def fit_regression(rows: Rows) -> tuple[Predict, str]:
-    """Train on training rows, with the penalty that has the least log loss on validation rows.
+    """Train on training rows, with the penalty that has the lowest log loss on validation rows.
 
-    Penalties are tried from strong to weak, each from where the last one ended, until the validation rows'
-    log loss no longer falls.
+    Penalties are tried from strong to weak, each starting from the previous weights, until the log loss on
+    validation rows no longer decreases.
 
     Args:
-        rows: the rows; their training rows have both labels.
+        rows: the rows, with both labels among the training rows.
 
     Returns:
-        The prediction, and what it is.
+        The prediction function, and a description of the model.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -41,7 +41,7 @@ def fit_regression(rows: Rows) -> tuple[Predict, str]:
     best, chosen, weights, intercept = np.inf, 0.0, np.zeros(crosses.width), 0.0
     for strength in _STRENGTHS:
         with warnings.catch_warnings():
-            # It stops early, as the validation rows decide and not the last digit of the training loss.
+            # Stop early: the choice depends on validation rows, not on full convergence.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=strength).fit(matrix, label)
         loss = _loss(rows, _predict(crosses, model.coef_[0], float(model.intercept_[0])))
@@ -49,8 +49,8 @@ def fit_regression(rows: Rows) -> tuple[Predict, str]:
             break
         best, chosen = loss, strength
         weights, intercept = model.coef_[0].copy(), float(model.intercept_[0])
-    said = f"C {chosen:g}, {crosses.width:,} columns, {len(numbers):,} rows"
-    return _predict(crosses, weights, intercept), said
+    description = f"C {chosen:g}, {crosses.width:,} columns, {len(numbers):,} rows"
+    return _predict(crosses, weights, intercept), description
 
 
 def _predict(crosses: Crosses, weights: Floats, intercept: float) -> Predict:

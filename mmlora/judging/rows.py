@@ -1,4 +1,4 @@
-"""The rows that are judged: a training set's, and what its encoded columns don't tell of them."""
+"""The rows to judge: a training set with the items and days of its rows."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from mmlora.training.epoch import RowNumbers, SplitPart
 from mmlora.training.rows import blocks, sample
 
 MOST_TRAINING_ROWS = 2_000_000
-"""Rows that a baseline is trained on; of more, a seeded sample."""
+"""Maximum training rows of a baseline; larger sets are sampled with a seed."""
 MOST_JUDGED_ROWS = 100_000
-"""Test rows that contenders are compared on, and validation rows that settings are chosen on."""
+"""Maximum test rows for the comparison, and validation rows for the choice of settings."""
 
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[RowNumbers], Floats]
-"""From row numbers to click probabilities, ``[N]``."""
+"""A function from row numbers to click probabilities, ``[N]``."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A training set and, of each of its rows, the item and the day.
+    """A training set with the item and the day of each row.
 
     Attributes:
         data: the training set.
         item: code of the row's item, 0, 1, ... without gaps, ``[N]`` int32.
         day: the row's day, as days since 1970-01-01 UTC, ``[N]`` int32.
-        seed: of every sample.
+        seed: seed of the samples.
     """
 
     data: TrainingSet
@@ -43,17 +43,17 @@ class Rows:
     seed: int = 0
 
     def part(self, split: SplitPart, most: int) -> RowNumbers:
-        """Return the rows of a part of the split; of more than ``most`` a seeded sample, in their order."""
+        """Return the rows of a part of the split, or a seeded sample of ``most`` rows, in their order."""
         return sample(self.data.rows(split), most, self.seed)
 
     @cached_property
     def test(self) -> RowNumbers:
-        """The test rows that contenders are compared on."""
+        """The test rows for the comparison of contenders."""
         return self.part("test", MOST_JUDGED_ROWS)
 
     @cached_property
     def validation(self) -> RowNumbers:
-        """The validation rows that baselines choose their settings on."""
+        """The validation rows for the choice of the baselines' settings."""
         return self.part("validation", MOST_JUDGED_ROWS)
 
     def label(self, rows: RowNumbers) -> npt.NDArray[np.int8]:
@@ -67,10 +67,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fields:
-    """The contract's fields that baselines know how to read, by kind, in the order of a batch's columns.
+    """The contract's fields that baselines read, by kind, in the order of a batch's columns.
 
-    A field of any other kind is passed over, and so is a bag whose elements have weights: what an entity met
-    in all its past says little without how often.
+    Fields of other kinds are ignored, and so are bags with weights: a list of everything an entity ever saw
+    says little without the weights.
     """
 
     categorical: tuple[FeatureField, ...]
@@ -80,7 +80,7 @@ class Fields:
 
     @classmethod
     def of(cls, data: TrainingSet) -> Fields:
-        """Sort a training set's fields."""
+        """Group a training set's fields by kind."""
         weighted = {shape.partner for shape in data.encoder.field_shapes() if shape.kind == "weights"}
         fields = [field for field in data.manifest.contract.fields if field.name not in weighted]
         kinds = ("categorical", "dense", "bag", "vector")
@@ -88,27 +88,27 @@ class Fields:
 
 
 def is_id(field: FeatureField) -> bool:
-    """Say whether a field is the user's or the item's own id."""
+    """Return whether a field is the id of the user or the item."""
     return not field.view and field.name in (USER_ID, ITEM_ID)
 
 
 def is_domain(field: FeatureField) -> bool:
-    """Say whether a field is decided by the domain alone."""
+    """Return whether a field depends on the domain alone."""
     return field.keys == (DOMAIN_ID,)
 
 
 def numpy_batch(data: TrainingSet, rows: RowNumbers) -> Batch:
-    """Gather encoded rows; their tensors' ``numpy()`` costs nothing."""
+    """Return encoded rows as tensors on the CPU, which share memory with NumPy arrays."""
     return data.batch(rows)
 
 
 def by_block(predict: Callable[[RowNumbers], npt.NDArray[Any]]) -> Predict:
-    """Return a prediction of any number of rows from one of a block."""
+    """Return a prediction function for any number of rows from one for a block of rows."""
 
     def predicted(rows: RowNumbers) -> Floats:
         out = np.empty(len(rows))
-        for place, block in blocks(rows):
-            out[place] = predict(block)
+        for target, block in blocks(rows):
+            out[target] = predict(block)
         return out
 
     return predicted

@@ -1,4 +1,4 @@
-"""What was shown on a held-out day, as each contender would have ranked it."""
+"""Rank the lists shown on a held-out day by each contender's scores."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mmlora.training.epoch import RowNumbers
 from mmlora.training.rows import blocks
 
 _MOST = 5
-"""Places of a list that count for CTR and NDCG."""
+"""Number of positions of a list that count for CTR and NDCG."""
 _LEAST_LISTS = 30
 
 
 def held_out(rows: Rows, last_day: int) -> tuple[RowNumbers, int | None]:
-    """Return the test rows of the newest whole day, and the day; all test rows and None where there is none.
+    """Return the test rows of the newest whole day and the day, or all test rows and None.
 
-    A day is whole when all of its rows are test rows and it had ended when rows were read. It must hold
-    30 lists that can be ranked well or badly.
+    A day is whole if all of its rows are test rows and it had ended when rows were read. It must have at
+    least 30 lists with both a click and a row without one.
 
     Args:
         rows: the training set.
         last_day: the last day that had ended, as days since 1970-01-01 UTC.
     """
     test = rows.data.rows("test")
-    others = [_days(rows, rows.data.rows(part)) for part in ("train", "validation")]
-    days = np.setdiff1d(_days(rows, test), np.concatenate(others))
+    earlier = [_days(rows, rows.data.rows(part)) for part in ("train", "validation")]
+    days = np.setdiff1d(_days(rows, test), np.concatenate(earlier))
     days = days[days <= last_day]
     if len(days):
         chosen = _whole_lists(rows, test[rows.day[test] == days[-1]])
@@ -43,14 +43,14 @@ def held_out(rows: Rows, last_day: int) -> tuple[RowNumbers, int | None]:
 def shown_figures(
     contenders: Sequence[Contender], rows: Rows, numbers: RowNumbers
 ) -> tuple[int, tuple[ShownRow, ...]]:
-    """Return how many lists there are, and one row for each contender that has scores.
+    """Return the number of lists, and one row per contender with scores.
 
-    A list is what a user was shown in a domain on a day, two items or more.
+    A list has the items that a user was shown in a domain on a day, two or more.
 
     Args:
-        contenders: with scores of the rows ``numbers``.
+        contenders: contenders with scores of the rows ``numbers``.
         rows: the training set.
-        numbers: rows whose lists are whole.
+        numbers: numbers of rows that form complete lists.
     """
     listed = _lists(rows, numbers)
     place, count = np.unique(listed, return_inverse=True, return_counts=True)[1:]
@@ -81,7 +81,7 @@ def _ndcg(
     place: npt.NDArray[Any], label: npt.NDArray[Any], position: npt.NDArray[Any], clicked: npt.NDArray[Any]
 ) -> float | None:
     gain = np.where(position < _MOST, 1 / np.log2(position + 2.0), 0.0)
-    # The ideal puts a list's clicks first.
+    # The ideal order has a list's clicks first.
     lists, clicks = np.unique(place[label > 0], return_counts=True)
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(_MOST) + 2.0))])[np.minimum(clicks, _MOST)]
     order = np.sort(place, kind="stable")
@@ -92,7 +92,7 @@ def _ndcg(
 def _positions(
     place: npt.NDArray[Any], label: npt.NDArray[Any], scores: npt.NDArray[Any], seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Return each row's position in its list, from 0, and its label, in the lists' order; ties by chance."""
+    """Return each row's position in its list (from 0) and its label, in the lists' order; ties are random."""
     chance = np.random.default_rng(seed).random(len(place))
     order = np.lexsort((chance, -scores, place))
     ordered = place[order]
@@ -101,20 +101,20 @@ def _positions(
 
 
 def _days(rows: Rows, numbers: RowNumbers) -> npt.NDArray[np.int32]:
-    """Return the days that the rows are of, sorted."""
-    found = [np.unique(rows.day[block]) for _, block in blocks(numbers, 1 << 20)]
-    return np.unique(np.concatenate([*found, np.zeros(0, np.int32)]))
+    """Return the sorted days of the rows."""
+    days = [np.unique(rows.day[block]) for _, block in blocks(numbers, 1 << 20)]
+    return np.unique(np.concatenate([*days, np.zeros(0, np.int32)]))
 
 
 def _rankable(rows: Rows, numbers: RowNumbers) -> int:
-    """Count the lists that hold a click and a row without one."""
+    """Return the number of lists with both a click and a row without one."""
     place, count = np.unique(_lists(rows, numbers), return_inverse=True, return_counts=True)[1:]
     clicks = np.bincount(place, rows.label(numbers), len(count))
     return int(((clicks > 0) & (clicks < count)).sum())
 
 
 def _lists(rows: Rows, numbers: RowNumbers) -> npt.NDArray[np.int64]:
-    """Return the list of each row, as a number: user, domain and day."""
+    """Return a number per row that identifies its list, i.e. its user, domain and day."""
     user = np.asarray(rows.data.user[numbers]).astype(np.int64)
     day = rows.day[numbers] - rows.day[numbers].min(initial=0)
     days = int(day.max(initial=0)) + 1
@@ -122,7 +122,7 @@ def _lists(rows: Rows, numbers: RowNumbers) -> npt.NDArray[np.int64]:
 
 
 def _whole_lists(rows: Rows, numbers: RowNumbers) -> RowNumbers:
-    """Return the rows of so many users that they are few enough to score."""
+    """Return the rows of a sample of users, small enough to score."""
     if len(numbers) <= MOST_JUDGED_ROWS:
         return numbers
     chance = np.random.default_rng(rows.seed).random(int(rows.data.user.max()) + 1)

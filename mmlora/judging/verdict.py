@@ -1,4 +1,4 @@
-"""How a model stands to its best baseline: a word, and one plain sentence."""
+"""Compare a model with its best baseline: a verdict, and a sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mmlora.metrics import Interval
 
 
 def verdict_of(difference: Interval | None) -> Standing:
-    """Return what an interval of a difference says: beyond noise above or below 0, or neither."""
+    """Return whether an interval of a difference is above 0, below 0 or neither."""
     if difference is None or difference.low is None or difference.high is None:
         return "unknown"
     if difference.low > 0:
@@ -16,12 +16,12 @@ def verdict_of(difference: Interval | None) -> Standing:
 
 
 def sentence(model: ContenderRow, best: ContenderRow | None, rows: int) -> str:
-    """Say in one plain sentence how a model stands to its best baseline.
+    """Return a sentence that compares a model with its best baseline.
 
     Args:
         model: the model's row of the comparison.
-        best: the baseline's, with its wauc and a difference; None without one.
-        rows: test rows that were compared.
+        best: the row of its best baseline, with a wauc and a difference; None without one.
+        rows: number of test rows compared.
     """
     if best is None or best.difference is None:
         return "the model was not compared: no domain's test rows have both labels"
