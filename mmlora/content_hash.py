@@ -1,7 +1,7 @@
-"""The content hash of a load, by which the audit, the publication and `mmlora verify` see the same rows.
+"""The content hash of a load, which the audit, the publication and `mmlora verify` compare.
 
-It is of the values in order, by user and then position, so it doesn't depend on how rows were cut into
-batches, row groups or files, nor on where they lie.
+It is computed over the values in order, by user and then position, so it doesn't depend on the division into
+batches, row groups or files, or on where they are stored.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pyarrow as pa
 
 
 class ContentHash:
-    """SHA-256 over the columns of a table that comes in pieces.
+    """SHA-256 over the columns of a table that is added in pieces.
 
-    Each column has a hash of its values (bytes of texts beside their lengths) and of where it is null; the
-    whole is the hash of names, types, rows and the columns' hashes.
+    Each column has hashes of its values, of the lengths of its texts and of its null mask; the result is the
+    hash of names, types, number of rows and the columns' hashes.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -26,14 +26,14 @@ class ContentHash:
         self._columns = [(hashlib.sha256(), hashlib.sha256(), hashlib.sha256()) for _ in schema]
 
     def update(self, table: pa.Table) -> None:
-        """Add rows; the columns must be the schema's."""
+        """Add rows with the schema's columns."""
         self._rows += table.num_rows
         for column, (values, lengths, nulls) in zip(table.columns, self._columns, strict=True):
             for piece in column.chunks:
                 _hash_piece(piece, values, lengths, nulls)
 
     def hexdigest(self) -> str:
-        """Return 64 hex digits."""
+        """Return the hash as 64 hex digits."""
         whole = hashlib.sha256(f"rows={self._rows}".encode())
         for field, hashes in zip(self._schema, self._columns, strict=True):
             parts = ":".join(part.hexdigest() for part in hashes)

@@ -1,4 +1,4 @@
-"""Dates as people write them, for the command line and DAG files: nothing heavy is imported."""
+"""Parse dates for the command line and DAG files, without heavy imports."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ FIRST, LAST = date(1970, 1, 2), date(9998, 12, 31)
 
 
 def parse_date(text: str) -> date:
-    """Turn ``YYYY-MM-DD`` into a date.
+    """Parse a date written as ``YYYY-MM-DD``.
 
     Raises:
-        UsageError: it is none, or outside the years that rows may have, with room for windows around it.
+        UsageError: the text isn't a date, or the date is outside the supported range.
     """
     try:
         day = date.fromisoformat(text)

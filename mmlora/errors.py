@@ -1,4 +1,4 @@
-"""The errors mmlora raises, each keeping its facts as attributes.
+"""The errors that mmlora raises, with their facts as attributes.
 
 ::
 
@@ -29,7 +29,7 @@ class MmloraError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __str__(self) -> str:
-        """Return the message, its secrets hidden wherever it is said."""
+        """Return the message with its secrets hidden."""
         return redact(super().__str__())
 
 
@@ -46,7 +46,7 @@ class Fault:
     Attributes:
         what: the fault in a clause, e.g. ``"null in user_id"``.
         column: the column at fault, or None when it concerns the whole table.
-        count: rows at fault (0 when the fault isn't one of rows).
+        count: number of rows at fault (0 when the fault doesn't concern rows).
         rows: the first rows at fault, as short texts (row number and values).
     """
 
@@ -78,11 +78,11 @@ class DataError(MmloraError):
 
 
 class CheckError(MmloraError):
-    """A check failed: the data or a load is not fit to go on.
+    """A check failed, so the data or a load can't be used.
 
     Attributes:
         check: the name of the suite or audit.
-        failures: one line a failed expectation.
+        failures: one line per failed expectation.
     """
 
     def __init__(self, check: str, failures: Sequence[str]) -> None:
@@ -106,11 +106,11 @@ class ContractError(MmloraError):
 
 
 class AccessError(MmloraError):
-    """A database refuses, and will refuse again: a wrong password, no such database, a missing right."""
+    """A database refuses access for good: a wrong password, an unknown database, a missing privilege."""
 
 
 class TransientError(MmloraError):
-    """Worth another try later: a database that is gone, a lock that is held, a disk that is full."""
+    """A retry may succeed: the database is unavailable, a lock is held, the disk is full."""
 
     exit_code = 75
 
@@ -123,9 +123,9 @@ _PASSING_TEXTS = (
 
 
 def meaning_of(error: BaseException) -> MmloraError | None:
-    """Return what an error of files means to the caller, or None when it is a fault of the program.
+    """Return mmlora's error for a file error, or None for a programming error.
 
-    Libraries raise errors of their own for a full disk, so their words count as well.
+    Libraries raise their own errors for a full disk, so messages are matched as well.
     """
     if isinstance(error, MmloraError):
         return error

@@ -1,4 +1,4 @@
-"""Files of the workspace: each is there as a whole or not at all, and is written by one process at a time."""
+"""Write files of the workspace atomically, and lock them between processes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from mmlora.errors import DataError, TransientError
 logger = logging.getLogger(__name__)
 
 ASIDE = ".partial"
-"""How a file ends that isn't written to its end; what a killed process has left of it does no harm."""
+"""Suffix of a file that is still being written; one left by a killed process does no harm."""
 
 DISCARDED = f".discarded{ASIDE}"
-"""How a folder ends whose removal has begun; what a killed process has left of it can go at any time."""
+"""Suffix of a folder that is being removed; one left by a killed process can be removed at any time."""
 
 
 @contextmanager
 def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
-    """Yield a path to write a file or a folder to, which takes its place when the block ends well.
+    """Yield a temporary path to write to, which is renamed to ``path`` when the block succeeds.
 
-    A file's content is on the disk before it has its name. Where the block fails, or the process is killed,
-    what was at ``path`` stays.
+    A file is synced to the disk before it is renamed. If the block fails or the process is killed, ``path``
+    stays as it was.
 
     Args:
-        path: where it is to be; the folder above is made. A folder must not be there yet.
-        alone: nobody else writes it meanwhile (a lock is held), so what a killed process has left is
-            written over; else each writer has a name of its own.
+        path: the final path; its parent folder is created. A folder must not exist yet.
+        alone: whether a lock prevents other writers, so that the leftover of a killed process is overwritten;
+            else each writer has its own temporary name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}{'' if alone else f'.{uuid4().hex}'}{ASIDE}")
@@ -44,49 +44,49 @@ def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
     try:
         yield aside
         if aside.is_file():
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
         aside.replace(path)
     finally:
         _remove(aside)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step, safe on the disk when it appears."""
+    """Replace a file atomically, after its content is synced to the disk."""
     with replacing(path) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step."""
+    """Replace a JSON file atomically."""
     write_atomically(path, json.dumps(value, indent=1))
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Args:
         path: the file.
         remedy: what to do when it is broken, e.g. ``"import the data anew"``.
 
     Raises:
-        DataError: it isn't JSON.
+        DataError: the file isn't JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
+    except ValueError as error:  # not JSON, or not UTF-8
         raise DataError(str(path), f"is broken ({error}): restore it, or {remedy}") from None
 
 
 @contextmanager
 def locked(path: Path, *, wait: float = -1, busy: str = "", waiting: str = "") -> Iterator[None]:
-    """Hold a lock of all processes of this machine; a process that ends, however, has let go of it.
+    """Hold a lock between the processes of this machine, which is released when its process ends in any way.
 
     Args:
-        path: the lock's file, which stays.
-        wait: seconds to wait for another process; without end below 0.
-        busy: the message when it takes longer.
-        waiting: logged once another process has to be waited for.
+        path: the lock's file, which isn't removed.
+        wait: seconds to wait for another process; below 0 without a limit.
+        busy: the error message when the lock isn't released in time.
+        waiting: message to log when the lock is held by another process.
 
     Raises:
         TransientError: another process has held it for ``wait`` seconds.
@@ -104,35 +104,35 @@ def locked(path: Path, *, wait: float = -1, busy: str = "", waiting: str = "") -
 
 
 def discard(path: Path) -> int:
-    """Remove a file or a folder, and return how many bytes it had; what isn't there has none.
+    """Remove a file or a folder, and return its size in bytes; 0 if it does not exist.
 
-    A folder loses its name first, so no half of it is ever found under that, whenever the process is killed.
+    A folder is renamed first, so that a killed process never leaves a part of it under its name.
     """
     with suppress(FileNotFoundError):
-        size, gone = size_of(path), path
+        size, target = size_of(path), path
         if path.is_dir():
-            gone = path.with_name(f".{path.name.lstrip('.')}.{uuid4().hex}{DISCARDED}")
-            path.replace(gone)
-        _remove(gone)
+            target = path.with_name(f".{path.name.lstrip('.')}.{uuid4().hex}{DISCARDED}")
+            path.replace(target)
+        _remove(target)
         return size
     return 0
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files under a folder."""
+    """Return the size in bytes of a file, or of all files under a folder."""
     return sum(stat.st_size for stat in _stats(path) if S_ISREG(stat.st_mode))
 
 
 def last_change(path: Path) -> float:
-    """Return when a file, or anything under a folder, was last written, as seconds since 1970."""
+    """Return the time of the last write to a file or anything under a folder, in seconds since 1970."""
     return max((stat.st_mtime for stat in _stats(path)), default=0.0)
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    for each in (path, *path.rglob("*")):
+    for entry in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):  # another process removed it
-            stat = each.stat()
-            if each == path or not each.is_dir():
+            stat = entry.stat()
+            if entry == path or not entry.is_dir():
                 yield stat
 
 

@@ -1,7 +1,7 @@
-"""The judgement of a model: how it stands beside what a user would pick instead, as records.
+"""Records of a model's judgement, i.e. its comparison with the baselines that a user could pick instead.
 
-:mod:`mmlora.judging` makes it, the registry keeps it in the bundle's manifest, promotion and nights obey its
-verdict, and the command line prints its tables.
+:mod:`mmlora.judging` computes it, the registry stores it in the bundle's manifest, promotion and nights
+follow its verdict, and the command line prints its tables.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DomainFigures(Record):
 
 @dataclass(frozen=True)
 class Difference(Record):
-    """Intervals of the model's figures less a contender's, on the same rows.
+    """Intervals of the differences between the model's figures and a contender's, on the same rows.
 
     Attributes:
         wauc: of the domains' AUCs, weighted by rows.
@@ -60,14 +60,14 @@ class ContenderRow(Record):
     Attributes:
         name: the contender.
         note: what it is, or why it wasn't compared.
-        seconds: taken to train it and to score the rows.
-        decides: whether the model must not be below it.
+        seconds: time to train it and to score the rows.
+        decides: whether the verdict takes it into account.
         wauc: mean of the domains' AUCs weighted by rows; None when no domain has one.
         auc: over all rows.
         logloss: over all rows.
         calibration: sum of scores over clicks.
-        by_domain: its figures in each domain; None for a contender that wasn't compared.
-        difference: the model less this contender; None for the model itself.
+        by_domain: its figures by domain; None for a contender that wasn't compared.
+        difference: the model's figures minus this contender's; None for the model itself.
     """
 
     name: str
@@ -82,7 +82,7 @@ class ContenderRow(Record):
     difference: Difference | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping, without figures or a difference that the contender doesn't have."""
+        """Return a JSON-serialisable mapping, without missing figures and differences."""
         row = super().to_json()
         if self.difference is None:
             del row["difference"]
@@ -94,13 +94,13 @@ class ContenderRow(Record):
 
 @dataclass(frozen=True)
 class ShownRow(Record):
-    """What was shown on a held-out day, as a contender would have ranked it.
+    """A contender's ranking of the items shown on a held-out day.
 
     Attributes:
         name: the contender.
-        ctr_at_1: clicks over items in the first place of all lists; None without lists.
-        ctr_at_5: the same for the first five places.
-        ndcg_at_5: mean over the lists with a click; None without any.
+        ctr_at_1: clicks over items at the first position of all lists; None without lists.
+        ctr_at_5: the same for the first five positions.
+        ndcg_at_5: mean over the lists with a click; None if there are none.
         calibration: sum of scores over clicks of all rows; None without clicks.
     """
 
@@ -113,13 +113,13 @@ class ShownRow(Record):
 
 @dataclass(frozen=True)
 class Shown(Record):
-    """What was shown on a held-out day.
+    """The lists shown on a held-out day.
 
     Attributes:
-        day: the day; None where the rows are all test rows.
-        rows: rows shown.
-        lists: lists of two items or more.
-        contenders: one row for each contender that has scores.
+        day: the day; None if the rows are all test rows.
+        rows: number of rows shown.
+        lists: number of lists with two items or more.
+        contenders: one row per contender with scores.
     """
 
     day: date | None
@@ -130,15 +130,15 @@ class Shown(Record):
 
 @dataclass(frozen=True)
 class ListRow(Record):
-    """How alike the lists are that a contender gives a sample of a domain's users.
+    """The diversity of the lists that a contender gives to a sample of a domain's users.
 
     Attributes:
         domain: the domain.
         name: the contender.
-        users: users with a list.
-        items: candidate items.
-        most_common_first: share of users whose first item is the most common one; None without users.
-        coverage: share of the candidates that are in any list; None without candidates.
+        users: number of users with a list.
+        items: number of candidate items.
+        most_common_first: share of users with the most common first item; None without users.
+        coverage: share of the candidates in any list; None without candidates.
     """
 
     domain: str
@@ -159,12 +159,12 @@ class ColdFigures(Record):
 
 @dataclass(frozen=True)
 class ColdBand(Record):
-    """The test rows whose user, or item, has a certain number of training rows.
+    """The test rows whose user (or item) has a given number of training rows.
 
     Attributes:
-        training_rows: that number: ``0``, ``1-3``, ``4-20`` or ``more``.
-        rows: test rows.
-        clicks: of these rows.
+        training_rows: the number of training rows: ``0``, ``1-3``, ``4-20`` or ``more``.
+        rows: number of test rows.
+        clicks: clicks in these rows.
         by: figures by contender.
     """
 
@@ -176,7 +176,7 @@ class ColdBand(Record):
 
 @dataclass(frozen=True)
 class Coldness(Record):
-    """Test rows by the training rows of their user, and of their item."""
+    """Figures by the number of training rows of the user, and of the item."""
 
     user: tuple[ColdBand, ...] = ()
     item: tuple[ColdBand, ...] = ()
@@ -184,21 +184,21 @@ class Coldness(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement(Record):
-    """How a model stands beside its baselines.
+    """The comparison of a model with its baselines.
 
     Attributes:
-        model: the phase whose model was judged; None where nothing was compared.
+        model: the phase whose model was judged; None if nothing was compared.
         refit: whether the registered model is trained on all rows afterwards.
         trained_until: the last moment of the registered model's training rows, ISO 8601.
-        verdict: the model beside its best baseline: ``above``, ``level`` or ``below``, or ``unknown``.
-        sentence: the same in one plain sentence.
-        best_baseline: its name; None when no baseline that decides has a wauc.
-        test_rows: test rows of the split.
-        rows: test rows that were compared; a sample where there are many.
+        verdict: the model relative to its best baseline: ``above``, ``level``, ``below`` or ``unknown``.
+        sentence: the verdict in a sentence.
+        best_baseline: name of the best baseline; None when no deciding baseline has a wauc.
+        test_rows: number of test rows of the split.
+        rows: number of test rows compared; a sample of large splits.
         contenders: the model first.
-        shown: what was shown on a held-out day.
-        lists: one row for each domain and ranking.
-        cold: the model and its best baseline by training rows.
+        shown: the rankings of a held-out day.
+        lists: one row per domain and ranking.
+        cold: the model and its best baseline by number of training rows.
     """
 
     model: str | None = None
@@ -216,16 +216,16 @@ class Judgement(Record):
 
     @property
     def best(self) -> Difference | None:
-        """The model less its best baseline; None without one."""
+        """The difference to the best baseline; None without one."""
         return next((row.difference for row in self.contenders if row.name == self.best_baseline), None)
 
     @property
     def compared(self) -> tuple[ContenderRow, ...]:
-        """The contenders that have figures."""
+        """The contenders with figures."""
         return tuple(row for row in self.contenders if row.by_domain is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping, without the model's facts where nothing was compared."""
+        """Return a JSON-serialisable mapping, without facts of the model if nothing was compared."""
         raw = super().to_json()
         if self.model is None:
             del raw["model"], raw["refit"], raw["trained_until"]
@@ -233,5 +233,5 @@ class Judgement(Record):
 
 
 def below_baseline(judgement: Judgement | None) -> str | None:
-    """Return the sentence of a judgement that finds a model below its best baseline; None for any other."""
+    """Return the judgement's sentence if the model is below its best baseline, else None."""
     return judgement.sentence if judgement is not None and judgement.verdict == "below" else None

@@ -1,8 +1,8 @@
-"""Manifests: size and SHA-256 of each stored file, so that one that is gone, cut or swapped is noticed.
+"""Manifests: size and SHA-256 of stored files, to detect missing, truncated or replaced ones.
 
-To hash everything on each read would cost more than it finds. A file is hashed when it is first read, and
-again when its size or times differ from those of then; the time of its inode's last change (``ctime``) is one
-of them, which no copy or ``touch`` can set.
+Hashing every file on each read would be too expensive. A file is hashed when it is first read, and again when
+its size or times have changed since; they include the time of its inode's last change (``ctime``), which no
+copy or ``touch`` can set.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mmlora.errors import DataError, Fault
 from mmlora.files import write_json
 
 VERIFIED = ".verified.json"
-"""Beside the files: size and times of each when it was last hashed."""
+"""File beside the stored files with the size and times of each when it was last hashed."""
 _SHOWN = 5
 
 
 class FileRecord(TypedDict):
-    """What is known of a stored file."""
+    """Size and hash of a stored file."""
 
     size: int
     sha256: str
@@ -41,37 +41,37 @@ def record(path: Path) -> FileRecord:
 
 
 def faults(folder: Path, files: Mapping[str, FileRecord]) -> list[Fault]:
-    """Return what is wrong with files under a folder, by name; nothing when all are as they were stored."""
-    known, fresh, found = _load(folder / VERIFIED), {}, []
+    """Return the faults of files under a folder; empty when all are as they were stored."""
+    known, verified, wrong = _load(folder / VERIFIED), {}, []
     for name, stored in files.items():
         path = folder / name
         try:
             stat = path.stat()
         except FileNotFoundError:
-            found.append(Fault(f"{name} is missing"))
+            wrong.append(Fault(f"{name} is missing"))
             continue
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stored["sha256"]]
         if known.get(name) == stamp:
             continue
         if stat.st_size != stored["size"]:
-            found.append(Fault(f"{name} has {stat.st_size:,} bytes, and {stored['size']:,} were stored"))
+            wrong.append(Fault(f"{name} has {stat.st_size:,} bytes, and {stored['size']:,} were stored"))
         elif record(path) != stored:
-            found.append(Fault(f"{name} holds other bytes than were stored"))
+            wrong.append(Fault(f"{name} holds other bytes than were stored"))
         else:
-            fresh[name] = stamp
-    if fresh:
+            verified[name] = stamp
+    if verified:
         kept = {name: stamp for name, stamp in known.items() if (folder / name).exists()}
-        with suppress(OSError):  # of a folder that may only be read: hashed again the next time
-            write_json(folder / VERIFIED, {**kept, **fresh})
-    return found
+        with suppress(OSError):  # in a read-only folder, files are hashed again the next time
+            write_json(folder / VERIFIED, {**kept, **verified})
+    return wrong
 
 
 def refusal(folder: Path, found: list[Fault], mend: str) -> DataError:
     """Return the error for files that aren't as they were stored.
 
     Args:
-        folder: where they lie.
-        found: what is wrong.
+        folder: the files' folder.
+        found: the faults.
         mend: what to do, as a sentence.
     """
     more = [Fault(f"and {len(found) - _SHOWN:,} more")] if len(found) > _SHOWN else []
@@ -80,7 +80,7 @@ def refusal(folder: Path, found: list[Fault], mend: str) -> DataError:
 
 def _load(path: Path) -> dict[str, list[Any]]:
     try:
-        found: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
+        stamps: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return stamps if isinstance(stamps, dict) else {}

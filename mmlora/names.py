@@ -1,4 +1,4 @@
-"""The closed vocabularies, apart from the schema so that the command line and DAG files read them at once."""
+"""The closed vocabularies, in a module without imports for the command line and DAG files."""
 
 from __future__ import annotations
 

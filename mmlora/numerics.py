@@ -1,9 +1,9 @@
-"""What the last bits of a score depend on, and MKL's reproducible mode, which is set before torch computes.
+"""The environment that determines the last bits of a score, and MKL's reproducible mode.
 
-The same product of the same values may have other last bits where its operands lie elsewhere in memory: MKL
-picks its kernels by alignment unless its strict conditional numerical reproducibility is on. ``MKL_CBWR``
-turns it on. MKL reads it at its first product, so ``mmlora/__init__`` calls :func:`settle`, and nothing that
-imports any part of mmlora can pass it by. What was seen on which processor: docs/design/bits.md.
+The last bits of a product may change with the memory alignment of its operands, because MKL chooses kernels
+by alignment unless strict conditional numerical reproducibility is on. ``MKL_CBWR`` turns it on. MKL reads
+the variable at its first product, so ``mmlora/__init__`` calls :func:`settle` before any part of mmlora can
+be used. Measurements by processor are in docs/design/bits.md.
 
 Source: https://www.intel.com/content/www/us/en/docs/onemkl/developer-guide-linux/2025-0/reproducibility-conditions.html
 """
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 MKL_SETTING = "MKL_CBWR"
 STRICT = "AUTO,STRICT"
-"""Each processor's best kernels, and of those the ones that don't heed alignment or the number of threads."""
+"""Each processor's best kernels that don't depend on alignment or the number of threads."""
 
-# Of strict mode, as MKL documents it; an AMD processor takes AUTO for all of them.
+# Branches with a strict mode, according to MKL's documentation; AMD processors treat all of them as AUTO.
 _STRICT_BRANCHES = ("AUTO", "AVX2", "AVX512", "AVX512_E1")
-# These choose kernels as well, so they are part of what a hash belongs to.
+# These variables affect the choice of kernels too, so hashes are comparable only with the same values.
 _OTHER_SETTINGS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-# A virtual machine may hide some of what its processor can do, and kernels go by these (x86-64, then Arm).
+# Kernels are chosen by these features, some of which a virtual machine may hide (x86-64, then Arm).
 _FEATURES = (
     *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16"),
     *("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2"),
@@ -39,11 +39,11 @@ _MIXED = " | "
 
 @dataclass(frozen=True)
 class Numerics:
-    """What computed scores: their hash can be compared with another's only where all three are equal.
+    """The environment that computed scores; hashes can be compared only between equal environments.
 
     Attributes:
-        processor: its name, family and what it can do; or the GPU's name.
-        kernels: how its kernels are chosen, e.g. ``MKL_CBWR=AUTO,STRICT``.
+        processor: the processor's name, family and features; or the GPU's name.
+        kernels: how kernels are chosen, e.g. ``MKL_CBWR=AUTO,STRICT``.
         torch_version: e.g. ``2.13.0+cpu``.
     """
 
@@ -56,7 +56,7 @@ class Numerics:
 
     @property
     def repeats(self) -> bool:
-        """Whether the same computation has the same bits again: on CPUs of one kind it has."""
+        """Whether repeated computations have the same bits: true on CPUs of a single kind."""
         mixed = any(_MIXED in value for value in (self.processor, self.kernels, self.torch_version))
         return not mixed and not self.kernels.startswith("CUDA")
 
@@ -68,9 +68,9 @@ def settle() -> None:
 
 
 def here() -> Numerics:
-    """Return what this process computes with on the CPU; torch isn't loaded for it.
+    """Return the environment of this process's CPU computations, without loading torch.
 
-    A setting of the user's that may give other bits is warned about, once a process.
+    A user's setting that may change the bits is warned about once per process.
     """
     warn_of_own_setting()
     from importlib.metadata import version
@@ -79,14 +79,14 @@ def here() -> Numerics:
 
 
 def together(seen: Collection[Numerics]) -> Numerics:
-    """Return what stands for rows that several kinds of machine computed; equal to none of them."""
-    columns = zip(*((one.processor, one.kernels, one.torch_version) for one in seen), strict=True)
+    """Return the combined environment of rows computed by several kinds of machine."""
+    columns = zip(*((each.processor, each.kernels, each.torch_version) for each in seen), strict=True)
     return Numerics(*(_MIXED.join(sorted(set(column))) for column in columns))
 
 
 @cache
 def warn_of_own_setting() -> None:
-    """Warn, once a process, where MKL's mode doesn't give a rerun the same bits."""
+    """Warn once per process if MKL's mode doesn't guarantee the same bits in a rerun."""
     if not _has_mkl():
         return
     setting = os.environ.get(MKL_SETTING, "")
@@ -108,7 +108,7 @@ def warn_of_own_setting() -> None:
 
 
 def mkl_mode() -> int | None:
-    """Return the mode that MKL says it is in, as ``mkl_cbwr_get`` does; None where it can't be asked."""
+    """Return MKL's present mode, as ``mkl_cbwr_get`` does; None if MKL isn't available."""
     torch = sys.modules.get("torch")
     file = torch and torch.__file__
     if not file:
@@ -123,7 +123,7 @@ def mkl_mode() -> int | None:
 
 
 def _is_strict(setting: str) -> bool:
-    # MKL takes lower-case names of branches, but knows no lower-case flag.
+    # MKL accepts lower-case names of branches, but not lower-case flags.
     branch, _, flag = setting.removeprefix("BRANCH=").partition(",")
     return branch == "COMPATIBLE" or (branch in _STRICT_BRANCHES and flag == "STRICT")
 
@@ -139,7 +139,7 @@ def _kernels() -> str:
     others = [f"{name}={os.environ[name]}" for name in names]
     if not _has_mkl():
         return ", ".join(["no MKL", *others])
-    # OFF would read like a setting, and MKL takes that one for AUTO.
+    # Not "OFF", which would look like a setting that MKL treats as AUTO.
     mode = "unread" if mkl_mode() == _OFF else os.environ.get(MKL_SETTING, "unset")
     return ", ".join([f"{MKL_SETTING}={mode}", *others])
 
@@ -156,11 +156,11 @@ def _processor() -> str:
 
 
 def processor_of(cpuinfo: str) -> str:
-    """Name the first processor of Linux's ``/proc/cpuinfo``: its name, its numbers, what it can do."""
+    """Return the name, numbers and features of the first processor in Linux's ``/proc/cpuinfo``."""
     pairs = (line.split(":", 1) for line in cpuinfo.split("\n\n")[0].splitlines() if ":" in line)
     facts = {name.strip(): value.strip() for name, value in pairs}
     can = facts.get("flags", facts.get("Features", "")).split()
-    # The name alone may be a virtual machine's: "AMD EPYC".
+    # The name alone may be generic in a virtual machine, e.g. "AMD EPYC".
     parts = ("vendor_id", "cpu family", "model", "stepping")
     arm = ("CPU implementer", "CPU variant", "CPU part", "CPU revision")
     numbers = [facts[name] for name in (*parts, *arm) if name in facts]

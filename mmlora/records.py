@@ -1,4 +1,4 @@
-"""What rooms hand each other: frozen dataclasses that become JSON at the edge, and are read back from it."""
+"""Base of the frozen dataclasses that packages exchange and that are stored as JSON."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Record:
     """A frozen dataclass with a JSON form; fields and keys have the same names, in the same order."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
+        """Return a JSON-serialisable mapping."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """Read back what :meth:`to_json` returned; missing keys take their fields' defaults.
+        """Build an instance from what :meth:`to_json` returned; missing keys take the fields' defaults.
 
         Raises:
             DataError: keys without a default are missing, or a value has the wrong type.

@@ -1,7 +1,7 @@
-"""Secrets that settings and variables hold, kept out of all that is said: messages, logs, the ledger, MLflow.
+"""Hide secrets of settings and variables in all output: messages, logs, the ledger, MLflow.
 
-A URL's secrets are remembered when it is read from the settings. :func:`redact` then hides them wherever they
-stand in a text, also where a library put them, and hides what looks like a password in any URL.
+A URL's secrets are remembered when it is read from the settings. :func:`redact` then hides them in any text,
+even from a library, and hides what looks like a password in any URL.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ _VARIABLES = (
     "PGPASSWORD",
 )
 _SHORTEST = 4
-"""Shorter secrets are hidden in URLs only, or half of a text would go."""
+"""Shorter secrets are hidden in URLs only, because they may occur in any text."""
 _USERINFO = re.compile(r"(://[^\s/:@'\"]*):(?!password@)[^\s'\"]*@")
 _PARAMETER = re.compile(
     r"(?i)\b(\w*(?:password|passwd|pwd|token|secret|access_key))(\s?=\s?)('[^']*'|[^\s&'\",;)]+)"
 )
-_secrets: set[str] = set()
+remembered: set[str] = set()
+"""The secrets remembered so far in this process."""
 
 
 def remember(url: str) -> None:
-    """Remember what is secret in a URL, whether or not it can be parsed."""
+    """Remember the secrets in a URL, even if it can't be parsed."""
     for secret in _secrets_in(url):
-        # What is a user's or database's name as well, or a driver's, can't be told from it.
+        # A secret that is also the name of a user, database or driver can't be told from the name.
         if len(secret) >= _SHORTEST and secret not in _names_in(url):
             for plain in (secret, unquote(secret), unquote_plus(secret)):
-                _secrets.update({plain, quote(plain, safe=""), quote(plain, safe=" +"), quote_plus(plain)})
+                remembered.update({plain, quote(plain, safe=""), quote(plain, safe=" +"), quote_plus(plain)})
 
 
 def secrets() -> frozenset[str]:
-    """Return what is known to be secret, of URLs and variables."""
+    """Return the known secrets of URLs and variables."""
     variables = {value for name in _VARIABLES if len(value := os.environ.get(name, "")) >= _SHORTEST}
-    return frozenset(_secrets | variables)
+    return frozenset(remembered | variables)
 
 
 def redact(text: str) -> str:
@@ -52,7 +53,7 @@ def redact(text: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats log records, tracebacks included, with their secrets hidden."""
+    """A formatter that hides secrets in log records, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See :class:`logging.Formatter`."""
@@ -60,7 +61,7 @@ class RedactingFormatter(logging.Formatter):
 
 
 def _names_in(url: str) -> set[str]:
-    """Return the driver, user, hosts and database that a URL names."""
+    """Return the driver, user, hosts and database in a URL."""
     scheme, parted, rest = url.partition("://")
     if not parted:
         scheme, rest = "", url
@@ -69,11 +70,11 @@ def _names_in(url: str) -> set[str]:
 
 
 def _secrets_in(url: str) -> set[str]:
-    """Return the passwords that a URL may hold, read generously: one that can't be parsed has them too."""
+    """Return everything in a URL that may be a password, even if the URL can't be parsed."""
     rest = url.partition("://")[2] or url
     before_query, _, query = rest.partition("?")
-    found = {value for *_, value in _PARAMETER.findall(query or rest)}
+    passwords = {value for *_, value in _PARAMETER.findall(query or rest)}
     for userinfo in (rest.partition("@")[0], before_query.rpartition("@")[0]):
         if "@" in rest and ":" in userinfo:
-            found |= {userinfo.partition(":")[2], userinfo.rpartition(":")[2]}
-    return {secret.strip("'") for secret in found} - {""}
+            passwords |= {userinfo.partition(":")[2], userinfo.rpartition(":")[2]}
+    return {secret.strip("'") for secret in passwords} - {""}

@@ -1,4 +1,4 @@
-"""Where ``sql/``, ``dags/`` and ``feature_repo/`` lie: in the repository, or inside the installed wheel."""
+"""Locate ``sql/``, ``dags/`` and ``feature_repo/``, in the repository or in the installed wheel."""
 
 from __future__ import annotations
 

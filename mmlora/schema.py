@@ -1,6 +1,6 @@
-"""The words that all rooms share: column names, id types, feature contract, verdicts, states.
+"""Definitions shared by all packages: column names, id types, feature contract, verdicts, states.
 
-Nothing here reads or writes; every other module may import it.
+This module does no I/O; every other module may import it.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ ENTITY_KEYS: dict[Entity, str] = {"user": USER_ID, "item": ITEM_ID, "domain": DO
 
 
 def midnight(day: date) -> datetime:
-    """Return ``day`` 00:00 UTC: the moment that scoring date reads features as of."""
+    """Return ``day`` 00:00 UTC, the moment as of which a scoring date reads features."""
     return datetime.combine(day, time(), tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class IdTypes:
-    """Types of the three id columns, chosen once from the first import."""
+    """Types of the three id columns, chosen at the first import."""
 
     user: IdType = "int64"
     item: IdType = "int64"
@@ -69,12 +69,12 @@ class IdTypes:
         return pa.int64() if getattr(self, entity) == "int64" else pa.string()
 
     def parse(self, entity: Entity, text: Id) -> Id:
-        """Turn a command-line text into an id of the entity's type (``ValueError`` if it cannot be)."""
+        """Convert a command-line text to an id of the entity's type; raise ``ValueError`` if it can't be."""
         if getattr(self, entity) == "string":
             return str(text)
         number = int(text)
         if not _INT64.fullmatch(str(text)) or not -(2**63) <= number < 2**63:
-            raise ValueError(f"{text!r} is no 64-bit integer")
+            raise ValueError(f"{text!r} is not a 64-bit integer")
         return number
 
     def to_dict(self) -> dict[str, str]:
@@ -83,7 +83,7 @@ class IdTypes:
 
 
 def interactions_schema(ids: IdTypes) -> pa.Schema:
-    """Return the canonical interactions table: one row a (user, item, domain, event_timestamp, known_at)."""
+    """Return the schema of interactions: one row per (user, item, domain, event_timestamp, known_at)."""
     return pa.schema(
         [
             pa.field(USER_ID, ids.arrow("user"), nullable=False),
@@ -97,7 +97,7 @@ def interactions_schema(ids: IdTypes) -> pa.Schema:
 
 
 def scores_schema(ids: IdTypes) -> pa.Schema:
-    """Return a staged load's columns: the warehouse's ``scores`` less ``load_key``."""
+    """Return a staged load's schema: the warehouse's ``scores`` without ``load_key``."""
     return pa.schema(
         [
             pa.field(USER_ID, ids.arrow("user"), nullable=False),
@@ -112,12 +112,12 @@ def scores_schema(ids: IdTypes) -> pa.Schema:
 
 @dataclass(frozen=True)
 class FeatureField:
-    """One input of the model, as Feast resolved it.
+    """An input of the model, as resolved by Feast.
 
     Attributes:
         name: Feast's full feature name (``user_profile__age``), or an id column's own name.
         view: the feature view; empty for an id.
-        keys: the id columns that decide its value, e.g. ``("user_id", "domain_id")``.
+        keys: the id columns that determine its value, e.g. ``("user_id", "domain_id")``.
         dtype: Feast's value type (``INT64``, ``STRING``, ``FLOAT``, ``FLOAT_LIST``, ``STRING_LIST``, ...).
         kind: how it is encoded; follows the dtype unless a tag ``kind`` overrides it.
         tags: the Feast field's tags, sorted; ``transform=log`` and ``log1p`` apply to dense fields.
@@ -132,16 +132,14 @@ class FeatureField:
 
     @property
     def side(self) -> Entity:
-        """What decides the value: the item, the user (each with or without the domain), or the domain
-        alone.
-        """
+        """The entity that determines the value: item or user (with or without the domain), or the domain."""
         if ITEM_ID in self.keys:
             return "item"
         return "user" if USER_ID in self.keys else "domain"
 
     @property
     def partner(self) -> str:
-        """The field it is paired with: an item's that it matches or multiplies, or the bag that it weighs."""
+        """The field that it is matched or multiplied with, or the bag that it weights; empty for none."""
         return self.tag("weights") or self.tag("match") or self.tag("dot")
 
     def tag(self, key: str, default: str = "") -> str:
@@ -150,15 +148,15 @@ class FeatureField:
 
 
 def items_of(history: str) -> str:
-    """Return the name of the items' vectors that a history's are multiplied with."""
+    """Return the name of the items' vectors with which a history's vectors are multiplied."""
     return f"{history}.item"
 
 
 @dataclass(frozen=True)
 class FeatureContract:
-    """The resolved definition of the model's FeatureService: what a bundle was trained on.
+    """The resolved FeatureService that a bundle was trained on.
 
-    Fields are ordered: the ids first (user, item, domain), then the views' in the service's order.
+    The fields are ordered: first the ids (user, item, domain), then the views' fields in the service's order.
     """
 
     service: str
@@ -171,7 +169,7 @@ class FeatureContract:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """Names of the vectors that encoded rows hold: the fields' own, and the items' beside a history."""
+        """Names of the vectors of encoded rows: the fields' vectors, and the items' vectors of histories."""
         of_kind = {kind: [f.name for f in self.fields if f.kind == kind] for kind in valid_names(FieldKind)}
         histories = [name for of in of_kind["history"] for name in (of, items_of(of))]
         return (*of_kind["vector"], *of_kind["weights"], *histories)
@@ -186,12 +184,12 @@ class FeatureContract:
         return replace(self, fields=tuple(f for f in self.fields if present.issuperset(f.keys)))
 
     def to_json(self) -> str:
-        """Return canonical JSON: the same contract gives the same text."""
+        """Return canonical JSON, identical for equal contracts."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> FeatureContract:
-        """Read back what :meth:`to_json` wrote."""
+        """Build a contract from what :meth:`to_json` returned."""
         raw = json.loads(text)
         fields = tuple(
             FeatureField(**{**f, "keys": tuple(f["keys"]), "tags": tuple((k, v) for k, v in f["tags"])})
@@ -202,15 +200,15 @@ class FeatureContract:
 
 @dataclass(frozen=True)
 class DomainVerdict:
-    """What the sparsity suite says of one domain over the trailing window.
+    """The sparsity suite's result for a domain over the trailing window.
 
     Attributes:
         rows, positives, users, items: counts in the window.
         density: rows / (users * items).
         ctr: positives / rows, or None without rows.
         verdict: ``rich``, ``thin``, ``absent`` or ``broken``.
-        policy: what follows from it, in a clause.
-        reasons: the failed expectations that led to it.
+        policy: the consequence of the verdict, in a clause.
+        reasons: the failed expectations that led to the verdict.
     """
 
     domain_id: Id
@@ -227,7 +225,7 @@ class DomainVerdict:
 
 
 def fingerprint(value: Mapping[str, object] | list[object] | str) -> str:
-    """Return the SHA-256 (64 hex digits) of a JSON-ready value in canonical form."""
+    """Return the SHA-256 (64 hex digits) of a JSON-serialisable value in canonical form."""
     text = (
         value
         if isinstance(value, str)

@@ -1,4 +1,4 @@
-"""Settings: ``mmlora.toml``, overridden by ``MMLORA_*`` variables; read where a workspace is opened.
+"""Settings: ``mmlora.toml``, overridden by ``MMLORA_*`` variables, and read when a workspace is opened.
 
 Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
 """
@@ -42,15 +42,18 @@ class FeatureSettings(_Section):
     """Activity features."""
 
     prior_ctr: float | None = Field(
-        None, gt=0, lt=1, description="CTR of an entity without rows; the overall one at first when unset"
+        None,
+        gt=0,
+        lt=1,
+        description="CTR of an entity without rows; the overall CTR of the first build when unset",
     )
-    prior_weight: float = Field(20.0, gt=0, description="rows that the prior counts for")
+    prior_weight: float = Field(20.0, gt=0, description="weight of the prior in rows")
     columns: dict[str, str] = Field({}, description='e.g. { "items.price" = "dense" }')
 
     @field_validator("columns")
     @classmethod
     def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        """Refuse what no column could become; whether this one can is said where its data is."""
+        """Reject unknown tables and kinds; whether a column can become the kind is checked with its data."""
         kinds, tables = valid_names(ColumnKind), ("users", "items", "domains")
         faults = [
             f'"{name}" = "{kind}" is not understood: write "TABLE.COLUMN" = "KIND" with a table of '
@@ -75,31 +78,33 @@ class CheckSettings(_Section):
     ctr_min: float = Field(0.001, ge=0, le=1)
     ctr_max: float = Field(0.95, ge=0, le=1)
     volume_min_ratio: float = Field(
-        0.25, ge=0, description="rows of the last day over the trailing mean, beyond chance; 0 judges none"
+        0.25,
+        ge=0,
+        description="minimum rows of the last day over the trailing mean, beyond chance; 0: no check",
     )
     volume_max_ratio: float = Field(50.0, gt=0)
-    volume_min_mean: float = Field(100.0, gt=0, description="rows a day that a quieter domain counts as")
-    domains: tuple[str, ...] = Field((), description="expected domains beside those ever seen")
+    volume_min_mean: float = Field(100.0, gt=0, description="rows per day that a quieter domain counts as")
+    domains: tuple[str, ...] = Field((), description="expected domains in addition to those ever seen")
 
 
 class TrainingSettings(_Section, Hyperparameters):
-    """Model and optimisation; an option of `mmlora train` with the same name wins."""
+    """Model and optimisation; an option of `mmlora train` with the same name overrides a setting."""
 
     def of(self, declaration: type) -> dict[str, Any]:
-        """Return the settings that a declaration has, by name."""
+        """Return the settings of a declaration, by name."""
         return {name: getattr(self, name) for name in declared(declaration)}
 
     def as_kept(self, *, only: Collection[str] = ()) -> dict[str, Any]:
-        """Return the settings, or some of them, JSON-ready, as keys and records have them.
+        """Return the settings, or some of them, in the JSON form of keys and records.
 
-        Where a model is trained decides no more than last bits, so neither names it.
+        Settings of the machine are left out, because they affect only the last bits of a model.
         """
         names = set(only or SETTINGS).difference(read_by("machine"))
         return as_kept(self.model_dump(mode="json", include=names))
 
 
 class CandidatePolicy(_Section):
-    """Who is scored on what, in all domains or in one."""
+    """The users and items to score, in all domains or in one."""
 
     items: Scope = Field("all", description="all known items, or those seen in the `domain`")
     available: str | tuple[str, str] | None = Field(
@@ -110,92 +115,96 @@ class CandidatePolicy(_Section):
     stock: str | None = Field(
         None, description="a table of item_id, domain_id, from, until", examples=["stock/{date}.parquet"]
     )
-    exclude: Exclusion = Field("clicked", description="pairs left out: `none`, `clicked`, `seen`")
-    exclude_days: int = Field(30, ge=0, description="those of the last days; 0: ever")
-    exclude_in: Scope = Field("domain", description="those in the `domain`, or in `all`")
+    exclude: Exclusion = Field("clicked", description="pairs to leave out: `none`, `clicked`, `seen`")
+    exclude_days: int = Field(30, ge=0, description="days back for which pairs are left out; 0: no limit")
+    exclude_in: Scope = Field("domain", description="pairs in the same `domain`, or in `all`")
     users: str = Field(
         "active", min_length=1, description="`active`, `all`, or a table of user_id, domain_id"
     )
     active_days: int = Field(30, ge=1, description="a user with a row in the domain in these days is active")
     pairs: str | None = Field(
         None,
-        description="a table of user_id, item_id, domain_id instead of all that",
+        description="a table of user_id, item_id, domain_id that replaces all of the above",
         examples=["pairs/{date}.parquet"],
     )
-    retrieval: RetrievalName = Field("none", description="chooses items before the full model")
-    retrieval_items: int = Field(1000, ge=0, description="items it keeps a user; 0 keeps all")
+    retrieval: RetrievalName = Field("none", description="preselects items for the full model")
+    retrieval_items: int = Field(1000, ge=0, description="items preselected per user; 0 keeps all")
 
     @field_validator("available", "stock", "pairs")
     @classmethod
     def _unset(cls, value: str | tuple[str, str] | None) -> str | tuple[str, str] | None:
-        """Take an empty text for none, so that a domain can do without what the others have."""
+        """Convert an empty text to None, so that a domain can unset a general setting."""
         return value or None
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
-        """Refuse parts of one section that a pair table makes void."""
-        others = sorted(self.model_fields_set - {"pairs", "domains"})
-        if self.pairs is not None and others:
-            raise ValueError(f"pairs says alone what is scored: leave {', '.join(others)} out")
+        """Reject settings of the same section that have no effect with a pair table."""
+        void = sorted(self.model_fields_set - {"pairs", "domains"})
+        if self.pairs is not None and void:
+            raise ValueError(f"pairs alone decides what is scored: leave {', '.join(void)} out")
         return self
 
 
 class CandidateSettings(CandidatePolicy):
-    """Candidates; a section of a domain's own wins in what it sets."""
+    """Candidates; a domain's own section overrides the settings that it has."""
 
     domains: dict[str, CandidatePolicy] = Field(
         {}, description="by domain, e.g. { us = { exclude = 'none' } }; or sections [candidates.domains.us]"
     )
 
     def of(self, domain: str) -> dict[str, Any]:
-        """Return the parts of a domain's policy; a domain's own candidates take the place of a pair table."""
+        """Return a domain's policy; a domain's own section replaces a general pair table."""
         parts = self.model_dump(exclude={"domains"})
         if domain in self.domains:
-            own = self.domains[domain]
-            changes = {name: getattr(own, name) for name in own.model_fields_set}
+            policy = self.domains[domain]
+            changes = {name: getattr(policy, name) for name in policy.model_fields_set}
             parts |= {"pairs": None, **changes} if changes else {}
         return parts
 
 
 class ScoringSettings(_Section):
-    """How a night is scored, and when its data is too old."""
+    """Scoring of nights, and limits on the age of their data."""
 
-    top_k: int = Field(100, ge=0, description="rows kept a user; 0 keeps all")
-    block_rows: int = Field(16384, ge=256, description="pairs a fixed block; written in the bundle")
+    top_k: int = Field(100, ge=0, description="rows kept per user; 0 keeps all")
+    block_rows: int = Field(16384, ge=256, description="pairs per fixed block; stored in the bundle")
     engine: EngineName = Field("local", description="`ray` scores on a Ray cluster's CPUs")
     ray_address: str = Field(
-        "", description="as ray.init takes it; RAY_ADDRESS, else a local one, when empty"
+        "", description="address for ray.init; RAY_ADDRESS or a local cluster when empty"
     )
-    device: Device = Field("auto", description="of the engine `local`; `auto` is cuda where there is a GPU")
+    device: Device = Field(
+        "auto", description="device of the engine `local`; `auto` uses a GPU if there is one"
+    )
     precision: Precision = Field(
         "float32",
-        description="of a pair's products; `bfloat16` is quicker, but not for AutoInt of few fields",
+        description="precision per pair: `bfloat16` is faster, but not for AutoInt with few fields",
     )
-    memory_mb: int = Field(128, ge=1, description="users, pairs and rows held at once, about")
-    ray_threads: int = Field(1, ge=1, description="CPUs of a Ray worker, which share the items' tensors")
+    memory_mb: int = Field(128, ge=1, description="approximate memory for users, pairs and rows held at once")
+    ray_threads: int = Field(1, ge=1, description="CPUs per Ray worker, which share the items' tensors")
     max_days_ahead: int = Field(1, ge=0, description="days after the data's last one that may be scored")
-    max_age_hours: float = Field(24.0, gt=0, description="of the newest interaction at a night's 00:00 UTC")
+    max_age_hours: float = Field(
+        24.0, gt=0, description="maximum age of the newest interaction at a night's 00:00 UTC"
+    )
     min_size_ratio: float = Field(
-        0.5, ge=0, le=1, description="rows and users of a load over the last published night's, at least"
+        0.5, ge=0, le=1, description="minimum rows and users of a load over those of the last published night"
     )
     heartbeat_seconds: float = Field(10.0, gt=0)
-    stale_after_seconds: float = Field(120.0, gt=0, description="a load silent for so long is given up")
+    stale_after_seconds: float = Field(
+        120.0, gt=0, description="a load without a heartbeat for this long is given up"
+    )
 
 
 class RetentionSettings(_Section):
-    """What `mmlora gc` keeps; an option of it with the same meaning wins."""
+    """What `mmlora gc` keeps; its options override these settings."""
 
     nights_days: int | None = Field(
         None,
         ge=0,
-        description="nights of so many days before the newest are kept; all when unset",
+        description="days before the newest night for which nights are kept; all when unset",
         examples=[400],
     )
-    loads: int = Field(
-        1, ge=0, description="earlier published loads kept for each domain and date, to restore"
-    )
+    loads: int = Field(1, ge=0, description="earlier published loads kept per domain and date, to restore")
     files_days: int = Field(
-        30, ge=1, description="days for which unused models, training runs, training sets and pages stay"
+        30, ge=1, description="days for which unused models, training runs, training sets and pages are kept"
     )
 
 
@@ -223,7 +232,7 @@ class PromiseSettings(Promise):
 
 
 class Settings(BaseSettings):
-    """All settings, and where the workspace's parts lie."""
+    """All settings, and the locations of the workspace's parts."""
 
     model_config = SettingsConfigDict(
         env_prefix="MMLORA_", env_nested_delimiter="__", extra="forbid", toml_file="mmlora.toml"
@@ -247,7 +256,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:
-        """Have the passwords in URLs hidden from all that is said from now on."""
+        """Remember the passwords in URLs, so that they are hidden in all output."""
         for url in (self.warehouse_url, self.mlflow_url, self.feast_registry_url, self.scoring.ray_address):
             remember(url)
         return self
@@ -261,7 +270,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments win over variables, and variables over ``mmlora.toml``."""
+        """Give arguments precedence over variables, and variables over ``mmlora.toml``."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
@@ -269,12 +278,12 @@ def load_settings(**overrides: object) -> Settings:
     """Read the settings.
 
     Raises:
-        UsageError: a setting is unknown or out of range; every fault is named.
+        UsageError: settings are unknown or out of range; all faults are listed.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join([*faults_of(error, depth=2), *_homeless(error), *_moved(error)])
+        faults = "; ".join([*faults_of(error, depth=2), *_misplaced(error), *_moved(error)])
         raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
     except SettingsError as error:  # a variable of a section that isn't JSON
         raise UsageError(f"settings: {error}; write JSON") from None
@@ -282,8 +291,8 @@ def load_settings(**overrides: object) -> Settings:
         raise UsageError(f"mmlora.toml: {error}") from None
 
 
-def _homeless(error: ValidationError) -> list[str]:
-    """Return in which section each setting belongs that stands outside of all sections."""
+def _misplaced(error: ValidationError) -> list[str]:
+    """Return the section of each setting that was given outside of all sections."""
     outside = [
         str(f["loc"][0]) for f in error.errors() if f["type"] == "extra_forbidden" and len(f["loc"]) == 1
     ]
@@ -292,13 +301,13 @@ def _homeless(error: ValidationError) -> list[str]:
         for name, field in Settings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
-    found = {
+    headers = {
         name: [f"[{section}]" for section, fields in sections.items() if name in fields] for name in outside
     }
     return [
-        f"{name} belongs under {' or '.join(where)}: write that header on a line before it"
-        for name, where in found.items()
-        if where
+        f"{name} belongs under {' or '.join(names)}: write that header on a line before it"
+        for name, names in headers.items()
+        if names
     ]
 
 
@@ -306,28 +315,28 @@ _MOVED = {("scoring", "active_days"): "candidates.active_days"}
 
 
 def _moved(error: ValidationError) -> list[str]:
-    """Return what the settings are called now that have moved."""
+    """Return the new names of settings that were renamed."""
     return [
         f"{'.'.join(f['loc'])} is now called {_MOVED[f['loc']]}" for f in error.errors() if f["loc"] in _MOVED
     ]
 
 
 def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
-    """Return what is wrong with each setting; of one that may be of several kinds, what each of them asks.
+    """Return the faults of each setting; one that accepts several types has a fault for each type.
 
-    A value is shown only where it is of a setting that can hold no secret: not that of an unknown name,
-    which may be a misspelt URL, nor of a setting outside of the sections.
+    A value is shown only if its setting can't hold a secret. An unknown name may be a misspelt URL, and
+    settings outside of the sections are URLs, so their values are hidden.
 
     Args:
-        error: of settings.
-        depth: parts of a setting's name; what follows them is pydantic's own.
+        error: pydantic's error.
+        depth: number of parts of a setting's name; pydantic adds further parts.
     """
-    said: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
-        own = 2 if fault["loc"][1:2] == ("domains",) else 0  # a section of a domain's own
-        name = ".".join(map(str, fault["loc"][: depth + own]))
+        extra = 2 if fault["loc"][1:2] == ("domains",) else 0  # a domain's own section
+        name = ".".join(map(str, fault["loc"][: depth + extra]))
         hidden = fault["type"] == "extra_forbidden" or len(fault["loc"]) < depth
         shown = "" if hidden else f" (got {redact(repr(fault['input']))})"
         why = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
-        said.setdefault((name, shown), []).append(why)
-    return [f"{name}: {'; or: '.join(why)}{shown}" for (name, shown), why in said.items()]
+        reasons.setdefault((name, shown), []).append(why)
+    return [f"{name}: {'; or: '.join(why)}{shown}" for (name, shown), why in reasons.items()]

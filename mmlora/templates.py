@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates: what is filled in is escaped, and a name that isn't given is an error."""
+"""Render HTML pages from Jinja2 templates; values are escaped, and a missing value is an error."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ def render(package: str, template: str, **values: object) -> str:
     """Return a page.
 
     Args:
-        package: whose folder ``templates`` holds the template, e.g. ``mmlora.checks``.
-        template: its file name.
-        **values: what it refers to.
+        package: the package with the template in its folder ``templates``, e.g. ``mmlora.checks``.
+        template: the template's file name.
+        **values: the values of the template's variables.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -1,4 +1,4 @@
-"""The workspace: where settings become folders, stores and connections."""
+"""The workspace: its folders, stores and connections, according to the settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WAREHOUSE = "warehouse.json"
 
 
 class _Session:
-    """A warehouse as several calls share it: opened by the first, closed by the last."""
+    """A warehouse shared by several calls, opened by the first and closed by the last."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -52,14 +52,14 @@ class _Session:
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Report nothing."""
+    """Ignore a report of progress."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Everything under ``home``, opened when first used.
+    """Everything under ``home``, opened on first use.
 
-    A verb makes one by :func:`open_workspace`; nothing else reads settings.
+    Each command creates one by :func:`open_workspace`; nothing else reads settings.
     """
 
     settings: Settings
@@ -86,7 +86,7 @@ class Workspace:
 
     @cached_property
     def store(self) -> OfflineStore:
-        """The canonical tables."""
+        """The offline store of interactions and profiles."""
         from mmlora.data.store import OfflineStore
 
         return OfflineStore(self.offline)
@@ -114,34 +114,34 @@ class Workspace:
 
     @cached_property
     def parts(self) -> PartStore:
-        """The parts that bundles are composed of."""
+        """The store of the parts of bundles."""
         from mmlora.registry.parts import PartStore
 
         return PartStore(self.home / "registry" / "parts")
 
     @cached_property
     def bundles(self) -> BundleStore:
-        """The bundles by model version."""
+        """The store of bundles by model version."""
         from mmlora.registry.bundle import BundleStore
 
         return BundleStore(self.home / "registry")
 
     @cached_property
     def tracking(self) -> Tracking:
-        """The tracking server that runs and aliases are mirrored to."""
+        """The tracking server to which runs and aliases are mirrored."""
         from mmlora.registry.tracking import Tracking
 
         return Tracking(self.mlflow_url, artifacts=self.home / "mlartifacts")
 
     @contextmanager
     def open_warehouse(self) -> Iterator[Warehouse]:
-        """Open the warehouse, making it where there was none yet.
+        """Open the warehouse, and create it if it does not exist.
 
-        While it is open, opening it again by the same workspace gives the same one, in any thread: a verb
-        that hands its workspace on opens it once.
+        While it is open, opening it again through the same workspace returns the same instance, in any
+        thread.
 
         Raises:
-            ContractError: the database isn't the warehouse that this workspace has had.
+            ContractError: the database isn't the warehouse that this workspace has used before.
         """
         with self._session.opened(self._connect) as warehouse:
             yield warehouse
@@ -174,14 +174,14 @@ class Workspace:
             ) from None
 
     def keep_identity(self, warehouse: Warehouse) -> None:
-        """Have the workspace refuse any other warehouse from now on."""
+        """Record a warehouse's identity, so that the workspace rejects any other from now on."""
         write_atomically(self.home / _WAREHOUSE, json.dumps({"identity": warehouse.identity}) + "\n")
 
     def domain(self, text: Id) -> Id:
-        """Turn a command-line text into a known domain.
+        """Return the known domain that a command-line text names.
 
         Raises:
-            UsageError: no such domain; the valid ones are listed.
+            UsageError: the domain does not exist; the valid ones are listed.
         """
         known = self.expected_domains()
         for domain in known:
@@ -191,7 +191,7 @@ class Workspace:
         raise UsageError(f"there is no domain {text!r}; the domains are {names}")
 
     def expected_domains(self) -> list[Id]:
-        """Return the domains ever seen and those that the settings expect, sorted."""
+        """Return the domains ever seen and those expected by the settings, sorted."""
         ids = self.ids
         try:
             expected = {ids.parse("domain", name) for name in self.settings.checks.domains}
@@ -200,16 +200,16 @@ class Workspace:
         return sorted({*self.store.domains(), *expected}, key=lambda domain: (str(type(domain)), domain))
 
     def training_set_folder(self, training_set_id: str) -> Path:
-        """Return the folder of one training set."""
+        """Return the folder of a training set."""
         return self.home / "training_sets" / training_set_id
 
     def staging_folder(self, load_id: str) -> Path:
-        """Return the folder of one load's staged rows."""
+        """Return the folder of a load's staged rows."""
         return self.home / "staging" / load_id
 
 
 def open_workspace(settings: Settings | None = None) -> Workspace:
-    """Open the workspace that the settings name, making its folder when it is new."""
+    """Open the workspace of the settings, and create its folder if it does not exist."""
     workspace = Workspace(settings or load_settings())
     try:
         workspace.home.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,21 @@
--- The figures that the audit of a staged load judges, in one row. Parameters: files, domain, on.
+-- The figures for the audit of a staged load, in one row. Parameters: files, domain, on.
 WITH staged AS (
     SELECT * FROM read_parquet($files)
 ),
-neighbours AS (
+successive AS (
     SELECT
-        position AS place,
+        position AS list_position,
         score,
-        lag(position) OVER user_list AS place_before,
+        lag(position) OVER user_list AS position_before,
         lag(score) OVER user_list AS score_before
     FROM staged
     WINDOW user_list AS (PARTITION BY user_id ORDER BY position)
 ),
 lists AS (
     SELECT
-        count(*) FILTER (place <> coalesce(place_before, 0) + 1) AS misplaced,
+        count(*) FILTER (list_position <> coalesce(position_before, 0) + 1) AS misplaced,
         count(*) FILTER (score > score_before) AS rising
-    FROM neighbours
+    FROM successive
 ),
 keys AS (
     SELECT coalesce(sum(times - 1), 0)::BIGINT AS repeated
@@ -28,7 +28,7 @@ columns AS (
         count(*) FILTER (
             user_id IS NULL OR item_id IS NULL OR domain_id IS NULL OR score_date IS NULL OR score IS NULL OR position IS NULL
         ) AS nulls,
-        -- NaN is above every number here.
+        -- DuckDB sorts NaN above every number.
         count(*) FILTER (score < 0 OR score > 1) AS out_of_range,
         min(score) AS lowest,
         max(score) AS highest,

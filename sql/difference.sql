@@ -1,16 +1,16 @@
--- What differs between the rows of two loads, in one row. Tables: before, after (user_id, item_id, score, position).
+-- The differences between the rows of two loads, in one row. Tables: before, after (user_id, item_id, score, position).
 WITH users AS (
-    SELECT b.user_id IS NOT NULL AS was, a.user_id IS NOT NULL AS is_there, b.best IS NOT DISTINCT FROM a.best AS same_best
+    SELECT b.user_id IS NOT NULL AS in_before, a.user_id IS NOT NULL AS in_after, b.best IS NOT DISTINCT FROM a.best AS same_best
     FROM (SELECT user_id, arg_min(item_id, position) AS best FROM before GROUP BY user_id) AS b
     FULL JOIN (SELECT user_id, arg_min(item_id, position) AS best FROM after GROUP BY user_id) AS a USING (user_id)
 ),
 by_user AS (
     SELECT
-        count(*) FILTER (was) AS users_before,
-        count(*) FILTER (is_there) AS users_after,
-        count(*) FILTER (was AND NOT is_there) AS users_gone,
-        count(*) FILTER (is_there AND NOT was) AS users_new,
-        avg(CAST(same_best AS INTEGER)) FILTER (was AND is_there) AS same_first_item
+        count(*) FILTER (in_before) AS users_before,
+        count(*) FILTER (in_after) AS users_after,
+        count(*) FILTER (in_before AND NOT in_after) AS users_gone,
+        count(*) FILTER (in_after AND NOT in_before) AS users_new,
+        avg(CAST(same_best AS INTEGER)) FILTER (in_before AND in_after) AS same_first_item
     FROM users
 ),
 by_pair AS (

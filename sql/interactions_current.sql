@@ -1,6 +1,6 @@
--- The interactions as they were known at $known_as_of: of each key the version known last by then, and none of a key
--- that was withdrawn (label -1).
--- $interactions: a glob of the store's files; $known_as_of: a timestamptz, far in the future for all.
+-- The interactions as known at $known_as_of: per key the latest version known by then, without keys that were withdrawn
+-- (label -1).
+-- $interactions: a glob of the store's files; $known_as_of: a timestamptz, far in the future for all versions.
 SELECT
     user_id,
     item_id,

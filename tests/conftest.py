@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 import warnings
@@ -99,20 +100,82 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
     return MadeUp(*names, last_day=date(2001, 4, 9))
 
 
-@pytest.fixture
-def made_up_workspace(made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace under ``tmp_path`` with the made-up tables imported, small enough to train in seconds."""
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database before its first run, to be copied: it takes MLflow six seconds to create."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with warnings.catch_warnings():  # SQLAlchemy's, of MLflow's own tables
+        warnings.simplefilter("ignore")
+        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def imported(made_up: MadeUp, mlflow_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the made-up tables imported, to be copied."""
     from mmlora.pipeline.data import import_tables
 
-    monkeypatch.chdir(tmp_path)
-    for name, value in SMALL.items():
+    home = tmp_path_factory.mktemp("imported") / "var"
+    with pytest.MonkeyPatch.context() as here:
+        use_workspace(here, home)
+        import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
+    shutil.copy(mlflow_store, home)
+    return home
+
+
+def use_workspace(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Make ``home`` the workspace and its parent the current folder, with models that train in seconds."""
+    monkeypatch.chdir(home.parent)
+    for name, value in {**SMALL, "MMLORA_HOME": str(home)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
-    import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
-    return tmp_path / "var"
 
 
-@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
+@pytest.fixture
+def made_up_workspace(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace under ``tmp_path`` with the made-up tables imported, small enough to train in seconds."""
+    use_workspace(monkeypatch, tmp_path / "var")
+    return Path(shutil.copytree(imported, tmp_path / "var"))
+
+
+@pytest.fixture(scope="session")
+def trained(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace with a model of 2001-04-08 and two nights' verdicts, to be copied; the model's version."""
+    from mmlora.pipeline.train import train
+    from mmlora.pipeline.validate import validate
+
+    home = tmp_path_factory.mktemp("trained") / "var"
+    shutil.copytree(imported, home)
+    with pytest.MonkeyPatch.context() as here:
+        use_workspace(here, home)
+        version = train(date(2001, 4, 8), features="ids", adaptation="none").model_version
+        validate(date(2001, 4, 9))
+    return home, str(version)
+
+
+@pytest.fixture
+def trained_workspace(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of ``trained`` under ``tmp_path``."""
+    use_workspace(monkeypatch, tmp_path / "var")
+    return Path(shutil.copytree(trained[0], tmp_path / "var"))
+
+
+def take_warehouse(monkeypatch: pytest.MonkeyPatch, trained_workspace: Path, version: str, url: str) -> None:
+    """Give a copy of ``trained`` another warehouse, with the same champion and verdicts."""
+    from mmlora.pipeline.promote import promote
+    from mmlora.workspace import open_workspace
+
+    with open_workspace().open_warehouse() as before:
+        verdicts = [verdict for day in (8, 9) for verdict in before.verdicts(date(2001, 4, day))]
+    (trained_workspace / "warehouse.json").unlink()
+    monkeypatch.setenv("MMLORA_WAREHOUSE_URL", url)
+    with open_workspace().open_warehouse() as warehouse:
+        warehouse.record_verdicts(verdicts)
+    promote(version, accept_below_baseline=True)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("duckdb", marks=pytest.mark.slow), "postgres"])
 def workspace_on_each_warehouse(
     request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from mmlora.pipeline.score import score_and_publish
-from mmlora.pipeline.train import train
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,10 +21,9 @@ def _block(language: str) -> str:
 
 
 @pytest.fixture
-def scored(made_up_workspace: Path) -> Path:
-    train(date(2001, 4, 8), features="ids", adaptation="none")
+def scored(trained_workspace: Path) -> Path:
     score_and_publish(date(2001, 4, 9), domain="news")
-    return made_up_workspace
+    return trained_workspace
 
 
 def test_how_a_ranking_job_reads(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ PIECES = ("pl4nted", "w/ord", "w%2Ford")
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_secrets", set())
+    monkeypatch.setattr(redaction, "remembered", set())
 
 
 def _no_secret(text: str) -> bool:

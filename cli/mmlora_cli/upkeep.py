@@ -1,7 +1,8 @@
-"""``mmlora gc``."""
+"""``mmlora gc`` and ``mmlora erase``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +11,9 @@ from mmlora_cli.output import JsonFlag, format_value, print_json, print_table, p
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Add the verbs to the command line."""
     app.command()(gc)
+    app.command()(erase)
 
 
 def gc(
@@ -61,3 +63,47 @@ def _size(size: int | None) -> str | None:
             return f"{format_value(size)} {unit}"
         size = round(size / 1000)
     return f"{format_value(size)} GB"
+
+
+def erase(
+    reason: Annotated[str, typer.Option(help="Why, for the ledger of erasures.")],
+    user: Annotated[list[str] | None, typer.Option(help="A user to erase; repeatable.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="A text file with the ids of users to erase, one per line.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Erase users: their interactions, profiles, features, training rows, and scores of all nights.
+
+    Features and training sets are removed as a whole and built again when they are next needed. Models stay,
+    and those that were trained on rows of the users are named: train again, and `mmlora gc` removes the old
+    ones.
+
+    Example: mmlora erase --user u01 --reason "request of 2026-11-30"
+    """
+    from mmlora.errors import UsageError
+    from mmlora.pipeline.erase import erase as run
+
+    if users is not None and not users.is_file():
+        raise UsageError(f"--users {users} does not exist or is not a file")
+    lines = users.read_text(encoding="utf-8").splitlines() if users else []
+    ids = [*(user or []), *(line.strip() for line in lines if line.strip())]
+    with progress_bar(quiet=as_json) as progress:
+        result = run(ids, reason=reason, progress=progress)
+    if as_json:
+        print_json(result.to_json())
+        return
+    typer.echo(
+        f"erased {result.users:,} users: {result.interactions:,} interactions, "
+        f"{result.profiles:,} profile rows, and {result.scores:,} scores of {result.loads:,} loads"
+    )
+    if result.files:
+        typer.echo(
+            f"removed {result.files:,} computed files and folders (features, training sets, staged rows): "
+            "the next night or training builds what it needs"
+        )
+    if result.models:
+        typer.echo(
+            f"trained on rows of these users, and unchanged: {', '.join(result.models)}; train again and run "
+            "`mmlora gc` to remove them"
+        )

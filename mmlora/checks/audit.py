@@ -1,7 +1,7 @@
-"""The audit of a staged load: the last gate before its rows may be published.
+"""The audit of a staged load: the last check before its rows may be published.
 
-It reads the files back, so it sees what is on disk and not what was meant. DuckDB aggregates them
-(and spills), and the content hash streams over them, so memory stays bounded.
+It reads the files back from disk. DuckDB aggregates them (and spills), and the content hash is computed in a
+stream, so memory stays bounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH_ROWS = 250_000
 
 @dataclass(frozen=True)
 class AuditCheck:
-    """One check: its name, whether it passed, and the figures it looked at."""
+    """A check's result: its name, whether it passed, and the figures it used."""
 
     name: str
     passed: bool
@@ -34,7 +34,7 @@ class AuditCheck:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """All checks of a load, in order."""
+    """The results of all checks of a load, in order."""
 
     checks: tuple[AuditCheck, ...]
 
@@ -45,7 +45,7 @@ class AuditReport:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line a failed check."""
+        """One line per failed check."""
         return tuple(f"{check.name}: {check.detail}" for check in self.checks if not check.passed)
 
 
@@ -54,15 +54,15 @@ def audit_load(
 ) -> AuditReport:
     """Audit the staged rows of a load by the rules of :data:`~mmlora.checks.scores.SCORE_RULES`.
 
-    A file that cannot be read, or has other columns, fails ``schema``, and the checks that need its
-    rows are left out.
+    If a file can't be read or has other columns, the check ``schema`` fails, and the checks of rows are
+    skipped.
 
     Args:
         files: the load's files.
         ids: the id types.
         domain: the load's domain.
         on: the load's score date.
-        expected: what the load must hold.
+        expected: the figures that the load must have.
     """
     schema = _check_schema(files, scores_schema(ids))
     if not schema.passed:
@@ -86,11 +86,11 @@ def _check_schema(files: Sequence[Path], wanted: pa.Schema) -> AuditCheck:
     wanted_columns = dict(zip(wanted.names, wanted.types, strict=True))
     for file in files:
         try:
-            found = ds.dataset(file, format="parquet").schema
+            schema = ds.dataset(file, format="parquet").schema
         except (OSError, pa.ArrowInvalid) as error:
             return AuditCheck("schema", False, f"{file.name} cannot be read: {error}")
-        if dict(zip(found.names, found.types, strict=True)) != wanted_columns:
-            columns = ", ".join(f"{field.name} {field.type}" for field in found)
+        if dict(zip(schema.names, schema.types, strict=True)) != wanted_columns:
+            columns = ", ".join(f"{field.name} {field.type}" for field in schema)
             return AuditCheck("schema", False, f"{file.name} has {columns}")
     return AuditCheck("schema", True, f"{len(files)} files")
 
@@ -101,8 +101,8 @@ def _figures(files: Sequence[Path], domain: Id, on: date) -> dict[str, Any]:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'")
         parameters = {"files": [str(file) for file in files], "domain": domain, "on": on}
-        found: pa.Table = connection.sql(sql("audit.sql"), params=parameters).to_arrow_table()
-    return dict(found.to_pylist()[0])
+        figures: pa.Table = connection.sql(sql("audit.sql"), params=parameters).to_arrow_table()
+    return dict(figures.to_pylist()[0])
 
 
 def _content_hash(files: Sequence[Path], schema: pa.Schema) -> str:

@@ -1,6 +1,7 @@
-"""The door to Great Expectations: rules in, failures out.
+"""The package's only interface to Great Expectations: check a frame by rules, return the failures.
 
-Loading it takes seconds, so this module is imported when a validation runs. Its context lives in memory.
+Importing Great Expectations takes seconds, so this module is imported only when a validation runs. The
+context is kept in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _RESULT_FORMAT = {
 
 @dataclass(frozen=True)
 class FailedExpectation:
-    """One domain, by its name in the frame, that fails one rule; ``file`` is the first file at fault."""
+    """A rule that failed for a domain (by its name in the frame); ``file`` is the first file at fault."""
 
     rule: Rule
     domain: str
@@ -40,17 +41,18 @@ class FailedExpectation:
 
     @property
     def reason(self) -> str:
-        """What is wrong, with the value found."""
-        return self.rule.reason.format(value=self.value) + (f", first in {self.file}" if self.file else "")
+        """The fault, with the domain's value."""
+        reason = self.rule.reason.format(value=self.value)
+        return f"{reason}, first in {self.file}" if self.file else reason
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What Great Expectations said.
+    """The results of Great Expectations.
 
     Attributes:
         suites: ``result.success`` by suite.
-        failures: every domain and rule that failed.
+        failures: every failed rule of every domain.
     """
 
     suites: dict[str, bool]
@@ -58,7 +60,7 @@ class Outcome:
 
 
 def run_suites(frame: pa.Table, rules: Sequence[Rule]) -> Outcome:
-    """Judge the frame by the rules.
+    """Check the frame by the rules.
 
     Raises:
         CheckError: an expectation could not be evaluated at all.
@@ -71,21 +73,20 @@ def run_suites(frame: pa.Table, rules: Sequence[Rule]) -> Outcome:
         asset = context.data_sources.add_pandas("offline_store").add_dataframe_asset("domains")
         batch = asset.add_batch_definition_whole_dataframe("domains")
         for name in dict.fromkeys(rule.suite for rule in rules):
-            mine = [rule for rule in rules if rule.suite == name]
-            suite = context.suites.add(
-                gx.ExpectationSuite(name=name, expectations=[_expectation(*each) for each in enumerate(mine)])
-            )
+            suite_rules = [rule for rule in rules if rule.suite == name]
+            expectations = [_expectation(number, rule) for number, rule in enumerate(suite_rules)]
+            suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
             definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
             result = context.validation_definitions.add(definition).run(
                 batch_parameters={"dataframe": data}, result_format=_RESULT_FORMAT
             )
             outcome.suites[name] = bool(result.success)
-            outcome.failures.extend(_failures(name, mine, result))
+            outcome.failures.extend(_failures(name, suite_rules, result))
     return outcome
 
 
 def _context() -> Any:
-    """Make a context in memory."""
+    """Return a context that keeps everything in memory."""
     stores = {
         "expectations": "ExpectationsStore",
         "checkpoints": "CheckpointStore",
@@ -119,15 +120,15 @@ def _expectation(number: int, rule: Rule) -> Any:
 
 
 def _failures(suite: str, rules: Sequence[Rule], result: Any) -> list[FailedExpectation]:
-    """Read the failing domains out of a suite's result."""
+    """Return the failures in a suite's result."""
     failures = []
-    for each in result.results:
-        if each.success:
+    for expectation in result.results:
+        if expectation.success:
             continue
-        rule = rules[each.expectation_config.meta["rule"]]
-        found = each.result.get("unexpected_index_list")
-        if not found:
-            raise CheckError(suite, [f"{rule.column} could not be evaluated: {each.exception_info}"])
+        rule = rules[expectation.expectation_config.meta["rule"]]
+        failed_rows = expectation.result.get("unexpected_index_list")
+        if not failed_rows:
+            raise CheckError(suite, [f"{rule.column} could not be evaluated: {expectation.exception_info}"])
         failures += [
             FailedExpectation(
                 rule,
@@ -135,6 +136,6 @@ def _failures(suite: str, rules: Sequence[Rule], result: Any) -> list[FailedExpe
                 float(row[rule.column]),
                 (row["first_file_at_fault"] or "") if rule.located else "",
             )
-            for row in found
+            for row in failed_rows
         ]
     return failures

@@ -1,7 +1,7 @@
-"""One row a domain: the small frame that both suites judge, aggregated in DuckDB.
+"""Aggregate the interactions in DuckDB to the small frame that both suites check, with one row per domain.
 
 Only what was known by the as-of date counts: rows with an event before it and ``known_at`` no later. A row
-whose own times are at fault cannot be dated, so it counts as known: else the fault would hide itself.
+with faulty times can't be dated, so it counts as known; otherwise the fault would hide itself.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from mmlora.schema import Id, IdTypes
 logger = logging.getLogger(__name__)
 
 NO_DOMAIN = "(no domain)"
-# A domain younger than this has no mean day to be held against: its first days are its launch.
+# Younger domains have no meaningful mean day to compare with: their first days are the launch.
 MIN_HISTORY_DAYS = 7
 
 _AS_OF = "getvariable('as_of')"
-# A time of zero, in whatever zone, is a missing time. Clocks differ by seconds and batches by minutes; to be
-# known an hour before it happened is a time zone gone wrong.
+# A time of zero, in any time zone, is a missing time. Clocks differ by seconds and batches by minutes; an
+# event known an hour before it happened has a wrong time zone.
 _FUTURE = "known_at < event_timestamp - INTERVAL 1 HOUR"
 _OUT_OF_RANGE = f"event_timestamp < TIMESTAMPTZ '1970-01-02 00:00:00+00' OR {_FUTURE}"
 
-# Column of the frame -> the rows that it counts.
+# Condition of the rows to count, by column of the frame.
 FAULTS = {
     "wrong_type": "wrong_type_found IS NOT NULL",
     "null_user_id": "user_id IS NULL",
@@ -75,7 +75,7 @@ SELECT domain_id, sum(copies - 1)::BIGINT AS duplicate_keys FROM (
 ) GROUP BY domain_id
 """
 
-# The latest version of each key that isn't withdrawn (label -1), over the last day and the window before it.
+# The latest version of each key that isn't withdrawn (label -1), in the last day and the window before it.
 _RECENT = f"""
 CREATE TEMP TABLE recent AS
 SELECT user_id, item_id, domain_id, event_timestamp, arg_max(label, known_at) AS label FROM clean
@@ -94,7 +94,7 @@ FROM (
 ) GROUP BY domain_id
 """
 
-# How many days up to the as-of date have no rows, and by how much the days before the last one vary.
+# The number of days without rows up to the as-of date, and the variation of the days before the last one.
 _VOLUMES = f"""
 CREATE TEMP TABLE volumes AS
 SELECT domain_id, min(days_before) AS silent_days, sum(rows * rows) FILTER (days_before > 0) AS squares
@@ -104,12 +104,13 @@ FROM (
 ) GROUP BY domain_id
 """
 
-# The label rate's bounds are Wilson's at three standard deviations: five rows without a click say nothing.
-# The last day's rows have such a bound too, but come in clumps: as many at a time (`spread`) as the variance
-# of the days before is times their mean. The chance of silence is that all clumps fell on the days before it.
+# The bounds of the label rate are Wilson's at three standard deviations: five rows without a click prove
+# nothing. The bound of the last day's rows is similar, but rows arrive in clumps, whose size (`spread`) is
+# the ratio of the variance to the mean of the days before. The chance of silence is the probability that all
+# clumps fell on the days before it.
 _FRAME = f"""
 WITH figures AS (
-    SELECT e.domain, e.place, {", ".join(f"coalesce(f.{name}, 0) AS {name}" for name in FAULTS)},
+    SELECT e.domain, e.number, {", ".join(f"coalesce(f.{name}, 0) AS {name}" for name in FAULTS)},
         coalesce(d.duplicate_keys, 0) AS duplicate_keys, f.first_file_at_fault,
         coalesce(c.rows, 0) AS rows, coalesce(c.positives, 0) AS positives, coalesce(c.users, 0) AS users,
         coalesce(c.items, 0) AS items, coalesce(c.last_day_rows, 0) AS last_day_rows,
@@ -123,7 +124,7 @@ WITH figures AS (
         LEFT JOIN duplicates d ON d.domain_id = e.domain_id LEFT JOIN counts c ON c.domain_id = e.domain_id
         LEFT JOIN volumes v ON v.domain_id = e.domain_id
 )
-SELECT * EXCLUDE (place),
+SELECT * EXCLUDE (number),
     coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
     (positives + 4.5 - 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_least,
     (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
@@ -134,18 +135,18 @@ SELECT * EXCLUDE (place),
             / nullif(mean_day_rows, 0) END AS last_day_under_mean,
     CASE WHEN silent_days > 0 THEN (1 - silent_days / (history_days + 1))
         ** (mean_day_rows * history_days / spread) END AS silence_chance
-FROM figures ORDER BY place
+FROM figures ORDER BY number
 """
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The frame and whose rows it holds.
+    """The frame and its domains.
 
     Attributes:
-        frame: one row an expected domain, ``domain`` being its id as text fit for HTML; and one row for
+        frame: one row per expected or seen domain, with its id as text in ``domain``; and one row for
             interactions without a domain, if there are any.
-        domains: the ids in the frame's order, the one without a domain left out.
+        domains: the ids in the frame's order, except the row without a domain.
     """
 
     frame: pa.Table
@@ -155,20 +156,20 @@ class Figures:
 def compute_figures(
     offline: Path, *, as_of: date, thresholds: Thresholds, expected_domains: Sequence[Id]
 ) -> Figures:
-    """Aggregate the interactions known by ``as_of`` to one row a domain.
+    """Aggregate the interactions known by ``as_of`` to one row per domain.
 
     Args:
         offline: the offline store's folder.
         as_of: the date, 00:00 UTC, by which an interaction must have happened and be known.
-        thresholds: window and volume floor are used here.
-        expected_domains: domains that should have rows, beside those ever seen.
+        thresholds: the window and the volume floor are used here.
+        expected_domains: domains that should have rows, in addition to those ever seen.
 
     Raises:
         DataError: a file cannot be read or lacks a column.
-        UsageError: an expected domain is no id of the store's type.
+        UsageError: an expected domain isn't an id of the store's type.
     """
     ids = read_ids(offline)
-    given = {_parse(domain, ids) for domain in expected_domains}
+    expected = {_parse(domain, ids) for domain in expected_domains}
     with tempfile.TemporaryDirectory(prefix="mmlora-checks-") as spill, duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET temp_directory = $spill", {"spill": spill})
@@ -178,13 +179,13 @@ def compute_figures(
         try:
             for statement in (_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _RECENT, _COUNTS, _VOLUMES):
                 connection.execute(statement)
-        except duckdb.Error as error:  # a footer may be whole and the pages after it not
+        except duckdb.Error as error:  # a file's footer may be intact and its pages damaged
             raise DataError(str(offline / "interactions"), f"cannot be read to its end: {error}") from None
         seen = [row[0] for row in connection.execute("SELECT domain_id FROM faults").fetchall()]
-        domains = tuple(sorted(given.union(domain for domain in seen if domain is not None)))
+        domains = tuple(sorted(expected.union(domain for domain in seen if domain is not None)))
         connection.register("expected", _expected(domains, ids, without_domain=None in seen))
-        floor = {"window_days": thresholds.window_days, "volume_min_mean": thresholds.volume_min_mean}
-        frame = connection.sql(_FRAME, params=floor).to_arrow_table()
+        limits = {"window_days": thresholds.window_days, "volume_min_mean": thresholds.volume_min_mean}
+        frame = connection.sql(_FRAME, params=limits).to_arrow_table()
     logger.info("%s domains as of %s", len(domains), as_of)
     return Figures(frame, domains)
 
@@ -199,13 +200,12 @@ def _parse(domain: Id, ids: IdTypes) -> Id:
 
 
 def _expected(domains: tuple[Id, ...], ids: IdTypes, *, without_domain: bool) -> pa.Table:
-    none = [None] if without_domain else []
-    # Data Docs put names into the page as they are.
-    names = [str(domain) for domain in domains] + [NO_DOMAIN for _ in none]
+    nulls = [None] if without_domain else []
+    names = [*map(str, domains), *(NO_DOMAIN for _ in nulls)]
     return pa.table(
         {
             "domain": pa.array(names, pa.string()),
-            "domain_id": pa.array([*domains, *none], ids.arrow("domain")),
-            "place": range(len(names)),
+            "domain_id": pa.array([*domains, *nulls], ids.arrow("domain")),
+            "number": range(len(names)),
         }
     )

@@ -1,8 +1,8 @@
-"""The Data Docs: an index of dates, and for each date its verdicts and what was expected and found.
+"""Write the Data Docs: an index of dates, and a page per date with its verdicts, expectations and results.
 
-Great Expectations' own pages load their style and scripts from the web; these need nothing but themselves.
-What makes a domain thin or absent is a warning, what breaks one a failure. Each date's verdicts are kept as
-JSON too, so that the index can list all dates.
+Great Expectations' own pages load styles and scripts from the web; these pages are self-contained. An
+expectation that makes a domain thin or absent is shown as a warning, one that makes it broken as a failure.
+Each date's verdicts are stored as JSON too, from which the index lists all dates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORDS = {True: "passed", False: "failed"}
 _OUTCOMES = ("passed", "warning", "failed")
 """From best to worst."""
 Failed = tuple[Rule, str, str]
-"""A rule, the domain that fails it, and why."""
+"""A rule, a domain for which it failed, and the reason."""
 
 
 def write_pages(
@@ -40,14 +40,14 @@ def write_pages(
     """Write a date's page and the index of all dates.
 
     Args:
-        data_docs: the Data Docs' folder.
-        as_of: the date; written again, its page is replaced.
-        verdicts: one a domain.
-        rules: what was expected, by suite.
-        failures: every domain that failed a rule.
+        data_docs: folder of the Data Docs.
+        as_of: the date; an existing page is replaced.
+        verdicts: one per domain.
+        rules: the rules, by suite.
+        failures: every failed rule of every domain.
 
     Returns:
-        The index.
+        The path of the index.
     """
     folder = data_docs / "verdicts"
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,29 +71,29 @@ def write_pages(
 
 
 def write_index(data_docs: Path, without: Collection[Path] = ()) -> Path:
-    """Write the index of all dates but those of some JSON files, and return it."""
+    """Write the index of all dates except those of the given JSON files, and return its path."""
     files = sorted(set((data_docs / "verdicts").glob("*.json")).difference(without), reverse=True)
     write_atomically(data_docs / "index.html", _index_page([read_json(file, "delete it") for file in files]))
     return data_docs / "index.html"
 
 
 def _outcome(rule: Rule) -> str:
-    """Return what a failure of a rule is: thin and absent are verdicts like others and stop nothing."""
+    """Return the outcome of a rule that failed: thin and absent are only warnings."""
     return "failed" if rule.verdict == "broken" else "warning"
 
 
 def _suite(name: str, outcome: str, rules: Sequence[Rule], failures: Sequence[Failed]) -> dict[str, Any]:
-    """Return what a page shows of a suite: its outcome, and each rule with the domains that differ."""
-    shown = []
+    """Return the template values of a suite: its outcome, and each rule with the domains that failed it."""
+    rows = []
     for rule in (rule for rule in rules if rule.suite == name):
         domains = [f"{domain}: {reason}" for failed, domain, reason in failures if failed == rule]
-        own = _outcome(rule) if domains else "passed"
-        shown.append({"meaning": rule.meaning, "outcome": own, "domains": domains})
-    return {"name": name, "outcome": outcome, "rules": shown}
+        rule_outcome = _outcome(rule) if domains else "passed"
+        rows.append({"meaning": rule.meaning, "outcome": rule_outcome, "domains": domains})
+    return {"name": name, "outcome": outcome, "rules": rows}
 
 
 def _index_page(dates: Sequence[dict[str, Any]]) -> str:
-    for each in dates:  # former versions kept whether a suite passed
-        each["suites"] = {name: _WORDS.get(outcome, outcome) for name, outcome in each["suites"].items()}
+    for facts in dates:  # earlier versions stored a boolean for each suite
+        facts["suites"] = {name: _WORDS.get(outcome, outcome) for name, outcome in facts["suites"].items()}
     suites = list(dates[0]["suites"]) if dates else []
     return render("mmlora.checks", "index.html", dates=dates, suites=suites, verdicts=_VERDICTS)

@@ -1,8 +1,8 @@
-"""Reading the interactions without trusting them: every file, whatever it holds, in one DuckDB view.
+"""Read all interactions files into one DuckDB view, without trusting their content.
 
-The store was checked when it was imported, but a file may have been dropped in or damaged since. A file that
-cannot be read, or lacks a column, leaves nothing to attribute to a domain and stops the validation. A column
-of another type is read as far as it can be and marked, so that the domains in that file answer for it.
+The data was checked at import, but files may have been added or damaged since. A file that can't be read or
+lacks a column stops the validation, because its faults can't be attributed to a domain. A column of another
+type is cast as far as possible and its rows are marked, so that the domains in that file are found at fault.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _DAY_FOLDER = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 
 
 def read_ids(offline: Path) -> IdTypes:
-    """Return the id types that the store was made with.
+    """Return the id types of the store.
 
     Raises:
-        DataError: there is no store, or its ``ids.json`` is damaged.
+        DataError: the store does not exist, or its ``ids.json`` is damaged.
     """
     path = offline / "ids.json"
     try:
@@ -41,11 +41,11 @@ def read_ids(offline: Path) -> IdTypes:
 
 
 def open_interactions(connection: duckdb.DuckDBPyConnection, offline: Path, ids: IdTypes) -> None:
-    """Make the view ``interactions``: the canonical columns and where each row comes from.
+    """Create the view ``interactions``: the canonical columns and the origin of each row.
 
-    Beside the canonical columns (``label`` as DOUBLE, so that 0.5 isn't rounded away) it has ``file``,
-    ``day`` (of the file's folder) and ``wrong_type_found`` (what is wrong with the file's columns, or NULL).
-    A value that cannot be read as its canonical type is NULL.
+    In addition to the canonical columns (``label`` as DOUBLE, so that 0.5 isn't rounded) it has ``file``,
+    ``day`` (of the file's folder) and ``wrong_type_found`` (the faults of the file's columns, or NULL).
+    A value that can't be cast to its canonical type is NULL.
 
     Raises:
         DataError: a file is unreadable or lacks a column; every such file is named.
@@ -74,23 +74,23 @@ def open_interactions(connection: duckdb.DuckDBPyConnection, offline: Path, ids:
 def _by_wrong_types(
     files: list[Path], folder: Path, expected: pa.Schema
 ) -> dict[tuple[tuple[str, str], ...], list[str]]:
-    """Group files by their wrongly typed columns, as (column, type found): most often all have none."""
+    """Group files by their wrongly typed columns, as (column, actual type); usually all have none."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
     faults = []
     for file in files:
         name = file.relative_to(folder).as_posix()
         try:
-            found = pq.read_schema(file)
+            schema = pq.read_schema(file)
         except (pa.ArrowException, OSError) as error:
             faults.append(Fault(f"{name} is not a readable Parquet file ({str(error).splitlines()[0]})"))
             continue
-        missing = [column for column in expected.names if column not in found.names]
+        missing = [column for column in expected.names if column not in schema.names]
         faults += [Fault(f"missing from {name}", column) for column in missing]
         if not missing:
             wrong = tuple(
-                (field.name, str(found.field(field.name).type))
+                (field.name, str(schema.field(field.name).type))
                 for field in expected
-                if _plain(found.field(field.name).type) != field.type
+                if _plain(schema.field(field.name).type) != field.type
             )
             groups[wrong].append(str(file))
     if faults:
@@ -101,7 +101,7 @@ def _by_wrong_types(
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values, however Arrow laid them out: Parquet keeps the values only."""
+    """Return the type of the values, without Arrow's variants of the same type."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -119,16 +119,16 @@ def _folder_day(file: Path) -> date | None:
 
 def _select(wrong: tuple[tuple[str, str], ...], files: list[str], ids: IdTypes) -> str:
     """Return the SELECT that reads files with the same wrongly typed columns."""
-    found = dict(wrong)
+    wrong_columns = dict(wrong)
     expected = interactions_schema(ids)
     columns = []
     for field in expected:
         kind = "DOUBLE" if field.name == LABEL else _DUCKDB_TYPES[field.type]
-        # By way of text, because not every type has a cast to every other, and a missing cast is an error.
-        source = f"CAST({field.name} AS VARCHAR)" if field.name in found else field.name
+        # Cast through text, because a cast between types that doesn't exist is an error.
+        source = f"CAST({field.name} AS VARCHAR)" if field.name in wrong_columns else field.name
         columns.append(f"TRY_CAST({source} AS {kind}) AS {field.name}")
-    told = "; ".join(f"{name} is {kind}, not {expected.field(name).type}" for name, kind in wrong)
-    columns.append(f"{_quoted(told)} AS wrong_type_found" if wrong else "NULL::VARCHAR AS wrong_type_found")
+    faults = "; ".join(f"{name} is {kind}, not {expected.field(name).type}" for name, kind in wrong)
+    columns.append(f"{_quoted(faults)} AS wrong_type_found" if wrong else "NULL::VARCHAR AS wrong_type_found")
     names = ", ".join(_quoted(file) for file in files)
     options = "hive_partitioning = false, union_by_name = true"
     return f"SELECT {', '.join(columns)}, filename FROM read_parquet([{names}], {options})"

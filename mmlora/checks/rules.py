@@ -1,4 +1,4 @@
-"""The two suites as data: which column of the frame lies between which bounds, and what it means if not."""
+"""The two suites as data: the bounds of each column of the frame, and the verdict when it is outside."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SILENCE_CHANCE = 0.00135
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation: every domain's value in a column lies between two bounds (NULL passes).
+    """An expectation: each domain's value in a column is within bounds (NULL passes).
 
     Attributes:
         suite: ``interactions`` or ``domain_sparsity``.
         column: the frame's column.
-        meaning: what is expected, in a sentence for Data Docs.
-        reason: what a domain's failure says; ``{value}`` is the value found.
-        verdict: what a domain that fails is at best.
-        minimum, maximum: bounds, both included; None for none.
-        located: a failing domain names the first file at fault.
+        meaning: the expectation, in a sentence for Data Docs.
+        reason: the message for a domain that fails; ``{value}`` is its value.
+        verdict: the best verdict of a domain that fails.
+        minimum, maximum: inclusive bounds; None for no bound.
+        located: whether a failure names the first file at fault.
     """
 
     suite: str
@@ -43,7 +43,7 @@ def suite_rules(thresholds: Thresholds) -> list[Rule]:
     return [*_row_rules(), *_rate_rules(thresholds), *_sparsity_rules(thresholds)]
 
 
-# Column -> (what is expected, what a failure says after the number of rows).
+# By column: the expectation, and the message of a failure after the number of rows.
 _ROWS = {
     "wrong_type": (
         "The columns of every file have the canonical types.",

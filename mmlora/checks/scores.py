@@ -1,7 +1,7 @@
-"""The checks of a staged load as declared rules: what each reads, when it passes, and what it protects from.
+"""The checks of a staged load as rules: the figures they use, when they pass, and what they protect from.
 
-The figures are those of `sql/audit.sql`. To add a check, add a rule here, and to the query a figure that it
-needs and that isn't there yet.
+The figures are computed by ``sql/audit.sql``. To add a check, add a rule here, and any new figure to the
+query.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Expected:
-    """What a load must hold.
+    """The figures that a load must have.
 
     Attributes:
-        rows: sum over the users of min(k, pairs to score).
-        users: users with a pair to score.
-        top_k: rows kept per user; 0: all.
-        content_hash: as it was staged.
+        rows: sum over users of min(k, pairs to score).
+        users: number of users with a pair to score.
+        top_k: rows kept per user; 0 keeps all.
+        content_hash: hash of the rows as staged.
     """
 
     rows: int
@@ -29,21 +29,21 @@ class Expected:
 
 @dataclass(frozen=True)
 class LoadFigures:
-    """What was found in a load's files.
+    """The figures of a load's files.
 
     Attributes:
-        rows: all of them.
-        users: distinct users.
+        rows: number of rows.
+        users: number of distinct users.
         nulls: rows with a null in any column.
         out_of_range: scores below 0, above 1 or not a number.
         lowest: the lowest score; None without rows.
         highest: the highest score; None without rows.
         deepest: the last position; None without rows.
         foreign: rows of another domain or date.
-        misplaced: positions that leave a gap, come twice or begin after 1.
-        rising: rows that score above the position before them.
+        misplaced: positions that leave a gap, repeat or start after 1.
+        rising: rows that score above the previous position.
         repeated: rows that repeat a user and item.
-        content_hash: of the rows as they lie on disk.
+        content_hash: hash of the rows on disk.
     """
 
     rows: int
@@ -62,13 +62,13 @@ class LoadFigures:
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """One check of a load.
+    """A check of a load.
 
     Attributes:
-        name: as reports, the ledger and messages have it.
-        protects_from: what readers would get without it.
-        passes: whether a load is as it must be.
-        detail: the figures that the check looked at.
+        name: the name in reports, the ledger and messages.
+        protects_from: what readers could get without the check.
+        passes: whether a load passes the check.
+        detail: a description of the figures that the check used.
     """
 
     name: str

@@ -1,26 +1,27 @@
-"""What the suites hold the data against."""
+"""The thresholds of the suites."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SILENT = "no rows on the last day"
-"""How the reason begins why a domain is broken whose last day is missing, and nothing else is wrong."""
+"""Start of the reason of a domain that is broken only because its last day is missing."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits of both suites; the settings of the same names say the same.
+    """Limits of both suites, with the names of the settings.
 
     Attributes:
-        window_days: days before the as-of date that sparsity, label rate and mean volume look back on.
-        rich_min_rows, rich_min_positives, rich_min_users, rich_min_items: counts in the window from which a
-            domain is rich.
-        min_density: rows / (users * items) from which a domain is rich; 0 asks for none.
-        ctr_min, ctr_max: label rate that a domain must have, as far as chance allows.
-        volume_min_ratio, volume_max_ratio: rows of the last day over the mean day of the window before it.
-        volume_min_mean: rows a day; a quieter domain counts as this loud when its last day is judged too
-            full. Too empty is judged beyond chance, in quiet domains as well.
+        window_days: days before the as-of date over which sparsity, label rate and mean volume are computed.
+        rich_min_rows, rich_min_positives, rich_min_users, rich_min_items: minimum counts in the window for a
+            rich domain.
+        min_density: minimum rows / (users * items) for a rich domain; 0 for no minimum.
+        ctr_min, ctr_max: bounds of a domain's label rate, with an allowance for chance.
+        volume_min_ratio, volume_max_ratio: bounds of the last day's rows relative to the mean day of the
+            window before it.
+        volume_min_mean: rows per day; the mean day counts as at least this many rows when the last day is
+            checked for too many. The check for too few allows for chance instead.
     """
 
     window_days: int = 30

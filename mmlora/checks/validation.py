@@ -1,4 +1,4 @@
-"""Validating the offline store as of a date: figures, suites, verdicts."""
+"""Validate the offline store as of a date: compute figures, run the suites, give verdicts."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What a validation found.
+    """The results of a validation.
 
     Attributes:
-        as_of: its date.
-        verdicts: one a domain, expected or ever seen, sorted by id.
+        as_of: the date of the validation.
+        verdicts: one per expected or ever seen domain, sorted by id.
         suites: whether each suite passed in every domain (``interactions``, ``domain_sparsity``).
-        failures: one line a failed expectation and domain: ``suite: domain: what``.
-        day_failures: what is wrong with the day as a whole: it has no rows in any domain.
-        data_docs_index: the first page of the Data Docs.
+        failures: one line per failed expectation and domain: ``suite: domain: reason``.
+        day_failures: faults of the day as a whole, which has no rows in any domain.
+        data_docs_index: path of the index page of the Data Docs.
+        passed: whether the day has rows, and no expectation failed that makes a domain broken.
     """
 
     as_of: date
@@ -41,7 +42,6 @@ class ValidationReport:
     day_failures: tuple[str, ...]
     data_docs_index: Path
     passed: bool
-    """Whether no expectation failed that makes a domain broken, and the day has rows."""
 
 
 def run_validation(
@@ -52,25 +52,25 @@ def run_validation(
     expected_domains: Sequence[Id],
     data_docs: Path,
 ) -> ValidationReport:
-    """Check the interactions known by ``as_of`` 00:00 UTC and give each domain its verdict.
+    """Check the interactions known by ``as_of`` 00:00 UTC and give each domain a verdict.
 
-    Faults in rows make their domain ``broken`` and leave the others alone. Faulty rows without a domain are
-    among the failures, and no domain answers for them. The same date again gives the same report and pages.
+    Faulty rows make their own domain ``broken`` and no other. Faulty rows without a domain are reported among
+    the failures without affecting any domain. Validating the same date again gives the same report and pages.
 
     Args:
         offline: the offline store's folder.
-        as_of: the date; later events, and rows known later, don't count.
+        as_of: the date; later events and rows known later are ignored.
         thresholds: limits of both suites.
-        expected_domains: domains that should have rows, beside those ever seen.
-        data_docs: folder of the Data Docs; holds the pages of earlier dates too.
+        expected_domains: domains that should have rows, in addition to those ever seen.
+        data_docs: folder of the Data Docs, with the pages of earlier dates.
 
     Raises:
-        DataError: there is no store, or a file cannot be read or lacks a column.
-        UsageError: an expected domain is no id of the store's type.
+        DataError: the store does not exist, or a file cannot be read or lacks a column.
+        UsageError: an expected domain isn't an id of the store's type.
         CheckError: an expectation could not be evaluated.
     """
     figures = compute_figures(offline, as_of=as_of, thresholds=thresholds, expected_domains=expected_domains)
-    # Not until the data can be read: this import takes seconds.
+    # Imported only after the data was read, because the import takes seconds.
     from mmlora.checks.expectations import run_suites
 
     rules = suite_rules(thresholds)
@@ -82,23 +82,23 @@ def run_validation(
         domain_verdict(domain, row, by_name[row["domain"]], as_of=as_of)
         for domain, row in zip(figures.domains, figures.frame.to_pylist(), strict=False)
     ]
-    found = [(each.rule, each.domain, each.reason) for each in outcome.failures]
+    failed = [(failure.rule, failure.domain, failure.reason) for failure in outcome.failures]
     day_failures = _day_failures(figures, as_of, thresholds)
-    index = write_pages(data_docs, as_of=as_of, verdicts=verdicts, rules=rules, failures=found)
+    index = write_pages(data_docs, as_of=as_of, verdicts=verdicts, rules=rules, failures=failed)
     logger.info("validated as of %s: %s", as_of, outcome.suites)
     return ValidationReport(
         as_of=as_of,
         verdicts=verdicts,
         suites=outcome.suites,
-        failures=[f"{each.rule.suite}: {each.domain}: {each.reason}" for each in outcome.failures],
+        failures=[f"{rule.suite}: {domain}: {reason}" for rule, domain, reason in failed],
         day_failures=day_failures,
         data_docs_index=index,
-        passed=not day_failures and all(each.rule.verdict != "broken" for each in outcome.failures),
+        passed=not day_failures and all(rule.verdict != "broken" for rule, _, _ in failed),
     )
 
 
 def _day_failures(figures: Figures, as_of: date, thresholds: Thresholds) -> tuple[str, ...]:
-    """Judge all domains together: a day that was not imported leaves each of them without rows."""
+    """Check all domains together: if a day was not imported, none of them has rows."""
     rows, last_day_rows = (pc.sum(figures.frame.column(name)).as_py() for name in ("rows", "last_day_rows"))
     if not rows:
         return (f"no domain has rows in the last {thresholds.window_days} days: all are absent",)

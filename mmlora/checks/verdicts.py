@@ -1,4 +1,4 @@
-"""What the failures of a domain make of it."""
+"""Derive a domain's verdict from its failed expectations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLICY: dict[Verdict, str] = {
     "absent": "trains nothing; scored by the backbone alone",
     "broken": "not trained on and not scored until its rows are repaired",
 }
-# From worst to best: the worst failure decides, and only failures of that kind are its reasons.
+# From worst to best: the worst failure decides, and only failures of that kind are given as reasons.
 _ORDER: tuple[Verdict, ...] = ("broken", "absent", "thin")
 
 
@@ -24,9 +24,9 @@ def domain_verdict(
     """Return a domain's verdict.
 
     Args:
-        domain: its id.
+        domain: the domain's id.
         figures: its row of the frame.
-        failures: what each failed expectation makes of it, and why.
+        failures: the verdict of each failed expectation, and the reason.
         as_of: the date of the validation.
     """
     kinds = {verdict for verdict, _ in failures}

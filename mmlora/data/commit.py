@@ -118,8 +118,8 @@ class Commit:
         self._removals.append(path.relative_to(self.root).as_posix())
 
     def apply(self) -> None:
-        """Commit the change, if anything was staged."""
-        if not self._staging.exists():
+        """Commit the change, if anything was staged or is to be removed."""
+        if not self._staging.exists() and not self._removals:
             return
         every = {**read_manifest(self.root), **self._added}
         kept = {name: record for name, record in every.items() if name not in self._removals}

@@ -1,5 +1,5 @@
-"""Features: activity computed in DuckDB, and Feast behind one door to read them as they were known.
+"""Features: activity computed in DuckDB, and point-in-time retrieval through Feast.
 
-``build`` writes the activity views from the interactions; ``repo.FeatureRepo`` registers all views with
-Feast, resolves the feature contract and retrieves; ``asof_store`` is the Feast offline store behind it.
+``build`` computes the activity views from the interactions; ``repo.FeatureRepo`` registers all views with
+Feast, resolves the feature contract and retrieves features; ``asof`` is the Feast offline store that it uses.
 """

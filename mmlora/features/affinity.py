@@ -1,14 +1,14 @@
-"""Affinity views: what users, domains, and users in a domain met and clicked by the attributes of items.
+"""Affinity views: what users, domains, and users in a domain saw and clicked, by attribute of the item.
 
 ``user_affinity``, ``domain_affinity`` and ``user_domain_affinity`` hold, for each attribute of the item
-profile (a category or a bag of a few hundred values), a bag ``<attribute>`` of the values met, and of each
-of its elements ``<attribute>_lift``, the logarithm of its smoothed CTR over the entity's own, and
-``<attribute>_rows``, the logarithm of 1 + its rows. ``user_taste`` holds the mean vector of the items that
-a user clicked.
+profile (a category or a bag of a few hundred values), three parallel lists: ``<attribute>``, the values seen;
+``<attribute>_lift``, the logarithm of each value's smoothed CTR relative to the entity's own; and
+``<attribute>_rows``, the logarithm of 1 + each value's rows. ``user_taste`` holds the mean vector of the
+items that a user clicked.
 
-They are written as the activity views are (:mod:`mmlora.features.build`): rows stamped T say what happened
-before T, late news restates, an increment equals a full build. An item's attributes are those known by the
-end of the interaction's day (``sql/features/item_versions.sql``).
+They are written like the activity views (:mod:`mmlora.features.build`): rows stamped T cover what happened
+before T, late data restates earlier rows, and an increment equals a full build. An interaction is counted
+with the item's attributes known by the end of its day (``sql/features/item_versions.sql``).
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from mmlora.resources import sql
 from mmlora.schema import DOMAIN_ID, USER_ID
 
 MOST = 32
-"""Values kept of an attribute."""
+"""Values kept per attribute."""
 FEWEST_VALUES, MOST_VALUES = 2, 500
 CROSSING = 0.1
-"""Share of rows outside their user's main domain from which there is a view by user and domain: with fewer it
-says what the user's own does."""
+"""Minimum share of rows outside their user's main domain for the view by user and domain; below it, that view
+would only repeat the user's own."""
 _SCALE = 2**24
 _LARGEST = 1e11
-"""Beyond it an element of a vector doesn't count in full: times the scale, it is to fit into 64 bits."""
+"""Largest absolute value of a vector's element; beyond it values are clipped, to fit 64 bits when scaled."""
 Attribute = Literal["string", "int64", "bag"]
 
 
 @dataclass(frozen=True)
 class Affinity:
-    """What the affinity views hold; kept in the build's state, so that increments go on with it.
+    """The content of the affinity views; kept in the build's state, so that increments use the same.
 
     Attributes:
-        attributes: the item profile's columns, and what their values are.
-        vectors: its vector columns.
+        attributes: type of values by column of the item profile.
+        vectors: vector columns of the item profile.
         by_domain: whether there is a view by user and domain.
     """
 
@@ -53,25 +53,25 @@ class Affinity:
     vectors: tuple[str, ...] = ()
     by_domain: bool = False
 
-    def with_those_of(self, other: Affinity) -> Affinity:
-        """Return the union, this one's first: what a model may read stays, in its order."""
-        vectors = tuple(dict.fromkeys((*self.vectors, *other.vectors)))
-        return Affinity({**self.attributes, **other.attributes}, vectors, self.by_domain or other.by_domain)
+    def union(self, newer: Affinity) -> Affinity:
+        """Return the union; what this one has comes first, because models may read it in that order."""
+        vectors = tuple(dict.fromkeys((*self.vectors, *newer.vectors)))
+        return Affinity({**self.attributes, **newer.attributes}, vectors, self.by_domain or newer.by_domain)
 
     def within(self, columns: Collection[str]) -> Affinity:
-        """Return what of it is read from these columns of the item profile."""
+        """Return the part that these columns of the item profile can supply."""
         attributes = {name: kind for name, kind in self.attributes.items() if name in columns}
         return replace(
             self, attributes=attributes, vectors=tuple(name for name in self.vectors if name in columns)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it JSON-ready."""
+        """Return a JSON-serialisable dictionary."""
         return {**asdict(self), "vectors": list(self.vectors)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Affinity:
-        """Read back what :meth:`to_dict` wrote."""
+        """Build an instance from what :meth:`to_dict` returned."""
         return cls(raw["attributes"], tuple(raw["vectors"]), raw["by_domain"])
 
     @property
@@ -81,12 +81,12 @@ class Affinity:
         keys: dict[str, tuple[str, ...]] = {"user_affinity": (USER_ID,), "domain_affinity": (DOMAIN_ID,)}
         if self.by_domain:
             keys["user_domain_affinity"] = (USER_ID, DOMAIN_ID)
-        found: list[AffinityView | TasteView] = []
+        views: list[AffinityView | TasteView] = []
         if names:
-            found += [AffinityView(name, key, names) for name, key in keys.items()]
+            views += [AffinityView(name, key, names) for name, key in keys.items()]
         if self.vectors:
-            found.append(TasteView("user_taste", (USER_ID,), self.vectors))
-        return tuple(found)
+            views.append(TasteView("user_taste", (USER_ID,), self.vectors))
+        return tuple(views)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class Affinity:
 
 @dataclass(frozen=True)
 class AffinityView:
-    """A view of affinities; see :class:`mmlora.features.views.ActivityView`."""
+    """A view of affinities, with the interface of :class:`mmlora.features.views.ActivityView`."""
 
     name: str
     keys: tuple[str, ...]
@@ -109,15 +109,15 @@ class AffinityView:
         return tuple(f"{name}{part}" for name in self.attributes for part in ("", "_lift", "_rows"))
 
     def entries_sql(self) -> str:
-        """Return the statement that makes the temporary table ``entries`` for this view."""
-        return entries_sql(self.keys, detail="place")
+        """Return the statement that creates this view's temporary table ``entries``."""
+        return entries_sql(self.keys, detail="item_version")
 
     def rows_sql(self) -> str:
         """Return the statements whose last is the query for this view's rows, over the temporary tables."""
         columns = [
-            f"coalesce(list_transform({_alias(number)}.met, lambda x: x.{of}), []) AS {quote(name + end)}"
+            f"coalesce(list_transform({_alias(number)}.met, lambda x: x.{field}), []) AS {quote(name + end)}"
             for number, name in enumerate(self.attributes)
-            for of, end in (("value", ""), ("lift", "_lift"), ("rows", "_rows"))
+            for field, end in (("value", ""), ("lift", "_lift"), ("rows", "_rows"))
         ]
         aliases = [_alias(number) for number in range(len(self.attributes))]
         return _script("affinity", "affinity_attribute", self.keys, aliases, columns).replace(
@@ -135,8 +135,8 @@ class TasteView:
     what = "the mean vector of the items clicked"
 
     def entries_sql(self) -> str:
-        """Return the statement that makes the temporary table ``entries``: of clicks alone."""
-        return entries_sql(self.keys, detail="place", which="clicks <> 0 AND place IS NOT NULL")
+        """Return the statement that creates the temporary table ``entries`` from clicks alone."""
+        return entries_sql(self.keys, detail="item_version", which="clicks <> 0 AND item_version IS NOT NULL")
 
     def rows_sql(self) -> str:
         """Return the statements whose last is the query for this view's rows, over the temporary tables."""
@@ -152,8 +152,8 @@ def _alias(number: int, kind: str = "attribute") -> str:
 def _script(
     whole: str, part: str, keys: Sequence[str], aliases: Sequence[str], columns: Sequence[str]
 ) -> str:
-    """Fill in a view's SQL: what is done for each alias, joined at the end."""
-    filled = {
+    """Fill in a view's SQL: the part's statements once per alias, then a query that joins their results."""
+    placeholders = {
         "parts": "\n".join(_code(part).replace("{a}", alias) for alias in aliases),
         "keys": ", ".join(keys),
         "same_keys": " AND ".join(f"entries.{key} = series.{key}" for key in keys),
@@ -161,31 +161,32 @@ def _script(
         "columns": ", ".join(columns),
     }
     script = _code(whole)
-    for name, text in filled.items():
+    for name, text in placeholders.items():
         script = script.replace(f"{{{name}}}", text)
     return script
 
 
 def _code(name: str) -> str:
-    """Return a file's SQL without its comments, which may not hold what is filled in."""
-    return "\n".join(of for of in sql(f"features/{name}.sql").splitlines() if not of.startswith("--"))
+    """Return a file's SQL without its comments, in which the placeholders are explained, not filled in."""
+    lines = sql(f"features/{name}.sql").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("--"))
 
 
 def choose_affinity(
     connection: duckdb.DuckDBPyConnection, interactions: str, columns: Sequence[Column]
 ) -> Affinity:
-    """Decide from the data what the affinity views hold.
+    """Choose the content of the affinity views from the data.
 
     Args:
         connection: a database.
         interactions: glob of the stored interactions.
-        columns: what the profile columns become.
+        columns: the profile columns and their kinds.
     """
     items = [column for column in columns if column.entity == "item"]
     names = {column.name for column in items}
     attributes: dict[str, Attribute] = {}
     for column in items:
-        # Two features of one name can't be in one view.
+        # A view can't have two features with the same name.
         clash = {column.name + "_lift", column.name + "_rows"} & names
         if (kind := _attribute(column)) and not clash:
             attributes[column.name] = kind
@@ -219,7 +220,7 @@ def _attribute(column: Column) -> Attribute | None:
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, items: Sequence[Path], affinity: Affinity) -> None:
-    """Add to the increments the version of their item's profile, and make the tables of its attributes."""
+    """Add the version of the item's profile to the increments, and create the tables of its attributes."""
     columns = ", ".join(quote(name) for name in affinity.columns)
     script = sql("features/item_versions.sql").replace("{columns}", columns)
     files = ", ".join(literal(str(path)) for path in items)
@@ -228,17 +229,17 @@ def prepare(connection: duckdb.DuckDBPyConnection, items: Sequence[Path], affini
         value = f"unnest({quote(name)})" if kind == "bag" else quote(name)
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {_alias(number)}_all AS "
-            f"SELECT DISTINCT place, {value} AS value FROM item_versions; "
+            f"SELECT DISTINCT item_version, {value} AS value FROM item_versions; "
             f"CREATE OR REPLACE TEMP TABLE {_alias(number)}_codes AS "
             "SELECT row_number() OVER (ORDER BY value) AS code, value "
             f"FROM (SELECT DISTINCT value FROM {_alias(number)}_all WHERE value IS NOT NULL); "
             f"CREATE OR REPLACE TEMP TABLE {_alias(number)}_values AS "
-            f"SELECT place, code FROM {_alias(number)}_all JOIN {_alias(number)}_codes USING (value); "
+            f"SELECT item_version, code FROM {_alias(number)}_all JOIN {_alias(number)}_codes USING (value); "
         )
     for number, name in enumerate(affinity.vectors):
         bounded = f"greatest(-{_LARGEST}, least({_LARGEST}, x::DOUBLE))"
         whole = f"list_transform({quote(name)}, lambda x: round({bounded} * {_SCALE})::BIGINT)"
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE vector{number}_values AS SELECT place, {whole} AS vector "
+            f"CREATE OR REPLACE TEMP TABLE vector{number}_values AS SELECT item_version, {whole} AS vector "
             f"FROM item_versions WHERE len({quote(name)}) > 0"
         )

@@ -1,29 +1,29 @@
-"""Activity features: windowed counts of the interactions, as rows that Feast joins as of a time.
+"""Build the activity features: windowed counts of the interactions, as rows for Feast's point-in-time joins.
 
-A row stamped T (a midnight, UTC) summarises the interactions strictly before T. Let F(e, T, k) be what was to
-be said at T of entity e by someone who knew all that had reached us by k. A build through D writes
+A row stamped T (a midnight, UTC) summarises the interactions strictly before T. Let F(e, T, k) be the
+features of entity e at T, computed from everything that had arrived by k. A build through D writes
 
 * the base rows F(e, T, T), created at T, at every T <= D where a field changes;
-* for every *late* instant k (when something became known after the first midnight it belonged to: an arrival
-  or a correction) the rows F(e, T, k), created at k, from the first day that it touches up to k.
+* for every *late* instant k (when an interaction or a correction arrived after the midnight that ended its
+  day) the rows F(e, T, k), created at k, from the first day that it touches up to k.
 
-So who reads "the latest T at or before t, of those created by k" gets F(e, t, k). It is all deltas and
-cumulative sums: a day's counts enter a series at one midnight and leave each window at another
-(``sql/features/entries.sql``, ``activity.sql``). Because the latest T wins over the latest k, a restated
-series has a row at every midnight where any row known before has one; and because the restated rows are what
-was read last, a base row is written whenever late news came since the midnight before.
+A reader of "the latest T at or before t, among rows created by k" therefore gets F(e, t, k). The SQL works
+with deltas and cumulative sums: a day's counts enter a series at one midnight and leave each window at
+another (``sql/features/entries.sql``, ``activity.sql``). Because the latest T wins over the latest k, a
+restated series has a row at every midnight where any row known before has one; and because restated rows
+would otherwise stay the newest, a base row is written whenever late data arrived since the midnight before.
 
-Incremental equals full, since what is written at (T, k) depends only on what happened before T and was known
-by k. After a build through D', an increment takes base rows of D' < T <= D; the same T for the instants
-restated before; and all T for new instants. Rows that came since, happened before D' *and* were known by D'
-(or by the last instant restated) would change what is written: then all is built anew, as it is with other
-settings or changed queries.
+An incremental build equals a full one, because the row at (T, k) depends only on what happened before T and
+was known by k. After a build through D', an increment adds base rows for D' < T <= D, rows at the same T for
+instants restated before, and rows at all T for new instants. Interactions imported since that happened before
+D' *and* were known by D' (or by the last instant restated) would change rows already written; everything is
+then rebuilt, as it is after a change of settings or queries.
 
-What is decided from the data at the first build (the prior CTR, what the affinity views hold) stays in
-``state.json``, so that increments go on with it; ``decide`` looks again, and keeps what there was.
+Choices made from the data at the first build (the prior CTR, the content of the affinity views) are kept in
+``state.json`` for the increments; ``decide`` chooses again, and only adds to them.
 
-Files are written aside and renamed under a lock, to names that no file had; ``state.json`` is replaced last,
-and only files that it names are read. Files that go out of use stay for a day, for whoever reads them now.
+Files are written to a staging folder and renamed under a lock to names never used before; ``state.json`` is
+replaced last, and only the files it names are read. Files out of use stay for a day, for running readers.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ Progress = Callable[[str, int, int], None]
 LOCK_SECONDS = 300.0
 _BEGINNING = date(1, 1, 2)
 _FORMER_PRIOR_CTR = 0.2
-"""What stores were built with whose state doesn't say."""
+"""Prior CTR of stores whose state was written before it was recorded."""
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did.
+    """The result of a build.
 
     Attributes:
         through: features are complete for scoring dates up to this one.
-        since: the date that was built before, or None when everything was built anew.
-        reason: why everything was built anew; empty for an increment.
+        since: the last date of the previous build, or None when everything was rebuilt.
+        reason: why everything was rebuilt; empty for an increment.
         rows: rows written, by view.
         seconds: wall-clock time.
     """
@@ -91,11 +91,11 @@ def build(
 
     Args:
         offline: the offline store's folder.
-        through: rows stamped T <= ``through`` 00:00 UTC are built; what was built beyond stays.
-        prior_ctr: CTR of an entity without rows, in (0, 1); the overall one at the first build when None.
-        prior_weight: rows that the prior counts for:
+        through: rows stamped T <= ``through`` 00:00 UTC are built; later rows of an earlier build stay.
+        prior_ctr: CTR of an entity without rows, in (0, 1); None takes the overall CTR at the first build.
+        prior_weight: weight of the prior in rows:
             ctr = (clicks + prior_ctr * prior_weight) / (rows + prior_weight).
-        columns: what profile columns are to become (:func:`mmlora.features.columns.analyse`).
+        columns: kinds set for profile columns (:func:`mmlora.features.columns.analyse`).
         decide: add attributes that item profiles have gained to the affinity views.
         progress: called with ``("features", views done, views)``.
 
@@ -149,22 +149,22 @@ def _recipe(
     columns: Mapping[str, str] | None,
     decide: bool,
 ) -> Recipe:
-    """Return what decides the rows: the settings, and what the data said when it was first looked at."""
+    """Return the settings and the choices made from the data at the first build, which determine the rows."""
     state = BuildState.load(offline / "features")
     affinity = Affinity.from_dict(state.affinity) if state else Affinity()
     interactions = str(offline / "interactions" / "**" / "*.parquet")
     if decide or state is None or state.prior_ctr is None:
-        found = choose_affinity(connection, interactions, analyse(offline, columns))
-        affinity = affinity.with_those_of(found)
+        chosen = choose_affinity(connection, interactions, analyse(offline, columns))
+        affinity = affinity.union(chosen)
     affinity = affinity.within(profile_schema(offline / "profiles" / "item").names)
-    if state:  # models were trained on what was built with it
+    if state:  # models were trained on features built with this prior
         prior_ctr = prior_ctr or state.prior_ctr or _FORMER_PRIOR_CTR
     prior = prior_ctr or _overall_ctr(connection, interactions, through)
     return Recipe(prior, prior_weight, affinity)
 
 
 def _overall_ctr(connection: duckdb.DuckDBPyConnection, interactions: str, through: date) -> float:
-    """Return the share of clicks of the versions stored, kept away from 0 and 1."""
+    """Return the CTR over all stored versions before ``through``, smoothed away from 0 and 1."""
     query = """
         SELECT (count(*) FILTER (label = 1) + 1) / (count(*) + 2)
         FROM read_parquet($interactions, hive_partitioning = false)
@@ -188,7 +188,7 @@ def _compute(
     recipe: Recipe,
     progress: Progress | None,
 ) -> tuple[dict[str, int], str | None]:
-    """Write each view's new rows aside; return their number by view, and the last late instant."""
+    """Write each view's new rows to the staging folder; return their counts and the last late instant."""
     pattern = str(offline / "interactions" / "**" / "*.parquet")
     connection.execute(sql("features/increments.sql"), {"interactions": pattern, "through": plan.through})
     last = connection.execute("SELECT max(known) FROM increments WHERE late").fetchone()
@@ -206,51 +206,52 @@ def _compute(
     for done, view in enumerate(views):
         if progress:
             progress("features", done, len(views))
-        rows[view.name] = _write(connection, view, staging / f"{view.name}.parquet", limits, recipe)
+        rows[view.name] = write_view(connection, view, staging / f"{view.name}.parquet", limits, recipe)
     if progress:
         progress("features", len(views), len(views))
     return rows, restated.isoformat() if restated else None
 
 
-def _write(
+def write_view(
     connection: duckdb.DuckDBPyConnection,
     view: View,
     path: Path,
     limits: dict[str, date | str | None],
     recipe: Recipe,
 ) -> int:
+    """Write a view's new rows to a Parquet file, and return their count."""
     connection.execute(view.entries_sql(), limits)
     target, prior = str(path).replace("'", "''"), recipe.prior
     *steps, query = view.rows_sql().split(";\n")
     for step in steps:
-        connection.execute(step, _used(step, prior))
+        connection.execute(step, _parameters_of(step, prior))
     copy = f"COPY ({query}) TO '{target}' (FORMAT parquet)"
-    written = connection.execute(copy, _used(query, prior)).fetchone()
-    return int(written[0]) if written else 0
+    row = connection.execute(copy, _parameters_of(query, prior)).fetchone()
+    return int(row[0]) if row else 0
 
 
-def _used(statement: str, parameters: dict[str, float]) -> dict[str, float]:
+def _parameters_of(statement: str, parameters: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in parameters.items() if f"${name}" in statement}
 
 
 def _publish(folder: Path, plan: Plan, rows: dict[str, int], state: BuildState) -> None:
-    """Move the files in, under new names, and the state last: it alone says which files count."""
+    """Move the files in under new names, then replace the state, which alone says which files count."""
     kept, old = plan.kept, BuildState.load(folder)
     number = old.builds if old else 0
     files: dict[str, list[str]] = {}
     records: dict[str, FileRecord] = {}
     for name, count in rows.items():
         files[name] = list(kept.files.get(name, ())) if kept else []
-        if count or not files[name]:  # an empty first file still tells the columns
+        if count or not files[name]:  # an empty first file still has the columns
             target = f"{number:06d}-{plan.through}.parquet"
             (folder / name).mkdir(exist_ok=True)
-            written = folder / ".staging" / f"{name}.parquet"
-            records[f"{name}/{target}"] = record(written)
-            written.replace(folder / name / target)
+            staged = folder / ".staging" / f"{name}.parquet"
+            records[f"{name}/{target}"] = record(staged)
+            staged.replace(folder / name / target)
             files[name].append(target)
-    now = replace(state, builds=number + 1, files=files)
-    before = kept.records if kept else {}
-    records |= {path: before.get(path) or record(folder / path) for path in now.paths if path not in records}
-    retired = retire(old.retired, old.paths, now.paths) if old else {}
-    replace(now, records=records, retired=retired).save(folder)
+    new = replace(state, builds=number + 1, files=files)
+    earlier = kept.records if kept else {}
+    records |= {path: earlier.get(path) or record(folder / path) for path in new.paths if path not in records}
+    retired = retire(old.retired, old.paths, new.paths) if old else {}
+    replace(new, records=records, retired=retired).save(folder)
     shutil.rmtree(folder / ".staging")

@@ -1,8 +1,8 @@
-"""Which files the computed views consist of, as ``state.json`` beside their folders names them.
+"""The files of the computed views, as named by the ``state.json`` beside their folders.
 
-A build overwrites nothing: new files have new names, the state is replaced in one step, and the old files go
-a day later. So whoever has read a state finds its files; within :func:`snapshot` each state is read once, so
-what is read by several retrievals is of one build.
+A build overwrites nothing: new files have new names, the state is replaced atomically, and old files are
+removed a day later, so that a reader of any state finds its files. Within :func:`snapshot` each state is read
+once, so that several retrievals read the same build.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmlora.manifest import FileRecord, faults, refusal
 
 STATE = "state.json"
 KEPT_SECONDS = 86_400.0
-"""For how long a file stays that no state names any more: no score reads for longer."""
+"""How long a file stays after no state names it any more; no scoring job reads for longer."""
 
 _MEND = "rebuild them: `mmlora features build --through DATE`"
 _read: ContextVar[dict[Path, dict[str, Any]] | None] = ContextVar("states of features", default=None)
@@ -28,7 +28,7 @@ _read: ContextVar[dict[Path, dict[str, Any]] | None] = ContextVar("states of fea
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """Have all that is read inside be of the builds that were the newest when it was first read."""
+    """Pin each folder's build inside the context to the newest one at its first read."""
     if _read.get() is not None:
         yield
         return
@@ -40,7 +40,7 @@ def snapshot() -> Iterator[None]:
 
 
 def built_files(view: Path) -> list[str] | None:
-    """Return the files of a computed view's folder; None for a folder that is none.
+    """Return the files of a computed view's folder; None when the folder isn't a computed view's.
 
     Raises:
         DataError: one of them is missing or was changed.
@@ -49,24 +49,24 @@ def built_files(view: Path) -> list[str] | None:
     if view.name not in state.get("files", {}):
         return None
     names: list[str] = state["files"][view.name]
-    if found := file_faults(view.parent, {view.name: names}, state.get("records", {})):
-        raise refusal(view.parent, found, _MEND)
+    if wrong := file_faults(view.parent, {view.name: names}, state.get("records", {})):
+        raise refusal(view.parent, wrong, _MEND)
     return sorted(str(view / name) for name in names)
 
 
 def file_faults(
     folder: Path, files: Mapping[str, Iterable[str]], records: Mapping[str, FileRecord]
 ) -> list[Fault]:
-    """Return what is wrong with the views' files; of one without a record, only whether it is there."""
+    """Return the faults of the views' files; a file without a record is only checked to exist."""
     paths = [f"{view}/{name}" for view, names in files.items() for name in names]
-    gone = [
+    missing = [
         Fault(f"{path} is missing") for path in paths if path not in records and not (folder / path).exists()
     ]
-    return [*faults(folder, {path: records[path] for path in paths if path in records}), *gone]
+    return [*faults(folder, {path: records[path] for path in paths if path in records}), *missing]
 
 
 class _BuiltViews:
-    """The ASOF store's listing: a view's files are those of its newest build."""
+    """The ASOF store's listing: the files of each view's newest build."""
 
     files = staticmethod(built_files)
     snapshot = staticmethod(snapshot)
@@ -76,14 +76,14 @@ LISTING = _BuiltViews()
 
 
 def retire(retired: Mapping[str, float], old: Iterable[str], new: Iterable[str]) -> dict[str, float]:
-    """Return since when files are out of use: those that just went, and those of the last day."""
+    """Return when each unused file went out of use: those replaced now, and those of the last day."""
     now, kept = time.time(), set(new)
     since = {path: now for path in old if path not in kept} | dict(retired)
     return {path: moment for path, moment in since.items() if now - moment < KEPT_SECONDS}
 
 
 def sweep(folder: Path, named: Iterable[str], retired: Mapping[str, float]) -> None:
-    """Remove the files that no state names: what a killed build left, and what went more than a day ago."""
+    """Remove files that no state names: a killed build's, and those out of use for more than a day."""
     now = time.time()
     kept = {*named, *(path for path, moment in retired.items() if now - moment < KEPT_SECONDS)}
     for path in folder.glob("[!.]*/*.parquet"):
@@ -92,17 +92,17 @@ def sweep(folder: Path, named: Iterable[str], retired: Mapping[str, float]) -> N
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return the newest state of the views in a folder: ``files``, ``records`` and ``retired``, or nothing.
+    """Return the newest state of the views in a folder (``files``, ``records``, ``retired``); empty if none.
 
     Raises:
         DataError: it can't be read.
     """
     path = folder / STATE
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError:
         raise refusal(folder, [Fault(f"{STATE} can't be read")], _MEND) from None
-    return found if isinstance(found, dict) else {}
+    return state if isinstance(state, dict) else {}
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What each column of the imported profiles becomes, and why: decided from the data, unless settings say so.
+"""Choose how the model reads each column of the imported profiles, from its data or from a setting.
 
-``feature_repo/definitions.py`` makes the profile views' fields and tags of it, and ``mmlora features list``
-prints it. A column that is left out stays known to Feast, so that a model that was trained with it still
-reads it; the feature services leave it out.
+``feature_repo/definitions.py`` turns the choices into the profile views' fields and tags, and ``mmlora
+features list`` prints them. A dropped column stays registered with Feast, so that models trained with it can
+still read it; only the feature services leave it out.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from mmlora.features.transforms import BUCKETS, WORDS
 from mmlora.schema import ENTITY_KEYS, ColumnKind, Entity
 
 TABLES: dict[str, Entity] = {f"{entity}s": entity for entity in ENTITY_KEYS}
-"""What settings and tables call an entity's profiles: ``users``, ``items``, ``domains``."""
+"""Entity by the name that settings and tables use for its profiles: ``users``, ``items``, ``domains``."""
 FEW_ENTITIES = 20
-"""With fewer entities than these nothing is judged constant, unique or a quantity."""
+"""Below this many entities, no column is judged constant or unique."""
 FEW_VALUES = 100
-"""An integer column of no more values is a category."""
+"""An integer column with at most this many distinct values is a category."""
 LONGEST_BAG = 256
 DATES = 0.99
-"""Share of a column's values that must be dates."""
+"""Share of a column's values that must parse as dates for a column of dates."""
 UNIQUE = 0.95
 MOSTLY_UNIQUE = 0.5
 SHARED = 0.5
-"""Share of a user's distinct values that an item's column must have to be matched with it."""
+"""Share of a user column's distinct values that an item column must contain to be matched with it."""
 _LONG_TAIL = 4.0
 _CODES = frozenset(
     [
@@ -62,14 +62,14 @@ _TIMES = frozenset(
 
 @dataclass(frozen=True)
 class Column:
-    """One column, and what it became.
+    """One profile column and the kind chosen for it.
 
     Attributes:
-        entity: whose profile.
-        stats: what it holds.
-        kind: what it became.
-        why: in a clause.
-        tags: of its Feast field.
+        entity: the profile's entity.
+        stats: the column's statistics.
+        kind: the kind chosen.
+        why: the reason, in a clause.
+        tags: the tags of its Feast field.
     """
 
     entity: Entity
@@ -90,7 +90,7 @@ class Column:
 
 
 def analyse(offline: Path, overrides: Mapping[str, str] | None = None) -> list[Column]:
-    """Decide what each profile column becomes.
+    """Choose a kind for each profile column.
 
     Args:
         offline: the offline store's folder.
@@ -106,17 +106,17 @@ def analyse(offline: Path, overrides: Mapping[str, str] | None = None) -> list[C
 def decide(
     stats: Mapping[Entity, Iterable[ColumnStats]], overrides: Mapping[str, str] | None = None
 ) -> list[Column]:
-    """Decide from the columns' statistics; see :func:`analyse`."""
-    wanted = dict(overrides or {})
+    """Choose kinds from the columns' statistics; see :func:`analyse`."""
+    unused = dict(overrides or {})
     columns = []
     for table, entity in TABLES.items():
-        for of in stats.get(entity, ()):
-            asked = wanted.pop(f"{table}.{of.name}", None)
-            columns.append(_overridden(entity, of, asked) if asked else _decided(entity, of))
-    if wanted:
+        for column in stats.get(entity, ()):
+            override = unused.pop(f"{table}.{column.name}", None)
+            columns.append(_overridden(entity, column, override) if override else _decided(entity, column))
+    if unused:
         known = ", ".join(f"{column.entity}s.{column.name}" for column in columns) or "none"
         raise UsageError(
-            f"settings: features.columns names {', '.join(wanted)}, but the imported columns are {known}"
+            f"settings: features.columns names {', '.join(unused)}, but the imported columns are {known}"
         )
     return _related(columns)
 
@@ -182,22 +182,22 @@ def _number_kind(of: ColumnStats) -> tuple[ColumnKind, str]:
 
 
 def _written(of: ColumnStats) -> str:
-    """Return how a text or integer column writes its dates; empty when it holds none."""
+    """Return the date format of a text or integer column; empty when its values aren't dates."""
     fitting = [written for written, share in of.dates if share >= DATES]
     if pt.is_integer(of.type) and not _named(of.name, _TIMES):
         fitting = []  # an amount may look like seconds since 1970
-    # Where day and month can't be told apart, a guess would be wrong half of the time.
+    # With several fitting formats (day or month first), a guess would be wrong half of the time.
     return fitting[0] if len(fitting) == 1 else ""
 
 
 def _named(name: str, words: frozenset[str]) -> bool:
-    """Whether one of the words is a part of a name: ``at`` of ``created_at``, not of ``category``."""
+    """Whether one of the words is a part of the name: ``at`` is of ``created_at``, not of ``category``."""
     parts = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).split("_")
     return any(part in words or part.removesuffix("s") in words for part in parts)
 
 
 def _tags(of: ColumnStats, kind: ColumnKind) -> dict[str, str]:
-    """Return the tags of the column's field; ``kind`` only where the type doesn't say it."""
+    """Return the tags of the column's field; ``kind`` only where it differs from the type's default."""
     if kind == "days_since":
         return {"transform": kind, **_format(of)}
     if kind == "log":
@@ -219,7 +219,7 @@ def _format(of: ColumnStats) -> dict[str, str]:
     return {"kind": "dense", "format": _written(of) or of.dates[0][0]}
 
 
-_OF_TYPE: tuple[tuple[str, tuple[ColumnKind, ...]], ...] = (
+_KINDS_BY_TYPE: tuple[tuple[str, tuple[ColumnKind, ...]], ...] = (
     ("a text", ("categorical", "words", "days_since", "drop")),
     ("an integer", ("categorical", "dense", "log", "days_since", "drop")),
     ("a number", ("dense", "log", "categorical", "drop")),
@@ -231,19 +231,19 @@ _OF_TYPE: tuple[tuple[str, tuple[ColumnKind, ...]], ...] = (
 
 def _possible(kind: pa.DataType) -> tuple[str, tuple[ColumnKind, ...]]:
     if pt.is_list(kind):
-        return _OF_TYPE[4 if pt.is_floating(kind.value_type) else 3]
+        return _KINDS_BY_TYPE[4 if pt.is_floating(kind.value_type) else 3]
     if pt.is_string(kind) or pt.is_integer(kind):
-        return _OF_TYPE[0 if pt.is_string(kind) else 1]
-    return _OF_TYPE[2 if pt.is_floating(kind) else 5]
+        return _KINDS_BY_TYPE[0 if pt.is_string(kind) else 1]
+    return _KINDS_BY_TYPE[2 if pt.is_floating(kind) else 5]
 
 
-def _overridden(entity: Entity, of: ColumnStats, asked: str) -> Column:
-    what, possible = _possible(of.type)
-    chosen = next((kind for kind in possible if kind == asked), None)
+def _overridden(entity: Entity, of: ColumnStats, override: str) -> Column:
+    type_name, possible = _possible(of.type)
+    chosen = next((kind for kind in possible if kind == override), None)
     if chosen is None:
         raise UsageError(
-            f"settings: features.columns: {entity}s.{of.name} has {what}, which can't become {asked}; "
-            f"it can be {', '.join(possible)}"
+            f"settings: features.columns: {entity}s.{of.name} has {type_name}, which can't become "
+            f"{override}; it can be {', '.join(possible)}"
         )
     if chosen == "days_since" and not (of.dates or pt.is_timestamp(of.type) or pt.is_date(of.type)):
         raise UsageError(
@@ -253,41 +253,41 @@ def _overridden(entity: Entity, of: ColumnStats, asked: str) -> Column:
 
 
 def _related(columns: list[Column]) -> list[Column]:
-    """Tag the columns of users and domains that speak of an item's."""
+    """Tag the columns of users and domains that have a counterpart among the items' columns."""
     items = [column for column in columns if column.entity == "item"]
-    found = []
+    related = []
     for column in columns:
         if column.entity != "item":
-            if column.kind in ("bag", "categorical") and (other := _same_values(column, items)):
-                tags = {"match": other.full_name, "vocabulary": other.full_name}
-                column = _told(column, tags, f"matched with {other.entity}s.{other.name}")
-            elif column.kind == "vector" and (other := _same_width(column, items)):
-                column = _told(column, {"dot": other.full_name}, f"dot product with items.{other.name}")
-        found.append(column)
-    return found
+            if column.kind in ("bag", "categorical") and (item := _same_values(column, items)):
+                tags = {"match": item.full_name, "vocabulary": item.full_name}
+                column = _tagged(column, tags, f"matched with items.{item.name}")
+            elif column.kind == "vector" and (item := _same_width(column, items)):
+                column = _tagged(column, {"dot": item.full_name}, f"dot product with items.{item.name}")
+        related.append(column)
+    return related
 
 
-def _told(column: Column, tags: Mapping[str, str], why: str) -> Column:
+def _tagged(column: Column, tags: Mapping[str, str], why: str) -> Column:
     return replace(column, tags={**column.tags, **tags}, why=f"{column.why}; {why}")
 
 
 def _same_values(column: Column, items: list[Column]) -> Column | None:
-    """Return the item's column that has most of this one's values, if it has half of them.
+    """Return the item column that contains most of this column's values, if it contains half of them.
 
-    Two shared values are an accident (``true``, ``false``); whole numbers are shared by columns of any
-    meaning, so those need the same name as well.
+    Two shared values are an accident (``true``, ``false``). Columns of any meaning share integers, so columns
+    of integers must also have the same name.
     """
-    own = column.stats.values
+    values = column.stats.values
     best, most = None, 0.0
     for item in items:
-        shared = own & item.stats.values
+        shared = values & item.stats.values
         if item.kind not in ("bag", "categorical") or len(shared) < 3:
             continue
         if any(isinstance(value, int) for value in shared) and item.name != column.name:
             continue
-        # Of two that have all of them, the one with fewer others.
-        share = len(shared) / len(own)
-        closeness = share + len(shared) / len(own | item.stats.values)
+        # Of two columns that contain all values, prefer the one with fewer additional values.
+        share = len(shared) / len(values)
+        closeness = share + len(shared) / len(values | item.stats.values)
         if share >= SHARED and closeness > most:
             best, most = item, closeness
     return best

@@ -1,4 +1,4 @@
-"""From Feast's resolved definitions to the fields of the feature contract."""
+"""Convert Feast's resolved definitions to the fields of the feature contract."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ KINDS: dict[str, FieldKind] = {
 
 
 def check_projection(projection: Any, keys: tuple[str, ...]) -> None:
-    """Refuse a view that rows of users, items and domains can't be joined with."""
+    """Reject a view that can't be joined with rows of users, items and domains.
+
+    Raises:
+        UsageError: the view has aliases, or keys other than those of one side.
+    """
     name = projection.name
     if projection.name_alias or projection.join_key_map:
         raise UsageError(
@@ -36,16 +40,16 @@ def check_projection(projection: Any, keys: tuple[str, ...]) -> None:
         )
     if {USER_ID, ITEM_ID} <= set(keys):
         raise UsageError(
-            f"feature view {name} is keyed by {USER_ID} and {ITEM_ID} together, which scoring doesn't join: "
-            "because it reads each side once; leave the view out of the feature service"
+            f"feature view {name} is keyed by {USER_ID} and {ITEM_ID} together; scoring reads each side once "
+            "and can't join such a view: leave it out of the feature service"
         )
 
 
 def contract_field(view: str, keys: tuple[str, ...], field: Any) -> FeatureField:
-    """Return the contract's field of a Feast field.
+    """Return the contract's field for a Feast field.
 
     Raises:
-        UsageError: its type has no encoding, or its tag ``kind`` is none.
+        UsageError: its type has no encoding, or its tag ``kind`` isn't a valid kind.
     """
     dtype = field.dtype.to_value_type().name
     kind = field.tags.get("kind", KINDS.get(dtype))

@@ -1,4 +1,4 @@
-"""Dates and times in columns of texts and integers: how they are written, and how DuckDB reads them."""
+"""Date formats in columns of texts and integers, and the DuckDB expressions that parse them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _STRPTIME = {
 _EPOCH = {"epoch_s": 1.0, "epoch_ms": 1000.0}
 ISO = "iso"
 TEXT_FORMATS = (ISO, *_STRPTIME)
-"""How a text column's dates may be written, in the order in which they are tried."""
+"""Date formats of text columns, in the order in which they are tried."""
 NUMBER_FORMATS = ("%Y%m%d", *_EPOCH)
-"""How an integer column's may."""
+"""Date formats of integer columns, in the order in which they are tried."""
 _FIRST, _LAST = 631_152_000, 4_102_444_800
-"""1990 and 2100: whole numbers outside are hardly seconds since 1970."""
+"""1990 and 2100: integers outside are unlikely to be seconds since 1970."""
 
 
 def parse_sql(column: str, written: str) -> str:
-    """Return the expression that reads a column as TIMESTAMPTZ (null where it is no date), in a UTC session.
+    """Return the expression that parses a column as TIMESTAMPTZ (null for other values), in a UTC session.
 
     Args:
         column: the column, quoted.

@@ -1,14 +1,14 @@
-"""Profile features that take more than one row to compute: a price's rank in its category, an entity's age.
+"""Profile features computed from several rows: a price's rank in its category, an entity's age.
 
-``item_derived`` and ``user_derived`` have a row for each profile version, stamped as that is:
+``item_derived`` and ``user_derived`` have one row per profile version, with the version's timestamps:
 
-* ``<price>_rank``: the share of prices below, among those of the same category that were known before that
-  day or with it; missing where there are fewer than ``FEWEST``;
-* ``known_since``: when the entity's first version began, of which the model reads the days since; missing
-  where it has no date.
+* ``<price>_rank``: the share of lower prices in the same category, among those known before that day or at
+  the same moment; missing with fewer than ``FEWEST`` prices;
+* ``known_since``: the start of the entity's first version, which the model reads as an age in days; missing
+  when that version has no date.
 
-They lie under ``offline/derived`` and are written anew when the profiles have changed. What there is, is
-decided from the data when definitions are applied; what a model may read stays.
+They are stored under ``offline/derived`` and rewritten when the profiles change. The features are chosen from
+the data when definitions are applied; existing ones stay, because models may read them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from mmlora.manifest import record
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, TIMESTAMP, Entity, fingerprint
 
 FEWEST = 10
-"""Prices that a rank needs."""
+"""Minimum number of prices for a rank."""
 DATED = 0.5
-"""Share of entities whose first version must have a date."""
+"""Minimum share of entities whose first version has a date, for ``known_since``."""
 _PRICES = frozenset({"price", "cost", "amount", "fare", "rate", "msrp", "rent"})
 _MAIN = ("category", "genre", "class", "type", "department", "group")
 _MOST_CATEGORIES = 500
@@ -46,10 +46,10 @@ class Derived:
     """One derived feature.
 
     Attributes:
-        entity: of whose profile.
-        name: the feature.
-        column: the price; empty for ``known_since``.
-        within: the category that it is ranked in.
+        entity: the profile's entity.
+        name: the feature's name.
+        column: the price column; empty for ``known_since``.
+        within: the category column within which prices are ranked.
     """
 
     entity: Entity
@@ -59,7 +59,7 @@ class Derived:
 
     @property
     def what(self) -> str:
-        """What it says, in a clause."""
+        """Description of the feature, in a clause."""
         if self.column:
             return f"the rank of {self.column} within {self.within}"
         return f"days since the {self.entity}'s first version"
@@ -71,32 +71,32 @@ class Derived:
 
 
 def load(offline: Path) -> list[Derived]:
-    """Return the features that are there."""
+    """Return the features computed so far."""
     path = offline / "derived" / "features.json"
     return [Derived(**of) for of in read_json(path, "delete it, and build again")] if path.exists() else []
 
 
 def decide(offline: Path, columns: Sequence[Column]) -> list[Derived]:
-    """Return the features to compute: those that are there, and what the columns give rise to."""
-    found = {(of.entity, of.name): of for of in load(offline)}
+    """Return the features to compute: the existing ones, and new ones that the columns allow."""
+    features = {(feature.entity, feature.name): feature for feature in load(offline)}
     items = [column for column in columns if column.entity == "item"]
     if main := _main_category(items):
         for column in items:
             name = f"{column.name}_rank"
             if column.kind in ("log", "dense") and _is_price(column.name):
-                found.setdefault(("item", name), Derived("item", name, column.name, main))
+                features.setdefault(("item", name), Derived("item", name, column.name, main))
     for entity in ("user", "item"):
         if _dated(offline, entity):
-            found.setdefault((entity, KNOWN_SINCE), Derived(entity, KNOWN_SINCE))
-    return list(found.values())
+            features.setdefault((entity, KNOWN_SINCE), Derived(entity, KNOWN_SINCE))
+    return list(features.values())
 
 
 def refresh(offline: Path, wanted: Sequence[Derived] | None = None) -> None:
-    """Write the features anew where the profiles, or what is wanted, have changed since they were written.
+    """Rewrite the features of entities whose profiles or requested features have changed.
 
     Args:
         offline: the offline store's folder.
-        wanted: the features; those that are there when None.
+        wanted: the features to have; None keeps the existing ones.
 
     Raises:
         TransientError: another process is writing them.
@@ -113,7 +113,7 @@ def refresh(offline: Path, wanted: Sequence[Derived] | None = None) -> None:
 
 
 def _write(offline: Path, entity: Entity, features: Sequence[Derived]) -> None:
-    """Write an entity's features, unless the file of these profiles and features is there and whole."""
+    """Write an entity's features, unless an intact file for these profiles and features exists."""
     sources = _files(offline, entity)
     made_of = {path.name: path.stat().st_size for path in sources}
     name = fingerprint([made_of, [of.__dict__ for of in features]])[:16]
@@ -128,9 +128,10 @@ def _write(offline: Path, entity: Entity, features: Sequence[Derived]) -> None:
     with replacing(folder / path, alone=True) as aside:
         pq.write_table(_compute(offline, entity, features), aside)
         records[path] = record(aside)
-    gone = retire(state.get("retired", {}), [f"{entity}/{old}" for old in files.get(entity, ())], [path])
-    write_json(folder / STATE, {"files": files | wanted, "records": records, "retired": gone})
-    sweep(folder, records, gone)
+    old = [f"{entity}/{name}" for name in files.get(entity, ())]
+    retired = retire(state.get("retired", {}), old, [path])
+    write_json(folder / STATE, {"files": files | wanted, "records": records, "retired": retired})
+    sweep(folder, records, retired)
 
 
 def _compute(offline: Path, entity: Entity, features: Sequence[Derived]) -> pa.Table:
@@ -148,34 +149,34 @@ def _compute(offline: Path, entity: Entity, features: Sequence[Derived]) -> pa.T
         rows = connection.sql(query).to_arrow_table()
     for stamp in (EVENT_TIMESTAMP, CREATED_TIMESTAMP, "available", "first"):
         rows = rows.set_column(rows.column_names.index(stamp), stamp, rows[stamp].cast(TIMESTAMP, safe=False))
-    found = rows.select([key, EVENT_TIMESTAMP, CREATED_TIMESTAMP])
+    table = rows.select([key, EVENT_TIMESTAMP, CREATED_TIMESTAMP])
     moments = rows["available"].cast(pa.int64()).to_numpy()
     for n, of in enumerate(ranked):
         codes = rows[f"within{n}"].combine_chunks().dictionary_encode().indices
         prices = rows[f"price{n}"].to_numpy(zero_copy_only=False).astype(np.float64)
         category = np.asarray(codes.fill_null(-1))
         rank = rank_within(prices, category, moments)
-        found = found.append_column(of.name, pa.array(rank.astype(np.float32), mask=np.isnan(rank)))
+        table = table.append_column(of.name, pa.array(rank.astype(np.float32), mask=np.isnan(rank)))
     if any(of.name == KNOWN_SINCE for of in features):
         first = rows["first"].combine_chunks()
         began = first.cast(pa.int64()).to_numpy()
-        found = found.append_column(KNOWN_SINCE, pa.array(began, TIMESTAMP, mask=began <= 0))
-    return found
+        table = table.append_column(KNOWN_SINCE, pa.array(began, TIMESTAMP, mask=began <= 0))
+    return table
 
 
 def rank_within(
     prices: NDArray[np.float64], category: NDArray[np.int64], moments: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return each price's place among those of its category, in (0, 1).
+    """Return each price's rank within its category, in (0, 1).
 
     Args:
-        prices: ``[N]``, NaN where there is none.
-        category: ``[N]`` codes, -1 where there is none.
-        moments: ``[N]`` when each was known (microseconds), rising.
+        prices: ``[N]``, NaN where missing.
+        category: ``[N]`` codes, -1 where missing.
+        moments: ``[N]`` time at which each was known (microseconds), ascending.
 
     Returns:
-        ``[N]``: of the prices known before that day, and of those known at the same moment, the share below
-        (equal ones count half); NaN without price or category, or with fewer than ``FEWEST``.
+        ``[N]``: the share of lower prices (equal ones count half) among those known before that day or at the
+        same moment; NaN without a price or category, or with fewer than ``FEWEST`` prices.
     """
     rank = np.full(len(prices), np.nan)
     for code in np.unique(category[category >= 0]):
@@ -183,24 +184,24 @@ def rank_within(
         before = np.empty(0)
         for today in np.split(rows, np.flatnonzero(np.diff(moments[rows] // _DAY)) + 1):
             for together in np.split(today, np.flatnonzero(np.diff(moments[today])) + 1):
-                own = np.sort(prices[together])
-                known = len(before) + len(own)
+                same_moment = np.sort(prices[together])
+                known = len(before) + len(same_moment)
                 if known >= FEWEST:
-                    places = [
-                        np.searchsorted(of, prices[together], side=side)
-                        for of in (before, own)
+                    counts = [
+                        np.searchsorted(ordered, prices[together], side=side)
+                        for ordered in (before, same_moment)
                         for side in ("left", "right")
                     ]
-                    rank[together] = sum(places) / (2 * known)
+                    rank[together] = sum(counts) / (2 * known)
             before = np.sort(np.concatenate([before, prices[today]]), kind="stable")
     return rank
 
 
 def _main_category(items: Sequence[Column]) -> str | None:
-    """Return the item's category by its name, else the one of fewest values (of at least 3)."""
-    of = [c for c in items if c.kind == "categorical" and 2 < c.stats.distinct <= _MOST_CATEGORIES]
-    named = [c for word in _MAIN for c in of if word in c.name.lower()]
-    chosen = named or sorted(of, key=lambda column: column.stats.distinct)
+    """Return the item's main category by its name, else the category with the fewest values (at least 3)."""
+    categories = [c for c in items if c.kind == "categorical" and 2 < c.stats.distinct <= _MOST_CATEGORIES]
+    named = [c for word in _MAIN for c in categories if word in c.name.lower()]
+    chosen = named or sorted(categories, key=lambda column: column.stats.distinct)
     return chosen[0].name if chosen else None
 
 
@@ -209,9 +210,9 @@ def _is_price(name: str) -> bool:
 
 
 def _dated(offline: Path, entity: Entity) -> bool:
-    """Whether the first versions of most entities have dates of their own.
+    """Whether the first versions of most entities have real dates.
 
-    Those of an import without dates are valid from 1970, or from the entity's first interaction.
+    An import without dates makes profiles valid from 1970, or from the entity's first interaction.
     """
     interactions = offline / "interactions"
     if entity == "domain" or not _files(offline, entity) or not any(interactions.glob("**/*.parquet")):

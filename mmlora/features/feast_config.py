@@ -17,8 +17,8 @@ def feast_config(registry_url: str, spill: Path) -> dict[str, Any]:
     """Return Feast's configuration.
 
     Args:
-        registry_url: of the SQL registry.
-        spill: folder that joins may spill to.
+        registry_url: SQLAlchemy URL of the registry.
+        spill: folder into which joins may spill.
     """
     return {
         "project": PROJECT,
@@ -35,10 +35,10 @@ def feast_config(registry_url: str, spill: Path) -> dict[str, Any]:
 
 
 def write_yaml(folder: Path, registry_url: str, spill: Path) -> None:
-    """Write ``feature_store.yaml`` (JSON is YAML) into a folder, unless it is there and right.
+    """Write ``feature_store.yaml`` (JSON is YAML) into a folder, unless it exists with the same content.
 
-    Feast's own tools work in this workspace too; a copied or moved one gets one of its own. A registry URL
-    with a password isn't written: Feast then reads the variable of mmlora's setting.
+    It lets Feast's own tools work in the workspace; a copied or moved workspace gets a new file. A registry
+    URL with a password isn't written: Feast then reads the environment variable of mmlora's setting.
     """
     url = registry_url if redact(registry_url) == registry_url else _REGISTRY_VARIABLE
     path, text = folder / "feature_store.yaml", json.dumps(feast_config(url, spill), indent=2) + "\n"

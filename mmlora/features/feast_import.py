@@ -1,8 +1,8 @@
-"""Importing Feast in half of its time.
+"""Import Feast in half of the usual time.
 
-Feast decorates its classes with typeguard's ``typechecked``, which parses and recompiles every method: more
-than half of what ``import feast`` takes, in each process. Python's ``-O`` turns that off; here it is left out
-while Feast is imported, and only then. Definitions are checked by :mod:`mmlora.features.view_checks`.
+Feast decorates its classes with typeguard's ``typechecked``, which parses and recompiles every method; that
+is more than half of the time of ``import feast``, in each process. Python's ``-O`` turns it off; here the
+decorator is replaced during the import only. Definitions are checked by :mod:`mmlora.features.view_checks`.
 """
 
 from __future__ import annotations

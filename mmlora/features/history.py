@@ -1,12 +1,12 @@
-"""The view ``user_history``: which items a user met, and how they answered, as of each midnight.
+"""The view ``user_history``: the items that a user saw and how often they clicked, as of each midnight.
 
-Its rows hold three lists, one element for an item on a day: ``items``, ``rows`` and ``clicks`` (how many of
-them are clicks); the newest are last, and only the newest :data:`MOST` are kept. A correction that reaches us
-after its day is an element of its own, which adds to ``clicks``, or takes away from both: sums over the lists
-are those of what is known.
+Its rows hold three parallel lists with one element per item and day: ``items``, ``rows`` and ``clicks`` (how
+many of the rows are clicks). The newest are last, and only the newest :data:`MOST` are kept. A correction
+that arrives after its day is a separate element, which adds to ``clicks`` or subtracts from both, so that
+sums over the lists match what is known.
 
-Rows are written as those of the activity views (:mod:`mmlora.features.build`). The encoder makes a vector of
-the lists: see :mod:`mmlora.encoding.history`.
+Rows are written like those of the activity views (:mod:`mmlora.features.build`). The encoder turns the lists
+into a vector (:mod:`mmlora.encoding.history`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mmlora.resources import sql
 from mmlora.schema import ITEM_ID, USER_ID
 
 MOST = 512
-"""Elements kept of a user's history."""
+"""Elements kept per user."""
 
 
 @dataclass(frozen=True)
 class HistoryView:
-    """The view; see :class:`mmlora.features.views.ActivityView`."""
+    """The view, with the interface of :class:`mmlora.features.views.ActivityView`."""
 
     name: str = "user_history"
     keys: tuple[str, ...] = (USER_ID,)
     features: tuple[str, ...] = ("items", "rows", "clicks")
 
     def entries_sql(self) -> str:
-        """Return the statement that makes the temporary table ``entries`` for this view."""
+        """Return the statement that creates this view's temporary table ``entries``."""
         return entries_sql(self.keys, detail=ITEM_ID, joined=True)
 
     def rows_sql(self) -> str:

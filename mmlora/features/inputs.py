@@ -1,4 +1,4 @@
-"""What a view's values follow from, so that what was made of them is made again when that changes."""
+"""The state of a view's source, recorded so that results computed from it are recomputed when it changes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
 _VERSION = ("ETag", "etag", "mtime", "LastModified", "updated")
-"""What filesystems tell of a file that changes with it."""
+"""Keys under which filesystems report a file's version or modification time."""
 
 
 def source_state(config: RepoConfig, view: FeatureView) -> dict[str, Any]:
-    """Return how a view reads its source, and the source's files, JSON-ready.
+    """Return how a view reads its source, and the source's files, JSON-serialisable.
 
     Raises:
         UsageError: the source isn't Parquet, or can't be reached.
     """
     source = view.batch_source
-    place = locate(config, source, f"feature view {view.name}")
+    parquet = locate(config, source, f"feature view {view.name}")
     files = {}
-    for name in place.files:
-        told = place.filesystem.info(name)
-        files[name] = [told["size"], *(str(told[word]) for word in _VERSION if told.get(word))]
+    for name in parquet.files:
+        info = parquet.filesystem.info(name)
+        files[name] = [info["size"], *(str(info[key]) for key in _VERSION if info.get(key))]
     return {
         "ttl": str(view.ttl),
         "times": [source.timestamp_field, source.created_timestamp_column],
         "mapping": dict(source.field_mapping),
-        "path": place.path,
+        "path": parquet.path,
         "files": files,
     }

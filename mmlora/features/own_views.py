@@ -1,7 +1,7 @@
-"""Feature views of a user's own: the files that define them are read here, and checked before Feast is told.
+"""Load a user's own feature views from their files and check them before they are registered with Feast.
 
-Every fault of every file is gathered, so that a definition is mended once, when features are built, and not
-found out view by view when a model is trained or a night is scored.
+All faults of all files are reported together when features are built, instead of one by one when a model is
+trained or a night is scored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HELP = "see feature_repo/README.md"
 
 
 def load_module(path: Path) -> ModuleType:
-    """Run a file of definitions."""
+    """Import a file of definitions as a module."""
     spec = importlib.util.spec_from_file_location(f"mmlora_feature_repo_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -48,12 +48,12 @@ def own_views(
         files: Python files with a function ``views(offline, entities)``.
         offline: the offline store's folder.
         entities: Feast's entities by name: ``user``, ``item``, ``domain``.
-        ours: the views that mmlora defines itself; fields may name theirs.
+        ours: the views that mmlora defines; tags may refer to their fields.
         ids: the types of the imported ids.
         config: the Feast repository's configuration; relative paths of sources start at its folder.
 
     Raises:
-        UsageError: a file can't be run, or a view can't be read or can't be input of the model.
+        UsageError: a file can't be run, or a view can't be read or can't be an input of the model.
     """
     faults: list[str] = []
     defined: list[tuple[Path, Any]] = []
@@ -86,7 +86,7 @@ def _views_of(path: Path, offline: Path, entities: dict[str, Entity]) -> list[An
         views = define(offline, dict(entities))
     except UsageError:
         raise
-    except Exception as error:  # whatever a user's own code raises
+    except Exception as error:  # a user's code may raise anything
         raise UsageError(f"{type(error).__name__}{_line(error, path)}: {error}") from error
     if not isinstance(views, list | tuple):
         raise UsageError(f"views() returned {type(views).__name__}, not a list of feature views: {_HELP}")
@@ -106,17 +106,17 @@ def _line(error: Exception, path: Path) -> str:
 
 
 def _sources(views: Iterable[Any]) -> list[Any]:
-    """Return the views' sources, each once where several views share it."""
+    """Return the views' sources, a shared one only once."""
     sources: list[Any] = []
     for view in views:
         source = getattr(view, "batch_source", None)
-        if source is not None and not any(source == other for other in sources):
+        if source is not None and not any(source == known for known in sources):
             sources.append(source)
     return sources
 
 
 def _repeated(what: str, named: Iterable[Any]) -> list[str]:
-    """Return a fault for each name that Feast would find taken; it compares them without case."""
+    """Return a fault for each repeated name; Feast compares names without case."""
     seen: set[str] = set()
     faults = []
     for name in (thing.name for thing in named):

@@ -1,4 +1,4 @@
-"""What a features build remembers, and whether the next one can go on from there."""
+"""The state that a features build keeps, and the decision between an increment and a rebuild."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ View = ActivityView | HistoryView | AffinityView | TasteView
 
 @dataclass(frozen=True)
 class BuildState:
-    """What ``state.json`` remembers.
+    """The content of ``state.json``.
 
     Attributes:
         definition: hash of settings and queries.
         through: the last date built, ISO.
         restated: the last late instant restated, ISO in UTC, or None.
-        builds: builds since everything was built anew; numbers the files.
+        builds: number of builds; numbers the files.
         inputs: size of each interactions and item profile file that was read, by path.
         files: Parquet files of each view.
-        records: size and hash of each of them, by ``view/file``; none of those of before it was kept.
+        records: size and hash of each file, by ``view/file``; older states have none.
         retired: when files went out of use, by ``view/file`` (seconds since 1970).
         prior_ctr: CTR of an entity without rows.
-        affinity: what the affinity views hold (:class:`mmlora.features.affinity.Affinity`).
+        affinity: content of the affinity views (:class:`mmlora.features.affinity.Affinity`).
     """
 
     definition: str
@@ -62,7 +62,7 @@ class BuildState:
 
     @classmethod
     def load(cls, folder: Path) -> BuildState | None:
-        """Read the state, or None when nothing was built.
+        """Read the state; None when nothing was built.
 
         Raises:
             DataError: it can't be read.
@@ -80,17 +80,17 @@ class BuildState:
             ) from None
 
     def save(self, folder: Path) -> None:
-        """Replace the state in one step."""
+        """Replace the state atomically."""
         write_json(folder / STATE, asdict(self))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One build.
+    """What one build has to do.
 
     Attributes:
-        kept: the state to go on from, or None when everything is built anew.
-        reason: why it is; empty otherwise.
+        kept: the state to continue from, or None when everything is rebuilt.
+        reason: why everything is rebuilt; empty for an increment.
         through: the last date to build.
     """
 
@@ -101,12 +101,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the rows beside the data.
+    """Settings and choices that, with the data, determine the rows.
 
     Attributes:
         prior_ctr: CTR of an entity without rows.
-        prior_weight: rows that it counts for.
-        affinity: what the affinity views hold.
+        prior_weight: weight of the prior in rows.
+        affinity: content of the affinity views.
     """
 
     prior_ctr: float
@@ -125,7 +125,7 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Hash of it and of the queries."""
+        """Hash of the recipe and of the queries."""
         texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
         for view in self.views:
             texts += [view.name, view.entries_sql(), view.rows_sql()]
@@ -158,13 +158,13 @@ def make_plan(
     recipe: Recipe,
     through: date,
 ) -> Plan:
-    """Decide between an increment and building anew."""
+    """Decide between an increment and a rebuild."""
     state = BuildState.load(offline / "features")
     if state is None:
         return Plan(None, "first build", through)
     through = max(through, date.fromisoformat(state.through))
-    if found := file_faults(offline / "features", state.files, state.records):
-        logger.warning("rebuilding all features, because %s", "; ".join(map(str, found[:5])))
+    if faults := file_faults(offline / "features", state.files, state.records):
+        logger.warning("rebuilding all features, because %s", "; ".join(map(str, faults[:5])))
         return Plan(None, "built files are missing or changed", through)
     if state.definition != recipe.hash:
         return Plan(None, "settings or queries have changed", through)
@@ -194,7 +194,7 @@ def _contradicts(connection: duckdb.DuckDBPyConnection, files: list[str], state:
 def _alters(
     connection: duckdb.DuckDBPyConnection, offline: Path, files: list[str], state: BuildState
 ) -> bool:
-    """Whether an item that had interactions on a day that is built gets other attributes for it."""
+    """Whether the profiles change an item's attributes on a built day on which it had interactions."""
     pattern = literal(str(offline / "interactions" / "**" / "*.parquet"))
     query = f"""
         SELECT count(*) > 0 FROM read_parquet($files, union_by_name = true) AS profiles

@@ -1,6 +1,7 @@
-"""What the columns of an imported profile table hold: counts, lengths, quantiles, how dates are written.
+"""Statistics of the columns of an imported profile table: counts, lengths, quantiles, date formats.
 
-Each entity's latest version counts. :mod:`mmlora.features.columns` decides from these what a column becomes.
+They are taken over each entity's latest version. :mod:`mmlora.features.columns` chooses the columns' kinds by
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mmlora.features.dates import NUMBER_FORMATS, TEXT_FORMATS, parse_sql
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, Entity
 
 MOST_VALUES = 10_000
-"""Distinct values above which they aren't kept for comparison with another column's."""
+"""Maximum number of distinct values kept for comparison with other columns."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class ColumnStats:
     Attributes:
         name: the column's name.
         type: its Arrow type.
-        rows: entities.
-        missing: those without a value.
-        distinct: distinct values; of a list's elements where it holds lists of text, 0 for vectors.
-        values: the distinct values of texts, integers and lists of text, unless they are too many.
-        low, median, high, top: least value, median, 99% quantile and greatest value of numbers.
-        words: mean words of a text.
-        dates: how dates are written, and the share of values that are read so; empty when no way fits.
+        rows: number of entities.
+        missing: entities without a value.
+        distinct: number of distinct values; of the elements for lists of text, 0 for vectors.
+        values: the distinct values of texts, integers and lists of text, unless there are too many.
+        low, median, high, top: minimum, median, 99% quantile and maximum of numbers.
+        words: mean number of words of a text.
+        dates: date formats and the share of values that each parses; empty when none fits.
         longest: 99.9% quantile of the lengths of lists of text.
         widths: distinct lengths of lists of floats.
     """
@@ -64,7 +65,7 @@ class ColumnStats:
 
 
 def profile_schema(folder: Path) -> pa.Schema:
-    """Return the feature columns of a profile table (empty when there is none)."""
+    """Return the feature columns of a profile table (empty when the table does not exist)."""
     schemas = [pq.read_schema(path).remove_metadata() for path in sorted(folder.glob("*.parquet"))]
     reserved = {*ENTITY_KEYS.values(), EVENT_TIMESTAMP, CREATED_TIMESTAMP}
     whole = pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
@@ -72,13 +73,13 @@ def profile_schema(folder: Path) -> pa.Schema:
 
 
 def read_stats(offline: Path, entity: Entity) -> list[ColumnStats]:
-    """Return the statistics of each column of an entity's profiles; none when it has none."""
+    """Return the statistics of each column of an entity's profiles; empty without profiles."""
     folder = offline / "profiles" / entity
     schema = profile_schema(folder)
     if not len(schema):
         return []
     files = ", ".join(literal(str(path)) for path in sorted(folder.glob("*.parquet")))
-    # Vectors are the bulk of a table, and their lengths are all that counts here.
+    # Vectors are the bulk of a table, and only their lengths are needed.
     columns = [
         f"len({quote(f.name)}) AS {quote(f.name)}" if _is_vector(f.type) else quote(f.name) for f in schema
     ]
@@ -98,68 +99,70 @@ def _is_vector(kind: pa.DataType) -> bool:
 
 def _stats(connection: duckdb.DuckDBPyConnection, name: str, kind: pa.DataType) -> ColumnStats:
     column = quote(name)
-    rows, valid = _one(connection, f"SELECT count(*), count({column}) FROM latest")
-    found: dict[str, Any]
+    rows, valid = _fetch_row(connection, f"SELECT count(*), count({column}) FROM latest")
+    stats: dict[str, Any]
     if _is_vector(kind):
         widths = _column(connection, f"SELECT DISTINCT {column} FROM latest WHERE {column} > 0 ORDER BY 1")
-        found = {"distinct": 0, "widths": tuple(widths)}
+        stats = {"distinct": 0, "widths": tuple(widths)}
     elif pt.is_list(kind):
-        found = _list_stats(connection, column)
+        stats = _list_stats(connection, column)
     elif pt.is_string(kind):
-        found = _text_stats(connection, column)
+        stats = _text_stats(connection, column)
     elif pt.is_integer(kind) or pt.is_floating(kind):
-        found = _number_stats(connection, column, pt.is_integer(kind))
+        stats = _number_stats(connection, column, pt.is_integer(kind))
     else:
-        (distinct,) = _one(connection, f"SELECT count(DISTINCT {column}) FROM latest")
-        found = {"distinct": distinct}
-    return ColumnStats(name, kind, rows, rows - valid, **found)
+        (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM latest")
+        stats = {"distinct": distinct}
+    return ColumnStats(name, kind, rows, rows - valid, **stats)
 
 
 def _list_stats(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Any]:
     elements = f"SELECT unnest({column}) AS value FROM latest"
-    (longest,) = _one(connection, f"SELECT coalesce(quantile_disc(len({column}), 0.999), 0) FROM latest")
+    (longest,) = _fetch_row(
+        connection, f"SELECT coalesce(quantile_disc(len({column}), 0.999), 0) FROM latest"
+    )
     return {"longest": int(longest), **_values(connection, f"({elements})", "value")}
 
 
 def _text_stats(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Any]:
     words = rf"avg(len(string_split_regex(trim({column}), '\s+')))"
-    (mean,) = _one(connection, f"SELECT coalesce({words}, 0) FROM latest")
+    (mean,) = _fetch_row(connection, f"SELECT coalesce({words}, 0) FROM latest")
     dates = _dates(connection, column, TEXT_FORMATS)
     return {"words": float(mean), "dates": dates, **_values(connection, "latest", column)}
 
 
 def _number_stats(connection: duckdb.DuckDBPyConnection, column: str, whole: bool) -> dict[str, Any]:
     query = f"SELECT min({column}), quantile_cont({column}, [0.5, 0.99]), max({column}) FROM latest"
-    low, quantiles, top = _one(connection, query)
+    low, quantiles, top = _fetch_row(connection, query)
     median, high = quantiles or (None, None)
-    found = {"low": low, "median": median, "high": high, "top": top}
-    numbers = {name: float(value or 0) for name, value in found.items()}
+    raw = {"low": low, "median": median, "high": high, "top": top}
+    numbers = {name: float(value or 0) for name, value in raw.items()}
     if whole:
         dates = _dates(connection, column, NUMBER_FORMATS)
         return {"dates": dates, **numbers, **_values(connection, "latest", column)}
-    (distinct,) = _one(connection, f"SELECT count(DISTINCT {column}) FROM latest")
+    (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM latest")
     return {"distinct": distinct, **numbers}
 
 
 def _dates(
     connection: duckdb.DuckDBPyConnection, column: str, formats: Sequence[str]
 ) -> tuple[tuple[str, float], ...]:
-    """Return each way in which some values are dates, with the share of all values; the best first."""
+    """Return the formats that parse some values as dates, with their share of all values, the best first."""
     counts = ", ".join(f"count({parse_sql(column, written)})" for written in formats)
-    valid, *read = _one(connection, f"SELECT count({column}), {counts} FROM latest")
-    shares = [(written, count / valid) for written, count in zip(formats, read, strict=True) if count]
-    return tuple(sorted(shares, key=lambda found: -found[1]))
+    valid, *parsed = _fetch_row(connection, f"SELECT count({column}), {counts} FROM latest")
+    shares = [(written, count / valid) for written, count in zip(formats, parsed, strict=True) if count]
+    return tuple(sorted(shares, key=lambda format_share: -format_share[1]))
 
 
 def _values(connection: duckdb.DuckDBPyConnection, source: str, column: str) -> dict[str, Any]:
-    (distinct,) = _one(connection, f"SELECT count(DISTINCT {column}) FROM {source}")
+    (distinct,) = _fetch_row(connection, f"SELECT count(DISTINCT {column}) FROM {source}")
     if distinct > MOST_VALUES:
         return {"distinct": distinct}
     values = _column(connection, f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL")
     return {"distinct": distinct, "values": frozenset(values)}
 
 
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+def _fetch_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None = connection.execute(query).fetchone()
     assert row is not None
     return row

@@ -1,6 +1,6 @@
-"""Feast behind one door: apply the definitions, resolve the feature contract, retrieve features.
+"""The package's only interface to Feast: apply definitions, resolve the feature contract, retrieve features.
 
-The registry is a SQL one (SQLite under ``<home>/feast`` by default), and is written by ``apply`` only.
+The registry is an SQL registry (SQLite under ``<home>/feast`` by default); only ``apply`` writes to it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlora_all"}
 _JOINED_ROWS = 250_000
-"""Rows joined at once: each join sorts the views anew, and lists make a row of features large."""
+"""Rows per join: each join sorts the views again, but lists make the features of a row large."""
 _RELATIVE = "paths are relative to this folder\n"
 _BUILD_FIRST = "run `mmlora features build --through DATE` first"
 
@@ -61,8 +61,8 @@ class FeatureRepo:
     Args:
         home: the workspace's folder.
         registry_url: SQLAlchemy URL of the Feast registry; SQLite under ``home`` when empty.
-        columns: what profile columns are to become, by ``users.column`` and the like, where not what their
-            data says (:mod:`mmlora.features.columns`).
+        columns: kinds that replace those chosen from the data, by ``users.column`` and the like
+            (:mod:`mmlora.features.columns`).
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FeatureRepo:
         self._registry_url = registry_url or f"sqlite:///{self._folder / 'registry.db'}"
 
     def apply(self) -> None:
-        """Register entities, views and services, and take away those that are no longer defined.
+        """Register entities, views and services, and delete those that are no longer defined.
 
         Raises:
             UsageError: nothing was imported, or a definition is wrong.
@@ -88,46 +88,46 @@ class FeatureRepo:
             write_yaml(self._folder, self._registry_url, self._offline / ".spill")
             objects = self._definitions()
             defined = {(type(o).__name__, o.name) for o in objects}
-            known = [*self._store.list_feature_services(), *self._store.list_feature_views()]
-            gone = [o for o in known if (type(o).__name__, o.name) not in defined]
-            self._store.apply(objects, objects_to_delete=gone, partial=False)
+            registered = [*self._store.list_feature_services(), *self._store.list_feature_views()]
+            stale = [o for o in registered if (type(o).__name__, o.name) not in defined]
+            self._store.apply(objects, objects_to_delete=stale, partial=False)
             self._store.refresh_registry()
             (self._folder / ".applied").write_text(_RELATIVE, encoding="utf-8")
         logger.info("applied %d feature definitions, ids %s", len(objects), ids.to_dict())
 
     def columns(self) -> list[Column]:
-        """Return what each column of the imported profiles becomes.
+        """Return the columns of the imported profiles with the kinds chosen for them.
 
         Raises:
-            UsageError: nothing was imported, or a setting names no column or a kind that it can't become.
+            UsageError: nothing was imported, or a setting names an unknown column or an impossible kind.
         """
         _id_types(self._offline)
         return analyse(self._offline, self._columns)
 
     def built_affinity(self) -> Affinity:
-        """Return what the built affinity views hold."""
+        """Return the content of the built affinity views."""
         state = BuildState.load(self._offline / "features")
         return Affinity.from_dict(state.affinity) if state else Affinity()
 
     def chosen_affinity(self, columns: Sequence[Column]) -> Affinity:
-        """Return what they will hold after the next `features build`, where profile columns become these."""
+        """Return the content that the affinity views will have after the next `features build`."""
         interactions = str(self._offline / "interactions" / "**" / "*.parquet")
         if not any((self._offline / "interactions").glob("**/*.parquet")):
             return self.built_affinity()
         with database(self._offline / ".spill") as connection:
-            return self.built_affinity().with_those_of(choose_affinity(connection, interactions, columns))
+            return self.built_affinity().union(choose_affinity(connection, interactions, columns))
 
     def derived(self, columns: Sequence[Column]) -> list[Derived]:
-        """Return the features that are computed from the profiles, whose columns become these."""
+        """Return the features to derive from these profile columns."""
         return decide(self._offline, columns)
 
     def refresh(self) -> None:
-        """Bring the features that are computed from the profiles up to date; see :mod:`.derived`."""
+        """Bring the derived profile features up to date (:mod:`mmlora.features.derived`)."""
         refresh(self._offline)
 
     @property
     def built(self) -> str | None:
-        """Hash of what decides the built features beside the data; None when nothing was built."""
+        """Hash of the settings and queries of the built features; None when nothing was built."""
         state = BuildState.load(self._offline / "features")
         return state.definition if state else None
 
@@ -172,7 +172,7 @@ class FeatureRepo:
         return FeatureContract(service.name, tuple(fields))
 
     def types(self, contract: FeatureContract) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Return the value type and keys that a contract's fields have now, without those that are gone."""
+        """Return the present value type and keys of a contract's fields that are still registered."""
         fields = {f.name: (f.dtype, f.keys) for f in self.contract("ids").fields}
         names = {field.view for field in contract.fields if field.view}
         for view in self._applied_store().list_feature_views() if names else ():
@@ -185,41 +185,41 @@ class FeatureRepo:
     def retrieve(
         self, entities: pa.Table, contract: FeatureContract, *, known_as_of: datetime | None = None
     ) -> pa.Table:
-        """Return the contract's features for each row, as they were at its time.
+        """Return the contract's features for each row, as of its time.
 
-        A feature's value is the latest of an event time at or before the row's ``event_timestamp``, of those
-        known by ``known_as_of``, or by the row's own time when that is not given.
+        A feature's value is the one with the latest event time at or before the row's ``event_timestamp``,
+        among those known by ``known_as_of``, or by the row's own time when that is None.
 
         Args:
-            entities: any of the id columns, and ``event_timestamp``; as many rows as you like.
-            contract: what to read; fields keyed by an id that the rows lack are left out.
-            known_as_of: one moment for all rows (UTC when it has no zone).
+            entities: any of the id columns, and ``event_timestamp``; any number of rows.
+            contract: the fields to read; fields keyed by an id that the rows lack are left out.
+            known_as_of: one moment for all rows (UTC when it has no time zone).
 
         Returns:
-            As many rows, in the same order, with one column for each field, named as the field.
+            As many rows, in the same order, with one column per field, named after it.
 
         Raises:
-            UsageError: no ``event_timestamp``, or nothing built or applied yet.
-            ContractError: the contract's features, or the ids' types, aren't those of the registry.
+            UsageError: there is no ``event_timestamp``, or nothing is built or applied yet.
+            ContractError: the contract's features or the ids' types don't match the registry.
         """
         fields = _fields(entities, contract)
         features = [field for field in fields if field.view]
         columns = {field.name: entities.column(field.name) for field in fields if not field.view}
         if features:
             with _contract_errors(features):
-                found = self._historical(entities, features, known_as_of).to_arrow()
-            columns |= {field.name: _input(field, found) for field in features}
+                retrieved = self._historical(entities, features, known_as_of).to_arrow()
+            columns |= {field.name: _input(field, retrieved) for field in features}
         return pa.table({field.name: columns[field.name] for field in fields})
 
     def stream(self, entities: pa.Table, contract: FeatureContract, *, rows: int) -> Iterator[pa.Table]:
-        """Yield what :meth:`retrieve` returns in tables of so many rows, the last of what is left.
+        """Yield what :meth:`retrieve` returns, in tables of ``rows`` rows; the last one may be shorter.
 
-        The views are read once for all rows. Beside them and the entity rows, memory doesn't grow with rows.
+        The views are read once for all rows. Apart from them and the entity rows, memory use is constant.
 
         Args:
             entities: as for :meth:`retrieve`.
             contract: as for :meth:`retrieve`.
-            rows: of a table.
+            rows: rows per table.
 
         Raises:
             UsageError: as :meth:`retrieve`.
@@ -233,26 +233,27 @@ class FeatureRepo:
                 yield entities.slice(start, rows).select(names)
             return
         with _contract_errors(features):
-            job = self._historical(entities, features, None, kept=names)
+            job = self._historical(entities, features, None, columns=names)
             chunk = rows * max(1, _JOINED_ROWS // rows)
             batches = job.to_batches(memory_budget=None, batch_rows=rows, chunk_rows=chunk, piece=rows)
-            for table in _of_rows(batches, rows):
+            for table in _rechunk(batches, rows):
                 yield pa.table({field.name: _input(field, table) for field in fields})
 
     def inputs(self, contract: FeatureContract) -> dict[str, Any]:
-        """Return what decides the values of views that aren't the workspace's own, JSON-ready, by view.
+        """Return the state of each view stored outside the workspace, JSON-serialisable, by view.
 
-        Their definition, and name, size and time of each file: the workspace's own follow from its data.
+        It consists of the view's definition and each file's name, size and time. Views inside the workspace
+        follow from its data.
         """
         views = sorted({field.view for field in contract.fields if field.view})
         if not views:
             return {}
-        store, own = self._applied_store(), self._offline.resolve()
-        found = {name: store.get_feature_view(name) for name in views}
+        store, offline = self._applied_store(), self._offline.resolve()
+        registered = {name: store.get_feature_view(name) for name in views}
         return {
             name: source_state(store.config, view)
-            for name, view in found.items()
-            if not (self._folder / str(view.batch_source.path)).resolve().is_relative_to(own)
+            for name, view in registered.items()
+            if not (self._folder / str(view.batch_source.path)).resolve().is_relative_to(offline)
         }
 
     def _historical(
@@ -260,20 +261,20 @@ class FeatureRepo:
         entities: pa.Table,
         features: list[FeatureField],
         known_as_of: datetime | None,
-        kept: Iterable[str] = (),
+        columns: Iterable[str] = (),
     ) -> AsofJob:
         store = self._applied_store()
         activity = {view.name for view in ACTIVITY_VIEWS}.intersection(field.view for field in features)
         if activity and not (self._offline / "features" / "state.json").exists():
             raise UsageError(f"features are not built: {_BUILD_FIRST}")
         keys = {key for field in features for key in field.keys}
-        keys |= set(kept).intersection(ENTITY_KEYS.values())
-        asked = entities.select([*sorted(keys), EVENT_TIMESTAMP])
+        keys |= set(columns).intersection(ENTITY_KEYS.values())
+        rows = entities.select([*sorted(keys), EVENT_TIMESTAMP])
         if known_as_of is not None:
             moment = known_as_of if known_as_of.tzinfo else known_as_of.replace(tzinfo=UTC)
-            asked = asked.replace_schema_metadata({"known_as_of": moment.isoformat()})
+            rows = rows.replace_schema_metadata({"known_as_of": moment.isoformat()})
         job: AsofJob = store.get_historical_features(
-            asked, _references(features), full_feature_names=True, filter_by_created_timestamp=True
+            rows, _references(features), full_feature_names=True, filter_by_created_timestamp=True
         )
         return job
 
@@ -294,14 +295,14 @@ class FeatureRepo:
         return FeatureStore(repo_path=str(self._folder), config=config)
 
     def _make_relative(self, source: Any) -> None:
-        """Name a source in the workspace from Feast's folder, so that a copied workspace reads its own."""
+        """Make a workspace source's path relative to Feast's folder, so that workspaces can be copied."""
         path = Path(str(getattr(source, "path", "")))
         if path.is_absolute() and path.is_relative_to(self.home):
             source.file_options.uri = os.path.relpath(path, self._folder)
 
     def _definitions(self) -> list[Any]:
-        own = resource("feature_repo/definitions.py")
-        definitions = load_module(own)
+        path = resource("feature_repo/definitions.py")
+        definitions = load_module(path)
         entities = definitions.entities(self._offline)
         columns, affinity = self.columns(), self.built_affinity()
         if left_out := [f"{c.entity}s.{c.name} ({c.why})" for c in columns if c.kind == "drop"]:
@@ -309,9 +310,9 @@ class FeatureRepo:
         derived = self.derived(columns)
         refresh(self._offline, derived)
         ours = definitions.views(self._offline, entities, columns, affinity, derived)
-        files = sorted([*own.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")])
+        files = {*path.parent.glob("*.py"), *(self.home / "feature_repo").glob("*.py")} - {path}
         views = ours + own_views(
-            [path for path in files if path != own],
+            sorted(files),
             offline=self._offline,
             entities=entities,
             ours=ours,
@@ -326,13 +327,13 @@ class FeatureRepo:
 def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField, ...]:
     """Return the contract's fields whose keys the rows have."""
     if EVENT_TIMESTAMP not in entities.column_names:
-        found = ", ".join(entities.column_names)
-        raise UsageError(f"entity rows need {EVENT_TIMESTAMP} besides their ids; they have {found}")
+        columns = ", ".join(entities.column_names)
+        raise UsageError(f"entity rows need {EVENT_TIMESTAMP} besides their ids; they have {columns}")
     return contract.keyed_by(entities.column_names).fields
 
 
-def _input(field: FeatureField, found: pa.Table) -> pa.ChunkedArray:
-    return to_input(field, found.column(field.name), found.column(EVENT_TIMESTAMP))
+def _input(field: FeatureField, retrieved: pa.Table) -> pa.ChunkedArray:
+    return to_input(field, retrieved.column(field.name), retrieved.column(EVENT_TIMESTAMP))
 
 
 def _references(features: list[FeatureField]) -> list[str]:
@@ -341,7 +342,7 @@ def _references(features: list[FeatureField]) -> list[str]:
 
 @contextmanager
 def _contract_errors(features: list[FeatureField]) -> Iterator[None]:
-    """Say what is wrong where the registry lacks a feature."""
+    """Raise a ContractError where the registry lacks a feature."""
     from feast.errors import FeastObjectNotFoundException
 
     try:
@@ -354,18 +355,18 @@ def _contract_errors(features: list[FeatureField]) -> Iterator[None]:
         ) from error
 
 
-def _of_rows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Put batches together, or cut them, to tables of so many rows."""
-    held: list[pa.RecordBatch] = []
+def _rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Combine or split batches into tables of ``rows`` rows; the last one may be shorter."""
+    pending: list[pa.RecordBatch] = []
     for batch in batches:
-        wanted = rows - sum(map(len, held))
-        while len(batch) >= wanted:
-            yield pa.Table.from_batches([*held, batch.slice(0, wanted)])
-            batch, held, wanted = batch.slice(wanted), [], rows
+        missing = rows - sum(map(len, pending))
+        while len(batch) >= missing:
+            yield pa.Table.from_batches([*pending, batch.slice(0, missing)])
+            batch, pending, missing = batch.slice(missing), [], rows
         if len(batch):
-            held.append(batch)
-    if held:
-        yield pa.Table.from_batches(held)
+            pending.append(batch)
+    if pending:
+        yield pa.Table.from_batches(pending)
 
 
 def _id_types(offline: Path) -> IdTypes:

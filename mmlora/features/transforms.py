@@ -1,12 +1,12 @@
-"""The one place where retrieved columns become what the encoder reads: ages of dates, words of texts.
+"""Convert retrieved columns to the encoder's inputs: dates to ages, texts to hashed words.
 
-A field's tag ``transform`` says what is computed here, for training rows and the sides of scoring alike:
+A field's tag ``transform`` names the conversion, which is the same for training and for scoring:
 
-* ``days_since``: the days from the column's moment to the row's, null where that moment is after the row's;
-  the tag ``format`` says how a text or integer column writes its dates (ISO when absent);
-* ``words``: a text's words as hashed buckets, a bag.
+* ``days_since``: the days from the column's moment to the row's time, null where the moment is later;
+  the tag ``format`` is the date format of a text or integer column (ISO when absent);
+* ``words``: a bag of the hashed words of a text.
 
-Others (``log``, ``log1p``) are the encoder's own.
+The other transforms (``log``, ``log1p``) are done by the encoder.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mmlora.features.dates import ISO, parse_sql
 from mmlora.schema import TIMESTAMP, FeatureField
 
 WORDS, BUCKETS = 32, 1024
-"""Words kept of a text, and the buckets that they are hashed to."""
+"""Words kept per text, and the number of buckets that they are hashed into."""
 _DAY = 86_400_000_000
 _WORD = re.compile(r"\w+")
 
 
 def to_input(field: FeatureField, column: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a retrieved column as the encoder reads it.
+    """Return a retrieved column as the encoder expects it.
 
     Args:
-        field: whose column.
-        column: as Feast returned it, ``[N]``.
-        times: the rows' own times, ``[N]``.
+        field: the column's field.
+        column: the column as Feast returned it, ``[N]``.
+        times: the rows' times, ``[N]``.
     """
     transform = field.tag("transform")
     if transform == "days_since":
@@ -43,7 +43,7 @@ def to_input(field: FeatureField, column: pa.ChunkedArray, times: pa.ChunkedArra
 
 
 def days_since(column: pa.ChunkedArray, times: pa.ChunkedArray, written: str = ISO) -> pa.ChunkedArray:
-    """Return the days (float32) from each moment to its row's time; null where it is unknown or later."""
+    """Return the days (float32) from each moment to its row's time; null where unknown or later."""
     began = _moments(column, written).cast(pa.int64())
     now = times.cast(TIMESTAMP, safe=False).cast(pa.int64())
     age = pc.divide(pc.subtract(now, began).cast(pa.float64()), float(_DAY))
@@ -52,7 +52,7 @@ def days_since(column: pa.ChunkedArray, times: pa.ChunkedArray, written: str = I
 
 
 def words_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the buckets of a text's words, the first ones, each once: texts ``0`` to ``1023``."""
+    """Return the distinct buckets of each text's first words, as texts ``0`` to ``1023``."""
     return _by_value(column, lambda texts: pa.array(map(_buckets, texts.to_pylist()), pa.list_(pa.string())))
 
 
@@ -60,8 +60,8 @@ def _buckets(text: str | None) -> list[str] | None:
     if text is None:
         return None
     # CRC-32 is the same in every process and version, unlike Python's own hash.
-    found = dict.fromkeys(str(zlib.crc32(word.encode()) % BUCKETS) for word in _WORD.findall(text.lower()))
-    return list(found)[:WORDS]
+    buckets = dict.fromkeys(str(zlib.crc32(word.encode()) % BUCKETS) for word in _WORD.findall(text.lower()))
+    return list(buckets)[:WORDS]
 
 
 def _moments(column: pa.ChunkedArray, written: str) -> pa.ChunkedArray:
@@ -74,13 +74,13 @@ def _moments(column: pa.ChunkedArray, written: str) -> pa.ChunkedArray:
 def _parsed(values: pa.Array, written: str) -> pa.Array:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.register("found", pa.table({"value": values, "n": pa.array(range(len(values)))}))
-        query = f"SELECT {parse_sql('value', written)} AS parsed FROM found ORDER BY n"
+        connection.register("texts", pa.table({"value": values, "n": pa.array(range(len(values)))}))
+        query = f"SELECT {parse_sql('value', written)} AS parsed FROM texts ORDER BY n"
         return connection.sql(query).to_arrow_table()["parsed"].cast(TIMESTAMP).combine_chunks()
 
 
 def _by_value(column: pa.ChunkedArray, compute: Callable[[pa.Array], pa.Array]) -> pa.ChunkedArray:
-    """Compute once a value, not once a row: a side's value is repeated on every row of its entity."""
+    """Compute once per distinct value, because an entity's value is repeated on each of its rows."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()

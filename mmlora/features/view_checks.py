@@ -1,4 +1,4 @@
-"""What is wrong with a feature view of a user's own: its keys, its source's columns and times, its fields."""
+"""Checks of a user's own feature view: its keys, its source's columns and times, its fields."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _SERVICES = ("profile", "input")
 _TRANSFORMS = ("log", "log1p", "days_since", "words")
 _PARTNERS = ("vocabulary", "match", "weights", "dot")
 _SAMPLE = 1000
-"""Rows whose values are tried; types are the same in all rows."""
+"""Number of rows whose values are converted as a test; all rows have the same types."""
 
 
 def faults_of_view(view: Any, *, ids: IdTypes, fields: Collection[str], config: RepoConfig) -> Iterator[str]:
-    """Yield what is wrong with a view, each fault as a clause.
+    """Yield a view's faults, each as a clause.
 
     Args:
         view: a Feast view.
         ids: the types of the imported ids.
-        fields: every field that a tag may name, as ``view__field``.
+        fields: the fields that a tag may name, as ``view__field``.
         config: the Feast repository's configuration.
     """
     from feast import FeatureView
@@ -75,24 +75,24 @@ def _contract_faults(view: Any, keys: tuple[str, ...], fields: Collection[str]) 
 def _source_faults(
     view: Any, keys: list[str], ids: IdTypes, config: RepoConfig, *, needed: bool
 ) -> Iterator[str]:
-    """Yield faults of what a view reads; of a source that isn't Parquet only where the model needs it."""
+    """Yield the faults of a view's source; other sources than Parquet are faults if the model reads them."""
     from feast import FileSource
 
     if not isinstance(view.batch_source, FileSource) and not needed:
         return
     try:
-        place = locate(config, view.batch_source, f"feature view {view.name}")
-        scan = place.scan()
+        parquet = locate(config, view.batch_source, f"feature view {view.name}")
+        scan = parquet.scan()
     except UsageError as error:
         yield _without_name(error, view)
         return
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        attach(connection, [place])
+        attach(connection, [parquet])
         try:
             schema = fetch(connection, f"SELECT * FROM {scan} LIMIT 0").schema
         except duckdb.Error as error:
-            yield f"{place.path} can't be read as Parquet ({error})"
+            yield f"{parquet.path} can't be read as Parquet ({error})"
             return
         columns = {field.name: field.type for field in schema}
         source = view.batch_source
@@ -101,7 +101,7 @@ def _source_faults(
         named += [field.name for field in view.features]
         absent = [mapped.get(name, name) for name in named if name and mapped.get(name, name) not in columns]
         if absent:
-            yield f"{place.path} has no column {', '.join(absent)}; it has {', '.join(columns)}"
+            yield f"{parquet.path} has no column {', '.join(absent)}; it has {', '.join(columns)}"
         for key in keys:
             yield from _key_faults(mapped.get(key, key), key, columns, ids)
         yield from _time_faults(connection, scan, source, mapped, columns)
@@ -125,7 +125,7 @@ def _time_faults(
     mapped: dict[str, str],
     columns: dict[str, pa.DataType],
 ) -> Iterator[str]:
-    """Yield times that a row could never be read by."""
+    """Yield missing or invalid time columns, and times without which a row can never be read."""
     if not source.timestamp_field:
         yield "its source has no timestamp_field: name the column with the time from which a value is valid"
     for name in (source.timestamp_field, source.created_timestamp_column):
@@ -151,7 +151,7 @@ def _field_faults(
     mapped: dict[str, str],
     columns: dict[str, pa.DataType],
 ) -> Iterator[str]:
-    """Yield fields whose first values aren't of their type, or that their kind can't encode."""
+    """Yield fields whose values don't convert to the declared type, or can't be encoded as their kind."""
     there = [field for field in view.features if mapped.get(field.name, field.name) in columns]
     read = ", ".join(f"{quote(mapped.get(f.name, f.name))} AS {quote(f.name)}" for f in there)
     rows = fetch(connection, f"SELECT {read} FROM {scan} LIMIT {_SAMPLE}") if there else pa.table({})
@@ -166,15 +166,15 @@ def _field_faults(
             yield f"field {field.name} is {field.dtype}, but its column {kind}: {error}"
 
 
-def _try_encoding(of: FeatureField, field: Any, column: pa.ChunkedArray) -> None:
+def _try_encoding(contract: FeatureField, field: Any, column: pa.ChunkedArray) -> None:
     from feast.type_map import feast_value_type_to_pa
 
-    if "format" not in field.tags:  # which says how a text or number becomes a time
+    if "format" not in field.tags:  # with a format, texts and numbers are parsed as times, not cast
         column.cast(feast_value_type_to_pa(field.dtype.to_value_type()))
     now = pa.chunked_array([pa.nulls(len(column), TIMESTAMP)])
-    from mmlora.encoding.fields import fitter  # with torch, which only views of a user's own need
+    from mmlora.encoding.fields import fitter  # imports torch, which only checks of a user's own views need
 
-    fitter(of, 1).add(to_input(of, column, now))
+    fitter(contract, 1).add(to_input(contract, column, now))
 
 
 def _without_name(error: UsageError, view: Any) -> str:

@@ -1,6 +1,6 @@
-"""The activity views, listed once: their keys, the windows they keep, and how their SQL is filled in.
+"""The list of activity views: their keys, their windows, and how their SQL is filled in.
 
-``feature_repo/definitions.py`` gives Feast the views of this list.
+``feature_repo/definitions.py`` registers the views of this list with Feast.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from mmlora.resources import sql
 from mmlora.schema import CREATED_TIMESTAMP, DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, USER_ID
 
 _WINDOWS = {"1d": 2, "7d": 8, "30d": 31}
-"""Each window's name, and the days after an active day at which that day has left it."""
+"""Days after which an active day has left a window, by the window's name."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class ActivityView:
     """One table of ``offline/features``.
 
     Attributes:
-        name: the Feast view's name, and the folder's.
+        name: name of the Feast view and of the folder.
         keys: the id columns.
         windows: the windows kept, of ``1d``, ``7d``, ``30d`` and ``ever``.
-        last_seen: whether ``days_since_last_seen`` is kept (it makes a row a day for a month).
+        last_seen: whether ``days_since_last_seen`` is kept (which adds a row per day for a month).
         query: the file of ``sql/features`` that computes the rows.
-        columns: the query's feature columns, where they are not those of the windows.
+        columns: the query's feature columns, when they differ from the windows' columns.
     """
 
     name: str
@@ -39,11 +39,11 @@ class ActivityView:
         """The feature columns."""
         if self.columns:
             return self.columns
-        counts = tuple(f"{what}_{w}" for w in self.windows for what in ("interactions", "clicks", "ctr"))
+        counts = tuple(f"{count}_{w}" for w in self.windows for count in ("interactions", "clicks", "ctr"))
         return (*counts, "days_since_last_seen") if self.last_seen else counts
 
     def entries_sql(self) -> str:
-        """Return the statement that makes the temporary table ``entries`` for this view."""
+        """Return the statement that creates this view's temporary table ``entries``."""
         finite = "ever" not in self.windows
         return entries_sql(self.keys, reach=max(_WINDOWS[w] for w in self.windows) if finite else None)
 
@@ -64,16 +64,16 @@ def entries_sql(
     reach: int | None = None,
     joined: bool = False,
 ) -> str:
-    """Return the statement that makes the temporary table ``entries``.
+    """Return the statement that creates the temporary table ``entries``.
 
     Args:
         keys: the id columns of the entity.
-        detail: a column of the increments by which counts are kept apart as well.
-        which: the increments that count.
-        reach: days after which a day has left the last window; None keeps all.
-        joined: whether to say from which midnight on each was known, of what is carried in as well.
+        detail: a further column of the increments by which counts are grouped.
+        which: condition on the increments to count.
+        reach: days after which a day has left the last window; None for a view without a limit.
+        joined: whether to add the midnight from which each entry was known, carried-in entries included.
     """
-    filled = {
+    placeholders = {
         "keys": ", ".join(keys),
         "daily_keys": ", ".join(f"daily.{key}" for key in keys),
         "detail": f", {detail}" if detail else "",
@@ -83,16 +83,16 @@ def entries_sql(
         "joined": ", joined" if joined else "",
     }
     statement = sql("features/entries.sql")
-    for name, text in filled.items():
+    for name, text in placeholders.items():
         statement = statement.replace(f"{{{name}}}", text)
     return statement
 
 
-_EVERY = ("1d", "7d", "30d", "ever")
+_ALL_WINDOWS = ("1d", "7d", "30d", "ever")
 
 ACTIVITY_VIEWS = (
-    ActivityView("user_activity", (USER_ID,), _EVERY, last_seen=True),
-    ActivityView("item_activity", (ITEM_ID,), _EVERY, last_seen=True),
+    ActivityView("user_activity", (USER_ID,), _ALL_WINDOWS, last_seen=True),
+    ActivityView("item_activity", (ITEM_ID,), _ALL_WINDOWS, last_seen=True),
     ActivityView(
         "domain_activity",
         (DOMAIN_ID,),

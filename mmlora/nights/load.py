@@ -142,7 +142,7 @@ def score(
         if on < (seen := bundle.manifest.as_of):
             warn_of_labels(str(workspace.home), bundle.manifest.model_version, seen)
         if below := below_baseline(bundle.manifest.judgement):
-            _warn(str(workspace.home), on, bundle.manifest.model_version, below)
+            warn_below_baseline(str(workspace.home), on, bundle.manifest.model_version, below)
         records = Rehearsal(warehouse) if dry_run else warehouse
         load = records.begin_load(
             target,
@@ -166,7 +166,7 @@ def score(
 
 
 @lru_cache(maxsize=1024)
-def _warn(home: str, on: date, version: str, sentence: str) -> None:
+def warn_below_baseline(home: str, on: date, version: str, sentence: str) -> None:
     """Warn that a model is below its best baseline, once per night rather than once per domain."""
     logger.warning("%s is scored by %s, though %s", on, version, sentence)
 

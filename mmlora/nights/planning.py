@@ -1,4 +1,4 @@
-"""What a backfill would do with each domain and date, and why."""
+"""Plan what a backfill does with each domain and date, and why."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ NightState = Literal["missing", "stale", "failed", "current"]
 Action = Literal["keep", "score", "refuse"]
 AT_THE_TIME = "champion-at-the-time"
 _RECENT_LOADS = 5
-"""Loads of a domain that rows and seconds are estimated from."""
+"""Number of a domain's newest loads from which rows and seconds are estimated."""
 
 
 @dataclass(frozen=True)
 class PlannedNight:
-    """What a backfill does with a domain and date.
+    """The plan of a backfill for a domain and date.
 
     Attributes:
         domain_id: the domain.
         score_date: the date.
-        state: of what readers have: ``missing``, ``stale``, ``failed`` (nothing published) or ``current``.
-        action: ``keep`` what is published, ``score`` it, or ``refuse`` it.
-        reason: why it is scored or refused; empty where it is kept.
-        model_version: the model that scores it; None where there was none at the time.
-        load_id: the load that readers follow now; None where there is none.
-        rows: estimated rows to publish, from the domain's newest loads; None where there are none.
+        state: state of the publication: ``missing``, ``stale``, ``failed`` (nothing published) or
+            ``current``.
+        action: ``keep`` the publication, ``score`` the night, or ``refuse`` it.
+        reason: why it is scored or refused; empty when it is kept.
+        model_version: the model that scores it; None if there was none at the time.
+        load_id: the published load; None if there is none.
+        rows: estimated rows to publish, from the domain's newest loads; None without loads.
         seconds: estimated seconds, likewise.
     """
 
@@ -61,13 +62,13 @@ class PlannedNight:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> PlannedNight:
-        """Read back what :meth:`to_json` gave."""
+        """Build an instance from what :meth:`to_json` returned."""
         return cls(**{**raw, "score_date": date.fromisoformat(raw["score_date"])})
 
 
 @dataclass(frozen=True)
 class BackfillRequest:
-    """What a backfill is asked for; a plan follows from it and from what is published.
+    """The request of a backfill, which together with the publications determines its plan.
 
     Attributes:
         domains: the domains, in order.
@@ -75,11 +76,10 @@ class BackfillRequest:
         end: the last date, included.
         reason: nights in this state only, or ``all`` that are not current.
         model: ``champion``, ``champion-at-the-time`` or a version.
-        known_as_of: None scores a night on what was known at its 00:00 UTC; else on what was known at this
-            moment, late rows included.
+        known_as_of: the moment whose knowledge is used, late rows included; None for each night's 00:00 UTC.
         top_k: rows kept per user.
         allow_stale: whether to score dates that the data does not reach.
-        max_rows: stop before the estimated rows exceed this; None has no limit.
+        max_rows: stop before the estimated rows exceed this; None for no limit.
     """
 
     domains: tuple[str, ...]
@@ -111,7 +111,7 @@ class BackfillRequest:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> BackfillRequest:
-        """Read back what :meth:`to_json` gave."""
+        """Build an instance from what :meth:`to_json` returned."""
         moment = raw["known_as_of"]
         return cls(
             **{
@@ -127,14 +127,14 @@ class BackfillRequest:
 def plan_nights(
     workspace: Workspace, warehouse: Warehouse, request: BackfillRequest, progress: Progress
 ) -> tuple[PlannedNight, ...]:
-    """Plan each domain and date of a request; nothing is validated, scored or written.
+    """Plan each domain and date of a request, without validating, scoring or writing anything.
 
-    Domains come in the request's order with the oldest date first; stale nights alone come newest first,
-    as readers feel the newest most.
+    The plan has the domains in the request's order with the oldest date first. A plan of stale nights only
+    has the newest dates first, because they matter most to readers.
 
     Raises:
-        UsageError: there is no such domain or model.
-        ContractError: the champion's files are gone.
+        UsageError: a domain or the model does not exist.
+        ContractError: the champion's files are missing.
     """
     known = _Known.read(workspace, warehouse, request)
     nights: list[PlannedNight] = []
@@ -148,7 +148,7 @@ def plan_nights(
 
 
 def _within(nights: Sequence[PlannedNight], max_rows: int | None) -> list[PlannedNight]:
-    """Leave out what would go beyond ``max_rows``, by the estimates."""
+    """Leave out the nights that would exceed ``max_rows``, by the estimates."""
     if max_rows is None:
         return list(nights)
     kept, total = [], 0
@@ -161,7 +161,7 @@ def _within(nights: Sequence[PlannedNight], max_rows: int | None) -> list[Planne
 
 @dataclass(frozen=True)
 class _Known:
-    """What all domains of a plan share."""
+    """Facts shared by all domains of a plan."""
 
     data_days: Sequence[date]
     broken: Mapping[tuple[str, date], str]
@@ -182,7 +182,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Domain:
-    """One domain's past: what its nights are planned from."""
+    """A domain's history, from which its nights are planned."""
 
     workspace: Workspace
     request: BackfillRequest
@@ -280,7 +280,7 @@ class _Domain:
         return "; ".join(changed)
 
     def _refused(self, day: date, version: str | None) -> str:
-        """Return why a date can't be scored, as far as that is known without validating it."""
+        """Return why a date can't be scored, as far as is known without validating it."""
         if version is None:
             return "there was no champion at the time"
         if not self.workspace.bundles.exists(version):

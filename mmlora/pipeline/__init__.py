@@ -1,5 +1,5 @@
-"""One file a verb: each takes ids and dates, wires the rooms together, and returns ids.
+"""The commands, one module per command: each takes ids and dates, calls the other packages, and returns ids.
 
-The command line, an Airflow task and a test call the same functions; every one finds its workspace through
-the settings, and may be run again with the same result.
+The command line, Airflow tasks and tests call the same functions. Each function finds its workspace through
+the settings and can be repeated with the same result.
 """

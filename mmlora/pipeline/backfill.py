@@ -1,7 +1,7 @@
-"""``mmlora backfill``: plan what is missing, stale or failed of past nights, and score it.
+"""``mmlora backfill``: find past nights that are missing, stale or failed, and score them.
 
-A night's features and candidates are as of its own date. A model trained as of a later day has seen the
-labels of the nights before that, so its scores of those nights say nothing about its quality.
+A night's features and candidates are as of its own date. A model trained as of a later day was trained on the
+labels of earlier nights, so its scores of those nights are no evidence of its quality.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLAN_FORMAT = 1
 
 
 class EngineOptions(TypedDict, total=False):
-    """Who scores: options of :func:`score` that do not change the scores."""
+    """Options of :func:`score` that choose the engine and do not change the scores."""
 
     engine: EngineName | None
     ray_address: str | None
@@ -55,31 +55,31 @@ def backfill(
 ) -> BackfillOutcome:
     """Score and publish the nights of some domains from ``start`` to ``end``, both included.
 
-    A night that the model has published, on candidates of the same policy and with the same ``top_k``, is
-    kept, so a stopped backfill goes on where it was. One that can't be scored (a broken or absent domain, no
-    data) is refused; like one that fails, it doesn't stop the others.
+    Nights already published by the model, with the same candidate policy and ``top_k``, are kept, so
+    repeating a stopped backfill resumes it. Nights that can't be scored (a broken or absent domain, no data)
+    are refused; neither these nor failed nights stop the others.
 
     Args:
         domains: a domain, several, or None for all.
         start: the first date.
         end: the last date.
-        reason: only nights that are ``missing``, ``stale`` or ``failed``; ``all`` of them by default. Stale
-            nights alone are scored newest first.
+        reason: only nights that are ``missing``, ``stale`` or ``failed``; by default ``all`` of these. With
+            ``stale``, the newest nights are scored first.
         model: ``champion``, ``champion-at-the-time`` (in force when the night began) or a version.
-        known_as_of: ``then`` scores a night on what was known at its 00:00 UTC, with the bits of its first
-            run; ``now`` includes late rows, and a night that they change is stale.
+        known_as_of: ``then`` scores a night on what was known at its 00:00 UTC, with results identical to its
+            first run; ``now`` includes late rows, which make the nights that they change stale.
         top_k: rows kept per user; 0 keeps all; the setting when None.
         max_rows: stop before the estimated rows exceed this.
-        jobs: processes to score in, over domains and dates.
+        jobs: number of processes, over domains and dates.
         allow_stale: score dates that the data doesn't reach as well.
         plan_only: return the plan and score nothing.
-        progress: called with the nights done.
+        progress: called after each night.
         options: ``engine``, ``ray_address``: see :func:`score`.
 
     Raises:
-        UsageError: the dates are the wrong way round or in the future, or there is no such domain or model.
+        UsageError: the dates are in the wrong order or in the future, or a domain or model does not exist.
         CheckError: the data doesn't reach the last date.
-        ContractError: the model's features or files are gone.
+        ContractError: the model's features or files are missing.
     """
     workspace = open_workspace()
     names = [domains] if isinstance(domains, str) else domains or workspace.expected_domains()
@@ -100,16 +100,16 @@ def backfill(
 def apply_plan(
     path: Path, *, jobs: int = 1, progress: Progress = silent, **options: Unpack[EngineOptions]
 ) -> BackfillOutcome:
-    """Do what a saved plan says, and nothing else.
+    """Carry out a saved plan, and nothing else.
 
     Args:
-        path: the file that :func:`save_plan` wrote.
+        path: a file written by :func:`save_plan`.
         jobs: see :func:`backfill`.
         progress: see :func:`backfill`.
         options: see :func:`backfill`.
 
     Raises:
-        UsageError: it is not a plan, or what it was made from has changed since; the changes are named.
+        UsageError: the file is not a plan, or the plan would be different now; the changes are named.
     """
     raw = read_json(path, "save the plan again") if path.is_file() else None
     if raw is None or raw.get("format") != PLAN_FORMAT:
@@ -160,7 +160,7 @@ def _refuse_beyond_data(workspace: Workspace, request: BackfillRequest) -> None:
 
 
 def _refuse_changed(saved: Sequence[PlannedNight], now: Sequence[PlannedNight]) -> None:
-    """Refuse a saved plan that would be another one now."""
+    """Reject a saved plan that differs from a plan made now."""
     before, after = ({(n.domain_id, n.score_date): _decision(n) for n in nights} for nights in (saved, now))
     changed = [
         f"{domain} {day}: was {before.get((domain, day), 'not in the plan')}, "
@@ -174,7 +174,7 @@ def _refuse_changed(saved: Sequence[PlannedNight], now: Sequence[PlannedNight]) 
 
 
 def _decision(night: PlannedNight) -> str:
-    """Return what a plan decided on a night; its estimates may change."""
+    """Return a plan's decision on a night as text, without the estimates, which may change."""
     parts = [night.state, night.action, night.model_version and f"by {night.model_version}"]
     return " ".join(filter(None, [*parts, night.reason and f"({night.reason})"]))
 
@@ -200,32 +200,32 @@ def _run(
     progress("backfill", 0, len(to_do))
     if jobs == 1:
         for number, night in enumerate(to_do):
-            outcomes[number] = _one_night(night, request, options, workspace)
+            outcomes[number] = _score_night(night, request, options, workspace)
             progress("backfill", number + 1, len(to_do))
     else:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            futures = {pool.submit(_one_night, night, request, options): n for n, night in enumerate(to_do)}
+            futures = {pool.submit(_score_night, night, request, options): n for n, night in enumerate(to_do)}
             for done, future in enumerate(as_completed(futures), 1):
                 number = futures[future]
                 try:
                     outcomes[number] = future.result()
                 except BrokenProcessPool:
-                    gone = (
+                    reason = (
                         "a scoring process died (out of memory?): run the backfill again, with fewer --jobs"
                     )
-                    outcomes[number] = [_failed(to_do[number], gone, TransientError.exit_code)]
+                    outcomes[number] = [_failed(to_do[number], reason, TransientError.exit_code)]
                 progress("backfill", done, len(to_do))
     loads = [load for number in sorted(outcomes) for load in outcomes[number]]
     return NightOutcome(tuple(loads), (), time.monotonic() - begun)
 
 
-def _one_night(
+def _score_night(
     night: PlannedNight,
     request: BackfillRequest,
     options: EngineOptions,
     workspace: Workspace | None = None,
 ) -> Sequence[LoadOutcome]:
-    """Score and publish one night; whatever goes wrong with it is its outcome."""
+    """Score and publish one night; errors become its outcome."""
     reason, code = night.reason, 1
     if night.action == "score":
         chosen: ScoreOptions = {

@@ -1,7 +1,8 @@
-"""``mmlora gc``: rows and files that nobody needs any more are freed.
+"""``mmlora gc``: free rows and files that are no longer needed.
 
-What names something goes first: pointers and records before rows, bundles and runs before their parts. So
-whatever is killed in between leaves something unused, never something missing, and the next call removes it.
+References are removed before the things that they refer to: pointers and records before rows, bundles and
+runs before their parts. A killed call therefore leaves unused things, never missing ones, and the next call
+removes them.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ MLFLOW_RUNS = "mlflow runs"
 
 @dataclass
 class Freed:
-    """What was freed of one kind, or would be.
+    """The total of what was (or would be) freed of one kind.
 
     Attributes:
-        count: nights, loads, files or folders.
-        rows: of the warehouse; None for files.
-        bytes: of files exactly; of rows about; None where it isn't known.
+        count: number of nights, loads, files or folders.
+        rows: rows of the warehouse; None for files.
+        bytes: exact size of files, approximate size of rows; None if unknown.
     """
 
     kind: str
@@ -50,19 +51,20 @@ def gc(
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Free what the retention doesn't keep; a call that was killed is completed by the next.
+    """Free everything that the retention doesn't keep; the next call completes a killed one.
 
     Args:
-        keep_days: nights of more than so many days before the newest go; the setting when None.
-        keep_loads: earlier published loads to keep for each domain and date; the setting when None.
-        dry_run: change nothing, and say what would be freed.
-        progress: told the loads and files done.
+        keep_days: nights more than this many days before the newest are freed; the setting when None.
+        keep_loads: earlier published loads to keep per domain and date; the setting when None.
+        dry_run: change nothing, and return what would be freed.
+        progress: called with the loads and files done.
 
     Returns:
-        ``dry_run``, ``freed`` (a row a kind: ``kind``, ``count``, ``rows``, ``bytes``) and ``bytes`` in all.
+        ``dry_run``, ``freed`` (one row per kind: ``kind``, ``count``, ``rows``, ``bytes``) and total
+        ``bytes``.
 
     Raises:
-        TransientError: another gc is under way, or the warehouse or MLflow doesn't answer.
+        TransientError: another gc is running, or the warehouse or MLflow doesn't respond.
     """
     workspace = open_workspace()
     retention, busy = workspace.settings.retention, "another `mmlora gc` is under way here: wait for it"
@@ -71,7 +73,7 @@ def gc(
         warehouse = held.enter_context(workspace.open_warehouse())
         if not dry_run:
             held.enter_context(locked(workspace.home / ".gc.lock", wait=0, busy=busy))
-            held.enter_context(warehouse.database.alone("gc"))  # of other workspaces, too
+            held.enter_context(warehouse.database.alone("gc"))  # other workspaces may use the warehouse
         planned = freeing.plan(
             warehouse.database,
             tables(warehouse.ids),
@@ -98,10 +100,10 @@ def _free_rows(
 
 def _rows(loads: Collection[freeing.FreeLoad]) -> Iterator[Freed]:
     for kind, night in (("old nights", True), ("replaced loads", False)):
-        some = [load for load in loads if load.night == night]
-        count = len({load.score_date for load in some}) if night else len(some)
+        group = [load for load in loads if load.night == night]
+        count = len({load.score_date for load in group}) if night else len(group)
         if count:
-            yield Freed(kind, count, sum(load.rows for load in some), sum(load.bytes for load in some))
+            yield Freed(kind, count, sum(load.rows for load in group), sum(load.bytes for load in group))
 
 
 def _files(
@@ -169,7 +171,7 @@ def _forget_runs(workspace: Workspace, version: str, dry_run: bool) -> int:
 
 
 def _remove(file: Unused) -> int | None:
-    """Remove a file, and return its size; None where a process uses it."""
+    """Remove a file, and return its size; None if a process uses it."""
     if file.lock is None:
         return discard(file.path)
     with suppress(TransientError), locked(file.lock, wait=0):

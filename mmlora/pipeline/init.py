@@ -16,13 +16,13 @@ from mmlora.workspace import open_workspace
 
 _HEADER = (
     "# mmlora's settings. A line with a # shows the default, or an example where there is none. Remove\n"
-    "# the # to change it, and leave the [sections] as they are. Variables MMLORA_* win.\n"
+    "# the # to change it, and leave the [sections] as they are. Variables MMLORA_* override this file.\n"
 )
 _EXAMPLES: dict[type, object] = {bool: True, int: 1, float: 0.5, Path: "FILE", str: ""}
 
 
 def init_workspace() -> dict[str, Any]:
-    """Make the workspace's folder, and, unless there is one, ``mmlora.toml`` with every setting."""
+    """Create the workspace's folder, and an ``mmlora.toml`` with every setting unless it exists."""
     workspace = open_workspace()
     path = Path("mmlora.toml")
     if not path.exists():
@@ -51,14 +51,14 @@ def _line(name: str, value: object, field: FieldInfo) -> str:
     if value is None:
         description = f"an example, unset by default: {description or 'see docs/settings.md'}"
         value = examples[0] if examples else _example(field.annotation)
-    plain = json.loads(json.dumps(value, default=str))  # tuples become arrays, paths texts
+    plain = json.loads(json.dumps(value, default=str))  # converts tuples to arrays and paths to texts
     item = tomlkit.inline_table() if plain == {} else tomlkit.item(plain)
     line = tomlkit.document().add(name, item.comment(description) if description else item)
     return f"# {line.as_string().rstrip()}"
 
 
 def _example(annotation: Any) -> object:
-    """Return a value of a setting that is unset by default."""
+    """Return an example value for a setting that is unset by default."""
     for kind in get_args(annotation) or (annotation,):
         if get_origin(kind) is Annotated:
             return _example(get_args(kind)[0])

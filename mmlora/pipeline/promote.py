@@ -1,4 +1,4 @@
-"""``mmlora promote`` and ``rollback``: who scores is decided in the warehouse; MLflow's aliases mirror it."""
+"""``mmlora promote`` and ``rollback``: choose the champion in the warehouse, mirrored by MLflow's aliases."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def promote(
 
     Args:
         model_version: the version.
-        domain: of this domain only.
-        why: the reason, kept with the decision.
-        accept_below_baseline: also a version that is below its best baseline.
+        domain: this domain only.
+        why: the reason, stored with the decision.
+        accept_below_baseline: accept a version that is below its best baseline.
 
     Raises:
-        UsageError: no such version or domain.
+        UsageError: the version or domain does not exist.
         CheckError: the version is below its best baseline over all domains.
     """
     workspace = open_workspace()
@@ -74,12 +74,12 @@ def _promote(
 
 
 def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> dict[str, Any]:
-    """Make the champion before this one the champion again, by a new decision: the record keeps both.
+    """Make the previous champion the champion again, by a new decision.
 
-    Again and again, it goes back a champion each time.
+    Each repeated call goes back one more champion.
 
     Raises:
-        UsageError: there was no other champion before.
+        UsageError: there is no earlier champion.
     """
     workspace = open_workspace()
     target = None if domain is None else workspace.domain(domain)
@@ -91,7 +91,7 @@ def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> 
 
 
 def champion_before(decisions: Sequence[Promotion]) -> Promotion | None:
-    """Return the newest decision for another version from before the one in force; newest first."""
+    """Return the newest decision for another version before the one in force, or None."""
     if not decisions:
         return None
     now = decisions[0]
@@ -106,5 +106,5 @@ def champion_before(decisions: Sequence[Promotion]) -> Promotion | None:
 
 
 def _in_force(decision: Promotion) -> int:
-    """Return the decision that one puts in force: itself, or the one that a rollback goes back to."""
+    """Return the id of the decision in force: the decision itself, or the one a rollback goes back to."""
     return decision.id if decision.goes_back_to is None else decision.goes_back_to

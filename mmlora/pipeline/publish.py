@@ -1,4 +1,4 @@
-"""``mmlora publish``: a staged load becomes what readers see."""
+"""``mmlora publish``: publish a staged load."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmlora.workspace import Workspace, open_workspace
 def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
     """Publish a staged load: write its rows, then move the pointer; a published one is left as it is.
 
-    Its staged files go once readers follow it, or a later load.
+    Its staged files are removed when it, or a later load, is published.
 
     Args:
         load_id: the load.
-        workspace: the caller's, whose open warehouse is used; that of the settings when None.
+        workspace: the caller's workspace, whose open warehouse is used; that of the settings when None.
     """
     workspace = workspace or open_workspace()
     folder = workspace.staging_folder(load_id)
@@ -28,6 +28,6 @@ def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
         earlier = warehouse.loads(
             domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
         )
-    for name in (load_id, *(other.load_id for other in earlier)):
+    for name in (load_id, *(load.load_id for load in earlier)):
         shutil.rmtree(workspace.staging_folder(name), ignore_errors=True)
     return load_id

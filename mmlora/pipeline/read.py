@@ -1,4 +1,4 @@
-"""``mmlora read``: published scores, streamed. It needs the warehouse only: no data, and no model."""
+"""``mmlora read``: stream published scores. It needs only the warehouse, not data or models."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def read_scores(
         end: the last one, included; the newest published one when None.
         user: this user's only.
         users: these users' only: ids, or a file of them (:func:`~mmlora.pipeline.user_file.users_in`).
-        limit: at most so many rows.
+        limit: maximum number of rows.
         home: the workspace whose warehouse is read; that of the settings when None.
-        url: the warehouse itself, whatever workspace it belongs to.
+        url: the URL of a warehouse, independent of workspaces.
 
     Raises:
         UsageError: there is no warehouse, nothing is published for the domain or these dates, a user's id is
             of the wrong type, or options don't go together.
         DataError: `mmlora gc` has freed nights of the range; they are named.
-        ContractError: the database isn't the warehouse that the workspace has had.
+        ContractError: the database isn't the warehouse that the workspace has used before.
     """
     if on is not None and (start or end):
         raise UsageError("a date and a range of dates are two ways to say when: give one of them")
@@ -85,7 +85,7 @@ def _user(warehouse: Warehouse, user: Id) -> Id:
 def _night(warehouse: Warehouse, domain: Id, on: date | None) -> Publication:
     published = warehouse.publication(domain, on)
     if published is None:
-        dates = [f"{found.score_date}" for found in warehouse.publications(domain=domain)[:_SHOWN]]
+        dates = [f"{night.score_date}" for night in warehouse.publications(domain=domain)[:_SHOWN]]
         raise UsageError(
             f"nothing is published for domain {str(domain)!r} on {on}; "
             f"the newest published dates are {', '.join(dates)}"
@@ -121,7 +121,7 @@ def _listed(dates: Sequence[date]) -> str:
 
 
 def open_published(home: Path | str | None = None, url: str | None = None) -> Warehouse:
-    """Open a warehouse for what is published in it; nothing is made where there is none."""
+    """Open an existing warehouse for reading; it is never created."""
     from mmlora.warehouse.warehouse import Warehouse
 
     if url is not None:
@@ -133,8 +133,8 @@ def open_published(home: Path | str | None = None, url: str | None = None) -> Wa
 
 
 def _domain(warehouse: Warehouse, text: str) -> Id:
-    """Return the domain of this name that something is published for."""
-    published = sorted({found.domain_id for found in warehouse.publications()}, key=str)
+    """Return the domain of this name, which must have a publication."""
+    published = sorted({night.domain_id for night in warehouse.publications()}, key=str)
     for domain in published:
         if str(domain) == text:
             return domain

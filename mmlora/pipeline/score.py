@@ -1,4 +1,4 @@
-"""``mmlora score``: staged loads become what readers see; a night's domains, scored and published."""
+"""``mmlora score``: score and publish a night's domains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmlora.runs.freshness import refuse_stale
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 PUBLISHERS = 4
-"""Loads published side by side where a warehouse takes several writers; each takes three connections."""
+"""Loads published in parallel if the warehouse allows several writers; each uses three connections."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +34,21 @@ def score_and_publish(
     progress: Progress = silent,
     **options: Unpack[ScoreOptions],
 ) -> NightOutcome:
-    """Score and publish a date's domains, each by itself: one that fails doesn't stop the others.
+    """Score and publish a date's domains independently: one that fails doesn't stop the others.
 
-    Where the warehouse takes several writers, loads are published while the next domains are scored.
-    Interrupted, publications under way are finished.
+    If the warehouse allows several writers, loads are published while the next domains are scored. An
+    interruption lets running publications finish.
 
     Args:
         on: the score date.
         domain: this domain only.
-        progress: told the pairs done.
-        options: see :func:`score`; a domain that ``pairs`` names by no ``domain_id`` is skipped.
+        progress: called with the pairs done.
+        options: see :func:`score`; domains without a ``domain_id`` in ``pairs`` are skipped.
     """
     workspace = options["workspace"] = options.get("workspace") or open_workspace()
     begun = time.monotonic()
     expected = [domain] if domain else workspace.expected_domains()
-    with workspace.open_warehouse():  # for all that follows
+    with workspace.open_warehouse():  # keeps it open for the calls below
         with failures_kept(workspace, on, *map(str, expected)):
             domains, skipped = domains_to_score(workspace, on, domain, options)
         loads = _loads(workspace, on, domains, progress, options)
@@ -58,10 +58,10 @@ def score_and_publish(
 def domains_to_score(
     workspace: Workspace, on: date, domain: str | None, options: ScoreOptions
 ) -> tuple[list[str], list[SkippedDomain]]:
-    """Return the domains to score, and those that aren't with the reasons, by a night's options.
+    """Return the domains to score, and the skipped ones with the reasons.
 
     Raises:
-        UsageError: something would be wrong for every domain.
+        UsageError: an option is wrong for every domain.
         CheckError: the data doesn't reach the date, or no domain is left.
     """
     allow_stale, pairs = options.get("allow_stale", False), options.get("pairs")
@@ -70,15 +70,15 @@ def domains_to_score(
     if domain:
         return [str(workspace.domain(domain))], []
     domains = scoring_domains(on, pairs=pairs, allow_stale=allow_stale, workspace=workspace)
-    others = left_out(workspace, on, pairs, allow_stale=allow_stale)
-    return domains, [SkippedDomain(str(name), reason) for name, reason in others.items()]
+    skipped = left_out(workspace, on, pairs, allow_stale=allow_stale)
+    return domains, [SkippedDomain(str(name), reason) for name, reason in skipped.items()]
 
 
 def _check_options(workspace: Workspace, options: ScoreOptions) -> None:
-    """Refuse, before anything starts, what would be wrong for every domain.
+    """Reject options that are wrong for every domain, before anything starts.
 
     Raises:
-        UsageError: an engine, device, check or model version that isn't there, or no champion at all.
+        UsageError: an engine, device, check or model version does not exist, or there is no champion at all.
     """
     from mmlora.nights.load_size import check_override
 
@@ -97,7 +97,7 @@ def _check_options(workspace: Workspace, options: ScoreOptions) -> None:
 def _loads(
     workspace: Workspace, on: date, domains: Sequence[str], progress: Progress, options: ScoreOptions
 ) -> list[LoadOutcome]:
-    """Score the domains in turn and publish each once it is scored; the rows are in the domains' order."""
+    """Score the domains in turn and publish each when it is scored; return outcomes in their order."""
     from mmlora.warehouse.backends import parse_url
 
     _, backend = parse_url(workspace.warehouse_url)
@@ -119,7 +119,7 @@ def _loads(
 
 @dataclass(frozen=True)
 class _Scored:
-    """A domain's load, or what went wrong; ``begun`` is when, by the monotonic clock."""
+    """A domain's load or its error; ``begun`` is the start by the monotonic clock."""
 
     begun: float
     load_id: str | None = None
@@ -135,10 +135,10 @@ def _scored(on: date, domain: str, progress: Progress, options: ScoreOptions) ->
 
 
 def _published(workspace: Workspace, on: date, domain: str, scored: _Scored) -> LoadOutcome:
-    """Publish one domain's load; a failure, of its scoring as well, is an outcome that says why."""
+    """Publish a domain's load; an error of scoring or publishing becomes a failed outcome."""
     if scored.error is not None:
         return _failed(on, domain, scored, scored.error)
-    assert scored.load_id is not None  # it is scored, or something went wrong
+    assert scored.load_id is not None  # set unless there is an error
     try:
         publish(scored.load_id, workspace=workspace)
     except Exception as error:

@@ -1,8 +1,6 @@
-"""``mmlora swap``: one domain's experts exchanged in a bundle, and every other part the same by hash.
+"""``mmlora swap``: exchange one domain's experts in a bundle; all other parts stay the same by hash.
 
-Experts fit the backbone that they were trained on, and no other; so they go from one version to another
-only where both share it. The gate is a part that stays, and mixes the new experts as it did the old: which
-domains that reaches is said.
+See :mod:`mmlora.runs.exchange` for which experts can be exchanged.
 """
 
 from __future__ import annotations
@@ -32,9 +30,9 @@ class SwapOutcome(Record):
     """The outcome of a swap.
 
     Attributes:
-        model_version: the composed version, champion now.
-        before: the champion before.
-        champion_of: the domains that follow it; ``all`` where none follows another.
+        model_version: the composed version, now the champion.
+        before: the previous champion.
+        champion_of: the domains that it is the champion of; ``all`` if these are all domains.
         exchange: what the exchange changed.
     """
 
@@ -44,24 +42,25 @@ class SwapOutcome(Record):
     exchange: ExchangeReport
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping in one level."""
+        """Return a flat JSON-serialisable mapping."""
         raw = super().to_json()
         return {**raw, **raw.pop("exchange")}
 
 
 def swap(domain: str, source: str, *, why: str = "swapped by hand") -> SwapOutcome:
-    """Give a domain the experts that it has in another version, in the model that scores it now.
+    """Replace a domain's experts in its champion by those of another version.
 
     The composed version becomes champion of every domain that this model is champion of.
 
     Args:
-        domain: whose experts are exchanged.
-        source: the version to take them from.
-        why: the reason, kept with the decision.
+        domain: the domain whose experts are exchanged.
+        source: the version from which the experts are taken.
+        why: the reason, stored with the decision.
 
     Raises:
-        UsageError: no such domain or version, no champion yet, or there is nothing to exchange.
-        ContractError: the two versions' experts stand on different backbones.
+        UsageError: the domain or version does not exist, there is no champion yet, or the experts are the
+            same.
+        ContractError: the experts of the two versions have different backbones.
     """
     workspace = open_workspace()
     target = workspace.domain(domain)
@@ -88,7 +87,7 @@ def swap(domain: str, source: str, *, why: str = "swapped by hand") -> SwapOutco
 
 
 def _followers(workspace: Workspace, version: str) -> list[Id | None]:
-    """Return whom a version is champion of: None stands for all, when no domain follows another."""
+    """Return the domains that a version is the champion of; ``[None]`` if these are all domains."""
     domains = workspace.expected_domains()
     with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
         following = [name for name in domains if warehouse.current(CHAMPION, name) == version]

@@ -1,4 +1,4 @@
-"""What ``mmlora train`` returns, as records; ``to_json`` is what ``--json`` prints."""
+"""Records of the result of ``mmlora train``; ``--json`` prints their JSON form."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PhaseRow(Record):
-    """What a phase did.
+    """The result of a phase.
 
     Attributes:
         phase: ``crosses``, ``backbone``, ``expert`` or ``gate``.
         domain: an expert's domain; ``all`` for the other phases.
-        metric: what decided, on validation rows.
+        metric: the deciding metric, on validation rows.
         start: its value before the first epoch.
         best: its value for the weights that are kept.
-        epochs: epochs run.
-        helped: whether the phase is better than what it started from.
+        epochs: number of epochs.
+        helped: whether the result is better than the start.
         seconds: wall-clock time.
     """
 
@@ -58,11 +58,11 @@ class PhaseRow(Record):
 
 @dataclass(frozen=True)
 class TestRow(Record):
-    """A domain's test rows, and the AUC that each phase reaches on them.
+    """A domain's test rows, and the AUC of each phase on them.
 
     Attributes:
         domain: the domain, or ``all (wauc)``.
-        rows: test rows; None for a domain that the last phase did not measure.
+        rows: number of test rows; None for a domain that the last phase did not measure.
         auc: by phase; wauc for all domains.
     """
 
@@ -71,7 +71,7 @@ class TestRow(Record):
     auc: Mapping[str, float | None]
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping in one level."""
+        """Return a flat JSON-serialisable mapping."""
         return {"domain": self.domain, "rows": self.rows, **self.auc}
 
 
@@ -81,13 +81,13 @@ class TrainingSummary(Record):
 
     Attributes:
         run_id: the run.
-        phases: what each phase did.
-        metrics: test metrics by phase; none before the run is evaluated.
-        judgement: how the model stands beside its baselines; None before it is judged.
-        tuning: what the trials came to; None without tuning.
+        phases: the results of the phases.
+        metrics: test metrics by phase; empty before the run is evaluated.
+        judgement: the comparison with baselines; None before the model is judged.
+        tuning: the record of the trials; None without tuning.
         model_version: the registered bundle; None before it is registered.
-        alias: whether it is the champion or the challenger; None for neither.
-        exchange: what experts trained on a base changed; None without a base.
+        alias: champion or challenger; None for neither.
+        exchange: the effects of experts trained on a base; None without a base.
     """
 
     run_id: str
@@ -101,7 +101,7 @@ class TrainingSummary(Record):
 
     @property
     def test(self) -> tuple[TestRow, ...]:
-        """One row for each domain, sorted, and the last for all of them."""
+        """One row per domain, sorted, and a last row for all domains."""
         if not self.metrics:
             return ()
         last = list(self.metrics.values())[-1]
@@ -112,10 +112,10 @@ class TrainingSummary(Record):
 
     def _aucs(self, domain: str) -> dict[str, float | None]:
         measured = {phase: metrics.by_domain.get(domain) for phase, metrics in self.metrics.items()}
-        return {phase: own.auc if own else None for phase, own in measured.items()}
+        return {phase: figures.auc if figures else None for phase, figures in measured.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping, without a version or an exchange that there isn't."""
+        """Return a JSON-serialisable mapping, without a missing version or exchange."""
         raw = super().to_json()
         registered = {name: raw[name] for name in ("model_version", "alias") if self.model_version}
         return {
@@ -129,5 +129,5 @@ class TrainingSummary(Record):
 
 
 def _rows(metrics: PhaseMetrics, domain: str) -> int | None:
-    own = metrics.by_domain.get(domain)
-    return own.rows if own else None
+    figures = metrics.by_domain.get(domain)
+    return figures.rows if figures else None

@@ -1,4 +1,4 @@
-"""``mmlora unpublish`` and ``mmlora restore``: what readers have is taken back, or given back."""
+"""``mmlora unpublish`` and ``mmlora restore``: withdraw a published load, or publish it again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmlora.workspace import open_workspace
 
 
 def unpublish(domain: str, on: date, *, reason: str) -> dict[str, Any]:
-    """Take away what readers see of a domain and date; ``scores_latest`` goes back to the date before.
+    """Unpublish a domain and date; ``scores_latest`` then shows the previous date.
 
     Returns:
-        ``load_id`` (of what was taken back), ``domain_id``, ``score_date``, ``state``, and ``latest``: the
-        date that readers get as the newest now, or None.
+        ``load_id`` of the unpublished load, ``domain_id``, ``score_date``, ``state``, and ``latest``: the
+        newest published date now, or None.
 
     Raises:
-        UsageError: nothing is published there, there is no such domain, or no reason.
+        UsageError: nothing is published, the domain does not exist, or the reason is empty.
     """
     workspace = open_workspace()
     target, who, why = workspace.domain(domain), getpass.getuser(), _reason(reason)
@@ -29,11 +29,11 @@ def unpublish(domain: str, on: date, *, reason: str) -> dict[str, Any]:
 
 
 def restore(load_id: str, *, reason: str = "restored by hand") -> dict[str, Any]:
-    """Give readers a load back that they had before, of its domain and date; returns as :func:`unpublish`.
+    """Publish a formerly published load again; return the same as :func:`unpublish`.
 
     Raises:
-        UsageError: there is no such load, or readers never had it.
-        DataError: its rows are no longer all there.
+        UsageError: the load does not exist, or was never published.
+        DataError: its rows are incomplete.
     """
     workspace, why = open_workspace(), _reason(reason)
     with workspace.open_warehouse() as warehouse:

@@ -1,4 +1,4 @@
-"""``mmlora validate``: the two suites, and a verdict for each domain, stored in the warehouse."""
+"""``mmlora validate``: run the two suites, and store a verdict per domain in the warehouse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmlora.workspace import open_workspace
 
 
 def validate(as_of: date) -> dict[str, Any]:
-    """Check what was known at ``as_of`` 00:00 UTC and store the verdicts.
+    """Check the data known at ``as_of`` 00:00 UTC and store the verdicts.
 
     Returns:
         ``as_of``, ``verdicts`` (by domain), ``domains`` (with figures), ``passed`` (no domain is broken, and

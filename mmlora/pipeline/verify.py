@@ -1,7 +1,7 @@
-"""``mmlora verify``: whether what readers get is what was audited, and the models behind it are whole.
+"""``mmlora verify``: check that published rows are the audited ones, and that their models are intact.
 
-Every pointer is followed down: a publication to its load and rows, a staged load to its files, and loads,
-champions and challengers to their model's manifest and the parts that it names.
+Every reference is followed: from a publication to its load and rows, from a staged load to its files, and
+from loads, champions and challengers to their model's manifest and its parts.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ def verify(
     end: date | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Hash what is published or staged, and the models that it, the champions and the challengers name.
+    """Hash published and staged rows, and the models that they, champions and challengers refer to.
 
     Args:
-        domain: this domain only, and the models that it follows.
+        domain: this domain only, and its models.
         start: the first score date, included.
-        end: the last one, included.
-        progress: told the publications and models done.
+        end: the last score date, included.
+        progress: called after each publication and model.
 
     Raises:
-        UsageError: there is no warehouse, or the dates are the wrong way round.
+        UsageError: the warehouse does not exist, or the dates are in the wrong order.
     """
     from mmlora.warehouse.warehouse import Warehouse
 

@@ -1,1 +1,1 @@
-"""What a training run is, and what runs and nights share: set, rows, contract, verdicts, champions."""
+"""Training runs, and what they share with nights: training set, rows, contract, verdicts, champions."""

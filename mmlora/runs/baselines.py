@@ -1,6 +1,6 @@
-"""The step that trains baselines on a run's training set.
+"""Train the baselines on a run's training set.
 
-Baselines depend on the training set alone, so they are trained once for all runs on the same rows.
+Baselines depend only on the training set, so they are trained once for all runs on the same rows.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def train_baselines(run_id: str) -> str:
-    """Train the baselines of a run and keep their scores of the judged rows, unless they are there.
+    """Train a run's baselines and store their scores of the judged rows, unless they exist.
 
     Args:
-        run_id: the run, which is prepared.
+        run_id: a prepared run.
 
     Raises:
-        DataError: the stored interactions are no longer those of the training set.
+        DataError: the stored interactions no longer match the training set.
     """
     workspace, run = open_run(run_id)
     data = data_of(workspace, run)
@@ -37,9 +37,9 @@ def train_baselines(run_id: str) -> str:
 
 
 def baselines_of(workspace: Workspace, run: Run, judged: JudgedRows) -> list[Contender]:
-    """Return the baselines with their scores of the judged rows; train those that are not there.
+    """Return the baselines with their scores of the judged rows, and train those that are missing.
 
-    The run names what they left, which other runs on the same rows share.
+    The run refers to the results, which runs on the same rows share.
     """
     import torch
 

@@ -1,23 +1,20 @@
-"""Features up to the date that a run or a night needs: what is missing is built."""
+"""Build missing features up to the date that a run or a night needs."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmlora.runs.freshness import refuse_future
 from mmlora.workspace import Progress, Workspace, silent
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
 
 def ensure_features(workspace: Workspace, through: date, *, progress: Progress = silent) -> dict[str, Any]:
-    """Build what is missing up to ``through``; the definitions are applied only when all was built anew."""
+    """Build missing features up to ``through``; apply the definitions if everything was rebuilt."""
     report = build(workspace, through, progress)
     workspace.feature_repo.refresh()
     if report["since"] is None or not workspace.feature_repo.applied:
@@ -26,7 +23,7 @@ def ensure_features(workspace: Workspace, through: date, *, progress: Progress =
 
 
 def ensure_profiles(workspace: Workspace) -> None:
-    """Apply the definitions where they never were, and refresh what is computed from the profiles."""
+    """Apply the definitions unless they were applied, and refresh the derived profile features."""
     if workspace.feature_repo.applied:
         workspace.feature_repo.refresh()
     else:
@@ -34,11 +31,11 @@ def ensure_profiles(workspace: Workspace) -> None:
 
 
 def build(workspace: Workspace, through: date, progress: Progress, *, decide: bool = False) -> dict[str, Any]:
-    """Build the views up to ``through``; ``decide`` lets new columns of the profiles become features."""
+    """Build the views up to ``through``; ``decide`` adds features for new columns of the profiles."""
     from mmlora.features.build import build as build_views
 
     refuse_future(through)
-    workspace.store.require_import()  # before anything is made
+    workspace.store.require_import()  # before anything is written
     settings = workspace.settings.features
     report = build_views(
         workspace.offline,

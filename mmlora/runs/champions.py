@@ -1,4 +1,4 @@
-"""Which model version scores a domain: decided in the warehouse, mirrored by MLflow's aliases."""
+"""The model version that scores a domain: decided in the warehouse, mirrored by MLflow's aliases."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ACCEPTED = "accepted below its best baseline"
 
 
 def bundle_of(workspace: Workspace, warehouse: Warehouse, domain: Id, wanted: str | None) -> Bundle:
-    """Open the model version that is wanted, else the domain's champion.
+    """Open the requested model version, or the domain's champion.
 
     Raises:
-        UsageError: there is no such version, or no champion.
-        ContractError: the champion's files are gone.
+        UsageError: the version does not exist, or there is no champion.
+        ContractError: the champion's files are missing.
     """
     version = wanted or warehouse.current(CHAMPION, domain)
     if version is None:
@@ -47,11 +47,12 @@ def bundle_of(workspace: Workspace, warehouse: Warehouse, domain: Id, wanted: st
 
 @lru_cache(maxsize=1024)
 def warn_of_labels(home: str, version: str, as_of: date) -> None:
-    """Say that a model has seen the labels of the nights that it scores: once a model."""
+    """Warn, once per model, that a model was trained on labels of the nights that it scores."""
     logger.warning(
         "model %s was trained on what was known at %s, so it has seen the labels of the nights before that "
-        "date: its scores of them say nothing of its quality",
-        *(version, as_of),
+        "date: its scores of them are no evidence of its quality",
+        version,
+        as_of,
     )
 
 
@@ -79,5 +80,5 @@ def decide(
 
 
 def mirror(workspace: Workspace, model_version: str, alias: Alias) -> None:
-    """Repeat a decision for all domains in MLflow, which knows an alias, but not domains."""
+    """Mirror a decision for all domains in MLflow, whose aliases don't distinguish domains."""
     workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))

@@ -1,4 +1,4 @@
-"""What a training run is asked for: settings, choices and a base become one set of settings."""
+"""Combine settings, choices and a base into the settings of a training run."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Of a model's specification, what the training set and not a setting decides.
-_OF_THE_DATA = ("fields", "num_domains")
+# Parts of a model's specification that follow from the training set instead of settings.
+_DATA_SPEC = ("fields", "num_domains")
 
 
 def choose(settings: TrainingSettings, choices: Mapping[str, Any]) -> TrainingSettings:
-    """Return the settings with the choices that were made (not None) in their place.
+    """Return the settings, overridden by the choices that aren't None.
 
     Raises:
-        UsageError: a choice is unknown or out of range, some don't go together, or what trains the
-            backbone isn't installed.
+        UsageError: choices are unknown, out of range or incompatible, or a package that trains the backbone
+            isn't installed.
     """
     from mmlora.training.refusals import refuse_trees
 
     given = {name: value for name, value in choices.items() if value is not None}
     if given.get("backbone", settings.backbone) == "gbdt":
-        given["crosses"] = False  # trees find their own
+        given["crosses"] = False  # trees learn interactions themselves
     try:
         chosen = TrainingSettings(**{**settings.model_dump(), **given})
     except ValidationError as error:
@@ -56,15 +56,15 @@ def choose(settings: TrainingSettings, choices: Mapping[str, Any]) -> TrainingSe
 
 
 def choose_base(workspace: Workspace, version: str, domain: str | None) -> Bundle:
-    """Return the bundle that a domain's experts are to be trained on.
+    """Return the bundle on which a domain's experts are to be trained.
 
     Args:
-        workspace: whose bundles.
+        workspace: the workspace.
         version: a model version, or ``champion`` for the model that scores the domain now.
         domain: the domain.
 
     Raises:
-        UsageError: no domain is given, there is no such version, or it has no expert of the domain.
+        UsageError: no domain is given, the version does not exist, or it has no expert of the domain.
     """
     if domain is None:
         raise UsageError("a base goes with one domain, whose experts are trained on it: give --domain")
@@ -76,13 +76,14 @@ def choose_base(workspace: Workspace, version: str, domain: str | None) -> Bundl
 
 
 def choose_on_base(settings: TrainingSettings, choices: Mapping[str, Any], base: Bundle) -> TrainingSettings:
-    """Return the settings where a base decides the model and its features, and the rest is as asked for.
+    """Return the settings with the model and features of a base, and the choices for everything else.
 
     Raises:
-        UsageError: a choice differs from what the base has, the split is ``random``, or see :func:`choose`.
+        UsageError: a choice differs from the base, the split is ``random``, or for the reasons of
+            :func:`choose`.
     """
     spec = base.model_spec().to_dict()
-    fixed = {name: value for name, value in spec.items() if name not in _OF_THE_DATA}
+    fixed = {name: value for name, value in spec.items() if name not in _DATA_SPEC}
     fixed["features"] = feature_group(base)
     differing = [
         f"{name} {choices[name]} (it has {value})"
@@ -106,10 +107,10 @@ def choose_on_base(settings: TrainingSettings, choices: Mapping[str, Any], base:
 def choose_expert_domains(
     workspace: Workspace, as_of: date, settings: TrainingSettings, data: TrainingSet, only: str | None
 ) -> list[str]:
-    """Return the domains with training rows whose verdict is ``rich``; of them, the one asked for.
+    """Return the domains with training rows and the verdict ``rich``, or only ``only`` if it is given.
 
     Raises:
-        UsageError: the one asked for is not among them.
+        UsageError: ``only`` isn't one of them.
     """
     if settings.adaptation == "none":
         return []
@@ -124,6 +125,8 @@ def choose_expert_domains(
         logger.warning(
             "no domain is rich as of %s, so %s has no expert to train: the backbone alone is trained "
             "(`mmlora validate --as-of %s` says what each domain lacks)",
-            *(as_of, settings.adaptation, as_of),
+            as_of,
+            settings.adaptation,
+            as_of,
         )
     return names if only is None else [only]

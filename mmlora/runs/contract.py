@@ -1,4 +1,4 @@
-"""Whether the feature store still gives what a bundle was trained on."""
+"""Check that the feature store still has the features that a bundle was trained on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def feature_group(bundle: Bundle) -> FeatureGroup:
-    """Return which group of features a bundle reads; ``ids`` for one of a service that is no longer there."""
+    """Return the group of features that a bundle reads; ``ids`` if its service no longer exists."""
     from mmlora.features.repo import SERVICES
 
     groups = {service: group for group, service in SERVICES.items()}
@@ -21,15 +21,15 @@ def feature_group(bundle: Bundle) -> FeatureGroup:
 
 
 def check_contract(workspace: Workspace, bundle: Bundle) -> None:
-    """Refuse a model whose features can no longer be read as they were when it was trained.
+    """Reject a model whose features can no longer be read as in training.
 
-    How they are encoded stands in the bundle, and what was added since waits for the next training.
+    The bundle has its own encoding; features added since are used by the next training.
 
     Raises:
-        ContractError: features are gone, or are of another type or keyed otherwise; the first are named.
+        ContractError: features are missing, or have other types or keys; the first are named.
     """
-    known = workspace.feature_repo.types(bundle.contract)
-    changed = [f.name for f in bundle.contract.fields if known.get(f.name) != (f.dtype, f.keys)]
+    types = workspace.feature_repo.types(bundle.contract)
+    changed = [f.name for f in bundle.contract.fields if types.get(f.name) != (f.dtype, f.keys)]
     if not changed:
         return
     raise ContractError(

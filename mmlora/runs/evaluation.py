@@ -1,4 +1,4 @@
-"""What a run's models reach on the test rows, by domain name, as the step ``evaluate`` keeps it."""
+"""Records of the step ``evaluate``: the metrics of a run's models on the test rows, by domain name."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PhaseMetrics(Record):
 
     @classmethod
     def of(cls, metrics: DomainMetrics, names: Sequence[str]) -> PhaseMetrics:
-        """Return metrics with the domains' names in the place of their indices."""
-        by_domain = {names[index]: own for index, own in metrics.by_domain.items()}
+        """Return metrics with domain names instead of indices."""
+        by_domain = {names[index]: figures for index, figures in metrics.by_domain.items()}
         without_auc = tuple(names[index] for index in metrics.without_auc)
         return cls(metrics.wauc, metrics.macro_auc, metrics.pooled, by_domain, without_auc)
 

@@ -1,8 +1,8 @@
-"""One domain's experts exchanged in a bundle, and every other part the same by hash.
+"""Exchange one domain's experts in a bundle; all other parts stay the same by hash.
 
-Experts fit the backbone that they were trained on, and no other; so they go from one version to another
-only where both share it. The gate is a part that stays, and mixes the new experts as it did the old: which
-domains that reaches is said.
+Experts work only with the backbone that they were trained on, so they can be moved only between versions that
+share it. The gate stays and mixes the new experts like the old ones; the report names the other domains
+affected.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# What an expert's tensors mean depends on these, as it does on the backbone's own.
+# Parts of the specification on which the meaning of an expert's tensors depends.
 _SHARED_SPEC = ("backbone", "fields", "num_domains", "embedding_dim", "hidden_units", "rank", "alpha")
 
 
-_LEAST_WEIGHT = 1e-6  # what is below moves a score less than rounding does
+_LEAST_WEIGHT = 1e-6  # smaller weights change a score less than rounding
 
 
 def champion_bundle(workspace: Workspace, domain: Id) -> Bundle:
-    """Return the model that scores a domain now (``UsageError`` when there is none)."""
+    """Return the model that scores a domain now; raise ``UsageError`` when there is none."""
     with workspace.open_warehouse() as warehouse:
         version = warehouse.current(CHAMPION, domain)
     if version is None:
@@ -41,12 +41,12 @@ def champion_bundle(workspace: Workspace, domain: Id) -> Bundle:
 
 
 def exchanged(base: Manifest, experts: Sequence[ExpertPart], **changes: Any) -> Manifest:
-    """Return a base's manifest with these experts in the place of its own, and other facts as given.
+    """Return a base's manifest with its experts replaced, and other facts changed as given.
 
-    Metrics and judgement are the caller's to give: the base's are of another model.
+    The base's metrics and judgement are removed, because they belong to another model.
 
     Raises:
-        ContractError: the base has no such expert.
+        ContractError: the base doesn't have one of the experts.
     """
     manifest = base
     for expert in experts:
@@ -57,21 +57,21 @@ def exchanged(base: Manifest, experts: Sequence[ExpertPart], **changes: Any) -> 
 
 
 def refuse_without_experts(base: Bundle, domain: Id) -> None:
-    """Refuse a domain that has no expert in a model: its gate has no place for one (``UsageError``)."""
-    held = list(dict.fromkeys(str(expert.domain) for expert in base.manifest.experts))
-    if str(domain) not in held:
+    """Reject a domain without an expert in a model, whose gate has no slot for one (``UsageError``)."""
+    known = list(dict.fromkeys(str(expert.domain) for expert in base.manifest.experts))
+    if str(domain) not in known:
         raise UsageError(
             f"model {base.manifest.model_version} has no expert of {domain} to exchange, but of: "
-            f"{', '.join(held) or 'none'}; train a whole model to give it one"
+            f"{', '.join(known) or 'none'}; train a whole model to give it one"
         )
 
 
 def refuse_strangers(base: Bundle, source: Bundle, domain: Id) -> None:
-    """Refuse experts that were trained on something else than the base is made of.
+    """Reject experts that were trained on a different backbone than the base's.
 
     Raises:
-        UsageError: one of the two has no expert of the domain.
-        ContractError: they share no backbone, encoder or shape; both versions are named, and what differs.
+        UsageError: one of the two bundles has no expert of the domain.
+        ContractError: their backbones, encoders or shapes differ.
     """
     refuse_without_experts(base, domain)
     refuse_without_experts(source, domain)
@@ -79,11 +79,11 @@ def refuse_strangers(base: Bundle, source: Bundle, domain: Id) -> None:
     differing = [name for name in ours if ours[name] != theirs[name]]
     if differing:
         names = base.manifest.model_version, source.manifest.model_version
-        told = "; ".join(f"{name}: {_short(ours[name])} and {_short(theirs[name])}" for name in differing)
+        details = "; ".join(f"{name}: {_short(ours[name])} and {_short(theirs[name])}" for name in differing)
         raise ContractError(
             f"experts of {domain} can't go from {names[1]} into {names[0]}, because they were trained on "
-            f"something else ({told}): promote {names[1]} for the domain, or train the experts on this base "
-            f"(mmlora train experts --domain {domain} --base {names[0]})",
+            f"something else ({details}): promote {names[1]} for the domain, or train the experts on this "
+            f"base (mmlora train experts --domain {domain} --base {names[0]})",
             expected={name: ours[name] for name in differing},
             found={name: theirs[name] for name in differing},
         )
@@ -110,11 +110,11 @@ class ExchangedPart(Record):
 
 @dataclass(frozen=True)
 class Sharer(Record):
-    """A domain whose gate gives another domain's experts weight.
+    """A domain whose gate gives weight to another domain's experts.
 
     Attributes:
         domain: the domain.
-        weight: of all the other's experts together; the mean over gates where each layer has its own.
+        weight: total weight of those experts; the mean over layers with their own gates.
     """
 
     domain: str
@@ -123,14 +123,14 @@ class Sharer(Record):
 
 @dataclass(frozen=True)
 class ExchangeReport(Record):
-    """What an exchange of a domain's experts changed, what not, and whom it reaches.
+    """The effects of an exchange of a domain's experts.
 
     Attributes:
         domain: the domain.
-        exchanged: the parts by role.
-        same_parts: the roles of all others.
-        same_by_hash: the domains whose every part is the same, so that their scores are.
-        shared_with: see :func:`shared_through_gate`.
+        exchanged: the exchanged parts by role.
+        same_parts: the roles of the unchanged parts.
+        same_by_hash: the domains whose parts, and therefore scores, are all unchanged.
+        shared_with: the other domains affected; see :func:`shared_through_gate`.
     """
 
     domain: str
@@ -158,11 +158,11 @@ def exchange_report(before: Bundle, after: Bundle, domain: Id) -> ExchangeReport
 
 
 def shared_through_gate(bundle: Bundle, domain: Id) -> tuple[Sharer, ...] | None:
-    """Return the other domains whose gate gives a domain's experts weight, and how much, the most first.
+    """Return the other domains whose gate gives weight to a domain's experts, by descending weight.
 
     Returns:
-        Those with a weight of ``1e-6`` or more; none under ``mlora``, where each domain has its own experts
-        only. None where the gate sees the row, so that the weights differ by row and any domain may share.
+        The domains with a weight of ``1e-6`` or more; empty under ``mlora``, where each domain uses only its
+        own experts. None if the gate's input includes the row, so that weights differ by row.
     """
     from mmlora.models.ctr import CTRModel
     from mmlora.models.folding import domain_weights
@@ -172,15 +172,15 @@ def shared_through_gate(bundle: Bundle, domain: Id) -> tuple[Sharer, ...] | None
         return ()
     model = bundle.model()
     assert isinstance(model, CTRModel)  # trees have no gate
-    own = [number for number, expert in enumerate(manifest.experts) if expert.domain == domain]
+    experts = [number for number, expert in enumerate(manifest.experts) if expert.domain == domain]
     shares = []
     for index, other in enumerate(manifest.training_domains):
         if other == domain:
             continue
         weights = [domain_weights(gate, index) for gate in model.gates]
-        found = [float(layer[own].sum()) for layer in weights if layer is not None]
-        if len(found) < len(weights):
+        totals = [float(layer[experts].sum()) for layer in weights if layer is not None]
+        if len(totals) < len(weights):
             return None
-        if (weight := sum(found) / len(found)) >= _LEAST_WEIGHT:
+        if (weight := sum(totals) / len(totals)) >= _LEAST_WEIGHT:
             shares.append(Sharer(str(other), weight))
     return tuple(sorted(shares, key=lambda sharer: -sharer.weight))

@@ -1,4 +1,4 @@
-"""Whether a night's data is there yet: scores of a date beyond the data would stick in ``scores_latest``."""
+"""Check that a night's data has arrived: scores of a later date would stay in ``scores_latest``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmlora.workspace import Workspace
 
 
 def refuse_future(day: date) -> None:
-    """Refuse a date after tomorrow (UTC), which has no past to compute features of.
+    """Reject a date after tomorrow (UTC), for which features can't be computed yet.
 
     Raises:
-        UsageError: it is.
+        UsageError: the date is after tomorrow.
     """
     if day > (last := datetime.now(UTC).date() + timedelta(days=1)):
         raise UsageError(f"{day} is in the future: give a date up to {last}")
@@ -22,17 +22,17 @@ def refuse_future(day: date) -> None:
 def refuse_stale(
     workspace: Workspace, on: date, *, known_as_of: datetime | None = None, allow: bool = False
 ) -> None:
-    """Refuse to score a date that the data doesn't reach.
+    """Reject a score date that the data doesn't reach.
 
     Args:
-        workspace: whose data and settings.
+        workspace: the workspace.
         on: the score date.
-        known_as_of: by when a row has to have reached us; ``on`` 00:00 UTC when None.
-        allow: whether it is to be scored all the same.
+        known_as_of: moment by which rows must be known; ``on`` 00:00 UTC when None.
+        allow: whether to accept stale data.
 
     Raises:
         UsageError: the date is after tomorrow.
-        CheckError: it is, and ``allow`` isn't given.
+        CheckError: the data is stale, and ``allow`` isn't given.
     """
     refuse_future(on)
     reason = None if allow else stale_reason(workspace, on, known_as_of)
@@ -42,7 +42,7 @@ def refuse_stale(
 
 
 def stale_reason(workspace: Workspace, on: date, known_as_of: datetime | None = None) -> str | None:
-    """Say why the data doesn't reach a score date; None when it does."""
+    """Return why the data doesn't reach a score date; None when it does."""
     from mmlora.data.newest import newest_event
 
     settings, days = workspace.settings.scoring, workspace.store.days()

@@ -1,4 +1,4 @@
-"""A judgement as MLflow keeps it: a number a contender, domain and figure."""
+"""Convert a judgement to MLflow metrics: one number per contender, domain and figure."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from mmlora.registry.tracking import Point
 
 _POOLED = ("wauc", "auc", "logloss", "calibration")
-_OF_A_DOMAIN = ("auc", "logloss", "calibration")
+_BY_DOMAIN = ("auc", "logloss", "calibration")
 _SHOWN = ("ctr_at_1", "ctr_at_5", "ndcg_at_5", "calibration")
 _LISTS = ("most_common_first", "coverage")
 
 
 def judgement_points(judgement: Judgement) -> Iterator[Point]:
-    """Yield the figures of a judgement.
+    """Yield the figures of a judgement as MLflow points.
 
-    They are called ``judge/CONTENDER/[DOMAIN/]FIGURE``; ``judge/CONTENDER/difference/...`` is the model's
-    less the contender's, with ``low`` and ``high``; ``judge/CONTENDER/shown/...`` is of the held-out day, and
-    ``judge/CONTENDER/lists/DOMAIN/...`` of the sample's lists.
+    Their names are ``judge/CONTENDER/[DOMAIN/]FIGURE``. ``judge/CONTENDER/difference/...`` is the model's
+    figure minus the contender's, with ``low`` and ``high``; ``judge/CONTENDER/shown/...`` is of the held-out
+    day, and ``judge/CONTENDER/lists/DOMAIN/...`` of the sampled lists.
     """
     for row in judgement.contenders:
         phase = f"judge/{row.name}"
         yield from _points(phase, row, _POOLED)
-        for domain, own in (row.by_domain or {}).items():
-            yield from _points(phase, own, _OF_A_DOMAIN, domain)
+        for domain, figures in (row.by_domain or {}).items():
+            yield from _points(phase, figures, _BY_DOMAIN, domain)
         for figure in ("wauc", "auc", "logloss") if row.difference else ():
             interval = getattr(row.difference, figure)
             yield from _points(f"{phase}/difference/{figure}", interval, ("value", "low", "high"))

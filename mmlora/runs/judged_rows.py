@@ -1,4 +1,4 @@
-"""The rows that a run's model and its baselines are compared on."""
+"""The rows on which a run's model and its baselines are compared."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class JudgedRows:
-    """What a run is judged on.
+    """The rows on which a run is judged.
 
     Attributes:
         table: the interactions of the training set, in its order.
         rows: the training set, with each row's item and day.
-        ids: the user and item ids that the codes of ``rows`` stand for.
-        numbers: rows to score, sorted: the test rows and those of the held-out day.
-        shown: rows of the held-out day.
+        ids: the user and item ids of the codes in ``rows``.
+        numbers: sorted numbers of the rows to score: the test rows and those of the held-out day.
+        shown: numbers of the rows of the held-out day.
         day: the held-out day, as days since 1970-01-01; None when ``shown`` are all test rows.
     """
 
@@ -46,10 +46,10 @@ class JudgedRows:
 
 
 def judged_rows_of(workspace: Workspace, run: Run, data: TrainingSet) -> JudgedRows:
-    """Read the rows that a run is judged on.
+    """Read the rows on which a run is judged.
 
     Raises:
-        DataError: the stored interactions are no longer those of the training set.
+        DataError: the stored interactions no longer match the training set.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

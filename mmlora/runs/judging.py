@@ -1,7 +1,7 @@
-"""The step between evaluation and registration: the model is judged beside what a user would pick instead.
+"""Judge a run's model against baselines, between evaluation and registration.
 
-The baselines are :mod:`mmlora.judging`'s. This file brings what lies in other rooms: the rows as they were
-read, the champion, and the lists that a night would give a sample of users.
+The baselines are in :mod:`mmlora.judging`. This module provides what other packages have: the rows as they
+were read, the champion, and the lists that a night would give to a sample of users.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def judge(run_id: str, *, progress: Progress = silent) -> Judgement:
     """Compare a run's final model with baselines and the champion on the test rows, once.
 
     Args:
-        run_id: the run, which is evaluated.
-        progress: told which contender is done.
+        run_id: an evaluated run.
+        progress: called after each contender.
 
     Raises:
-        DataError: the stored interactions are no longer those of the training set.
+        DataError: the stored interactions no longer match the training set.
     """
     workspace, run = open_run(run_id)
     if (done := judgement_of(run)) is not None:
         return done
-    judgement = _judge(workspace, run, progress)
+    judgement = compute_judgement(workspace, run, progress)
     run.record("judgement", judgement.to_json())
     _log(judgement)
     return judgement
@@ -65,7 +65,8 @@ def judgement_of(run: Run) -> Judgement | None:
     return None if stored is None else Judgement.from_json(stored)
 
 
-def _judge(workspace: Workspace, run: Run, progress: Progress) -> Judgement:
+def compute_judgement(workspace: Workspace, run: Run, progress: Progress) -> Judgement:
+    """Compute a run's judgement; see :func:`judge`."""
     from mmlora.judging.judgement import judge, nothing_judged
     from mmlora.runs.baselines import baselines_of
     from mmlora.runs.judged_rows import judged_rows_of
@@ -96,12 +97,12 @@ def _calibration(workspace: Workspace, run: Run) -> Calibration:
     from mmlora.models.calibration import Calibration
 
     evaluation = evaluation_of(run)
-    assert evaluation is not None  # the step before
+    assert evaluation is not None  # evaluation comes before judging
     return Calibration.from_dict(workspace.parts.json(evaluation.calibration))
 
 
 def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:
-    """Return the last moment of the rows that the registered model is trained on."""
+    """Return the last moment of the registered model's training rows, ISO 8601."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -126,7 +127,7 @@ def _model(model: Model, calibration: Calibration, data: TrainingSet, numbers: R
 def _champion(
     workspace: Workspace, data: TrainingSet, table: pa.Table, numbers: RowNumbers
 ) -> Iterator[Contender]:
-    """Yield the model that scores now, where there is one: with scores, or with why it wasn't compared."""
+    """Yield the present champion, if there is one: with scores, or with why it wasn't compared."""
     from mmlora.judging.contest import CHAMPION as NAME
     from mmlora.judging.contest import Contender
 
@@ -150,19 +151,19 @@ def _champion(
 def _incomparable(bundle: Bundle, data: TrainingSet) -> str:
     """Return why a bundle can't score the rows of a training set; empty when it can.
 
-    It can when every field that it reads is a field of the training set, by the same definition.
+    It can if every field that it reads is a field of the training set with the same definition.
     """
-    held = {field.name: field for field in data.manifest.contract.fields}
-    lacking = [f.name for f in bundle.contract.fields if held.get(f.name) != f]
-    if not lacking:
+    available = {field.name: field for field in data.manifest.contract.fields}
+    missing = [f.name for f in bundle.contract.fields if available.get(f.name) != f]
+    if not missing:
         return ""
-    more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-    named = ", ".join(lacking[:3]) + more
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    named = ", ".join(missing[:3]) + more
     return f"it reads features that these rows don't have, or not by the same definition: {named}"
 
 
 def _has_seen(bundle: Bundle, data: TrainingSet, table: pa.Table) -> bool:
-    """Say whether some of the test rows may have been training rows of a bundle."""
+    """Return whether some of the test rows may have been training rows of a bundle."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -176,7 +177,7 @@ def _has_seen(bundle: Bundle, data: TrainingSet, table: pa.Table) -> bool:
 def _scores_of(
     workspace: Workspace, bundle: Bundle, data: TrainingSet, table: pa.Table, numbers: RowNumbers
 ) -> Floats:
-    """Score rows by a bundle of another run, from the features as they were retrieved."""
+    """Score rows with the bundle of another run, from the retrieved features."""
     encoder, model = bundle.encoder(), bundle.model()
     scores, start = np.empty(len(numbers)), 0
     for features in features_of(workspace, data, table):
@@ -193,15 +194,15 @@ def _probabilities(table: pa.Table, encoder: Encoder, model: Model, calibration:
     from mmlora.training.rows import blocks
 
     encoded, out = encoder.encode(table), np.empty(table.num_rows)
-    for place, block in blocks(np.arange(table.num_rows)):
+    for target, block in blocks(np.arange(table.num_rows)):
         batch = encoder.assemble([(encoded, block)])
         with torch.inference_mode():
-            out[place] = calibration.apply(model(batch).double(), batch.domain).numpy()
+            out[target] = calibration.apply(model(batch).double(), batch.domain).numpy()
     return out
 
 
 def _lists(ranker: Ranker, rows: Rows) -> Iterator[ListRow]:
-    """Yield how alike the lists are that the model, and items' click rates, give a sample of each domain."""
+    """Yield the diversity of the lists by the model, and by items' click rates, for a sample per domain."""
     from mmlora.judging.contest import ITEM_CTR, MODEL
     from mmlora.judging.lists import LIST_LENGTH, list_row, panels, popular_lists
     from mmlora.judging.popularity import ItemRates
@@ -215,7 +216,7 @@ def _lists(ranker: Ranker, rows: Rows) -> Iterator[ListRow]:
 
 
 def _log(judgement: Judgement) -> None:
-    """Log one line for each contender, then the sentence; as a warning for a model below its baseline."""
+    """Log one line per contender, then the sentence, as a warning if the model is below its baseline."""
     for row in judgement.compared:
         logger.info("judge, %s: wauc %s, %.0f s", row.name, rounded(row.wauc), row.seconds)
     level = logging.WARNING if below_baseline(judgement) else logging.INFO

@@ -1,4 +1,4 @@
-"""The lists that a night would give a sample of each domain's users, ranked by a model not registered yet."""
+"""Rank the lists that a night would give to a sample of each domain's users, by an unregistered model."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranker:
-    """A model, and what is known of every panel's users and items on a day: each side is read once for all.
+    """A model that ranks panels of users and items on a day; each side is read once for all panels.
 
     Attributes:
         workspace: the workspace.
-        on: the day, read as of its midnight.
-        data: the training set, whose encoder and features the model reads.
-        ids: the ids that user and item codes stand for, by ``user`` and ``item``.
+        on: the day, as of whose midnight features are read.
+        data: the training set, with the model's encoder and features.
+        ids: the ids of user and item codes, by ``user`` and ``item``.
         model: the model.
-        calibration: the model's.
+        calibration: the model's calibration.
     """
 
     workspace: Workspace
@@ -42,7 +42,7 @@ class Ranker:
     calibration: Calibration
 
     def lists(self, panels: Sequence[Panel], length: int) -> list[tuple[Codes, Codes]]:
-        """Return of each panel the places of users, sorted, and of items, each user's best first."""
+        """Return per panel the row numbers of users, sorted, and of items, each user's best first."""
         users = self._side(USER_ID, self.ids["user"], [(panel.domain, panel.users) for panel in panels])
         items = self._side(ITEM_ID, self.ids["item"], [(panel.domain, panel.items) for panel in panels])
         domains = self._side(None, None, [(panel.domain, np.zeros(1, np.int64)) for panel in panels])
@@ -50,7 +50,7 @@ class Ranker:
         return [self._ranked(panel, length, *tables) for panel, *tables in sides]
 
     def _side(self, key: str | None, ids: pa.Array | None, wanted: list[tuple[int, Codes]]) -> list[pa.Table]:
-        """Read the features of one kind of entity in each domain: a table a domain."""
+        """Read the features of one kind of entity; return one table per domain."""
         import pyarrow as pa
 
         if not wanted:
@@ -61,9 +61,9 @@ class Ranker:
         if key is not None and ids is not None:
             table[key] = ids.take(pa.array(np.concatenate([codes for _, codes in wanted])))
         table[EVENT_TIMESTAMP] = pa.repeat(pa.scalar(midnight(self.on), TIMESTAMP), len(domain))
-        found = self.workspace.feature_repo.retrieve(pa.table(table), self.data.manifest.contract)
+        features = self.workspace.feature_repo.retrieve(pa.table(table), self.data.manifest.contract)
         ends = np.cumsum(sizes)
-        return [found.slice(end - size, size) for size, end in zip(sizes, ends.tolist(), strict=True)]
+        return [features.slice(end - size, size) for size, end in zip(sizes, ends.tolist(), strict=True)]
 
     def _ranked(
         self, panel: Panel, length: int, users: pa.Table, items: pa.Table, domain: pa.Table
@@ -76,7 +76,7 @@ class Ranker:
         from mmlora.scoring.work import Work
 
         settings = self.workspace.settings
-        had = PairIndex.from_rows(panel.had_user, panel.had_item, len(panel.users))
+        excluded = PairIndex.from_rows(panel.had_user, panel.had_item, len(panel.users))
         ids = (users[USER_ID].combine_chunks(), items[ITEM_ID].combine_chunks())
         work = Work(
             model=self.model,
@@ -93,7 +93,8 @@ class Ranker:
         engine = LocalEngine(
             settings.training.threads, settings.scoring.device, settings.scoring.memory_mb << 20
         )
-        tables = list(engine.tables(work, Candidates(*ids, had), users, lambda pairs: None, lambda by: None))
+        candidates = Candidates(*ids, excluded)
+        tables = list(engine.tables(work, candidates, users, lambda pairs: None, lambda numerics: None))
         if not tables:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         best = pa.concat_tables(tables).sort_by([(USER_ID, "ascending"), ("position", "ascending")])

@@ -1,7 +1,7 @@
-"""The phases of a run, called with its rows, specification, options and earlier parts.
+"""Run the training phases with a run's rows, specification, options and earlier parts.
 
-The judged model and the one on all rows are trained by the same calls: the first chooses the number of epochs
-on validation rows, the second is told it.
+The judged model and the model on all rows are trained by the same calls: the first chooses the number of
+epochs on validation rows, the second is given it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def crosses(
     refit: bool = False,
     history_weight: float = 0.0,
 ) -> PhaseResult:
-    """Phase 0: fit the cross terms alone."""
+    """Run phase 0: fit the cross terms alone."""
     from mmlora.training.phases import train_crosses
 
     common = _common(workspace, run, progress)
@@ -48,7 +48,7 @@ def crosses(
 def backbone(
     workspace: Workspace, run: Run, progress: Progress, checkpoint: Checkpoint, *, epochs: int | None = None
 ) -> PhaseResult:
-    """Phase 1, on the cross terms where the model has them."""
+    """Run phase 1: train the backbone, on the cross terms if the model has them."""
     from mmlora.training.phases import train_backbone
 
     fitted = part_of(workspace, run, "crosses") if run.config.settings.crosses else None
@@ -66,7 +66,7 @@ def expert(
     epochs: int | None = None,
     step: float = 1.0,
 ) -> PhaseResult:
-    """Phase 2 for one expert of one domain."""
+    """Run phase 2 for one expert of one domain."""
     from mmlora.training.phases import train_expert
 
     spec, data, options, observer = _common(workspace, run, progress)
@@ -87,7 +87,7 @@ def expert(
 def gate(
     workspace: Workspace, run: Run, progress: Progress, checkpoint: Checkpoint, *, epochs: int | None = None
 ) -> PhaseResult:
-    """Phase 3, on what the earlier ones left."""
+    """Run phase 3: train the gate on the results of the earlier phases."""
     from mmlora.training.phases import train_gate
 
     data = data_of(workspace, run)
@@ -106,6 +106,6 @@ def gate(
 def _common(
     workspace: Workspace, run: Run, progress: Progress
 ) -> tuple[ModelSpec, TrainingData, TrainingOptions, Observer]:
-    """Return the specification, the rows as they are trained on, the options and who is told."""
+    """Return the specification, the training data, the options and the observer."""
     observer = observe(data_of(workspace, run), progress)
     return spec_of(workspace, run), forgetful(workspace, run), options_of(workspace, run), observer

@@ -1,9 +1,8 @@
-"""The last step of training: the judged model's settings, trained on all rows up to the as-of date.
+"""The last step of training: train the judged model again on all rows up to the as-of date.
 
-Splitting, choosing epochs, calibrating and judging need rows that were held out, so the judged model has
-never seen the newest of them. What is registered is trained again on all rows, each phase for as many epochs
-as it had, and each expert with the step that was decided; the figures stay those of the model before, and its
-calibration is kept.
+Splitting, choosing epochs, calibrating and judging need held-out rows, so the judged model has never seen the
+newest rows. The registered model is trained again on all rows, each phase for the same number of epochs, and
+each expert with the step that was chosen. The figures and the calibration are those of the judged model.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ HISTORY_WEIGHT = "crosses.history_weight"
 
 
 def refit(run_id: str, *, progress: Progress = silent) -> str:
-    """Train a run's model on all rows, where the setting ``refit`` asks for it and it has no base.
+    """Train a run's model on all rows, if the setting ``refit`` is on and the run has no base.
 
     Args:
-        run_id: the run, whose phases are done.
-        progress: told how far it is.
+        run_id: a run whose phases are done.
+        progress: called as training advances.
 
     Raises:
         UsageError: a phase is not done yet.
@@ -60,25 +59,25 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
         final.record("config", _config(workspace, run, progress))
     chosen = final.result("chosen")
     assert chosen is not None  # recorded before the configuration
-    run_of_all = workspace, final, progress
+    arguments = workspace, final, progress
     steps: dict[str, Callable[[Checkpoint], PhaseResult]] = {}
     if final.config.settings.crosses:
-        steps["crosses"] = partial(phases.crosses, *run_of_all, refit=True, **chosen.get("crosses", {}))
-    steps["backbone"] = partial(phases.backbone, *run_of_all, epochs=chosen["backbone"]["epochs"])
+        steps["crosses"] = partial(phases.crosses, *arguments, refit=True, **chosen.get("crosses", {}))
+    steps["backbone"] = partial(phases.backbone, *arguments, epochs=chosen["backbone"]["epochs"])
     for step in sorted(step for step in chosen if step.startswith("expert-")):
         _, domain, slot = step.split("-")
-        steps[step] = partial(phases.expert, *run_of_all, domain=int(domain), slot=int(slot), **chosen[step])
+        steps[step] = partial(phases.expert, *arguments, domain=int(domain), slot=int(slot), **chosen[step])
     if "gate" in chosen:
-        steps["gate"] = partial(phases.gate, *run_of_all, epochs=chosen["gate"]["epochs"])
+        steps["gate"] = partial(phases.gate, *arguments, epochs=chosen["gate"]["epochs"])
     for step, compute in steps.items():
         ignored = ignored_by(step)
-        also = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
-        do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, also=also)
+        inputs = {"all rows": chosen.get(step, True), "forgotten": final.result("forgotten")}
+        do_step(workspace, final, step, compute, label=f"all rows, {step}", ignoring=ignored, inputs=inputs)
     return run_id
 
 
 def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, object]:
-    """Return the judged run's configuration, on all rows."""
+    """Return the judged run's configuration with a training set of all rows."""
     config = run.config
     broken = data_of(workspace, run).manifest.info["broken"]
     everything = build_training_set(
@@ -88,7 +87,7 @@ def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, obj
 
 
 def _chosen(workspace: Workspace, run: Run) -> dict[str, Any]:
-    """Return each phase's epochs, the share of an expert's step that was taken, the item history's weight."""
+    """Return the choices of the judged run: epochs per phase, experts' steps, the item history's weight."""
     chosen: dict[str, Any] = {}
     for path in run.folder.glob("*.json"):
         if path.stem in ("backbone", "gate") or path.stem.startswith("expert-"):

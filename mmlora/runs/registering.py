@@ -47,11 +47,11 @@ def register(run_id: str, *, accept_below_baseline: bool = False) -> str:
     A model below its best baseline becomes champion where there is none, and otherwise neither of the two.
 
     Args:
-        run_id: the run, which is judged.
-        accept_below_baseline: make it the challenger all the same.
+        run_id: a judged run.
+        accept_below_baseline: make it the challenger even if it is below its best baseline.
 
     Returns:
-        The model version; the same run gives the same.
+        The model version, which is the same for the same run.
 
     Raises:
         UsageError: the run isn't evaluated or judged yet.
@@ -71,7 +71,7 @@ def register(run_id: str, *, accept_below_baseline: bool = False) -> str:
 
 
 def _decide(workspace: Workspace, run: Run, version: str, accept_below_baseline: bool) -> Alias | None:
-    """Make a version champion or challenger; None where it is below its best baseline and not accepted."""
+    """Make a version champion or challenger; None if it is below its best baseline and not accepted."""
     metrics = {phase: values.wauc for phase, values in _evaluation(run).metrics.items()}
     below = below_baseline(_judgement(run))
     with workspace.open_warehouse() as warehouse:
@@ -86,7 +86,8 @@ def _decide(workspace: Workspace, run: Run, version: str, accept_below_baseline:
         logger.warning(
             "registered %s as neither champion nor challenger, because %s; --accept-below-baseline makes it "
             "the challenger",
-            *(version, below),
+            version,
+            below,
         )
         return None
     logger.info("registered %s as the %s", version, decision.alias)
@@ -145,15 +146,15 @@ def _manifest(workspace: Workspace, run: Run) -> Any:
 
 
 def _track(workspace: Workspace, run: Run, version: str) -> str:
-    """Copy the run into MLflow: what was asked, the curves of each phase and domain, the test metrics."""
+    """Copy the run to MLflow: its configuration, the curves of each phase and domain, the test metrics."""
     from mmlora.training.observer import PhaseReport
 
     names = data_of(workspace, run).domains
     tracking = workspace.tracking
     judgement, tuning = _judgement(run), tuning_of(run)
-    told = {"model_version": version, "verdict": judgement.verdict, "judgement": judgement.sentence}
-    told |= {"tuning": tuning.sentence} if tuning else {}
-    mlflow_run = tracking.start_run(run.run_id, params=run.config.to_json(), tags=told)
+    tags = {"model_version": version, "verdict": judgement.verdict, "judgement": judgement.sentence}
+    tags |= {"tuning": tuning.sentence} if tuning else {}
+    mlflow_run = tracking.start_run(run.run_id, params=run.config.to_json(), tags=tags)
     for step in ("backbone", "expert-", "gate"):
         for record in run.steps(step):
             tracking.log_points(mlflow_run, _curves(PhaseReport.from_dict(record["report"]), names))
@@ -185,9 +186,9 @@ def _test_points(metrics: Mapping[str, PhaseMetrics]) -> Iterator[Point]:
         for name in _MEANS:
             if (mean := getattr(measured, name)) is not None:
                 yield Point(f"test/{phase}", name, 0, mean, None)
-        for group, own in ((None, measured.pooled), *measured.by_domain.items()):
+        for group, figures in ((None, measured.pooled), *measured.by_domain.items()):
             for name in _MEASURES:
-                if (value := getattr(own, name)) is not None:
+                if (value := getattr(figures, name)) is not None:
                     yield Point(f"test/{phase}", name, 0, value, group)
 
 

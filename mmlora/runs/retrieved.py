@@ -1,7 +1,7 @@
-"""A training set's features before they are encoded: one file, kept for the next set of the same rows.
+"""Store a training set's features before encoding, for the next training set of the same rows.
 
-A set of other splits, another seed or another ``min_count`` reads the same features, and retrieving them is
-what takes long. Only the files used last are kept.
+A training set with another split, seed or ``min_count`` reads the same features, and retrieving them takes
+most of the time. Only the files used last are kept.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT = 2
-"""Files kept in a workspace, each about the size of its training set."""
+"""Number of files kept in a workspace, each about the size of its training set."""
 
 
 def open_retrieved(
     folder: Path, name: str, read: Callable[[], Iterator[pa.Table]], dictionaries: list[str]
 ) -> pq.ParquetFile:
-    """Open the features of this name; read them first where they aren't there.
+    """Open the stored features of a name, or read and store them first.
 
-    Of processes that want the same at once, one reads and the others wait.
+    If several processes need the same features, one reads them and the others wait.
 
     Args:
-        folder: where they are kept.
-        name: follows from everything that decides them.
-        read: yields them; each table becomes a row group.
+        folder: folder of the files.
+        name: a name that identifies the features.
+        read: yields the features; each table becomes a row group.
         dictionaries: columns to return as dictionaries.
 
     Returns:
-        The open file, which can be read to its end even when another process removes it.
+        The open file, which can be read completely even if another process removes it.
     """
     import pyarrow.parquet as pq
 
@@ -48,7 +48,7 @@ def open_retrieved(
     path = folder / f"{name}.parquet"
     with locked(_lock(path)):
         if path.exists():
-            logger.info("features: those of an earlier training set of these rows")
+            logger.info("features: reusing those of an earlier training set of these rows")
             path.touch()
         else:
             _write(path, read, dictionaries)
@@ -74,7 +74,7 @@ def _write(path: Path, read: Callable[[], Iterator[pa.Table]], dictionaries: lis
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove all but the files used last, and what killed writers left, but for those in use."""
+    """Remove all files but those used last, and leftovers of killed writers, except files in use."""
     whole = sorted(folder.glob("*.parquet"), key=_last_used, reverse=True)
     for path in [*whole[KEPT:], *folder.glob(f"*{ASIDE}")]:
         with suppress(TransientError), locked(_lock(path), wait=0):

@@ -1,6 +1,6 @@
-"""A training run's state: what was asked, and what each step left, as one JSON file a step.
+"""A training run's state: its configuration and the results of its steps, one JSON file per step.
 
-A step that finds its file is done; so a run goes on where it was stopped.
+A step whose file exists is done, so a run resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mmlora.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What was asked of a training run; its id follows from that.
+    """The configuration of a training run, from which its id is derived.
 
     Attributes:
-        as_of: the run trains on what was known at this day's 00:00 UTC.
-        training_set_id: the rows.
-        expert_domains: the domains that train experts of their own.
-        settings: the training settings; where the run is trained is not among them.
-        code_version: of mmlora.
-        training_revision: of the training code.
-        base: the model version whose parts stay but for one domain's experts; None for a whole model.
+        as_of: the run trains on what was known at 00:00 UTC of this day.
+        training_set_id: id of the training set.
+        expert_domains: the domains that train their own experts.
+        settings: the training settings, without those of the machine.
+        code_version: version of mmlora.
+        training_revision: revision of the training code.
+        base: model version all parts of which stay except one domain's experts; None for a whole model.
     """
 
     as_of: date
@@ -41,7 +41,7 @@ class RunConfig:
     base: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping, in one level."""
+        """Return a flat JSON-serialisable mapping."""
         return {
             "as_of": self.as_of.isoformat(),
             "training_set_id": self.training_set_id,
@@ -54,7 +54,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> RunConfig:
-        """Read back what :meth:`to_json` gave; what isn't named is younger than the run."""
+        """Build a configuration from what :meth:`to_json` returned; missing ones are newer than it."""
         known = {"id_dropout": False, "item_history": False, "refit": False, **raw}
         return cls(
             as_of=date.fromisoformat(raw["as_of"]),
@@ -71,7 +71,7 @@ class Run:
     """The folder ``runs/<run_id>``.
 
     Args:
-        folder: where the steps' files are.
+        folder: the folder of the steps' files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,29 +84,29 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """What was asked (``UsageError`` when there is no such run)."""
+        """The configuration; raises ``UsageError`` if the run does not exist."""
         self.require()
         return RunConfig.from_json(self.result("config") or {})
 
     def require(self) -> None:
-        """Raise ``UsageError`` when there is no such run."""
+        """Raise ``UsageError`` if the run does not exist."""
         if not (self.folder / "config.json").exists():
             raise UsageError(
                 f"there is no training run {self.run_id!r} in {self.folder.parent}: run `mmlora train`"
             )
 
     def result(self, step: str) -> dict[str, Any] | None:
-        """Return what a step left, or None when it hasn't finished."""
+        """Return a step's result, or None when it hasn't finished."""
         path = self.folder / f"{step}.json"
         return read_json(path, "delete it, and train again") if path.exists() else None
 
     def record(self, step: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Keep what a step left, in its order, whole or not at all."""
+        """Store a step's result atomically, with its keys in order."""
         write_atomically(self.folder / f"{step}.json", json.dumps(result, indent=1, default=str))
         return result
 
     def steps(self, prefix: str) -> list[dict[str, Any]]:
-        """Return what the steps named ``<prefix>*`` left, by name."""
+        """Return the results of the steps named ``<prefix>*``, sorted by name."""
         return [
             read_json(path, "delete it, and train again")
             for path in sorted(self.folder.glob(f"{prefix}*.json"))

@@ -1,7 +1,7 @@
-"""The steps of a training run, as ``mmlora train`` and the DAG `training` take them.
+"""The steps of a training run, called by ``mmlora train`` and the DAG `training`.
 
-A run's id follows from what was asked and from the data, and each step leaves its parts in the registry and a
-record in the run's folder; so the same request finds its finished steps, whoever runs them.
+A run's id is derived from its configuration and data. Each step stores its parts in the registry and a record
+in the run's folder, so that repeating a request reuses the finished steps.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def prepare(
 
     Args:
         as_of: train on what was known at this day's 00:00 UTC.
-        domain: train only this domain's experts; those of all rich domains when None.
-        base: train them on this model version (or ``champion``), all of which stays but for them.
-        progress: told how far the training set is.
-        choices: training settings by name; None leaves the setting as it is.
+        domain: train only this domain's experts; None trains those of all rich domains.
+        base: train the experts on this model version (or ``champion``), whose other parts stay.
+        progress: called as the training set is built.
+        choices: training settings by name; None leaves a setting unchanged.
 
     Returns:
         The ``run_id``.
 
     Raises:
-        UsageError: a choice is unknown or out of range, or no model can have this combination.
-        DataError: there is nothing to train on, or nothing to tell apart.
-        ContractError: the base was trained on other features than there are now.
+        UsageError: a choice is unknown or out of range, or the combination is impossible.
+        DataError: there are no training rows, or only one class of label.
+        ContractError: the base's features are no longer available.
     """
     workspace = open_workspace()
     settings, bundle = workspace.settings.training, None
@@ -88,7 +88,7 @@ def open_training(
     base: Bundle | None = None,
     progress: Progress = silent,
 ) -> str:
-    """Build the training set that some settings ask for, and open a run for it: see :func:`prepare`."""
+    """Build the training set of the given settings and open a run for it; see :func:`prepare`."""
     from mmlora.training.dataset import TrainingSet
     from mmlora.training.refusals import refuse_impossible
 
@@ -105,7 +105,7 @@ def open_training(
         base=base.manifest.model_version if base else None,
     ).to_json()
     names, spec = [str(name) for name in data.domains], spec_from(settings, data)
-    if base is not None:  # its gate mixes more experts than are trained now
+    if base is not None:  # the base's gate mixes more experts than are trained now
         spec = replace(spec, gate_top_k=None)
     refuse_impossible(spec, data, [names.index(name) for name in domains])
     run_id = fingerprint(config)[:12]
@@ -117,7 +117,7 @@ def open_training(
 
 
 def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
-    """Phases 0 and 1: cross terms, then the backbone; a base has both already."""
+    """Run phases 0 and 1, cross terms and backbone, unless the run has a base."""
     workspace, run = open_run(run_id)
     if run.config.base is not None:
         return run_id
@@ -130,13 +130,13 @@ def train_backbone(run_id: str, *, progress: Progress = silent) -> str:
 
 
 def expert_domains(run_id: str) -> list[str]:
-    """Return the domains that train experts of their own in a run, as decided when it was prepared."""
+    """Return the domains that train their own experts in a run, as decided when it was prepared."""
     _, run = open_run(run_id)
     return list(run.config.expert_domains)
 
 
 def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> str:
-    """Phase 2 for one domain: each of its experts, one after the other.
+    """Run phase 2 for one domain: train each of its experts in turn.
 
     Raises:
         UsageError: the domain trains no expert; those that do are listed.
@@ -154,7 +154,7 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
 
 
 def train_gate(run_id: str, *, progress: Progress = silent) -> str:
-    """Phase 3, where the adaptation has a gate and there are experts to mix; a base keeps its own gate."""
+    """Run phase 3 if the adaptation has a gate, there are experts, and the run has no base."""
     workspace, run = open_run(run_id)
     wanted = run.config.settings.adaptation == "moe_mlora" and run.config.base is None
     if wanted and expert_records(run):
@@ -163,9 +163,9 @@ def train_gate(run_id: str, *, progress: Progress = silent) -> str:
 
 
 def evaluate(run_id: str) -> Mapping[str, PhaseMetrics]:
-    """Calibrate on the validation split; then read the test split, once, for the model of each phase.
+    """Calibrate on the validation split, then evaluate the model of each phase on the test split, once.
 
-    On a base its calibration stays, and the two models are the base (``before``) and itself with the new
+    With a base, its calibration stays, and the two models are the base (``before``) and the base with the new
     experts (``after``).
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the steps of a training run share: data, specification, parts, and how a step is done once."""
+"""Shared parts of the steps of a training run: data, specification, parts, and running a step once."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
 
 
 def ignored_by(step: str) -> set[str]:
-    """Return what a step does not depend on, so that runs which differ in nothing else share it.
+    """Return the settings that a step ignores, so that runs that differ only in them share its result.
 
-    A step depends on what it reads and what the steps before it read; cross terms on the training set alone,
-    whose own settings its id stands for.
+    A step depends on what it and the earlier steps read. Cross terms depend only on the training set, whose
+    settings are covered by its id.
     """
     phase = cast(TrainedPart, step.partition("-")[0])
     parts = (phase,) if phase == "crosses" else _PARTS[: _PARTS.index(phase) + 1]
@@ -46,12 +46,12 @@ def ignored_by(step: str) -> set[str]:
 
 
 def run_of(workspace: Workspace, run_id: str) -> Run:
-    """Return a run by its id, there or not."""
+    """Return a run by its id, even if it does not exist."""
     return Run(workspace.home / "runs" / run_id)
 
 
 def open_run(run_id: str) -> tuple[Workspace, Run]:
-    """Open the workspace and a run in it (``UsageError`` when there is no such run)."""
+    """Open the workspace and a run in it; raise ``UsageError`` if the run does not exist."""
     workspace = open_workspace()
     run = run_of(workspace, run_id)
     run.require()
@@ -66,7 +66,7 @@ def data_of(workspace: Workspace, run: Run) -> TrainingSet:
 
 
 def forgetful(workspace: Workspace, run: Run) -> TrainingData:
-    """Return a run's rows as its phases train on them: see :mod:`mmlora.training.unknown_ids`."""
+    """Return a run's training data, with ids made unknown by :mod:`mmlora.training.unknown_ids`."""
     from mmlora.training.unknown_ids import ForgetfulData
 
     data, shares = data_of(workspace, run), forgotten(workspace, run)
@@ -74,9 +74,9 @@ def forgetful(workspace: Workspace, run: Run) -> TrainingData:
 
 
 def forgotten(workspace: Workspace, run: Run) -> dict[str, float]:
-    """Return in which share of training rows each field is forgotten.
+    """Return the share of training rows in which each field is made unknown.
 
-    A run on all rows has no validation rows to tell: there it is what the judged run found.
+    A run on all rows has no validation rows to measure it, so it uses the judged run's shares.
     """
     from mmlora.training.unknown_ids import unknown_shares
 
@@ -93,7 +93,7 @@ def spec_of(workspace: Workspace, run: Run) -> ModelSpec:
 
 
 def spec_from(settings: TrainingSettings, data: TrainingSet) -> ModelSpec:
-    """Return the model specification that settings ask for (``UsageError`` when no model has it)."""
+    """Return the model specification of the settings; raise ``UsageError`` if it is impossible."""
     from mmlora.models.spec import FieldShape, ModelSpec
 
     return ModelSpec(
@@ -106,19 +106,19 @@ def spec_from(settings: TrainingSettings, data: TrainingSet) -> ModelSpec:
 
 
 def options_of(workspace: Workspace, run: Run) -> TrainingOptions:
-    """Return how a run optimises; threads and device are the affair of the machine that trains."""
-    asked = run.result("machine") or {}
-    return options_from(run.config.settings, workspace, device=asked.get("device"))
+    """Return a run's optimisation options; threads and device are those of the present machine."""
+    machine = run.result("machine") or {}
+    return options_from(run.config.settings, workspace, device=machine.get("device"))
 
 
 def options_from(
     settings: TrainingSettings, workspace: Workspace, device: Device | None = None
 ) -> TrainingOptions:
-    """Return how to optimise by some settings, with the workspace's threads, and its device when None."""
+    """Return the optimisation options of some settings, with the workspace's threads and default device."""
     from mmlora.training.loop import TrainingOptions
 
-    own = workspace.settings.training
-    machine = {"threads": own.threads, "device": device or own.device}
+    defaults = workspace.settings.training
+    machine = {"threads": defaults.threads, "device": device or defaults.device}
     return TrainingOptions(**{**settings.of(Optimisation), **machine})
 
 
@@ -130,17 +130,17 @@ def do_step(
     *,
     label: str = "",
     ignoring: Collection[str] = (),
-    also: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Do a step unless it is done, here or in another run that differs only in settings it ignores.
+    """Do a step unless it is done, in this run or another that differs only in settings that it ignores.
 
-    Of processes that come to the same step at once, one does it and the others wait for what it leaves. A
-    step that was killed goes on from its checkpoint. ``also`` decides its result beside the configuration.
+    If several processes reach the same step, one does it and the others wait for its result. A killed step
+    resumes from its checkpoint. ``inputs`` determine its result in addition to the configuration.
     """
     if run.result(step) is not None:
         return
     decisive = {name: value for name, value in run.config.to_json().items() if name not in ignoring}
-    decisive |= also or {}
+    decisive |= inputs or {}
     record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
     run.record(step, record)
 
@@ -151,13 +151,13 @@ def shared_step(
     compute: Callable[[Checkpoint], PhaseResult],
     label: str,
 ) -> dict[str, Any]:
-    """Return the record of a shared step, doing it unless this revision has done it: see :func:`do_step`.
+    """Return the record of a shared step, and do the step if necessary; see :func:`do_step`.
 
     Args:
-        workspace: where the record, the checkpoint and the part are kept.
-        decisive: everything that decides the result, but for the training code.
+        workspace: the workspace of the record, the checkpoint and the part.
+        decisive: everything that determines the result, except the training code.
         compute: does the step.
-        label: for the log.
+        label: the step's name in the log.
 
     Returns:
         ``part`` (the hash of its tensors) and ``report``.
@@ -166,7 +166,7 @@ def shared_step(
 
     key = fingerprint({**decisive, "training_revision": TRAINING_REVISION})[:24]
     shared = run_of(workspace, "steps")
-    waiting = f"{label}: another process trains it, waiting for what it leaves"
+    waiting = f"{label}: another process trains it; waiting for its result"
     with locked(shared.folder / f"{key}.lock", waiting=waiting):
         checkpoint = FileCheckpoint(shared.folder / f"{key}.checkpoint")
         record = shared.result(key)
@@ -182,24 +182,29 @@ def shared_step(
 def _log(label: str, report: PhaseReport) -> None:
     logger.info(
         "%s: %s %s -> %s in %d epochs, %.0f s%s",
-        *(label, report.metric, rounded(report.start_metric), rounded(report.best_metric)),
-        *(report.epochs, report.seconds, "" if report.helped else "; it didn't help, so the start is kept"),
+        label,
+        report.metric,
+        rounded(report.start_metric),
+        rounded(report.best_metric),
+        report.epochs,
+        report.seconds,
+        "" if report.helped else "; it didn't help, so the start is kept",
     )
 
 
 def rounded(value: float | None) -> str:
-    """Return a metric as a line of a log has it."""
+    """Format a metric for the log."""
     return "-" if value is None else f"{value:.4f}"
 
 
 def refitted(run: Run) -> Run:
-    """Return the run of the model that is registered: trained on all rows, or the judged one itself."""
+    """Return the run of the registered model: the one on all rows, or the judged run itself."""
     final = Run(run.folder / "final")
     return final if run.config.settings.refit and run.config.base is None else run
 
 
 def part_of(workspace: Workspace, run: Run, step: str) -> dict[str, Any]:
-    """Load the tensors that a step left (``UsageError`` when it isn't done); a base's backbone is its own."""
+    """Load the tensors of a step, with a base's own backbone; raise ``UsageError`` if the step isn't done."""
     base = base_of(workspace, run)
     if step == "backbone" and base is not None:
         return workspace.parts.tensors(base.manifest.backbone)
@@ -216,13 +221,13 @@ def expert_records(run: Run) -> list[tuple[int, int, str]]:
 
 
 def base_of(workspace: Workspace, run: Run) -> Bundle | None:
-    """Return the bundle that a run trains one domain's experts on; None when it trains a whole model."""
+    """Return the bundle on which a run trains one domain's experts; None for a whole model."""
     version = run.config.base
     return None if version is None else workspace.bundles.load(version)
 
 
 def composed(workspace: Workspace, run: Run, base: Bundle, **changes: Any) -> Manifest:
-    """Return a base's manifest with the experts that a run trained on it, and other facts as given."""
+    """Return a base's manifest with the experts trained by a run, and other facts changed as given."""
     from mmlora.registry.manifest import ExpertPart
 
     names = data_of(workspace, run).domains
@@ -238,7 +243,7 @@ def experts_of(workspace: Workspace, run: Run) -> list[Expert]:
 
 
 def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield the model of each phase that was trained, in order; on a base, the model before and after."""
+    """Yield the model of each trained phase in order; with a base, the model before and after."""
     from dataclasses import replace
 
     from mmlora.models.builder import assemble_model, stored_model
@@ -266,15 +271,15 @@ class _ProgressObserver:
         self.max_epochs = max_epochs
 
     def epoch(self, phase: PhaseName, domain: int | None, record: EpochRecord) -> None:
-        self.progress(self._what(phase, domain), record.epoch, self.max_epochs)
+        self.progress(self._label(phase, domain), record.epoch, self.max_epochs)
 
     def phase_end(self, report: PhaseReport) -> None:
-        self.progress(self._what(report.phase, report.domain), self.max_epochs, self.max_epochs)
+        self.progress(self._label(report.phase, report.domain), self.max_epochs, self.max_epochs)
 
-    def _what(self, phase: PhaseName, domain: int | None) -> str:
+    def _label(self, phase: PhaseName, domain: int | None) -> str:
         return f"train {phase}" if domain is None else f"train {phase} of {self.names[domain]}"
 
 
 def observe(data: TrainingSet, progress: Progress) -> Observer:
-    """Return an observer that turns epochs into progress."""
+    """Return an observer that reports epochs as progress."""
     return _ProgressObserver(data.domains, progress)

@@ -1,8 +1,8 @@
-"""The training set: interactions joined with their features as of their own time, split and encoded.
+"""Build training sets: interactions with their features as of their own time, split and encoded.
 
-Named by a fingerprint of all that it is made of, so it is built once, and again only when that changes: data
-that came after its date doesn't count. Features are streamed into a file, chunk by chunk, which a set
-of the same rows finds again; the encoder is fitted in one pass over it, and encodes in another.
+A training set is named by a fingerprint of its inputs, so it is built again only when they change; data that
+arrived after its date doesn't count. Features are streamed into a file, which is reused for training sets of
+the same rows. The encoder is fitted in one pass over the file and encodes in another.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROW_SETTINGS = tuple(name for name in read_by("data") if name not in ("features", "split_file"))
-"""The settings that decide a training set, beside its features and a file of splits."""
+"""The settings that determine a training set, except its features and a file of splits."""
 _OF_FEATURES = ("as_of", "code_version", "data", "contract", "activity", "broken", "views")
 _OF_ROWS = ("label_maturity_hours", "window_days")
 CHUNK_ROWS = 50_000
@@ -61,30 +61,30 @@ def build_training_set(
     base: Bundle | None = None,
     held_out: bool = True,
 ) -> str:
-    """Build the training set of a date, unless it is there, and return its id.
+    """Build the training set of a date, unless it exists, and return its id.
 
-    Rows are the interactions before ``as_of`` 00:00 UTC whose label has matured, as known by then, less those
-    of domains whose verdict is ``broken``.
+    Its rows are the interactions before ``as_of`` 00:00 UTC with a mature label, as known by then, without
+    the domains whose verdict is ``broken``.
 
     Args:
-        workspace: whose data.
+        workspace: the workspace.
         as_of: the date.
-        settings: features, split and what else decides the rows.
-        progress: told how far it is.
-        left_out: domains to leave out; those whose verdict is ``broken`` when None.
-        base: encode as this bundle does, and leave out domains that it wasn't trained on.
-        held_out: whether some rows are for validation and test; else all are for training.
+        settings: the settings of features, split and rows.
+        progress: called as building advances.
+        left_out: domains to leave out; None for those whose verdict is ``broken``.
+        base: encode like this bundle, and leave out domains that it wasn't trained on.
+        held_out: whether to hold out rows for validation and test, instead of training on all.
 
     Raises:
-        DataError: nothing is left to train on.
-        ContractError: features that the base was trained on are gone.
+        DataError: no training rows are left.
+        ContractError: features of the base are missing.
     """
     from mmlora.training.dataset import TrainingSet
 
     if settings.features == "all":
         ensure_features(workspace, as_of, progress=progress)
     elif settings.features == "profiles":
-        ensure_profiles(workspace)  # no activity is read; the ids alone don't even need this
+        ensure_profiles(workspace)  # no activity is read
     if base is None:
         contract = workspace.feature_repo.contract(settings.features)
         contract = contract if settings.item_history else contract.without_history()
@@ -103,7 +103,7 @@ def build_training_set(
     training_set_id = fingerprint(recipe)[:16]
     folder = workspace.training_set_folder(training_set_id)
     if folder.exists():
-        folder.touch()  # used: `mmlora gc` leaves it alone
+        folder.touch()  # marks it as used for `mmlora gc`
         return training_set_id
     rows = read_rows(workspace, as_of, settings, broken)
     split = _split(rows, settings) if held_out else np.zeros(rows.num_rows, np.int8)
@@ -148,7 +148,7 @@ def _recipe(
 def read_rows(
     workspace: Workspace, as_of: date, settings: TrainingSettings, broken: Sequence[str] = ()
 ) -> pa.Table:
-    """Return the interactions that a training set is made of, in its order (``DataError`` when none)."""
+    """Return the interactions of a training set in its order; raise ``DataError`` if there are none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -171,19 +171,19 @@ def read_rows(
 
 
 def rows_of(workspace: Workspace, data: TrainingSet) -> pa.Table:
-    """Return the interactions that a training set was made of, in its order, as they are known now."""
+    """Return the interactions of an existing training set in its order, as known now."""
     info = data.manifest.info
     settings = TrainingSettings(**{name: info[name] for name in _OF_ROWS})
     return read_rows(workspace, date.fromisoformat(info["as_of"]), settings, info["broken"])
 
 
 def features_of(workspace: Workspace, data: TrainingSet, rows: pa.Table) -> Iterator[pa.Table]:
-    """Yield the features of a training set's rows before they were encoded, chunk by chunk, in its order.
+    """Yield the features of a training set's rows before encoding, in chunks, in its order.
 
     Args:
-        workspace: whose features.
+        workspace: the workspace.
         data: the training set.
-        rows: what :func:`rows_of` returned.
+        rows: the result of :func:`rows_of`.
     """
     recipe, contract = data.manifest.info, data.manifest.contract
     return _retrieve(workspace, rows, contract, recipe, silent)()
@@ -213,7 +213,7 @@ def _retrieve(
     recipe: dict[str, Any],
     progress: Progress,
 ) -> Callable[[], Iterator[pa.Table]]:
-    """Return what yields the rows' features, chunk by chunk, as often as it is called."""
+    """Return a function that yields the rows' features in chunks, each time it is called."""
     from mmlora.runs.retrieved import open_retrieved
 
     entities = rows.select([USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP])
@@ -284,12 +284,12 @@ def _encode(
 def _without_histories(
     table: pa.Table, contract: FeatureContract, training: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> pa.Table:
-    """Take the histories of items from training rows, whose labels their factors know."""
+    """Remove item histories from training rows, because their factors were fitted on these labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for place, name in enumerate(table.column_names):
+    for index, name in enumerate(table.column_names):
         if any(field.name == name and field.kind in ("history", "counts") for field in contract.fields):
-            kept = pc.if_else(pa.array(training), pa.scalar(None, table[name].type), table[name])
-            table = table.set_column(place, name, kept)
+            masked = pc.if_else(pa.array(training), pa.scalar(None, table[name].type), table[name])
+            table = table.set_column(index, name, masked)
     return table

@@ -1,8 +1,8 @@
-"""``mmlora train --tune``: before the full run, other settings are tried on validation rows.
+"""``mmlora train --tune``: try other settings on validation rows before the full run.
 
-The climb is :mod:`mmlora.training.search`'s. A trial is a training run up to its gate, so it shares each step
-with any run that can't differ in it, and the best one is simply gone on with: evaluated, judged, trained on
-all rows and registered. What a trial was worth lies in its run's folder, where the same climb finds it.
+The search is :mod:`mmlora.training.search`. A trial is a training run up to its gate, so it shares steps with
+other runs, and the best trial's run is simply continued: evaluated, judged, trained on all rows and
+registered. A trial's result is stored in its run's folder, where a repeated search finds it.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _TRIAL = "validation"
 
 
 def refuse_tuning(minutes: float | None, *, phase: str, base: str | None) -> None:
-    """Refuse a budget that is none, or tuning of what isn't a whole model."""
+    """Reject a budget that isn't positive, and tuning of anything but a whole model."""
     if minutes is None:
         return
     if not minutes > 0:
         raise UsageError(f"tuning for {minutes:g} minutes: give more than 0")
     if base is not None or phase != "all":
-        what = "the experts on a base" if base else f"`train {phase}`"
-        raise UsageError(f"only a whole model is tuned, not {what}: leave out --tune, or train all of it")
+        target = "the experts on a base" if base else f"`train {phase}`"
+        raise UsageError(f"only a whole model is tuned, not {target}: leave out --tune, or train all of it")
 
 
 def tune(run_id: str, *, tune_minutes: float | None = None, progress: Progress = silent) -> str:
-    """Try other settings than a run's on validation rows, and return the run of the best.
+    """Try variations of a run's settings on validation rows, and return the run of the best.
 
     Args:
-        run_id: the run of one's own settings, which are tried first.
-        tune_minutes: time for all trials, in earlier calls as well; the run itself is returned when None. A
-            trial that is not done by then is stopped after its epoch, and doesn't count; the first never is.
-        progress: told how far each trial is.
+        run_id: the run of the initial settings, which are tried first.
+        tune_minutes: time for all trials, earlier calls included; None returns the run itself. When the time
+            is up, a trial is stopped after its epoch and doesn't count, except the first.
+        progress: called as each trial advances.
 
     Returns:
-        The id of the run with the best settings, whose phases are trained.
+        The id of the run with the best settings, with trained phases.
 
     Raises:
-        UsageError: the run has a base, or there is no time at all.
-        DataError: validation rows hold one class of label.
+        UsageError: the run has a base, or the time isn't positive.
+        DataError: the validation rows have only one class of label.
     """
     if tune_minutes is None:
         return run_id
@@ -67,17 +67,17 @@ def tune(run_id: str, *, tune_minutes: float | None = None, progress: Progress =
 
 
 def tuning_of(run: Run) -> TuningRecord | None:
-    """Return what tuning came to, of a run whose settings it chose; None for any other."""
+    """Return the tuning record of a run whose settings were tuned; None for any other."""
     stored = run.result("tuning")
     return None if stored is None else TuningRecord.from_json(stored)
 
 
 class _TimeIsUp(Exception):
-    """A trial went past the budget."""
+    """A trial exceeded the budget."""
 
 
 class _Trials:
-    """The trials of one climb: trained, or found where an earlier one left them."""
+    """The trials of one search, trained or reused from an earlier search."""
 
     def __init__(self, workspace: Workspace, run: Run, seconds: float, progress: Progress) -> None:
         self._workspace, self._run, self._budget, self._progress = workspace, run, seconds, progress
@@ -89,15 +89,15 @@ class _Trials:
         self._time_is_up = False
 
     def run_id(self, settings: TrialSettings, progress: Progress = silent) -> str:
-        """Return the run that has these settings in place of one's own."""
+        """Return the id of the run with these settings instead of the initial ones."""
         config = self._run.config
         chosen = choose(config.settings, {**settings, **(self._run.result("machine") or {})})
-        # Experts of one domain alone are asked for again by its name.
+        # If the run trains only one domain's experts, so does the trial.
         domain = config.expert_domains[0] if len(config.expert_domains) == 1 else None
         return open_training(self._workspace, config.as_of, chosen, domain=domain, progress=progress)
 
     def measure(self, settings: TrialSettings) -> float | None:
-        """Return the validation wauc of a model with these settings; None when the time is up."""
+        """Return the validation wauc of a model with these settings, or None when the time is up."""
         left = self._budget - self._spent
         if self._done and left <= 0:
             self._time_is_up = True
@@ -115,7 +115,7 @@ class _Trials:
         return wauc
 
     def record(self, steps: Sequence[Step], minutes: float) -> TuningRecord:
-        """Return what the trials came to, within a budget of so many minutes."""
+        """Return the record of the trials, within a budget of ``minutes``."""
         own = self._done[0].wauc
         return TuningRecord(
             minutes=minutes,
@@ -130,48 +130,47 @@ class _Trials:
         )
 
     def _sentence(self, changes: Sequence[str]) -> str:
-        """Say what changed, and what each change brought."""
+        """Return a sentence about the changes and their gains."""
         trials, own = len(self._done), self._done[0].wauc
-        of = f"{trials} {'trial' if trials == 1 else 'trials'} in {self._spent / 60:.1f} minutes"
+        count = f"{trials} {'trial' if trials == 1 else 'trials'} in {self._spent / 60:.1f} minutes"
         end = "then the time was up" if self._time_is_up else "no further step was better"
-        said = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
-        return f"{said} ({of}, {end})"
+        result = "; ".join(changes) or f"your own settings are kept: validation wauc {own:.4f}"
+        return f"{result} ({count}, {end})"
 
     def _train(self, settings: TrialSettings, left: float | None) -> tuple[float | None, float, str]:
-        """Train a trial and keep its result, or find the one that was kept.
+        """Train a trial and store its result, or return a stored result.
 
-        A trial that was stopped before goes on where it was.
+        A trial that was stopped earlier is resumed.
 
         Args:
-            settings: the trial's.
-            left: seconds that it may take; None without a limit.
+            settings: the trial's settings.
+            left: seconds that it may take; None for no limit.
 
         Returns:
-            The validation wauc (None until the trial is done), the seconds that it took in all attempts, and
-            the run's id.
+            The validation wauc (None until the trial is done), the seconds of all attempts, and the run's id.
         """
         began, label = time.monotonic(), f"trial {len(self._done) + 1}"
         taken = 0.0
 
-        def told(what: str, done: int, total: int) -> None:
-            self._progress(f"{label}: {what}", done, total)
+        def report(step: str, done: int, total: int) -> None:
+            self._progress(f"{label}: {step}", done, total)
 
-        def watched(what: str, done: int, total: int) -> None:
-            told(what, done, total)
+        def report_within_budget(step: str, done: int, total: int) -> None:
+            report(step, done, total)
             if left is not None and taken + time.monotonic() - began > left:
                 raise _TimeIsUp
 
-        run_id = self.run_id(settings, told)
+        run_id = self.run_id(settings, report)
         run = run_of(self._workspace, run_id)
         stored = run.result(_TRIAL) or {"wauc": None, "seconds": 0.0}
         wauc, taken = stored["wauc"], stored["seconds"]
         if wauc is not None or (left is not None and taken >= left):
             return wauc, taken, run_id
         try:
-            train_backbone(run_id, progress=watched)
+            train_backbone(run_id, progress=report_within_budget)
             for domain in run.config.expert_domains:
-                train_expert(run_id, domain, progress=watched)
-            train_gate(run_id, progress=watched)
+                train_expert(run_id, domain, progress=report_within_budget)
+            train_gate(run_id, progress=report_within_budget)
             wauc = _validation_wauc(self._workspace, run)
         except _TimeIsUp:
             pass
@@ -193,7 +192,7 @@ def _validation_wauc(workspace: Workspace, run: Run) -> float:
 
 
 def _read_by(config: RunConfig) -> tuple[str, ...]:
-    """Return the settings to tune that a run's model reads."""
+    """Return the tunable settings that affect a run's model."""
     if config.settings.backbone == "gbdt":
         return OF_TREES
     return tuple(name for name in TUNED if config.expert_domains or name not in OF_EXPERTS)
@@ -205,7 +204,7 @@ def _change(step: Step) -> str:
 
 
 def _last(steps: Sequence[Step]) -> TrialSettings:
-    """Return the settings that steps lead to."""
+    """Return the settings after the given steps."""
     return {step.setting: step.after for step in steps}
 
 
@@ -218,5 +217,5 @@ def _as_toml(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """Return a setting's value as a sentence has it."""
+    """Format a setting's value for a sentence."""
     return str(list(value)) if isinstance(value, tuple | list) else f"{value:g}"

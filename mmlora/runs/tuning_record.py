@@ -1,4 +1,4 @@
-"""What tuning came to, as the run of the best settings keeps it."""
+"""The record of tuning, stored with the run of the best settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mmlora.training.search import Step
 
 @dataclass(frozen=True)
 class Trial(Record):
-    """A trial that was trained to its end.
+    """A completed trial.
 
     Attributes:
-        settings: those that differ from one's own.
-        wauc: on validation rows.
-        seconds: taken to train it, in all attempts.
-        run_id: its run.
+        settings: the settings that differ from the initial ones.
+        wauc: wauc on validation rows.
+        seconds: training time over all attempts.
+        run_id: the id of its run.
     """
 
     settings: Mapping[str, Any]
@@ -29,16 +29,16 @@ class Trial(Record):
 
 @dataclass(frozen=True)
 class TuningRecord(Record):
-    """The trials of one climb.
+    """The trials of one search.
 
     Attributes:
         minutes: the budget.
-        own_run: the run of one's own settings.
-        seconds: spent on trials.
-        trials: in order, one's own settings first.
+        own_run: the run of the initial settings.
+        seconds: time spent on trials.
+        trials: the trials in order, the initial settings first.
         steps: the changes that were kept.
-        own_wauc: validation wauc of one's own settings.
-        best_wauc: validation wauc of the best.
+        own_wauc: validation wauc of the initial settings.
+        best_wauc: validation wauc of the best settings.
         lines: the changed settings as lines of ``mmlora.toml``.
         sentence: what changed and what each change gained.
     """

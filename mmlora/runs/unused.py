@@ -1,8 +1,8 @@
-"""Which of a workspace's files nobody needs any more, for ``mmlora gc`` to remove.
+"""Find the files of a workspace that are no longer needed, for ``mmlora gc``.
 
-A file is needed while what names it is: a bundle by a decision or a load, a run by its age, a part by a
-bundle or a run. Whatever was written within the last day is left alone, for what names it may not be written
-yet; and so is all that training uses while a step of one is under way.
+A file is needed while something needed refers to it: decisions and loads refer to bundles, bundles and runs
+to parts; a run is needed by its age. Files written within the last day are left alone, because the reference
+to them may not be written yet, and so are files of training while a training step is running.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _BASE = re.compile(r'"base": "([\w-]+)"')
 
 @dataclass(frozen=True)
 class Unused:
-    """A file or a folder that can go.
+    """A file or a folder that can be removed.
 
     Attributes:
-        kind: what it is, for people.
-        lock: held by whoever uses it; None where age alone tells.
+        kind: a description of the kind of file, for the report.
+        lock: the lock that its users hold; None if only its age counts.
     """
 
     kind: str
@@ -41,13 +41,13 @@ class Unused:
 
 
 class UnusedFiles:
-    """The files that can go, in the order in which they may: what names others goes before them.
+    """The files that can be removed, ordered so that a file comes before the files that it refers to.
 
     Args:
-        workspace: whose.
-        warehouse: the workspace's, open.
-        versions: model versions that are needed, whatever their age.
-        days: for how long what isn't needed stays after it was last used.
+        workspace: the workspace.
+        warehouse: its open warehouse.
+        versions: model versions that are needed at any age.
+        days: days for which unneeded files are kept after their last use.
     """
 
     def __init__(
@@ -75,19 +75,19 @@ class UnusedFiles:
         yield from self._left_by_killed()
 
     def bundles(self) -> Iterator[Unused]:
-        """Yield the bundles that no decision, load or run needs."""
+        """Yield the bundles that are not needed by any decision, load or run."""
         for file in sorted(self._home.glob("registry/bundles/[!.]*/manifest.json")):
             if file.parent.name not in self._versions and last_change(file) < self._old:
                 yield _unused("models", file.parent)
 
     def _staged(self) -> Iterator[Unused]:
-        # Listed before their loads are read: a new load has no folder here.
+        # List the folders before reading their loads, so that folders of new loads are not included.
         folders = sorted(self._home.glob("staging/[!.]*"))
         with self._warehouse.reads_in_a_row():
             for folder in folders:
                 try:
                     needed = self._warehouse.load(folder.name).state in OPEN
-                except UsageError:  # a rehearsal's, or another warehouse's
+                except UsageError:  # a folder of a dry run, or of another warehouse
                     needed = last_change(folder) >= self._lately
                 if not needed:
                     yield _unused("staged files", folder)
@@ -145,8 +145,8 @@ class UnusedFiles:
                     yield _unused("half-written files", path)
 
     def _named_parts(self) -> set[str]:
-        """Return the parts that a bundle or a run names which stays, and those that they name in turn."""
-        unused = {each.path for each in self.bundles()}
+        """Return the parts that needed bundles and runs refer to, directly or through other parts."""
+        unused = {bundle.path for bundle in self.bundles()}
         bundles = [folder for folder in self._home.glob("registry/bundles/[!.]*") if folder not in unused]
         files = self._records if not self._training else self._steps.glob("*.json")
         named = {
@@ -159,12 +159,12 @@ class UnusedFiles:
         return sorted(folder for folder in self._home.glob("runs/[!.]*") if folder != self._steps)
 
     def _needed_runs(self) -> list[Path]:
-        """Return the runs that stay: those of late, and the newest."""
+        """Return the runs to keep: the recent ones, and the newest."""
         runs = sorted(self._all_runs(), key=last_change)
         return [run for run in runs if self._training or run == runs[-1] or last_change(run) >= self._old]
 
     def _needed_records(self) -> set[Path]:
-        """Return the shared steps' records that stay: those of late, and of runs that stay."""
+        """Return the records of shared steps to keep: the recent ones, and those of kept runs."""
         named = {part for text in self._texts(self._runs) for part in _PART.findall(text)}
         return {
             file
@@ -173,7 +173,7 @@ class UnusedFiles:
         }
 
     def _texts(self, paths: Iterable[Path]) -> Iterator[str]:
-        """Yield the content of JSON files, and of those under folders."""
+        """Yield the content of JSON files, given directly or as folders."""
         for path in paths:
             for file in path.rglob("*.json") if path.is_dir() else (path,):
                 if file.exists():

@@ -1,4 +1,4 @@
-"""Each domain's verdict as of a date, as the warehouse keeps it."""
+"""The domains' verdicts as of a date, stored in the warehouse."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_domains(workspace: Workspace, as_of: date) -> ValidationReport:
-    """Run the suites on what was known at ``as_of`` 00:00 UTC, and store each domain's verdict."""
+    """Run the suites on the data known at ``as_of`` 00:00 UTC, and store each domain's verdict."""
     from mmlora.checks.thresholds import Thresholds
     from mmlora.checks.validation import run_validation
 
@@ -49,7 +49,7 @@ def stored_verdicts(workspace: Workspace, as_of: date) -> dict[str, Any]:
 
 
 def verdicts_as_of(workspace: Workspace, as_of: date) -> dict[Id, DomainVerdict]:
-    """Return the stored verdicts of a date by domain, validating first when a domain has none."""
+    """Return the stored verdicts of a date by domain; validate first if a domain has none."""
     with workspace.open_warehouse() as warehouse:
         verdicts = warehouse.verdicts(as_of)
         if set(workspace.expected_domains()).difference(verdict.domain_id for verdict in verdicts):

@@ -1,5 +1,5 @@
 """Scoring: candidates, fixed blocks, top-k, staged Parquet.
 
-One load is one try at one domain and date. Nothing here knows the warehouse or the registry: the pipeline
-hands in a model and side features, and has the staged rows published.
+A load is one attempt at one domain and date. This package doesn't use the warehouse or the registry: the
+pipeline passes in a model and side features, and publishes the staged rows.
 """

@@ -1,8 +1,8 @@
-"""From encoded sides and a model to the scores of pairs.
+"""Score pairs with a model from encoded sides.
 
-A field is decided by the user (and domain), by the item (and domain), or by the domain alone. Each side is
-encoded once, and what the model's side plan computes of it once as well; the domain's fields go with the
-user's, for here they are constants.
+A field depends on the user (and domain), on the item (and domain), or on the domain alone. Each side is
+encoded once, and its part of the model's side plan is computed once. The domain's fields are constant here
+and belong to the user's side.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from mmlora.scoring.blocks import ScorePairs
 from mmlora.scoring.workers import ParallelMap
 
 SIDE_ROWS = 1024
-# The order in which a model holds its embedded fields.
+# The order of a model's embedded fields.
 _EMBEDDED_KINDS: tuple[FieldKind, ...] = ("categorical", "bag", "vector")
 
 
 class Sides(NamedTuple):
-    """The contract's fields by what decides them.
+    """The contract's fields by side.
 
     Attributes:
         user: fields keyed by the user, alone or with the domain.
@@ -55,13 +55,13 @@ class Sides(NamedTuple):
         """Split a contract's fields.
 
         Raises:
-            ContractError: a field is keyed by user and item, so that no side decides it.
+            ContractError: a field is keyed by user and item together, and so belongs to no side.
         """
         both = [field.name for field in fields if {USER_ID, ITEM_ID} <= set(field.keys)]
         if both:
             raise ContractError(
-                f"{', '.join(both)}: keyed by user and item together, which scoring doesn't join; "
-                "leave the view out of the feature service and train again",
+                f"{', '.join(both)}: keyed by user and item together; scoring reads each side once and can't "
+                "join such a view: leave it out of the feature service and train again",
                 found=both,
             )
         user = tuple(field for field in fields if USER_ID in field.keys)
@@ -70,18 +70,18 @@ class Sides(NamedTuple):
 
 
 class PairScorer:
-    """Scores pairs of users and items in one domain: the items' side is computed now, users' on demand.
+    """A scorer of pairs in one domain, which computes the items' side at once and users' sides on demand.
 
     Args:
-        model: the model; it stays as it is.
-        encoder: what the model was trained with.
-        users: a row a user: the fields keyed by the user.
-        items: a row an item: the fields keyed by the item.
-        domain: one row: the domain's id and the fields keyed by the domain alone.
-        calibration: makes probabilities of logits.
-        device: where to compute.
-        precision: of the products that a pair costs.
-        run: computes blocks of a side's rows side by side.
+        model: the model, which isn't changed.
+        encoder: the encoder that the model was trained with.
+        users: one row per user with the fields keyed by the user.
+        items: one row per item with the fields keyed by the item.
+        domain: one row with the domain's id and the fields keyed by the domain alone.
+        calibration: converts logits to probabilities.
+        device: the device to compute on.
+        precision: precision of the products per pair.
+        run: map that computes blocks of a side's rows in parallel.
     """
 
     def __init__(
@@ -121,45 +121,46 @@ class PairScorer:
 
     @property
     def user_bytes(self) -> int:
-        """Bytes of a user's side tensors."""
-        of_none = self._side_block(self._users, "user", np.zeros(0, np.int64))
-        return sum(tensor.shape[1:].numel() * tensor.itemsize for tensor in of_none)
+        """Size of a user's side tensors in bytes."""
+        empty = self._side_block(self._users, "user", np.zeros(0, np.int64))
+        return sum(tensor.shape[1:].numel() * tensor.itemsize for tensor in empty)
 
     def with_users(self, users: pa.Table) -> PairScorer:
-        """Return a scorer of other users, which shares all that was computed of the items."""
-        other = copy(self)
-        other._users = self._encode_users(users)
-        return other
+        """Return a scorer of other users that shares the items' side."""
+        scorer = copy(self)
+        scorer._users = self._encode_users(users)
+        return scorer
 
     def of_users(self, first: int, last: int) -> ScorePairs:
-        """Compute the side of users ``first..last - 1``, and return what scores pairs of them.
+        """Compute the side of users ``first..last - 1``, and return the function that scores their pairs.
 
-        Their rows are counted from ``first``; scores are calibrated, in [0, 1], ``[B]`` float32.
+        User rows are counted from ``first``; scores are calibrated, in [0, 1], ``[B]`` float32.
         """
-        users = self._side(self._users, "user", first, last)
+        users = self.user_side(first, last)
 
         @torch.inference_mode()
         def scores(pairs: Pairs) -> Tensor:
             logits = self._model.logits(pairs.to(self._device), users, self._item)
-            # As Calibration.apply has it, of one domain: in place, and without a table of all domains.
+            # Calibration.apply for one domain, in place.
             return logits.mul_(self._scale).add_(self._shift).sigmoid_()
 
         return scores
 
     def cross_scores(self, first: int, last: int) -> Callable[[int, int], Tensor]:
-        """Compute the side of users ``first..last - 1``, and return what crosses them with all items.
+        """Compute the side of users ``first..last - 1``, and return a function for their cross terms.
 
-        Of some of their rows, counted from ``first``, the cross terms ``[n, I]`` float32, on the CPU.
+        For a range of their rows, counted from ``first``, it returns the cross terms with all items, ``[n,
+        I]`` float32, on the CPU.
 
         Raises:
             UsageError: the model has no cross terms.
         """
-        users = self._side(self._users, "user", first, last)
+        users = self.user_side(first, last)
 
         @torch.inference_mode()
         def scores(first: int, last: int) -> Tensor:
-            some = tuple(tensor[first:last] for tensor in users)
-            return self._model.cross_logits(some, self._item).cpu()
+            selected = tuple(tensor[first:last] for tensor in users)
+            return self._model.cross_logits(selected, self._item).cpu()
 
         return scores
 
@@ -167,13 +168,17 @@ class PairScorer:
         fields = tuple(field for field in self._encoder.contract.fields if field not in self._sides.item)
         return self._encoder.encode(_repeat_beside(users, self._domain, self._sides.domain), fields)
 
+    def user_side(self, first: int, last: int) -> SideTensors:
+        """Compute the side of users ``first..last - 1``."""
+        return self._side(self._users, "user", first, last)
+
     def _side(self, encoded: EncodedColumns, role: Role, first: int, last: int) -> SideTensors:
-        """Compute a side's rows in blocks of one size, so that a row's bits don't depend on the others."""
+        """Compute a side in blocks of a fixed size, so that a row's bits don't depend on the other rows."""
 
         def block(start: int) -> SideTensors:
             return self._side_block(encoded, role, np.arange(start, start + SIDE_ROWS).clip(max=last - 1))
 
-        # With no rows at all there is no pair to score, and no shape to know.
+        # Without any rows there are no pairs to score, and the shape is unknown.
         blocks = list(self._run(block, range(first, last, SIDE_ROWS)))
         return tuple(torch.cat(parts)[: last - first] for parts in zip(*blocks, strict=True))
 
@@ -183,7 +188,7 @@ class PairScorer:
 
 
 def _repeat_beside(table: pa.Table, domain: pa.Table, fields: Sequence[FeatureField]) -> pa.Table:
-    """Put the domain's values beside every row, instead of any the table has."""
+    """Add the domain's values to every row, replacing columns of the same names."""
     first = pa.array(np.zeros(table.num_rows, np.int64))
     names = [field.name for field in fields]
     table = table.drop_columns([name for name in names if name in table.column_names])
@@ -193,18 +198,18 @@ def _repeat_beside(table: pa.Table, domain: pa.Table, fields: Sequence[FeatureFi
 
 
 def _part(encoder: Encoder, side: EncodedColumns) -> Part:
-    """Return the places of a side's inputs among the model's: categorical fields, bags and vectors; dense."""
+    """Return the positions of a side's inputs among the model's: embedded fields, then dense fields."""
     embedded = [name for kind in _EMBEDDED_KINDS for name in encoder.names(kind)]
     held = {*side.categorical_names, *side.bags, *side.vectors}
     dense = encoder.names("dense")
     return Part(
-        tuple(place for place, name in enumerate(embedded) if name in held),
-        tuple(place for place, name in enumerate(dense) if name in side.dense_names),
+        tuple(position for position, name in enumerate(embedded) if name in held),
+        tuple(position for position, name in enumerate(dense) if name in side.dense_names),
     )
 
 
 def _to_batch(side: EncodedColumns, rows: NDArray[np.int64]) -> Batch:
-    """Put some of a side's rows into tensors (its domain is not used)."""
+    """Convert some of a side's rows to tensors; the domain is not used."""
     return Batch(
         categorical=torch.from_numpy(side.categorical[rows]).to(torch.int64),
         dense=torch.from_numpy(side.dense[rows]),

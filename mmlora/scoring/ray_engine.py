@@ -1,8 +1,8 @@
-"""Scoring on a Ray cluster: shards of users through a pool of workers, in order, back to this process.
+"""Score on a Ray cluster: a pool of workers scores shards of users and returns them in order.
 
-The model, the items and the domain go into Ray's object store once; every worker (an actor) computes the
-items' side once. Rows come back to this process, which stages them, so no disk is shared. Ray tries a shard
-again whose worker died, and gives back each shard once.
+The model, the items and the domain are put into Ray's object store once; every worker (an actor) computes the
+items' side once. Rows are returned to this process, which stages them, so no shared disk is needed. Ray
+retries a shard whose worker died, and returns each shard once.
 
 Sources: https://docs.ray.io/en/latest/data/transforming-data.html (stateful transforms) and
 https://docs.ray.io/en/latest/ray-core/fault_tolerance/actors.html.
@@ -28,7 +28,7 @@ import mmlora
 from mmlora.candidates.pairs import Candidates
 from mmlora.errors import ContractError, MmloraError, TransientError, UsageError
 from mmlora.scoring.blocks import CHUNK_MEMORY, ChunkLimits
-from mmlora.scoring.shards import ShardScorer, cut, pairs_of_shards, put_together
+from mmlora.scoring.shards import ShardScorer, combine, cut, pairs_of_shards
 from mmlora.scoring.work import ComputedBy, Count, Work
 from mmlora.scoring.workers import workers
 
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.data import Dataset
 
-# A lost node uses up several tries of a shard before Ray knows that it is lost; a shard that kills its worker
-# has to end all the same.
-TRIES = 20
-# Of a shard: small enough that many workers get some of a large load, and that little is scored again.
+# A lost node uses up several attempts of a shard before Ray detects the loss; on the other hand, a shard that
+# kills its worker must fail eventually.
+ATTEMPTS = 20
+# Small enough to spread a large load over many workers and to repeat little after a failure.
 _SHARD_PAIRS = 2_000_000
 
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Scores on the CPUs of a Ray cluster.
+    """An engine on the CPUs of a Ray cluster.
 
     Attributes:
-        address: of the cluster, as ``ray.init`` takes it; ``RAY_ADDRESS`` when empty, and without that a
-            cluster on this machine, which lives as long as this process. A process that has joined a cluster
-            stays in it.
-        threads: threads (and CPUs) of a worker, which share one copy of the model and the items' side.
-        memory: bytes of a shard, about, as of :class:`~mmlora.scoring.score.LocalEngine`.
-        shard_pairs: pairs of a shard at most; at least one user's.
+        address: the cluster's address for ``ray.init``; ``RAY_ADDRESS`` when empty, and without that a
+            cluster on this machine that ends with this process. A process stays in the cluster that it has
+            joined.
+        threads: threads (and CPUs) per worker, which share one copy of the model and the items' side.
+        memory: approximate bytes of a shard, as for :class:`~mmlora.scoring.score.LocalEngine`.
+        shard_pairs: maximum pairs of a shard, which has at least one user.
     """
 
     address: str = ""
@@ -67,45 +67,46 @@ class RayEngine:
     def tables(
         self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
     ) -> Generator[pa.Table, None, None]:
-        """Score every candidate pair: see :class:`~mmlora.scoring.work.Engine`.
+        """Score every candidate pair; see :class:`~mmlora.scoring.work.Engine`.
 
         Raises:
-            ContractError: the features aren't the contract's, or a worker has other versions.
-            TransientError: the cluster can't be reached, or workers died again and again.
-            UsageError: this machine doesn't compute the precision.
+            ContractError: the features don't match the contract, or a worker has other versions.
+            TransientError: the cluster can't be reached, or workers died repeatedly.
+            UsageError: this machine doesn't compute the precision natively.
         """
         limits = ChunkLimits(self.memory, work.user_bytes(users.schema), work.top_k, self.shard_pairs)
         pairs = pairs_of_shards(candidates, limits)
         if not pairs:
             return
-        # Ray prints what became of workers on standard output, which is the caller's.
+        # Ray prints the fate of workers on standard output, which belongs to the caller.
         with _ray_errors(), redirect_stdout(sys.stderr):
             join_cluster(self.address)
             scored = self._scored(work, candidates, users, limits, len(pairs))
-            yield from put_together(work, scored, pairs, count, computed_by)
+            yield from combine(work, scored, pairs, count, computed_by)
 
     def _scored(
         self, work: Work, candidates: Candidates, users: pa.Table, limits: ChunkLimits, shards: int
     ) -> Iterator[pa.Table]:
-        """Yield the shards' rows in order, as they are asked for."""
+        """Yield the shards' rows in order and lazily."""
         import ray
         import ray.data
 
-        payload = ray.put(Payload(work, candidates.listed, users.schema, self.threads, _versions()))
+        payload = ray.put(Payload(work, candidates.listed, users.schema, self.threads, library_versions()))
         with ray.data.DataContext.current(_context()):
             blocks = [ray.put(shard) for shard in cut(candidates, users, limits)]
-            most = min(shards, room_for_workers(self.threads))
-            scored = _mapped(ray.data.from_arrow_refs(blocks), payload, self.threads, most)
-        # One after another as they come: no more than two shards' rows wait in this process.
+            pool = min(shards, room_for_workers(self.threads))
+            scored = _mapped(ray.data.from_arrow_refs(blocks), payload, self.threads, pool)
+        # Read one after another, so that at most two shards' rows wait in this process.
         yield from scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 
-def _mapped(shards: Dataset, payload: ObjectRef[Payload], threads: int, most: int) -> Dataset:
-    """Have the shards scored by at most so many workers."""
+def _mapped(shards: Dataset, payload: ObjectRef[Payload], threads: int, pool: int) -> Dataset:
+    """Score the shards by a pool of at most ``pool`` workers."""
     import ray.data
 
     with warnings.catch_warnings():
-        # Without it a shard that kills its worker would be tried for ever; 2.60 has no other name for it.
+        # The options below keep a shard that kills its worker from being retried forever; Ray 2.60 has no
+        # other name for them.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         return shards.map_batches(
             Worker,
@@ -113,22 +114,22 @@ def _mapped(shards: Dataset, payload: ObjectRef[Payload], threads: int, most: in
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=threads,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool, initial_size=pool),
             max_restarts=-1,
-            max_task_retries=TRIES - 1,
+            max_task_retries=ATTEMPTS - 1,
         )
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What every worker is given.
+    """The input of every worker.
 
     Attributes:
-        work: what to score with.
-        listed: whether shards list the pairs to score, or those to leave out.
-        user_schema: of the users' features.
-        threads: threads of a worker.
-        versions: of the libraries that the bits depend on.
+        work: model, items and domain to score with.
+        listed: whether shards list the pairs to score, or those to exclude.
+        user_schema: schema of the users' features.
+        threads: threads per worker.
+        versions: versions of the libraries on which the scores' bits depend.
     """
 
     work: Work
@@ -139,7 +140,7 @@ class Payload:
 
 
 class Worker:
-    """One worker of the pool: made once, then called with shard after shard."""
+    """A worker of the pool, created once and called with one shard after another."""
 
     def __init__(self, payload: ObjectRef[Payload]) -> None:
         self._payload = payload
@@ -148,30 +149,30 @@ class Worker:
         """Score a shard."""
         try:
             return self._score(shard)
-        except MmloraError as error:  # some can't be sent as they are
+        except MmloraError as error:  # some errors can't be pickled
             raise ContractError(str(error)) from error
 
     @cached_property
     def _score(self) -> ShardScorer:
-        """Compute the items' side, at the first shard: a pool hides what is wrong in a constructor."""
+        """Compute the items' side at the first shard, because a pool hides errors of a constructor."""
         import ray
 
-        given: Payload = ray.get(self._payload)
-        if given.versions != (found := _versions()):
+        payload: Payload = ray.get(self._payload)
+        if payload.versions != (installed := library_versions()):
             raise ContractError(
-                f"a Ray worker has {found}, but the load is staged with {given.versions}: install the same "
-                "versions on all nodes"
+                f"a Ray worker has {installed}, but the load is staged with {payload.versions}: install the "
+                "same versions on all nodes"
             )
         self._threads = ExitStack()  # stays open as long as the worker lives
-        run = self._threads.enter_context(workers(given.threads))
-        return ShardScorer.of(given.work, listed=given.listed, user_schema=given.user_schema, run=run)
+        run = self._threads.enter_context(workers(payload.threads))
+        return ShardScorer.of(payload.work, listed=payload.listed, user_schema=payload.user_schema, run=run)
 
 
 def require_ray() -> None:
     """Import Ray Data.
 
     Raises:
-        UsageError: it isn't installed.
+        UsageError: Ray Data isn't installed.
     """
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # read when it is imported
     try:
@@ -183,10 +184,10 @@ def require_ray() -> None:
 
 
 def join_cluster(address: str) -> None:
-    """Connect this process to a cluster, unless it is connected; see :class:`RayEngine`.
+    """Connect this process to a cluster unless it is connected; see :class:`RayEngine`.
 
     Raises:
-        TransientError: there is none at the address.
+        TransientError: no cluster answers at the address.
     """
     import ray
 
@@ -197,10 +198,10 @@ def join_cluster(address: str) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address:
-            _knock(address)
+            _check_reachable(address)
             ray.init(address=address, **quiet)
         else:
-            # Nobody else's: says nothing to anybody, and has one CPU more than workers take.
+            # A private cluster: no usage statistics, and one CPU more than the workers need.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             spare = (os.cpu_count() or 1) + 1
             ray.init(address="local", num_cpus=spare, include_dashboard=False, **quiet)
@@ -208,15 +209,15 @@ def join_cluster(address: str) -> None:
         raise TransientError(f"no Ray cluster answers at {address!r}: {error}") from None
 
 
-def _knock(address: str) -> None:
-    """Raise ``OSError`` where nobody listens, which Ray would find out in a quarter of an hour."""
+def _check_reachable(address: str) -> None:
+    """Raise ``OSError`` if nothing listens at the address, which Ray would notice only after 15 minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _context() -> Any:
-    """Return how Ray Data is to work: in order, and without a word."""
+    """Return Ray Data's options: preserve the order, and print nothing."""
     import ray.data
 
     context = ray.data.DataContext.get_current().copy()
@@ -229,9 +230,9 @@ def _context() -> Any:
 
 
 def room_for_workers(threads: int) -> int:
-    """Return the workers that the cluster's CPUs hold, one CPU less than all where more than one fits.
+    """Return the number of workers that fit the cluster's CPUs, leaving a CPU free if more than one fits.
 
-    Ray Data stalls where workers hold every CPU and a task of its own needs one.
+    Ray Data stalls if workers hold every CPU and one of its own tasks needs one.
     """
     import ray
 
@@ -241,13 +242,14 @@ def room_for_workers(threads: int) -> int:
     return max(1, fit if spare else fit - 1)
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries on which the scores' bits depend."""
     return {"mmlora": mmlora.__version__, "torch": torch.__version__}
 
 
 @contextmanager
 def _ray_errors() -> Iterator[None]:
-    """Raise what a worker raised on purpose as such, and what became of Ray itself as worth another try."""
+    """Raise a worker's ContractError as such, and Ray's own errors as TransientError."""
     import ray.exceptions
 
     try:

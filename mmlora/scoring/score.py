@@ -1,4 +1,4 @@
-"""Score a load: candidates and side features in, staged Parquet out, in bounded memory."""
+"""Score a load from candidates and side features to staged Parquet, in bounded memory."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class SideFeatures:
-    """What is known of each side on the scoring date, as the feature store gave it.
+    """The features of each side on the scoring date, from the feature store.
 
     Attributes:
-        users: a row a candidate user, in the candidates' order: ``user_id`` and the fields keyed by the user.
-        items: a row a candidate item, in the candidates' order: ``item_id`` and the fields keyed by the item.
-        domain: one row: ``domain_id`` and the fields keyed by the domain alone.
+        users: one row per candidate user, in the candidates' order, with ``user_id`` and the fields keyed by
+            the user.
+        items: one row per candidate item, in the candidates' order, with ``item_id`` and the fields keyed by
+            the item.
+        domain: one row with ``domain_id`` and the fields keyed by the domain alone.
     """
 
     users: pa.Table
@@ -45,18 +47,18 @@ class SideFeatures:
 
 @dataclass(frozen=True)
 class Staged:
-    """A load as it lies on disk.
+    """A staged load on disk.
 
     Attributes:
         folder: the load's folder.
         files: its parts, in order.
-        rows: rows written.
-        pairs: pairs scored.
-        users: users with a row.
-        items: candidate items.
+        rows: number of rows written.
+        pairs: number of pairs scored.
+        users: number of users with a row.
+        items: number of candidate items.
         content_hash: SHA-256 of the rows in order (64 hex digits).
-        numerics: what computed the rows, and so what the hash can be compared with.
-        seconds: time from encoding the sides to the last row written.
+        numerics: the environment that computed the rows; hashes are comparable within the same one.
+        seconds: time from encoding the sides to writing the last row.
     """
 
     folder: Path
@@ -72,16 +74,16 @@ class Staged:
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Scores in this process.
+    """An engine in this process.
 
     Attributes:
-        threads: threads that compute blocks on CPU; as many as torch's when None.
+        threads: threads that compute blocks on CPU; None for torch's number.
         device: ``auto`` takes a GPU when there is one.
-        memory: bytes of the users and pairs held at once, about, beside the items' tensors and what a block
-            takes; at least one user's.
+        memory: approximate bytes of the users and pairs held at once, in addition to the items' tensors and
+            a block; at least one user is held.
 
     Raises:
-        UsageError: no such device.
+        UsageError: the device does not exist.
     """
 
     threads: int | None = None
@@ -94,19 +96,21 @@ class LocalEngine:
     def tables(
         self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
     ) -> Generator[pa.Table, None, None]:
-        """Score every candidate pair: see :class:`~mmlora.scoring.work.Engine`.
+        """Score every candidate pair; see :class:`~mmlora.scoring.work.Engine`.
 
         Raises:
-            UsageError: the device doesn't compute the precision.
+            UsageError: the device doesn't compute the precision natively.
         """
-        where = torch_device(self.device)
-        computed_by(numerics_of(where))
-        by_thread: AbstractContextManager[ParallelMap] = (
-            workers(self.threads) if where == "cpu" else nullcontext(map)
+        device = torch_device(self.device)
+        computed_by(numerics_of(device))
+        pool: AbstractContextManager[ParallelMap] = (
+            workers(self.threads) if device == "cpu" else nullcontext(map)
         )
-        with by_thread as run:
-            scorer = work.scorer(users, device=where, run=run)
-            yield from work.tables(candidates, scorer, memory=self.memory, count=count, device=where, run=run)
+        with pool as run:
+            scorer = work.scorer(users, device=device, run=run)
+            yield from work.tables(
+                candidates, scorer, memory=self.memory, count=count, device=device, run=run
+            )
 
 
 def score_candidates(
@@ -126,30 +130,31 @@ def score_candidates(
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Staged:
-    """Score every candidate pair, keep each user's best, and stage them.
+    """Score every candidate pair, keep the best per user, and stage them.
 
-    On CPU the staged rows are the same to the last bit whatever the engine, its
-    threads and its memory, wherever :class:`~mmlora.numerics.Numerics` are the same.
+    On CPU, with the same :class:`~mmlora.numerics.Numerics`, the staged rows are identical to the last bit
+    for any engine, number of threads and memory limit.
 
     Args:
         candidates: the pairs.
         model: the model, with the experts and gate it was composed of.
-        encoder: what the model was trained with.
-        calibration: makes probabilities of logits.
-        features: what is known of each side.
+        encoder: the encoder that the model was trained with.
+        calibration: converts logits to probabilities.
+        features: the features of each side.
         ids: the id types.
         domain: the domain.
         on: the score date.
         folder: the load's own folder.
-        top_k: rows kept a user; 0 keeps all.
-        block_rows: rows of every block, from the bundle; on CPU, no more than stay in a core's cache.
-        precision: of the products that a pair costs; scores are float32's.
-        engine: who scores; this process when None.
-        progress: told ``("score", pairs done, pairs in all)`` as blocks are done.
+        top_k: rows kept per user; 0 keeps all.
+        block_rows: rows of every block, from the bundle; on CPU, limited to what fits a core's cache.
+        precision: precision of the products per pair; scores are float32.
+        engine: the engine; None for this process.
+        progress: called with ``("score", pairs done, total pairs)`` after each block.
 
     Raises:
-        ContractError: the features aren't of these candidates, or not the contract's.
-        UsageError: the engine's device doesn't compute the precision, or the folder holds rows already.
+        ContractError: the features don't match the candidates or the contract.
+        UsageError: the engine's device doesn't compute the precision natively, or the folder already has
+            rows.
     """
     work = Work(
         model=model,
@@ -178,26 +183,27 @@ def score_work(
     engine: Engine,
     progress: Progress | None = None,
 ) -> Staged:
-    """Score every candidate pair with what is there already: see :func:`score_candidates`.
+    """Score every candidate pair with a prepared :class:`Work`; see :func:`score_candidates`.
 
     Args:
-        work: what to score with, whose items are the candidates'.
+        work: model, items and domain to score with; its items are the candidates'.
         candidates: the pairs.
-        users: a row a candidate user, in the candidates' order, with the fields keyed by the user.
+        users: one row per candidate user, in the candidates' order, with the fields keyed by the user.
         folder: the load's own folder.
-        engine: who scores.
-        progress: told ``("score", pairs done, pairs in all)`` as blocks are done.
+        engine: the engine.
+        progress: called with ``("score", pairs done, total pairs)`` after each block.
 
     Raises:
-        ContractError: the features aren't of these candidates, or not the contract's.
-        UsageError: the engine's device doesn't compute the precision, or the folder holds rows already.
+        ContractError: the features don't match the candidates or the contract.
+        UsageError: the engine's device doesn't compute the precision natively, or the folder already has
+            rows.
     """
     _check_features(candidates, SideFeatures(users, work.items, work.domain), work.domain_id)
-    begun, seen = time.monotonic(), set[Numerics]()
+    started, numerics = time.monotonic(), set[Numerics]()
     count = _counter(stream_pairs(candidates), progress)
     with (
         StagedWriter(folder, ids=work.ids) as writer,
-        closing(engine.tables(work, candidates, users, count, seen.add)) as tables,
+        closing(engine.tables(work, candidates, users, count, numerics.add)) as tables,
     ):
         for table in tables:
             writer.write(table)
@@ -209,8 +215,8 @@ def score_work(
         users=candidates.num_users,
         items=len(candidates.items),
         content_hash=writer.content_hash,
-        numerics=together(seen or {here()}),
-        seconds=time.monotonic() - begun,
+        numerics=together(numerics or {here()}),
+        seconds=time.monotonic() - started,
     )
 
 
@@ -227,17 +233,17 @@ def _counter(total: int, progress: Progress | None) -> Count:
 
 
 def _check_features(candidates: Candidates, features: SideFeatures, domain: Id) -> None:
-    for what, table, key, ids in (
+    for side, table, key, ids in (
         ("user", features.users, USER_ID, candidates.users),
         ("item", features.items, ITEM_ID, candidates.items),
     ):
-        found = table.column(key).combine_chunks()
-        if not found.equals(ids):
+        keys = table.column(key).combine_chunks()
+        if not keys.equals(ids):
             raise ContractError(
-                f"{what} features: the {len(found):,} rows don't match the {len(ids):,} candidate {what}s "
+                f"{side} features: the {len(keys):,} rows don't match the {len(ids):,} candidate {side}s "
                 "in order",
                 expected=len(ids),
-                found=len(found),
+                found=len(keys),
             )
     domains = features.domain.column("domain_id").to_pylist()
     if domains != [domain]:

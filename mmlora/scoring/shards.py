@@ -1,8 +1,7 @@
-"""Shards: some users of a load in one Arrow table, with their features and pairs, to be scored elsewhere.
+"""Shards: some users of a load in one Arrow table, with their features and pairs, to be scored remotely.
 
-A shard is one chunk (:class:`~mmlora.scoring.blocks.ChunkLimits`), and its rows are the users. Beside the
-columns of the features it has the shard's number and each user's listed or excluded items, as places among
-the items.
+A shard is one chunk (:class:`~mmlora.scoring.blocks.ChunkLimits`) with one row per user. In addition to the
+features it has the shard's number and each user's listed or excluded items, as row numbers of the items.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ SHARD, PAIRS, NUMERICS = "__shard", "__pairs", "__numerics"
 
 
 def cut(candidates: Candidates, users: pa.Table, limits: ChunkLimits) -> Iterator[pa.Table]:
-    """Cut the users into shards; users between which there is no pair are left out.
+    """Divide the users into shards; chunks without any pair are left out.
 
     Args:
         candidates: the pairs.
-        users: a row a candidate user, in their order, with the fields keyed by the user.
-        limits: of a shard.
+        users: one row per candidate user, in their order, with the fields keyed by the user.
+        limits: limits of a shard.
     """
     for number, chunk in enumerate(_with_pairs(candidates, limits)):
         rows = chunk.last - chunk.first
@@ -43,7 +42,7 @@ def cut(candidates: Candidates, users: pa.Table, limits: ChunkLimits) -> Iterato
 
 
 def pairs_of_shards(candidates: Candidates, limits: ChunkLimits) -> list[int]:
-    """Return the pairs that each shard has, excluded ones counted."""
+    """Return the number of pairs per shard, with excluded pairs."""
     return [chunk.pairs for chunk in _with_pairs(candidates, limits)]
 
 
@@ -59,13 +58,13 @@ def _pairs(index: PairIndex, first: int, last: int) -> pa.LargeListArray:
 
 @dataclass(frozen=True)
 class ShardScorer:
-    """Scores shard after shard; the items' side is computed once.
+    """A scorer of shards that computes the items' side once.
 
     Attributes:
-        work: what to score with.
-        listed: whether a shard's pairs are those to score, or those to leave out.
-        scorer: of the items, and of any users.
-        run: computes blocks side by side.
+        work: model, items and domain to score with.
+        listed: whether a shard's pairs are those to score, or those to exclude.
+        scorer: scorer with the items' side.
+        run: map that computes blocks in parallel.
     """
 
     work: Work
@@ -75,13 +74,13 @@ class ShardScorer:
 
     @classmethod
     def of(cls, work: Work, *, listed: bool, user_schema: pa.Schema, run: ParallelMap = map) -> ShardScorer:
-        """Compute the items' side, for shards whose features have this schema."""
+        """Compute the items' side, for shards with features of this schema."""
         return cls(work, listed, work.scorer(user_schema.empty_table(), run=run), run)
 
     def __call__(self, shard: pa.Table) -> pa.Table:
-        """Score a shard -> its users' best: the columns of the scores, the shard's number and numerics."""
+        """Score a shard; return its users' best rows with the shard's number and the numerics."""
         pairs = shard.column(PAIRS).combine_chunks()
-        # Copies, for what comes from shared memory may not be written to.
+        # Copies, because arrays in shared memory are read-only.
         index = PairIndex(
             np.array(pairs.offsets, np.int64) - pairs.offsets[0].as_py(),
             np.array(pairs.flatten(), np.int64),
@@ -94,28 +93,29 @@ class ShardScorer:
         )
         scorer = self.scorer.with_users(shard.drop_columns([SHARD, PAIRS]))
         chunk = Chunk(candidates, 0, shard.num_rows)
-        found = self.work.table(chunk, scorer, count=lambda _: None, run=self.run)
+        scored = self.work.table(chunk, scorer, count=lambda _: None, run=self.run)
         number = pa.scalar(shard.column(SHARD)[0].as_py(), pa.int32())
-        by = pa.DictionaryArray.from_arrays(
-            pa.repeat(pa.scalar(0, pa.int8()), found.num_rows), pa.array([json.dumps(asdict(here()))])
+        numerics = pa.DictionaryArray.from_arrays(
+            pa.repeat(pa.scalar(0, pa.int8()), scored.num_rows), pa.array([json.dumps(asdict(here()))])
         )
-        return found.append_column(SHARD, pa.repeat(number, found.num_rows)).append_column(NUMERICS, by)
+        numbers = pa.repeat(number, scored.num_rows)
+        return scored.append_column(SHARD, numbers).append_column(NUMERICS, numerics)
 
 
-def put_together(
+def combine(
     work: Work, scored: Iterable[pa.Table], pairs: list[int], count: Count, computed_by: ComputedBy
 ) -> Iterator[pa.Table]:
-    """Take the shards' numbers and numerics off tables that must come in the shards' order.
+    """Check the order of scored tables, and yield them without the shards' numbers and numerics.
 
     Args:
         work: what they were scored with.
-        scored: what :class:`ShardScorer` returned; a shard's rows may come in several tables.
-        pairs: pairs of each shard.
-        count: told the pairs of every shard when its rows are there.
-        computed_by: told what computed them.
+        scored: results of :class:`ShardScorer`; a shard's rows may be in several tables.
+        pairs: number of pairs of each shard.
+        count: called with the number of pairs of each shard when its rows arrive.
+        computed_by: called with the numerics of the rows.
 
     Raises:
-        MmloraError: a shard came out of its order, so that rows may be lost or doubled.
+        MmloraError: the shards aren't in order, so rows may be lost or duplicated.
     """
     schema, reached = scores_schema(work.ids), -1
     for table in scored:

@@ -1,6 +1,6 @@
-"""Staged rows on disk, and the hash of what they hold (:mod:`mmlora.content_hash`).
+"""Write staged rows to disk, and compute their content hash (:mod:`mmlora.content_hash`).
 
-Parts are written under another name and renamed when whole.
+Parts are written under a temporary name and renamed when complete.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def part_files(folder: Path) -> list[Path]:
 
 
 class StagedWriter:
-    """Writes a load's rows as they come, in parts of bounded size; used in a ``with``.
+    """A context manager that writes a load's rows in parts of bounded size.
 
     Args:
-        folder: the load's own folder; made when absent.
+        folder: the load's own folder; created if it does not exist.
         ids: the id types.
 
     Raises:
-        UsageError: the folder holds rows already.
+        UsageError: the folder already has rows.
     """
 
     def __init__(self, folder: Path, *, ids: IdTypes) -> None:
@@ -45,8 +45,8 @@ class StagedWriter:
         self._schema = scores_schema(ids)
         self._hash = ContentHash(self._schema)
         self._writer: pq.ParquetWriter | None = None
-        self._path, self._place = folder, ExitStack()  # of the part that is written
-        self._waiting: list[pa.Table] = []
+        self._path, self._part = folder, ExitStack()  # the part being written
+        self._pending: list[pa.Table] = []
         self._rows_in_part = 0
         self.files: list[Path] = []
         self.rows = 0
@@ -54,14 +54,14 @@ class StagedWriter:
     def write(self, table: pa.Table) -> None:
         """Add rows."""
         self._hash.update(table)
-        self._waiting.append(table)
+        self._pending.append(table)
         self.rows += table.num_rows
-        if sum(waiting.num_rows for waiting in self._waiting) >= ROWS_PER_GROUP:
+        if sum(pending.num_rows for pending in self._pending) >= ROWS_PER_GROUP:
             self._flush()
 
     @property
     def content_hash(self) -> str:
-        """The hash of all rows so far."""
+        """The hash of the rows written so far."""
         return self._hash.hexdigest()
 
     def __enter__(self) -> StagedWriter:
@@ -76,13 +76,13 @@ class StagedWriter:
                 self._finish_part()
         elif self._writer is not None:
             self._writer.close()
-            self._place.__exit__(kind, error, trace)
+            self._part.__exit__(kind, error, trace)
 
     def _flush(self) -> None:
-        if not self._waiting:
+        if not self._pending:
             return
-        table = pa.concat_tables(self._waiting)
-        self._waiting = []
+        table = pa.concat_tables(self._pending)
+        self._pending = []
         self._open().write_table(table, row_group_size=ROWS_PER_GROUP)
         self._rows_in_part += table.num_rows
         if self._rows_in_part >= ROWS_PER_PART:
@@ -91,13 +91,13 @@ class StagedWriter:
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
             self._path = self._folder / f"part-{len(self.files):05d}.parquet"
-            aside = self._place.enter_context(replacing(self._path, alone=True))
-            self._writer = pq.ParquetWriter(aside, self._schema, compression="zstd")
+            temporary = self._part.enter_context(replacing(self._path, alone=True))
+            self._writer = pq.ParquetWriter(temporary, self._schema, compression="zstd")
         return self._writer
 
     def _finish_part(self) -> None:
-        """Close the part and give it its name; a load without rows still has one part."""
+        """Close the part and rename it; a load without rows still has one part."""
         self._open().close()
-        self._place.close()
+        self._part.close()
         self.files.append(self._path)
         self._writer, self._rows_in_part = None, 0

@@ -1,8 +1,8 @@
-"""Each user's best items, by score and then by item id, the same whatever the order of computation.
+"""Rank each user's best items by score and then by item id, independent of the order of computation.
 
-Items are sorted by id, so an item's place stands for its id. A score and a place make one integer key
-without ties: the score's bits (floats of one sign are ordered like their bits) above the place counted from
-the end.
+Items are sorted by id, so an item's row number orders like its id. A score and a row number make one integer
+key without ties: the score's bits (floats of the same sign are ordered like their bits) above the row number
+counted from the end.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 _EXCLUDED = -1
-_PLACE_BITS = 32
-_PLACE_MASK = (1 << _PLACE_BITS) - 1
+_ROW_BITS = 32
+_ROW_MASK = (1 << _ROW_BITS) - 1
 _NO_SIGN = 0x7FFF_FFFF
 
 
@@ -22,9 +22,9 @@ class Ranked(NamedTuple):
     """Kept pairs, ordered by user row and position.
 
     Attributes:
-        user_rows, item_rows: places of user and item, ``[M]`` int64.
+        user_rows, item_rows: row numbers of user and item, ``[M]`` int64.
         scores: ``[M]`` float32.
-        positions: place in the user's list from 1, ``[M]`` int32.
+        positions: position in the user's list from 1, ``[M]`` int32.
     """
 
     user_rows: Tensor
@@ -34,12 +34,12 @@ class Ranked(NamedTuple):
 
 
 def rank_grid(scores: Tensor, excluded: tuple[Tensor, Tensor], top_k: int) -> Ranked:
-    """Rank users who are scored on all items.
+    """Rank the items of users who are scored on all items.
 
     Args:
-        scores: ``[U, I]`` float32, none below 0 (a NaN comes first, for the audit to find).
-        excluded: user rows and item rows of the pairs left out.
-        top_k: pairs kept a user; 0 keeps all.
+        scores: ``[U, I]`` float32, none below 0 (NaN ranks first, so that the audit finds it).
+        excluded: user rows and item rows of the excluded pairs.
+        top_k: pairs kept per user; 0 keeps all.
     """
     users, items = scores.shape
     keys = _keys(scores, torch.arange(items, device=scores.device))
@@ -53,13 +53,13 @@ def rank_grid(scores: Tensor, excluded: tuple[Tensor, Tensor], top_k: int) -> Ra
 
 
 def rank_listed(scores: Tensor, user_rows: Tensor, item_rows: Tensor, top_k: int) -> Ranked:
-    """Rank users who are scored on items of their own.
+    """Rank the items of users who are scored on listed items.
 
     Args:
         scores: ``[P]`` float32, none below 0.
         user_rows: ``[P]``, ascending.
         item_rows: ``[P]``.
-        top_k: pairs kept a user; 0 keeps all.
+        top_k: pairs kept per user; 0 keeps all.
     """
     keys, order = _keys(scores, item_rows).sort(descending=True)
     user_rows, by_user = user_rows[order].sort(stable=True)
@@ -71,11 +71,11 @@ def rank_listed(scores: Tensor, user_rows: Tensor, item_rows: Tensor, top_k: int
 
 
 def _keys(scores: Tensor, item_rows: Tensor) -> Tensor:
-    # In place: keys are most of what a chunk holds.
+    # In place, because keys are most of a chunk's memory.
     keys = scores.contiguous().view(torch.int32).to(torch.int64).bitwise_and_(_NO_SIGN)
-    return keys.bitwise_left_shift_(_PLACE_BITS).bitwise_or_(_PLACE_MASK - item_rows)
+    return keys.bitwise_left_shift_(_ROW_BITS).bitwise_or_(_ROW_MASK - item_rows)
 
 
 def _ranked(keys: Tensor, user_rows: Tensor, columns: Tensor) -> Ranked:
-    scores = (keys >> _PLACE_BITS).to(torch.int32).view(torch.float32)
-    return Ranked(user_rows, _PLACE_MASK - (keys & _PLACE_MASK), scores, (columns + 1).to(torch.int32))
+    scores = (keys >> _ROW_BITS).to(torch.int32).view(torch.float32)
+    return Ranked(user_rows, _ROW_MASK - (keys & _ROW_MASK), scores, (columns + 1).to(torch.int32))

@@ -1,7 +1,7 @@
-"""What a load is scored with, and the rows that come of it: the same whoever scores which users.
+"""The inputs of scoring a load, and the interface of the engines that score it.
 
 A pair's bits don't depend on the users it is computed with (:mod:`mmlora.scoring.blocks`), so an engine may
-cut the users as it likes, as long as it gives the rows back in the users' order.
+divide the users in any way, as long as it returns the rows in the users' order.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from mmlora.scoring.workers import ParallelMap
 
 logger = logging.getLogger(__name__)
 
-# Of the hidden layers, 256 wide, so many rows fit a core's cache; larger blocks are slower. A product in
-# bfloat16 casts its weights first, which costs less a row in a larger block.
+# This many rows of hidden layers 256 wide fit a core's cache; larger blocks are slower. A product in bfloat16
+# casts its weights first, which costs less per row in a larger block.
 CPU_BLOCK_ROWS: dict[Precision, int] = {"float32": 1024, "bfloat16": 2048}
-# Told the pairs that were computed since it was told last.
+# Called with the number of pairs computed since the last call.
 Count = Callable[[int], None]
-# Told what computed some of the rows; the same as often as need be.
+# Called with the numerics of some of the rows, possibly repeatedly.
 ComputedBy = Callable[[Numerics], None]
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that scoring needs beside the users.
+    """Everything that scoring needs except the users.
 
     Attributes:
         model: the model, with the experts and gate it was composed of.
-        encoder: what the model was trained with.
-        calibration: makes probabilities of logits.
-        items: a row a candidate item, in the candidates' order, with the fields keyed by the item.
-        domain: one row: ``domain_id`` and the fields keyed by the domain alone.
+        encoder: the encoder that the model was trained with.
+        calibration: converts logits to probabilities.
+        items: one row per candidate item, in the candidates' order, with the fields keyed by the item.
+        domain: one row with ``domain_id`` and the fields keyed by the domain alone.
         ids: the id types.
         domain_id: the domain.
         on: the score date.
-        top_k: rows kept a user; 0 keeps all.
+        top_k: rows kept per user; 0 keeps all.
         block_rows: rows of every block, from the bundle.
-        precision: of the products that a pair costs; the sides, scores and calibration are float32's.
+        precision: precision of the products per pair; the sides, scores and calibration are float32.
     """
 
     model: Model
@@ -70,11 +70,11 @@ class Work:
     precision: Precision = "float32"
 
     def scorer(self, users: pa.Table, *, device: str = "cpu", run: ParallelMap = map) -> PairScorer:
-        """Compute the items' side, and make ready for users (a row each: the fields keyed by the user).
+        """Compute the items' side, and return a scorer of users (one row each with the user's fields).
 
         Raises:
-            ContractError: the features aren't the contract's.
-            UsageError: the device doesn't compute the precision.
+            ContractError: the features don't match the contract.
+            UsageError: the device doesn't compute the precision natively.
         """
         require_precision(self.precision, device)
         return PairScorer(
@@ -90,12 +90,12 @@ class Work:
         )
 
     def user_bytes(self, users: pa.Schema) -> int:
-        """Return the bytes of a user's side tensors, of features with this schema; nothing is computed."""
-        of_nothing = replace(self, items=self.items.schema.empty_table())
-        return of_nothing.scorer(users.empty_table()).user_bytes
+        """Return the bytes of a user's side tensors for features of this schema, without computing items."""
+        without_items = replace(self, items=self.items.schema.empty_table())
+        return without_items.scorer(users.empty_table()).user_bytes
 
     def rows_of_block(self, device: str) -> int:
-        """Return the rows of a block: on CPU, no more than stay in a core's cache."""
+        """Return the rows of a block; on CPU, limited to what fits a core's cache."""
         return min(self.block_rows, CPU_BLOCK_ROWS[self.precision]) if device == "cpu" else self.block_rows
 
     def tables(
@@ -108,22 +108,23 @@ class Work:
         device: str = "cpu",
         run: ParallelMap = map,
     ) -> Generator[pa.Table, None, None]:
-        """Score the candidates a chunk at a time, each user's best in the schema of the scores.
+        """Score the candidates chunk by chunk; yield each user's best rows in the schema of the scores.
 
         Args:
             candidates: the pairs.
-            scorer: of these users and items.
-            memory: bytes of a chunk, about: see :class:`~mmlora.scoring.blocks.ChunkLimits`.
-            count: told the pairs of every block.
-            device: where the scorer computes.
-            run: computes blocks side by side.
+            scorer: the scorer of these users and items.
+            memory: approximate bytes of a chunk (:class:`~mmlora.scoring.blocks.ChunkLimits`).
+            count: called with the number of pairs of every block.
+            device: the scorer's device.
+            run: map that computes blocks in parallel.
         """
         limits = ChunkLimits(memory, scorer.user_bytes, self.top_k)
-        if (least := limits.most_of_a_user(candidates)) > memory:
+        if (needed := limits.largest_user(candidates)) > memory:
             logger.warning(
                 "a chunk's memory of %.0f MB is too small for one user's pairs, which take up to %.0f MB: "
                 "scoring one user at a time; raise [scoring] memory_mb to at least that",
-                *(memory / 2**20, least / 2**20),
+                memory / 2**20,
+                needed / 2**20,
             )
         for chunk in limits.cut(candidates):
             if chunk.pairs:
@@ -132,7 +133,7 @@ class Work:
     def table(
         self, chunk: Chunk, scorer: Scorer, *, count: Count, device: str = "cpu", run: ParallelMap = map
     ) -> pa.Table:
-        """Score a chunk that has pairs; see :meth:`tables`."""
+        """Score a chunk with pairs; see :meth:`tables`."""
         scores = chunk.score(scorer, self.rows_of_block(device), count, run)
         return self._table(chunk.rank(scores, self.top_k), chunk.candidates)
 
@@ -150,7 +151,7 @@ class Work:
 
 
 class Engine(Protocol):
-    """Whatever scores a load's users, on one machine or on many."""
+    """Something that scores a load's users, on one machine or on many."""
 
     def tables(
         self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
@@ -158,12 +159,12 @@ class Engine(Protocol):
         """Score every candidate pair.
 
         Args:
-            work: what to score with.
+            work: model, items and domain to score with.
             candidates: the pairs.
-            users: a row a candidate user, in the candidates' order, with the fields keyed by the user.
-            count: told the pairs that were computed since it was told last, in the caller's thread.
-            computed_by: told what computes the rows, of each kind of machine.
+            users: one row per candidate user, in the candidates' order, with the fields keyed by the user.
+            count: called with the number of pairs computed since the last call, in the caller's thread.
+            computed_by: called with the numerics of each kind of machine that computes rows.
 
         Returns:
-            Each user's best in the schema of the scores, in the users' order, cut anyhow.
+            Each user's best rows in the schema of the scores, in the users' order, in tables of any size.
         """

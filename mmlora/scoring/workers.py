@@ -1,8 +1,8 @@
-"""Threads that compute blocks side by side.
+"""Threads that compute blocks in parallel.
 
-Every block is computed by one thread from end to end. A product that several threads share waits for the
-slowest of them each time, and a block of one thread stays in its core's cache; with one thread a product also
-has the same bits however many threads work.
+Every block is computed by one thread. A product shared by several threads waits for the slowest each time,
+whereas a thread's block stays in its core's cache. A product computed by one thread also has the same bits
+for any number of threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Out = TypeVar("_Out")
 
 
 class ParallelMap(Protocol):
-    """The built-in ``map``, or one whose calls run side by side; results come in order."""
+    """The built-in ``map``, or one that runs its calls in parallel and returns the results in order."""
 
     def __call__(self, function: Callable[[_In], _Out], values: Iterable[_In], /) -> Iterator[_Out]:
         """Apply ``function`` to each value."""
@@ -27,9 +27,9 @@ class ParallelMap(Protocol):
 
 @contextmanager
 def workers(threads: int | None) -> Iterator[ParallelMap]:
-    """Yield a map of so many threads (torch's own number when None), in which torch uses one each.
+    """Yield a map with this many threads (None for torch's number), each of which uses one torch thread.
 
-    The caller's number of torch threads is put back at the end.
+    The caller's number of torch threads is restored at the end.
     """
     before = torch.get_num_threads()
     count = threads or before

@@ -123,17 +123,17 @@ class CrossFit:
         logits = self.crosses.backbone(inputs)
         probability = torch.sigmoid(logits)
         slopes = (probability - label) / len(batch)
-        for name, slope in self._sums(inputs, slopes, squared=False).items():
+        for name, slope in self.sums(inputs, slopes, squared=False).items():
             parameter = self.parameters[name]
             parameter.grad = slope.addcmul_(decay[name], parameter)
         self.optimizer.step()
         if curvature is not None:
-            found = self._sums(inputs, probability * (1 - probability), squared=True)
+            found = self.sums(inputs, probability * (1 - probability), squared=True)
             for name, value in found.items():
                 curvature[name] += value
         return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, label))
 
-    def _sums(self, inputs: CrossInputs, rows: Tensor, *, squared: bool) -> dict[str, Tensor]:
+    def sums(self, inputs: CrossInputs, rows: Tensor, *, squared: bool) -> dict[str, Tensor]:
         """Sum ``rows [B]`` times each weight's input, or its square, over the batch."""
         user, item, shares, pairs = inputs.user, inputs.item, inputs.shares, inputs.pairs
         rest = 1 - shares

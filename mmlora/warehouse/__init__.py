@@ -1,5 +1,6 @@
-"""The warehouse: scores that ranking jobs can trust, on SQLite, PostgreSQL or DuckDB.
+"""The warehouse: published scores for ranking jobs, on SQLite, PostgreSQL or DuckDB.
 
-Rows of a load are written first and a pointer moves last, in one transaction; readers follow the pointer
-through the views, and so never see half a load. :class:`mmlora.warehouse.warehouse.Warehouse` is the door.
+The rows of a load are written first, and a pointer is moved last, in one transaction. Readers follow the
+pointer through the views and so never see half a load. The interface is
+:class:`mmlora.warehouse.warehouse.Warehouse`.
 """

@@ -1,6 +1,6 @@
-"""One database by URL: connections, transactions, locks; the one place where its errors get their meaning.
+"""A database by URL: connections, transactions, locks, and the translation of its errors.
 
-What differs between databases stands in :mod:`mmlora.warehouse.backends`.
+Differences between databases are in :mod:`mmlora.warehouse.backends`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from mmlora.warehouse.backends.base import UNCHECKED, UNSYNCED, WRITES, Backend,
 
 @dataclass(frozen=True)
 class Database:
-    """An engine and the kind of database that it speaks to."""
+    """An engine and its kind of database."""
 
     engine: sa.Engine
     backend: Backend
 
     @classmethod
     def at(cls, url: str) -> Database:
-        """Prepare connections to ``url``; none is made yet.
+        """Prepare connections to ``url`` without opening one.
 
         Raises:
-            UsageError: the URL names no database that mmlora can use.
+            UsageError: the URL doesn't name a database that mmlora can use.
         """
         parsed, backend = parse_url(url)
         return cls(backend.engine(parsed), backend)
@@ -49,35 +49,35 @@ class Database:
 
     @property
     def file(self) -> Path | None:
-        """The file that the warehouse is; None for a server."""
+        """The file of the warehouse; None for a server."""
         return self.backend.file(self.engine.url)
 
     @contextmanager
     def faults(self) -> Iterator[None]:
-        """Give the database's errors their meaning; faults of the program pass unchanged."""
+        """Translate the database's errors into mmlora's; programming errors pass unchanged."""
         try:
             yield
         except MmloraError:
             raise
         except Exception as error:
-            meaning = self._meaning(error)
-            if meaning is None:
+            translated = self._translate(error)
+            if translated is None:
                 raise
-            raise meaning from error
+            raise translated from error
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the database (SQLite) or of each statement (PostgreSQL)."""
+        """Read in a transaction: one snapshot for all statements (SQLite) or per statement (PostgreSQL)."""
         with self.faults(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self, *, synced: bool = True) -> Iterator[sa.Connection]:
-        """A transaction that writes: all of it happens, or nothing.
+        """Write in a transaction, all or nothing.
 
         Args:
-            synced: False for rows that count only once a later transaction says so. SQLite then doesn't wait
-                for the disk: the later one follows in the same log, so what makes it last makes both last.
+            synced: False for rows that count only after a later transaction. SQLite then doesn't wait for the
+                disk: the later transaction follows in the same log, and syncing it syncs both.
         """
         options = {WRITES: True, UNSYNCED: not synced}
         with self.faults(), self.engine.execution_options(**options).begin() as connection:
@@ -85,10 +85,10 @@ class Database:
 
     @contextmanager
     def altering(self) -> Iterator[sa.Connection]:
-        """A writing transaction that may alter tables.
+        """Write in a transaction that may alter tables.
 
-        SQLite alters a table by copying and dropping it, which its foreign keys forbid, and they can only be
-        switched off before a transaction begins: so they are checked at the end instead.
+        SQLite alters a table by copying and dropping it, which foreign keys forbid. They can only be switched
+        off before a transaction begins, so they are checked at its end instead.
         """
         engine = self.engine.execution_options(**{WRITES: True, UNCHECKED: True})
         try:
@@ -100,7 +100,7 @@ class Database:
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """Hold a named lock over several transactions, and wait for it as long as another process lives."""
+        """Hold a named lock over several transactions; wait while another live process holds it."""
         with self.faults(), self.backend.alone(self.engine, name):
             yield
 
@@ -111,12 +111,12 @@ class Database:
     def stream(
         self, query: sa.Select[Any], schema: pa.Schema, *, few: bool = False
     ) -> Iterator[pa.RecordBatch]:
-        """Yield a query's rows in batches; their columns have the types of the schema's of the same names.
+        """Yield a query's rows in batches, cast to the schema's types by column name.
 
         Args:
-            query: what to read.
+            query: the query.
             schema: a type for each column that the query returns.
-            few: whether the rows are few: then it isn't worth setting up a bulk read.
+            few: whether few rows are expected, so that setting up a bulk read isn't worth it.
         """
         for batch in self.backend.batches(self, query, schema, few=few):
             names = batch.schema.names
@@ -124,19 +124,19 @@ class Database:
                 column.cast(schema.field(name).type)
                 for name, column in zip(names, batch.columns, strict=True)
             ]
-            kept = pa.schema([schema.field(name) for name in names])
-            yield pa.RecordBatch.from_arrays(columns, schema=kept)
+            selected = pa.schema([schema.field(name) for name in names])
+            yield pa.RecordBatch.from_arrays(columns, schema=selected)
 
     def is_duplicate_key(self, error: BaseException) -> bool:
-        """Whether an error of :meth:`writer` says that a row with the same key is there already."""
+        """Whether an error of :meth:`writer` means that a row with the same key already exists."""
         return self.backend.is_duplicate_key(error)
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
-    def _meaning(self, error: Exception) -> MmloraError | None:
-        """Return what a driver's error means to the caller, or None when it is a fault of the program."""
+    def _translate(self, error: Exception) -> MmloraError | None:
+        """Return mmlora's error for a driver's error, or None for a programming error."""
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         text, name = _one_line(cause), f"warehouse {self.where}"
         if isinstance(cause, json.JSONDecodeError):
@@ -162,31 +162,31 @@ class Database:
         return None
 
     def _missing_table(self, text: str) -> str | None:
-        """Return which of the warehouse's own tables or views a message says is missing."""
+        """Return the warehouse table or view that a message reports as missing."""
         from mmlora.schema import IdTypes
         from mmlora.warehouse.tables import tables, views
 
         match = self.backend.no_table.search(text)
-        ours = {*tables(IdTypes()).metadata.tables, *views()}
-        return f"table {match[1]}" if match and match[1] in ours else None
+        warehouse_tables = {*tables(IdTypes()).metadata.tables, *views()}
+        return f"table {match[1]}" if match and match[1] in warehouse_tables else None
 
 
 def hold(connection: sa.Connection, *names: object) -> None:
-    """Hold a named lock until the transaction ends (where a writing transaction isn't alone anyway)."""
+    """Hold a named lock until the transaction ends (a no-op where only one transaction can write)."""
     backend_of(connection.dialect).hold(connection, ":".join(str(part) for part in names))
 
 
 def clock(connection: sa.Connection) -> datetime:
-    """Return the database's own time, where it has one: workers' clocks may differ."""
+    """Return the server's time, where there is a server, because workers' clocks may differ."""
     return backend_of(connection.dialect).clock(connection)
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows; one with the primary key of a row that is there takes its place."""
+    """Insert rows; an existing row with the same primary key is replaced."""
     changed = [name for name in rows[0] if not table.c[name].primary_key]
     connection.execute(backend_of(connection.dialect).upsert(table, changed), rows)
 
 
 def _one_line(cause: BaseException) -> str:
-    """Return a driver's message on one line; libpq repeats it for each address that it tried."""
+    """Return a driver's message on one line, without the repeats of libpq for each address that it tried."""
     return "; ".join(dict.fromkeys(line.strip() for line in str(cause).splitlines() if line.strip()))

@@ -1,4 +1,4 @@
-"""What people and checks decided: promotions of model versions, and the domains' verdicts."""
+"""Decisions of people and checks: promotions of model versions, and the domains' verdicts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from mmlora.warehouse.tables import Tables
 
 @dataclass(frozen=True)
 class Promotion:
-    """One decision; ``domain_id`` is None when it is for all domains.
+    """A decision to promote a model version.
 
-    ``goes_back_to`` is the earlier decision that a rollback put in force again; None when it is none.
+    Attributes:
+        domain_id: the domain; None for all domains.
+        goes_back_to: for a rollback, the id of the earlier decision that is in force again; else None.
     """
 
     id: int
@@ -45,7 +47,7 @@ def promote(
     goes_back_to: int | None = None,
 ) -> Promotion:
     """Append a decision."""
-    hold(connection, "promotions")  # so that `register` sees a decision made at the same moment
+    hold(connection, "promotions")  # so that `register` sees concurrent decisions
     row = connection.execute(
         sa.insert(tables.promotions)
         .values(
@@ -73,11 +75,11 @@ def register(
     only_first: bool = False,
     note: str = "",
 ) -> Promotion | None:
-    """Decide what a new model is for all domains: the first is ``champion``, a later one ``challenger``.
+    """Decide the alias of a new model for all domains: the first is ``champion``, a later one ``challenger``.
 
-    With ``only_first`` a later one is neither, and None is returned. ``note`` is added to the reason.
-    Two first models at the same moment wait for each other, so one of them is the champion. A model that is
-    either already keeps the decision that made it so.
+    With ``only_first`` a later model gets no alias, and None is returned. ``note`` is added to the reason.
+    Concurrent calls wait for each other, so only one first model becomes the champion. A model that already
+    has an alias keeps it, and its decision is returned.
     """
     hold(connection, "promotions")
     champion, challenger = (
@@ -105,9 +107,9 @@ def register(
 def promotions(
     connection: sa.Connection, tables: Tables, *, alias: str, domain: Id | None, limit: int | None = None
 ) -> list[Promotion]:
-    """Return the decisions that a domain is under, newest first: its own and those for all domains.
+    """Return the decisions that apply to a domain, newest first: its own and those for all domains.
 
-    With ``domain`` None, only those for all.
+    With ``domain`` None, only those for all domains are returned.
     """
     column = tables.promotions.c
     for_all = column.domain_id.is_(None)
@@ -123,7 +125,7 @@ def promotions(
 
 
 def every_promotion(connection: sa.Connection, tables: Tables) -> list[Promotion]:
-    """Return all decisions, of whatever alias and domain, newest first."""
+    """Return the decisions of all aliases and domains, newest first."""
     rows = connection.execute(sa.select(tables.promotions).order_by(tables.promotions.c.id.desc()))
     return [Promotion(**row._mapping) for row in rows]
 
@@ -146,7 +148,7 @@ def _newest(decisions: Sequence[Promotion], alias: str, domain: Id | None) -> Pr
 
 
 def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequence[DomainVerdict]) -> None:
-    """Store verdicts; a later one on the same domain and day takes the place of the earlier."""
+    """Store verdicts; a later one for the same domain and day replaces the earlier one."""
     if not verdicts:
         return
     now = clock(connection)

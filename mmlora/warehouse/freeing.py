@@ -1,12 +1,11 @@
-"""Freeing rows: of loads that nobody goes back to, and of whole nights when their time is over.
+"""Free the rows of loads that are no longer needed, and of whole nights past their retention.
 
-Two steps, so that readers are right at each moment, and whatever is killed in between, freeing again
-completes it::
+It takes two steps, so that readers are correct at each moment and a killed run is completed by the next::
 
-    mark    one transaction a night: readers stop following it, and nobody may restore its loads
-    delete  rows that no pointer leads to: a month at once where the database can, else in batches
+    mark    one transaction per night: readers stop following it, and its loads can't be restored
+    delete  rows without a pointer: a whole month at once where the database can, else in batches
 
-Loads that are running or staged are left alone, and so is what readers have, but for nights that are too old.
+Running and staged loads are left alone, and so are published loads, except those of nights that are too old.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ from mmlora.warehouse.loads import OPEN
 from mmlora.warehouse.tables import Tables
 
 BATCH_ROWS = 100_000
-"""Rows deleted in a transaction, about: a user's are deleted together."""
+"""Approximate number of rows deleted per transaction; the rows of a user are deleted together."""
 _PAUSE_SECONDS = 0.05
-"""Between transactions where one writes at a time: others get their turn."""
+"""Pause between transactions where only one can write at a time, to let others in."""
 _DROP_TRIES = 20
 _DROP_PAUSE_SECONDS = 0.5
-_COUNTED_AT_ONCE = 500
+_KEYS_PER_COUNT = 500
 
 
 @dataclass(frozen=True)
 class FreeLoad:
-    """A load whose rows can go.
+    """A load whose rows can be freed.
 
     Attributes:
-        night: whether its whole night goes, and not just what a later load replaced.
-        rows: those in the warehouse.
-        bytes: what they take, about, with their share of the index.
+        night: whether its whole night is freed, instead of only replaced loads.
+        rows: its rows in the warehouse.
+        bytes: approximate size of its rows, with their share of the index.
     """
 
     load_key: int
@@ -59,13 +58,13 @@ class FreeLoad:
 
 @dataclass(frozen=True)
 class Freeing:
-    """Which loads can go.
+    """The loads to free.
 
     Attributes:
-        keep_loads: earlier published loads that are kept for each domain and date.
-        before: nights before this date go; None keeps all.
+        keep_loads: number of formerly published loads kept per domain and date.
+        before: nights before this date are freed; None keeps all.
         why: the reason for the ledger.
-        loads: those to free, oldest night first.
+        loads: the loads to free, oldest night first.
     """
 
     keep_loads: int
@@ -75,13 +74,13 @@ class Freeing:
 
 
 def plan(database: Database, tables: Tables, *, keep_days: int | None, keep_loads: int) -> Freeing:
-    """Say which loads can go.
+    """Return the loads that can be freed.
 
     Args:
-        database: where.
+        database: the warehouse's database.
         tables: its tables.
-        keep_days: nights of more than so many days before the newest published one go; None keeps all.
-        keep_loads: so many loads that readers had before are kept for each domain and date.
+        keep_days: nights more than this many days before the newest published one are freed; None keeps all.
+        keep_loads: number of formerly published loads to keep per domain and date.
     """
     with database.reading() as connection:
         newest = connection.execute(sa.select(sa.func.max(tables.publications.c.score_date))).scalar()
@@ -89,19 +88,20 @@ def plan(database: Database, tables: Tables, *, keep_days: int | None, keep_load
         why = f"retention: more than {keep_days} days before the newest night, {newest}"
         candidates = _unneeded(connection, tables, before, keep_loads)
         rows = _counts(connection, tables, [load.load_key for load in candidates])
-        a_row = _bytes_a_row(database, connection, tables) if rows else 0.0
+        row_bytes = _bytes_per_row(database, connection, tables) if rows else 0.0
     counted = (
-        replace(load, rows=rows.get(load.load_key, 0), bytes=round(a_row * rows.get(load.load_key, 0)))
+        replace(load, rows=rows.get(load.load_key, 0), bytes=round(row_bytes * rows.get(load.load_key, 0)))
         for load in candidates
     )
     return Freeing(keep_loads, before, why, tuple(counted))
 
 
 def free(database: Database, tables: Tables, planned: Freeing, *, who: str) -> Iterator[FreeLoad]:
-    """Free what was planned and is still free to go, and what a killed call left; yields each load when done.
+    """Free the planned loads that still can be, and those left by a killed call; yield each load when done.
 
     Raises:
-        TransientError: the database is gone, or locked for too long; freeing again goes on from there.
+        TransientError: the database is unavailable, or locked for too long; freeing again continues from
+            there.
     """
     for night in sorted({load.score_date for load in planned.loads if load.rows_freed_at is None}):
         with database.writing() as connection:
@@ -116,19 +116,19 @@ def free(database: Database, tables: Tables, planned: Freeing, *, who: str) -> I
 
 
 def versions_in_use(database: Database, tables: Tables, without: Collection[FreeLoad] = ()) -> set[str]:
-    """Return the model versions of all loads whose rows count, but for some loads."""
-    column, gone = tables.score_loads.c, {load.load_key for load in without}
+    """Return the model versions of the loads whose rows count, except those of ``without``."""
+    column, ignored = tables.score_loads.c, {load.load_key for load in without}
     query = sa.select(column.load_key, column.model_version).where(
         column.rows_freed_at.is_(None), column.state.not_in(("failed", "rejected"))
     )
     with database.reading() as connection:
-        return {version for key, version in connection.execute(query) if key not in gone}
+        return {version for key, version in connection.execute(query) if key not in ignored}
 
 
 def _unneeded(
     connection: sa.Connection, tables: Tables, before: date | None, keep_loads: int, night: date | None = None
 ) -> list[FreeLoad]:
-    """Return the loads that can go, oldest night first; with ``night`` those of this date only."""
+    """Return the loads that can be freed, oldest night first; with ``night``, those of this date only."""
     column = tables.score_loads.c
     closed: list[sa.ColumnElement[bool]] = [column.state.not_in(OPEN), column.rows_deleted_at.is_(None)]
     if night is not None:
@@ -144,33 +144,33 @@ def _unneeded(
 
 
 def _replaced(group: Iterable[FreeLoad], keep: int) -> list[FreeLoad]:
-    """Return which loads of a domain and date nobody has and nobody is to go back to."""
-    others = [load for load in group if load.state != "published"]
-    earlier = [load for load in others if load.state == "superseded" and load.rows_freed_at is None]
-    had = sorted((load.finished_at, load.load_key) for load in earlier if load.finished_at is not None)
-    kept = {key for _, key in had[max(len(had) - keep, 0) :]}
-    return [load for load in others if load.load_key not in kept]
+    """Return the unpublished loads of a domain and date, except the ``keep`` newest superseded ones."""
+    unpublished = [load for load in group if load.state != "published"]
+    former = [load for load in unpublished if load.state == "superseded" and load.rows_freed_at is None]
+    by_age = sorted((load.finished_at, load.load_key) for load in former if load.finished_at is not None)
+    restorable = {key for _, key in by_age[max(len(by_age) - keep, 0) :]}
+    return [load for load in unpublished if load.load_key not in restorable]
 
 
 def _mark(connection: sa.Connection, tables: Tables, night: date, planned: Freeing, who: str) -> None:
-    """Free a night's loads, as they are now, and all of them or none."""
+    """Mark a night's unneeded loads as freed, in their present state, all or none."""
     column = tables.score_loads.c
     domains = connection.execute(sa.select(column.domain_id).where(column.score_date == night).distinct())
     for domain in sorted(domains.scalars(), key=str):
-        hold(connection, "load", domain, night)  # as whoever publishes or restores one
+        hold(connection, "load", domain, night)  # the lock of publishing and restoring
     unneeded = _unneeded(connection, tables, planned.before, planned.keep_loads, night)
     for load in (load for load in unneeded if load.state == "published"):
         current = loads.find(connection, tables, load.load_key)
         ledger.record(connection, tables, current, "unpublish", before=current, who=who, why=planned.why)
     keys = [load.load_key for load in unneeded if load.rows_freed_at is None]
     connection.execute(sa.delete(tables.publications).where(tables.publications.c.load_key.in_(keys)))
-    ours = column.load_key.in_(keys)
+    selected = column.load_key.in_(keys)
     connection.execute(
         sa.update(tables.score_loads)
-        .where(ours, column.state == "published")
+        .where(selected, column.state == "published")
         .values(state="superseded", reason=planned.why)
     )
-    connection.execute(sa.update(tables.score_loads).where(ours).values(rows_freed_at=clock(connection)))
+    connection.execute(sa.update(tables.score_loads).where(selected).values(rows_freed_at=clock(connection)))
     if planned.before is not None and night < planned.before:
         failures = tables.night_failures
         connection.execute(sa.delete(failures).where(failures.c.score_date == night))
@@ -179,7 +179,7 @@ def _mark(connection: sa.Connection, tables: Tables, night: date, planned: Freei
 def _delete(
     database: Database, tables: Tables, marked: Collection[FreeLoad]
 ) -> Iterator[tuple[FreeLoad, int | None]]:
-    """Delete the rows of loads that are marked, and yield each load with how many; None: all, uncounted."""
+    """Delete the rows of marked loads; yield each load with the number of rows, or None if not counted."""
     months = (
         sorted({load.score_date.replace(day=1) for load in marked}) if database.backend.drops_months else []
     )
@@ -189,7 +189,7 @@ def _delete(
             yield load, None
             continue
         rows, done = 0, False
-        with database.alone(f"publish-{load.load_key}"):  # a publisher thought dead may still write
+        with database.alone(f"publish-{load.load_key}"):  # a publisher presumed dead may still write
             while not done:
                 deleted, done = _delete_batch(database, tables, load)
                 rows += deleted
@@ -199,7 +199,7 @@ def _delete(
 
 
 def _drop_month(database: Database, tables: Tables, month: date) -> bool:
-    """Drop a month of which no load counts; False where one does, or readers never let go of it."""
+    """Drop a month without counting loads; return False if it has one, or if readers keep it locked."""
     for attempt in range(_DROP_TRIES):
         time.sleep(_DROP_PAUSE_SECONDS if attempt else 0)
         try:
@@ -214,7 +214,7 @@ def _drop_unneeded(database: Database, connection: sa.Connection, tables: Tables
     column = tables.score_loads.c
     following = (month + timedelta(days=31)).replace(day=1)
     inside = sa.and_(column.score_date >= month, column.score_date < following)
-    hold(connection, "partition")  # nobody makes or looks for one before this is decided
+    hold(connection, "partition")  # nobody may create or look up a partition before this is decided
     needed = sa.select(sa.func.count()).where(inside, column.rows_freed_at.is_(None))
     if connection.execute(needed).scalar_one() or not database.backend.drop_month(connection, month):
         return False
@@ -227,7 +227,7 @@ def _drop_unneeded(database: Database, connection: sa.Connection, tables: Tables
 
 
 def _delete_batch(database: Database, tables: Tables, load: FreeLoad) -> tuple[int, bool]:
-    """Delete some rows of a load; returns how many, and whether they were the last."""
+    """Delete a batch of a load's rows; return their number and whether they were the last."""
     column, facts = tables.scores.c, tables.score_loads
     rows = [column.load_key == load.load_key, column.score_date == load.score_date]
     ahead = sa.select(column.user_id).where(*rows).order_by(column.user_id).offset(BATCH_ROWS).limit(1)
@@ -264,20 +264,20 @@ def _loads(connection: sa.Connection, tables: Tables, condition: sa.ColumnElemen
 
 
 def _counts(connection: sa.Connection, tables: Tables, keys: list[int]) -> dict[int, int]:
-    """Return the rows in the warehouse of each load that has any."""
-    column, found = tables.scores.c, dict[int, int]()
-    for start in range(0, len(keys), _COUNTED_AT_ONCE):
-        some = column.load_key.in_(keys[start : start + _COUNTED_AT_ONCE])
-        query = sa.select(column.load_key, sa.func.count()).where(some).group_by(column.load_key)
-        found.update((key, count) for key, count in connection.execute(query))
-    return found
+    """Return the number of rows in the warehouse per load, for loads that have any."""
+    column, counts = tables.scores.c, dict[int, int]()
+    for start in range(0, len(keys), _KEYS_PER_COUNT):
+        selected = column.load_key.in_(keys[start : start + _KEYS_PER_COUNT])
+        query = sa.select(column.load_key, sa.func.count()).where(selected).group_by(column.load_key)
+        counts.update((key, count) for key, count in connection.execute(query))
+    return counts
 
 
-def _bytes_a_row(database: Database, connection: sa.Connection, tables: Tables) -> float:
-    """Return what a row takes, about: the table's size over the rows that its loads say they have."""
+def _bytes_per_row(database: Database, connection: sa.Connection, tables: Tables) -> float:
+    """Return the approximate size of a row: the table's size over the sum of its loads' row counts."""
     column = tables.score_loads.c
-    had = sa.select(sa.func.sum(column.rows)).where(
+    total = sa.select(sa.func.sum(column.rows)).where(
         column.rows_deleted_at.is_(None), column.state.in_(("published", "superseded"))
     )
-    rows = connection.execute(had).scalar() or 0
+    rows = connection.execute(total).scalar() or 0
     return database.backend.scores_bytes(connection) / int(rows) if rows else 0.0

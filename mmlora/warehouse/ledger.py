@@ -1,6 +1,6 @@
-"""What people did to publications: taken back, restored, published against a check. Append-only.
+"""The append-only ledger of manual changes to publications: unpublished, restored, published despite a check.
 
-Functions here work inside a transaction that the caller opened.
+The functions run inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mmlora.warehouse.tables import Tables
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One thing that somebody did.
+    """One manual change.
 
     Attributes:
         action: ``unpublish``, ``restore`` or ``override`` (of a check).
-        load_id: the load that it was done to.
-        before_load_id: the load that readers had until then; None for none.
+        load_id: the load that was changed.
+        before_load_id: the load published until then, if any.
         who: the user's name on the machine.
-        why: the reason that was given.
+        why: the reason given.
     """
 
     id: int
@@ -47,7 +47,7 @@ class LedgerEntry:
 def unpublish(
     connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date, who: str, why: str
 ) -> Load:
-    """Take away what readers see of a domain and date; its rows stay, so that it can be restored.
+    """Unpublish a domain and date; the rows stay, so that the load can be restored.
 
     Raises:
         UsageError: nothing is published there.
@@ -71,11 +71,11 @@ def unpublish(
 
 
 def restore(connection: sa.Connection, tables: Tables, load: Load, *, who: str, why: str) -> Load:
-    """Move readers of the load's domain and date to it again; one that they follow already is left as it is.
+    """Publish a formerly published load again; a load that is published already is left as it is.
 
     Raises:
         UsageError: it was never published.
-        DataError: its rows were freed, or are no longer all there.
+        DataError: its rows were freed or are incomplete.
     """
     hold(connection, "load", load.domain_id, load.score_date)
     current = loads.find(connection, tables, load.load_key, lock=True)
@@ -111,7 +111,7 @@ def record(
     who: str,
     why: str,
 ) -> None:
-    """Append an entry."""
+    """Append an entry to the ledger."""
     connection.execute(
         sa.insert(tables.publication_ledger).values(
             domain_id=load.domain_id,
@@ -129,7 +129,7 @@ def record(
 def entries(
     connection: sa.Connection, tables: Tables, *, domain: Id | None = None, limit: int | None = None
 ) -> list[LedgerEntry]:
-    """Return what was done, newest first."""
+    """Return the ledger's entries, newest first."""
     column = tables.publication_ledger.c
     query = sa.select(tables.publication_ledger).order_by(column.id.desc()).limit(limit)
     if domain is not None:
@@ -138,8 +138,8 @@ def entries(
 
 
 def _published(connection: sa.Connection, tables: Tables, domain: Id, score_date: date) -> Load | None:
-    found = publish.publications(connection, tables, domain=domain, start=score_date, end=score_date)
-    return loads.find(connection, tables, found[0].load_key, lock=True) if found else None
+    current = publish.publications(connection, tables, domain=domain, start=score_date, end=score_date)
+    return loads.find(connection, tables, current[0].load_key, lock=True) if current else None
 
 
 def _set(connection: sa.Connection, tables: Tables, load: Load, **values: str | None) -> None:

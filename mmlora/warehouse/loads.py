@@ -1,11 +1,11 @@
-"""Loads: one try at one domain and date, from its begin to its end.
+"""Loads: attempts to score one domain and date, and the transitions between their states.
 
 ::
 
     running → staged → published → superseded
         └───────┴────→ failed, rejected
 
-Functions here work inside a transaction that the caller opened.
+The functions run inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ OPEN: tuple[LoadState, ...] = ("running", "staged")
 
 @dataclass(frozen=True)
 class Load:
-    """One load, as it was when it was read.
+    """A load's state at the time it was read.
 
     Attributes:
-        load_id: its name, and that of its folder under ``staging/``.
-        load_key: the integer that its rows carry.
-        attempt: 1 for the first try at its domain and date; a later one wins.
-        rows: scores that it holds; None until it is staged.
-        content_hash: of its rows; None until it is staged.
-        processor: what computed them, as of :class:`~mmlora.numerics.Numerics`, like the next two; None until
-            it is staged, and in loads of before this was kept.
-        kernels: how its kernels were chosen.
-        torch_version: that of torch.
-        checks: what the audit found.
+        load_id: its name, and the name of its folder under ``staging/``.
+        load_key: the integer key of its rows.
+        attempt: 1 for the first attempt at its domain and date; a later one wins.
+        rows: number of its rows; None until it is staged.
+        content_hash: hash of its rows; None until it is staged.
+        processor: the processor that computed them (:class:`~mmlora.numerics.Numerics`, like the next two);
+            None until it is staged, and in older loads.
+        kernels: how the kernels were chosen.
+        torch_version: the version of torch.
+        checks: the results of the audit.
         reason: why it failed or was rejected.
-        heartbeat_at: when its process was last known to live.
+        heartbeat_at: time of its process's last heartbeat.
         finished_at: when it was published, failed or was rejected.
-        rows_freed_at: since when its rows don't count (:mod:`mmlora.warehouse.freeing`); None while they do.
-        rows_deleted_at: when the last of them was deleted.
+        rows_freed_at: when its rows stopped counting (:mod:`mmlora.warehouse.freeing`); None while they
+            count.
+        rows_deleted_at: when its last row was deleted.
     """
 
     load_id: str
@@ -74,7 +75,7 @@ class Load:
 
     @property
     def numerics(self) -> Numerics | None:
-        """What computed its rows; None where that isn't known."""
+        """The environment that computed its rows; None if unknown."""
         if self.processor is None or self.kernels is None or self.torch_version is None:
             return None
         return Numerics(self.processor, self.kernels, self.torch_version)
@@ -83,24 +84,24 @@ class Load:
         """Compare two loads by content hash.
 
         Raises:
-            ContractError: other bits needn't mean other scores, since different processors, kernels or
-                versions of torch computed them, or that isn't known.
+            ContractError: the hashes can't be compared, because the loads were computed by different or
+                unknown processors, kernels or versions of torch.
         """
-        mine, others = self.numerics, other.numerics
-        if mine is None or mine != others or not mine.repeats:
+        left, right = self.numerics, other.numerics
+        if left is None or left != right or not left.repeats:
             unknown = "a machine that was not recorded"
             raise ContractError(
-                f"load {self.load_id} was computed by {mine or unknown}, and {other.load_id} by "
-                f"{others or unknown}: their content hashes can't be compared; read both and compare the "
+                f"load {self.load_id} was computed by {left or unknown}, and {other.load_id} by "
+                f"{right or unknown}: their content hashes can't be compared; read both and compare the "
                 "scores by tolerance (1e-5)",
-                expected=mine,
-                found=others,
+                expected=left,
+                found=right,
             )
         return self.content_hash == other.content_hash
 
 
 def find(connection: sa.Connection, tables: Tables, load_key: int, *, lock: bool = False) -> Load:
-    """Return a load as it is now; with ``lock`` nobody changes it before the transaction ends."""
+    """Return a load's present state; ``lock`` prevents changes until the transaction ends."""
     query = sa.select(tables.score_loads).where(tables.score_loads.c.load_key == load_key)
     return _load(connection.execute(query.with_for_update() if lock else query).one())
 
@@ -109,7 +110,7 @@ def find_by_id(connection: sa.Connection, tables: Tables, load_id: str) -> Load:
     """Return a load by its name.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no load of that name.
     """
     row = connection.execute(
         sa.select(tables.score_loads).where(tables.score_loads.c.load_id == load_id)
@@ -160,9 +161,9 @@ def freed_nights(connection: sa.Connection, tables: Tables, domain: Id, start: d
 
 
 def stale(connection: sa.Connection, tables: Tables, older_than: timedelta) -> list[Load]:
-    """Return the running loads whose process has been silent for longer than ``older_than``, newest first.
+    """Return the running loads without a heartbeat for longer than ``older_than``, newest first.
 
-    A staged load has no process: it waits for its publication.
+    A staged load has no process: it waits to be published.
     """
     silent_since = clock(connection) - older_than
     return [
@@ -180,7 +181,7 @@ def begin(
     contract_hash: str,
     stale_after: timedelta,
 ) -> Load:
-    """Begin a load; loads of the same domain and date that lost their process are given up."""
+    """Begin a load; loads of the same domain and date whose heartbeats stopped are marked as failed."""
     hold(connection, "load", domain, score_date)
     for load in stale(connection, tables, stale_after):
         if (load.domain_id, load.score_date) == (domain, score_date):
@@ -214,7 +215,7 @@ def begin(
 
 
 def beat(connection: sa.Connection, tables: Tables, load: Load) -> None:
-    """Say that the load's process lives."""
+    """Record a heartbeat of the load's process."""
     _change(connection, tables, load, OPEN, heartbeat_at=clock(connection))
 
 
@@ -228,7 +229,7 @@ def stage(
     checks: Mapping[str, Any],
     numerics: Numerics | None,
 ) -> None:
-    """Say that all rows lie in staged files and passed the audit."""
+    """Record that all rows are in staged files and passed the audit."""
     now = clock(connection)
     _change(
         connection,
@@ -262,7 +263,7 @@ def end(
 
 
 def why_closed(load: Load) -> str:
-    """Say why a load came to an end without being published, and what to do."""
+    """Return a message that says why a load ended without being published, and what to do."""
     return (
         f"load {load.load_id} of domain {load.domain_id!r}, {load.score_date}, is {load.state} "
         f"({load.reason}): score the date again, which starts a new load"
@@ -270,10 +271,10 @@ def why_closed(load: Load) -> str:
 
 
 def refuse_freed(load: Load) -> None:
-    """Refuse a load whose rows were freed.
+    """Reject a load whose rows were freed.
 
     Raises:
-        DataError: they were.
+        DataError: its rows were freed.
     """
     if load.rows_freed_at is not None:
         raise DataError(
@@ -295,7 +296,7 @@ def _change(
     if changed.rowcount == 1:
         return
     current = find(connection, tables, load.load_key)
-    if current.state in ("failed", "rejected"):  # its process was thought dead: another try begins a new load
+    if current.state in ("failed", "rejected"):  # its process was presumed dead: a retry begins a new load
         raise TransientError(why_closed(current))
     raise UsageError(f"load {load.load_id} is {current.state}, but must be {' or '.join(allowed)} for this")
 

@@ -1,6 +1,6 @@
-"""Making and upgrading a warehouse: Alembic's migrations, run from the program, and the views around them.
+"""Create and upgrade a warehouse with Alembic's migrations, and recreate its views.
 
-A whole upgrade is one transaction under a lock, on SQLite as well: it happens, or nothing does.
+An upgrade is one transaction under a lock, on SQLite as well: it happens completely or not at all.
 """
 
 from __future__ import annotations
@@ -28,76 +28,76 @@ _IDENTITY = "identity"
 
 
 def newest_revision() -> str:
-    """Return the revision that this mmlora works with."""
+    """Return the revision that this version of mmlora needs."""
     return _revisions(resources.resource("sql/migrations"))[0]
 
 
 @cache
 def _revisions(folder: Path) -> list[str]:
-    """Return the revisions of a folder of migrations, newest first; it is read once a process."""
+    """Return the revisions of a folder of migrations, newest first; the folder is read once per process."""
     scripts = ScriptDirectory(str(folder)).walk_revisions()
     return [script.revision for script in scripts]
 
 
 def revision_of(connection: sa.Connection) -> str | None:
-    """Return the warehouse's revision, or None when the database holds no warehouse."""
+    """Return the warehouse's revision, or None when the database has no warehouse."""
     return MigrationContext.configure(
         connection, opts={"version_table": VERSION_TABLE}
     ).get_current_revision()
 
 
 def stored_ids(connection: sa.Connection) -> IdTypes:
-    """Return the id types chosen when the warehouse was made."""
+    """Return the id types for which the warehouse was created."""
     workspace = tables(IdTypes()).workspace
-    found = connection.execute(sa.select(workspace.c.value).where(workspace.c.name == "ids")).scalar_one()
-    return IdTypes(**found)
+    ids = connection.execute(sa.select(workspace.c.value).where(workspace.c.name == "ids")).scalar_one()
+    return IdTypes(**ids)
 
 
 def stored_identity(connection: sa.Connection) -> str | None:
-    """Return what tells the warehouse from every other; None in one of before this was kept."""
+    """Return the warehouse's unique identity; None in warehouses older than this record."""
     workspace = tables(IdTypes()).workspace
     query = sa.select(workspace.c.value).where(workspace.c.name == _IDENTITY)
-    found: str | None = connection.execute(query).scalar_one_or_none()
-    return found
+    identity: str | None = connection.execute(query).scalar_one_or_none()
+    return identity
 
 
 def check_identity(database: Database, wanted: str | None, found: str | None) -> None:
-    """Refuse a database that isn't the warehouse which is expected there.
+    """Reject a database that doesn't hold the expected warehouse.
 
     Args:
-        database: where.
-        wanted: the identity that is expected; None accepts any.
-        found: the database's; None when it holds no warehouse.
+        database: the database.
+        wanted: the expected identity; None accepts any.
+        found: the warehouse's identity; None when the database has no warehouse.
 
     Raises:
-        ContractError: they differ.
+        ContractError: the identities differ.
     """
     if wanted in (None, found):
         return
-    what = "has no warehouse" if found is None else f"has another warehouse ({found})"
+    actual = "has no warehouse" if found is None else f"has another warehouse ({found})"
     raise ContractError(
-        f"{database.where} {what}, but this workspace's is {wanted}, with its scores and promotions: correct "
-        "warehouse_url, or restore the database from its backup. To use the database there, which has none "
-        "of this workspace's promotions and scores, run `mmlora migrate --accept-warehouse`",
+        f"{database.where} {actual}, but this workspace's is {wanted}, with its scores and promotions: "
+        "correct warehouse_url, or restore the database from its backup. To use the database there, which "
+        "has none of this workspace's promotions and scores, run `mmlora migrate --accept-warehouse`",
         expected=wanted,
         found=found,
     )
 
 
 def upgrade(database: Database, ids: IdTypes | None, identity: str | None = None) -> tuple[IdTypes, str]:
-    """Make the warehouse, or bring it to the newest revision; then make its views again.
+    """Create the warehouse or upgrade it to the newest revision, and recreate its views.
 
     Args:
-        database: where.
-        ids: id types of a new warehouse; checked against those of an old one.
-        identity: of the warehouse that must be there; None makes one, or accepts any.
+        database: the database.
+        ids: id types of a new warehouse; checked against those of an existing one.
+        identity: the expected identity; None creates a warehouse, or accepts any.
 
     Returns:
         The warehouse's id types and its identity.
 
     Raises:
         UsageError: there is no warehouse yet and ``ids`` is None, or it is newer than this mmlora.
-        ContractError: the warehouse has other id types, or isn't the one that is expected.
+        ContractError: the warehouse has other id types or another identity.
     """
     with database.altering() as connection:
         hold(connection, "migrate")
@@ -108,17 +108,17 @@ def upgrade(database: Database, ids: IdTypes | None, identity: str | None = None
             raise no_warehouse(database)
         _refuse_newer(database, revision)
         chosen = ids if revision is None else stored_ids(connection)
-        assert chosen is not None  # one or the other, or refused above
+        assert chosen is not None  # no warehouse and no ids were rejected above
         check_ids(ids, chosen)
         _run(connection, chosen, first=revision is None)
-        found = stored_identity(connection)
-        check_identity(database, identity, found)
-    assert found is not None  # made by the run
-    return chosen, found
+        stored = stored_identity(connection)
+        check_identity(database, identity, stored)
+    assert stored is not None  # written by _run
+    return chosen, stored
 
 
 def check_current(database: Database, connection: sa.Connection, revision: str) -> None:
-    """Refuse a warehouse whose revision isn't the newest."""
+    """Reject a warehouse whose revision isn't the newest."""
     _refuse_newer(database, revision)
     if revision != newest_revision():
         raise UsageError(
@@ -128,7 +128,7 @@ def check_current(database: Database, connection: sa.Connection, revision: str) 
 
 
 def check_ids(wanted: IdTypes | None, stored: IdTypes) -> None:
-    """Refuse id types that differ from the warehouse's."""
+    """Reject id types that differ from the warehouse's."""
     if wanted is not None and wanted != stored:
         raise ContractError(
             f"the data's id types are {_describe(wanted)}, but the warehouse was created for "
@@ -139,7 +139,7 @@ def check_ids(wanted: IdTypes | None, stored: IdTypes) -> None:
 
 
 def check_id(stored: IdTypes, entity: Entity, value: Id) -> None:
-    """Refuse an id of another type than the warehouse's."""
+    """Reject an id whose type differs from the warehouse's."""
     kind = getattr(stored, entity)
     if isinstance(value, str) != (kind == "string"):
         raise ContractError(
@@ -150,7 +150,7 @@ def check_id(stored: IdTypes, entity: Entity, value: Id) -> None:
 
 
 def no_warehouse(database: Database) -> UsageError:
-    """Return the error for a database without a warehouse whose id types aren't known yet."""
+    """Return the error for a database without a warehouse when the id types aren't known yet."""
     return UsageError(
         f"there is no warehouse at {database.where} yet: its id types come from the data, so import some "
         "first (`mmlora data import` or `mmlora data movielens`)"
@@ -158,18 +158,18 @@ def no_warehouse(database: Database) -> UsageError:
 
 
 def configure_options(config: Config) -> dict[str, Any]:
-    """Return what Alembic's ``env.py`` needs; see ``sql/migrations/env.py``."""
+    """Return the options for Alembic's ``env.py`` (``sql/migrations/env.py``)."""
     metadata = tables(config.attributes["ids"]).metadata
 
-    def ours(name: str | None, kind: str, parents: Any) -> bool:
-        # The database may hold other programs' tables; and partitions of ``scores`` aren't declared.
+    def is_declared(name: str | None, kind: str, parents: Any) -> bool:
+        # The database may have other programs' tables, and partitions of ``scores``, which aren't declared.
         return kind != "table" or name in metadata.tables
 
     return {
         "connection": config.attributes["connection"],
         "target_metadata": metadata,
         "version_table": VERSION_TABLE,
-        "include_name": ours,
+        "include_name": is_declared,
         "compare_type": True,
         "render_as_batch": True,  # SQLite alters a table by copying it
     }
@@ -190,7 +190,7 @@ def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
 
 
 def alembic_config(**attributes: Any) -> Config:
-    """Return the migrations' configuration, with ``attributes`` for their ``env.py``."""
+    """Return the configuration of the migrations, with ``attributes`` for their ``env.py``."""
     folder: Path = resources.resource("sql/migrations")
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -211,16 +211,16 @@ def _describe(ids: IdTypes) -> str:
 
 
 def prepare_file(database: Database, ids: IdTypes | None, identity: str | None) -> None:
-    """Make the folder of a warehouse that is a file, where one may be made.
+    """Create the folder of a new warehouse file.
 
     Args:
-        database: where.
-        ids: the id types that it is to have; without them none is made.
-        identity: of the warehouse that must be there.
+        database: the database.
+        ids: the id types of the new warehouse; None if it may not be created.
+        identity: the expected identity of an existing warehouse.
 
     Raises:
-        UsageError: there is no warehouse and no id types, or the folder can't be made.
-        ContractError: the warehouse that must be there isn't.
+        UsageError: there is no warehouse and no id types, or the folder can't be created.
+        ContractError: the expected warehouse doesn't exist.
     """
     path = database.file
     if path is None or path.exists():

@@ -1,6 +1,6 @@
-"""Nights: whether readers have all domains of a date, or why not (the view ``nights``).
+"""Nights: whether all domains of a date are published, or why not (the view ``nights``).
 
-Functions here work inside a transaction that the caller opened.
+The functions run inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _VIEW = sa.table(
 
 @dataclass(frozen=True)
 class Night:
-    """One date.
+    """The publication of one date.
 
     Attributes:
         score_date: the date.
-        domains: domains to publish.
-        published: of them, those that readers have.
-        complete: whether that is all of them.
-        completed_at: when the last of them was published; None until complete.
-        missing: the others, each with the reason; None when complete.
+        domains: number of domains to publish.
+        published: number of domains published.
+        complete: whether all domains are published.
+        completed_at: when the last domain was published; None until complete.
+        missing: the unpublished domains, each with the reason; None when complete.
     """
 
     score_date: date
@@ -48,7 +48,7 @@ class Night:
 
 
 def nights(connection: sa.Connection, *, on: date | None = None, limit: int | None = None) -> list[Night]:
-    """Return the nights, newest first; with ``on`` that one, if anything was tried for it."""
+    """Return the nights, newest first; with ``on`` only that night, if it has loads or failures."""
     query = sa.select(_VIEW).order_by(_VIEW.c.score_date.desc()).limit(limit)
     if on is not None:
         query = query.where(_VIEW.c.score_date == on)
@@ -58,7 +58,7 @@ def nights(connection: sa.Connection, *, on: date | None = None, limit: int | No
 def record_failure(
     connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date, reason: str
 ) -> None:
-    """Keep why a domain isn't published for a date; a later reason takes the place of the earlier."""
+    """Record why a domain isn't published for a date; a later reason replaces the earlier one."""
     row = {
         "domain_id": domain,
         "score_date": score_date,

@@ -1,12 +1,12 @@
-"""Publication: write the rows, then move one pointer.
+"""Publish a load: write its rows, then move a pointer.
 
-Three steps, each of which leaves readers with the old load or the new one::
+It takes three steps, each of which leaves readers with either the old load or the new one::
 
-    prepare   the load is still staged: delete what a killed try left behind
-    write     rows, under a key that no pointer names yet; they must be those that the audit saw
-    finish    the count is right: move the pointer, mark the new load and the old
+    prepare   check that the load is still staged, and delete what a killed attempt left
+    write     write the audited rows under a key that no pointer names yet
+    finish    check the row count, move the pointer, and mark the new load and the old one
 
-Whatever is killed in between, publishing the same load again completes it.
+If a step is killed, publishing the same load again completes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmlora.warehouse.backends.base import RowWriter
 from mmlora.warehouse.database import Database, clock, hold, upsert
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.tables import Tables
-from mmlora.warehouse.writers import one_ahead, staged_batches
+from mmlora.warehouse.writers import prefetch, staged_batches
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Publication:
-    """What readers see for one domain and date.
+    """The published load of a domain and date.
 
     Attributes:
         max_age_days: of what age its scores are stale; None where no promise is known.
@@ -67,15 +67,15 @@ class Publication:
 def publish(
     database: Database, tables: Tables, ids: IdTypes, load: Load, files: Iterable[Path], writer: RowWriter
 ) -> Load:
-    """Publish a staged load, and return it as it is then: ``published`` or ``superseded``."""
+    """Publish a staged load, and return its new state: ``published`` or ``superseded``."""
     current = _prepare(database, tables, load)
     if current.state != "staged":
         return current
-    batches = _beating(database, tables, current, one_ahead(staged_batches(files, ids, current)))
+    batches = _with_heartbeats(database, tables, current, prefetch(staged_batches(files, ids, current)))
     try:
         writer.write(current, batches)
     except (DataError, ContractError):
-        _prepare(database, tables, load)  # some databases have committed the batches before
+        _prepare(database, tables, load)  # some databases have already committed batches
         raise
     except Exception as error:
         if not database.is_duplicate_key(error):
@@ -92,7 +92,7 @@ def publications(
     start: date | None = None,
     end: date | None = None,
 ) -> list[Publication]:
-    """Return what is published, by domain, newest date first; ``start`` and ``end`` are both included."""
+    """Return the publications by domain, newest date first; ``start`` and ``end`` are inclusive."""
     pointer, load = tables.publications.c, tables.score_loads.c
     query = (
         sa.select(
@@ -134,13 +134,13 @@ def _prepare(database: Database, tables: Tables, load: Load) -> Load:
 
 
 def _refuse_closed(load: Load) -> None:
-    """Refuse a load that failed, was given up or rejected: publishing it again would be refused as well."""
+    """Reject a load that failed or was rejected; no retry can publish it."""
     if load.state in ("failed", "rejected"):
         raise CheckError(f"publication of load {load.load_id}", [loads.why_closed(load)])
 
 
 def _published_by_another(database: Database, tables: Tables, load: Load) -> Load:
-    """Return the load when its rows are there already because another process has published it meanwhile."""
+    """Return the load when its rows exist already because another process has published it meanwhile."""
     with database.reading() as connection:
         current = loads.find(connection, tables, load.load_key)
     if current.state == "staged":
@@ -172,13 +172,13 @@ def _finish(database: Database, tables: Tables, load: Load) -> Load:
 
 
 def count_rows(connection: sa.Connection, tables: Tables, load: Load) -> int:
-    """Return how many of a load's rows are in the warehouse."""
+    """Return the number of a load's rows in the warehouse."""
     query = sa.select(sa.func.count()).select_from(tables.scores).where(*_rows_of(tables, load))
     return int(connection.execute(query).scalar_one())
 
 
 def move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
-    """Have readers of the load's domain and date follow it; the load that they followed is superseded."""
+    """Make a load the published one of its domain and date; the load published before is superseded."""
     now = clock(connection)
     column = tables.score_loads.c
     connection.execute(
@@ -186,7 +186,7 @@ def move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
         .where(
             column.domain_id == load.domain_id,
             column.score_date == load.score_date,
-            # An earlier attempt that was staged and never published is overtaken as well.
+            # An earlier attempt that was staged but never published is superseded as well.
             sa.or_(
                 column.state == "published",
                 sa.and_(column.state == "staged", column.attempt < load.attempt),
@@ -209,7 +209,7 @@ def move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
 
 
 def _newer(connection: sa.Connection, tables: Tables, load: Load) -> bool:
-    """Whether readers already follow a later attempt: an older load never takes its place."""
+    """Whether a later attempt is published already, which an older load never replaces."""
     published = publications(
         connection, tables, domain=load.domain_id, start=load.score_date, end=load.score_date
     )
@@ -227,11 +227,11 @@ def _supersede(connection: sa.Connection, tables: Tables, load: Load) -> Load:
 
 
 def _rows_of(tables: Tables, load: Load) -> tuple[sa.ColumnElement[bool], ...]:
-    # The date leads PostgreSQL to the one partition.
+    # The date lets PostgreSQL prune all partitions but one.
     return tables.scores.c.load_key == load.load_key, tables.scores.c.score_date == load.score_date
 
 
-def _beating(
+def _with_heartbeats(
     database: Database, tables: Tables, load: Load, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     last = monotonic()

@@ -1,7 +1,7 @@
 """The warehouse's tables and views, as SQLAlchemy Core objects.
 
 Id columns are BIGINT or TEXT, so the tables are a function of the :class:`IdTypes`. The migrations in
-``sql/migrations`` make what is declared here; a test holds the two together.
+``sql/migrations`` create what is declared here; a test compares the two.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
         return dialect.type_descriptor(backend_of(dialect).timestamp())
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Turn any aware moment into UTC."""
+        """Convert an aware moment to UTC."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
@@ -46,7 +46,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
 
 
 class _TextId(TypeDecorator[str]):
-    """An id that is text and sorts by bytes."""
+    """A text id that sorts by bytes."""
 
     impl = sa.Text()
     cache_ok = True
@@ -112,6 +112,7 @@ class Tables:
     publication_ledger: sa.Table
     night_failures: sa.Table
     promises: sa.Table
+    erasures: sa.Table
 
 
 def _one_of(column: str, names: tuple[str, ...], constraint: str) -> sa.CheckConstraint:
@@ -157,7 +158,7 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("why", sa.Text, nullable=False),
             sa.Column("metrics", json_type(), nullable=False),
             sa.Column("promoted_at", UtcTimestamp, nullable=False),
-            sa.Column("goes_back_to", sa.BigInteger),  # of a rollback: the decision that is in force again
+            sa.Column("goes_back_to", sa.BigInteger),  # for a rollback: the decision in force again
             sqlite_autoincrement=True,
         ),
         domain_verdicts=_domain_verdicts(metadata, domain),
@@ -177,13 +178,26 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("max_age_days", sa.Integer, nullable=False),
             sa.Column("top_k", sa.Integer, nullable=False),
         ),
+        erasures=sa.Table(
+            "erasures",
+            metadata,
+            sa.Column("id", key_type(), primary_key=True, autoincrement=True),
+            sa.Column("salt", sa.Text, nullable=False),
+            sa.Column("user_hash", sa.Text, nullable=False),
+            sa.Column("models", json_type(), nullable=False),
+            sa.Column("who", sa.Text, nullable=False),
+            sa.Column("why", sa.Text, nullable=False),
+            sa.Column("begun_at", UtcTimestamp, nullable=False),
+            sa.Column("finished_at", UtcTimestamp),  # null while it is under way, or when it was killed
+            sqlite_autoincrement=True,
+        ),
     )
 
 
 def _scores(metadata: sa.MetaData, ids: IdTypes) -> sa.Table:
-    # No foreign key on load_key: PostgreSQL would check it a row, and rows are written in bulk.
-    # No index but the key: a read by domain, user and date goes through the pointer to (load_key, user_id),
-    # and a second index would halve the speed of writing.
+    # No foreign key on load_key: PostgreSQL would check it for each row, and rows are written in bulk. No
+    # index except the key: a read by domain, user and date goes through the pointer to (load_key, user_id),
+    # and a second index would halve the write speed.
     return sa.Table(
         "scores",
         metadata,
@@ -196,7 +210,7 @@ def _scores(metadata: sa.MetaData, ids: IdTypes) -> sa.Table:
         sa.Column("position", sa.Integer, nullable=False),
         sa.CheckConstraint("score >= 0 AND score <= 1", name="ck_scores_score"),
         postgresql_partition_by="RANGE (score_date)",
-        sqlite_with_rowid=False,  # rows lie in key order: one tree to write, and a user's rows are together
+        sqlite_with_rowid=False,  # rows in key order: one tree to write, and a user's rows are together
     )
 
 
@@ -223,11 +237,11 @@ def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("processor", sa.Text),
         sa.Column("kernels", sa.Text),
         sa.Column("torch_version", sa.Text),
-        sa.Column("rows_freed_at", UtcTimestamp),  # from then on nobody reads or restores its rows
-        sa.Column("rows_deleted_at", UtcTimestamp),  # the last of them
+        sa.Column("rows_freed_at", UtcTimestamp),  # from then on its rows are neither read nor restored
+        sa.Column("rows_deleted_at", UtcTimestamp),  # when the last of its rows was deleted
         sa.UniqueConstraint("domain_id", "score_date", "attempt"),
         _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
-        sqlite_autoincrement=True,  # a key of a load deleted long ago is never given out again
+        sqlite_autoincrement=True,  # keys of deleted loads are never reused
     )
 
 

@@ -1,4 +1,4 @@
-"""The warehouse's door: every step of a load's life, and what readers get."""
+"""The warehouse's interface: each step of a load's life, and reading."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ STALE_AFTER = timedelta(minutes=2)
 class Warehouse:
     """Scores, loads, publications, promotions and verdicts in one database.
 
-    Safe to use from several threads, and from several processes with a warehouse each. Anything may raise
-    ``TransientError`` when the database is gone or a lock is held for too long.
+    An instance can be used from several threads; processes need one each. All methods may raise
+    ``TransientError`` when the database is unavailable or a lock is held for too long.
     """
 
     def __init__(
@@ -40,28 +40,28 @@ class Warehouse:
         self.database = database
         self.ids = ids
         self.identity = identity
-        self._tables = tables(ids)
+        self.tables = tables(ids)
         self._writer = writer or database.writer()
 
     @classmethod
     def open(cls, url: str, *, ids: IdTypes | None = None, identity: str | None = None) -> Warehouse:
-        """Open the warehouse at ``url``; make it when there is none.
+        """Open the warehouse at ``url``; create it if it doesn't exist.
 
         Args:
-            url: see :mod:`mmlora.warehouse.backends`.
+            url: a URL of :mod:`mmlora.warehouse.backends`.
             ids: the data's id types; None takes the warehouse's own.
-            identity: of the warehouse that must be there (:attr:`identity`); None accepts any, and makes one.
+            identity: the expected :attr:`identity`; None accepts any, and allows creation.
 
         Raises:
             UsageError: the URL is wrong, there is no warehouse yet and ``ids`` is None, or it needs
                 ``mmlora migrate``.
-            ContractError: the warehouse was made for other id types, or isn't the one that is expected.
+            ContractError: the warehouse was created for other id types, or has another identity.
         """
         return cls._open(url, ids, identity, migrating=False)
 
     @classmethod
     def migrate(cls, url: str, *, ids: IdTypes | None = None, identity: str | None = None) -> Warehouse:
-        """Make the warehouse or bring it to the newest revision, and open it; raises as :meth:`open` does."""
+        """Create the warehouse or upgrade it to the newest revision, and open it (see :meth:`open`)."""
         return cls._open(url, ids, identity, migrating=True)
 
     @classmethod
@@ -74,12 +74,12 @@ class Warehouse:
                 if revision is not None and not migrating:
                     migrate.check_current(database, connection, revision)
                     stored = migrate.stored_ids(connection)
-                    found = migrate.stored_identity(connection) or ""
-                    migrate.check_identity(database, identity, found)
+                    actual = migrate.stored_identity(connection) or ""
+                    migrate.check_identity(database, identity, actual)
                     migrate.check_ids(ids, stored)
-                    return cls(database, stored, identity=found)
-            stored, found = migrate.upgrade(database, ids, identity)
-            return cls(database, stored, identity=found)
+                    return cls(database, stored, identity=actual)
+            stored, actual = migrate.upgrade(database, ids, identity)
+            return cls(database, stored, identity=actual)
         except BaseException:
             database.close()
             raise
@@ -96,7 +96,7 @@ class Warehouse:
 
     @contextmanager
     def reads_in_a_row(self) -> Iterator[None]:
-        """Read several times, and write nothing: where each read would open a file anew, it stays open."""
+        """Keep a warehouse file open over several reads; nothing may be written meanwhile."""
         with self.database.faults(), self.database.backend.reads_in_a_row(self.database.engine):
             yield
 
@@ -111,12 +111,12 @@ class Warehouse:
         contract_hash: str,
         stale_after: timedelta = STALE_AFTER,
     ) -> Load:
-        """Begin a load; those of its domain and date that are silent for ``stale_after`` are given up."""
+        """Begin a load; loads of its domain and date without a heartbeat for ``stale_after`` are failed."""
         self._check_id("domain", domain)
         with self.database.writing() as connection:
             return loads.begin(
                 connection,
-                self._tables,
+                self.tables,
                 domain=domain,
                 score_date=score_date,
                 model_version=model_version,
@@ -125,9 +125,9 @@ class Warehouse:
             )
 
     def heartbeat(self, load: Load) -> None:
-        """Say that the load's process lives; ``TransientError`` when the load was given up meanwhile."""
+        """Send a heartbeat; raise ``TransientError`` when the load was given up meanwhile."""
         with self.database.writing() as connection:
-            loads.beat(connection, self._tables, load)
+            loads.beat(connection, self.tables, load)
 
     def mark_staged(
         self,
@@ -138,11 +138,11 @@ class Warehouse:
         checks: Mapping[str, Any],
         numerics: Numerics | None = None,
     ) -> None:
-        """Say that a running load's rows are staged and passed the audit, and what computed them."""
+        """Record that a running load's rows are staged and passed the audit, and what computed them."""
         with self.database.writing() as connection:
             loads.stage(
                 connection,
-                self._tables,
+                self.tables,
                 load,
                 rows=rows,
                 content_hash=content_hash,
@@ -151,34 +151,34 @@ class Warehouse:
             )
 
     def fail(self, load: Load, reason: str) -> None:
-        """End an open load that broke."""
+        """End an open load with an error."""
         with self.database.writing() as connection:
-            loads.end(connection, self._tables, load, "failed", reason=reason)
+            loads.end(connection, self.tables, load, "failed", reason=reason)
 
     def reject(self, load: Load, reason: str, checks: Mapping[str, Any] | None = None) -> None:
         """End an open load that failed a check."""
         with self.database.writing() as connection:
-            loads.end(connection, self._tables, load, "rejected", reason=reason, checks=checks)
+            loads.end(connection, self.tables, load, "rejected", reason=reason, checks=checks)
 
     def publish(self, load: Load, files: Iterable[Path]) -> Load:
-        """Write a staged load's rows, then move readers to it; doing it again changes nothing.
+        """Write a staged load's rows, then publish it; publishing it again changes nothing.
 
         Returns:
-            The load: ``published``; or ``superseded`` when readers already follow a later attempt.
+            The load: ``published``, or ``superseded`` when a later attempt is published already.
 
         Raises:
             UsageError: the load isn't staged.
-            DataError: the files hold other rows than the audit saw, are gone, or can't be read.
+            DataError: the files' rows differ from the audited ones, or the files are missing or unreadable.
             ContractError: the files' columns differ from ``scores_schema``.
-            CheckError: the load failed, was given up or rejected: only a new load can be published.
+            CheckError: the load failed or was rejected; only a new load can be published.
         """
         with self.database.alone(f"publish-{load.load_key}"):
-            return publish.publish(self.database, self._tables, self.ids, load, files, self._writer)
+            return publish.publish(self.database, self.tables, self.ids, load, files, self._writer)
 
     def load(self, load_id: str) -> Load:
         """Return a load by its name; ``UsageError`` when there is none."""
         with self.database.reading() as connection:
-            return loads.find_by_id(connection, self._tables, load_id)
+            return loads.find_by_id(connection, self.tables, load_id)
 
     def loads(
         self,
@@ -192,28 +192,28 @@ class Warehouse:
         self._check_id("domain", domain)
         with self.database.reading() as connection:
             return loads.listing(
-                connection, self._tables, domain=domain, score_date=score_date, states=states, limit=limit
+                connection, self.tables, domain=domain, score_date=score_date, states=states, limit=limit
             )
 
     def stale_loads(self, older_than: timedelta = STALE_AFTER) -> list[Load]:
-        """Return the open loads whose process has been silent for longer than ``older_than``."""
+        """Return the running loads without a heartbeat for longer than ``older_than``."""
         with self.database.reading() as connection:
-            return loads.stale(connection, self._tables, older_than)
+            return loads.stale(connection, self.tables, older_than)
 
     # Publications and reading
 
     def publication(self, domain: Id, score_date: date | None = None) -> Publication | None:
-        """Return what readers see for a domain and date (the newest date when None), or None."""
-        found = self.publications(domain=domain, start=score_date, end=score_date)
-        return found[0] if found else None
+        """Return the publication of a domain and date (the newest date when None), or None."""
+        newest_first = self.publications(domain=domain, start=score_date, end=score_date)
+        return newest_first[0] if newest_first else None
 
     def publications(
         self, *, domain: Id | None = None, start: date | None = None, end: date | None = None
     ) -> list[Publication]:
-        """Return what is published, by domain, newest date first; ``start`` and ``end`` are both included."""
+        """Return the publications by domain, newest date first; ``start`` and ``end`` are inclusive."""
         self._check_id("domain", domain)
         with self.database.reading() as connection:
-            return publish.publications(connection, self._tables, domain=domain, start=start, end=end)
+            return publish.publications(connection, self.tables, domain=domain, start=start, end=end)
 
     def read(
         self,
@@ -228,8 +228,8 @@ class Warehouse:
         Args:
             domain: the domain.
             score_date: the date; None reads the newest published one.
-            user: only this user's.
-            limit: at most so many rows.
+            user: read only this user's scores.
+            limit: maximum number of rows.
         """
         published = self.publication(domain, score_date)
         users = None if user is None else [user]
@@ -251,19 +251,19 @@ class Warehouse:
         """
         for user in users or ():
             self._check_id("user", user)
-        return reading.read(self.database, self._tables, self.ids, published, users=users, limit=limit)
+        return reading.read(self.database, self.tables, self.ids, published, users=users, limit=limit)
 
     def freed_nights(self, domain: Id, start: date, end: date) -> list[date]:
         """Return the dates whose scores `mmlora gc` has freed, so that nothing is published for them."""
         self._check_id("domain", domain)
         with self.database.reading() as connection:
-            return loads.freed_nights(connection, self._tables, domain, start, end)
+            return loads.freed_nights(connection, self.tables, domain, start, end)
 
     def rows_of(self, load: Load) -> pa.RecordBatchReader:
-        """Stream the rows of a load that was published, whether readers follow it or not; as :meth:`read`.
+        """Stream the rows of a published or formerly published load, like :meth:`read`.
 
         Raises:
-            DataError: they were freed.
+            DataError: its rows were freed.
         """
         loads.refuse_freed(load)
         published = publish.Publication(
@@ -285,7 +285,7 @@ class Warehouse:
             self._check_id("domain", row["domain_id"])
         if rows:
             with self.database.writing() as connection:
-                upsert(connection, self._tables.promises, rows)
+                upsert(connection, self.tables.promises, rows)
 
     def grant_reader(self, role: str) -> None:
         """Have a role read the views and nothing else, making it where there is none.
@@ -300,7 +300,7 @@ class Warehouse:
     # Taking back, nights
 
     def unpublish(self, domain: Id, score_date: date, *, who: str, why: str) -> Load:
-        """Take away what readers see of a domain and date, and return that load, now ``superseded``.
+        """Unpublish a domain and date, and return the load, now ``superseded``.
 
         Raises:
             UsageError: nothing is published there.
@@ -308,67 +308,67 @@ class Warehouse:
         self._check_id("domain", domain)
         with self.database.writing() as connection:
             return ledger.unpublish(
-                connection, self._tables, domain=domain, score_date=score_date, who=who, why=why
+                connection, self.tables, domain=domain, score_date=score_date, who=who, why=why
             )
 
     def restore(self, load: Load, *, who: str, why: str) -> Load:
-        """Move readers back to a load that they had before, and return it, ``published``.
+        """Publish a formerly published load again, and return it, now ``published``.
 
         Raises:
             UsageError: it was never published.
-            DataError: its rows were freed, or are no longer all there.
+            DataError: its rows were freed or are incomplete.
         """
         with self.database.writing() as connection:
-            return ledger.restore(connection, self._tables, load, who=who, why=why)
+            return ledger.restore(connection, self.tables, load, who=who, why=why)
 
     def record(self, load: Load, action: LedgerAction, *, who: str, why: str) -> None:
-        """Append to the ledger what was done to a load that readers don't follow yet."""
+        """Append a change to a load that isn't published yet to the ledger."""
         with self.database.writing() as connection:
-            ledger.record(connection, self._tables, load, action, before=None, who=who, why=why)
+            ledger.record(connection, self.tables, load, action, before=None, who=who, why=why)
 
     def ledger(self, domain: Id | None = None, *, limit: int | None = None) -> list[LedgerEntry]:
-        """Return what people did to publications, newest first."""
+        """Return the manual changes to publications, newest first."""
         self._check_id("domain", domain)
         with self.database.reading() as connection:
-            return ledger.entries(connection, self._tables, domain=domain, limit=limit)
+            return ledger.entries(connection, self.tables, domain=domain, limit=limit)
 
     def record_failure(self, domain: Id, score_date: date, reason: str) -> None:
-        """Keep why a domain isn't published for a date."""
+        """Record why a domain isn't published for a date."""
         self._check_id("domain", domain)
         with self.database.writing() as connection:
             nights.record_failure(
-                connection, self._tables, domain=domain, score_date=score_date, reason=reason
+                connection, self.tables, domain=domain, score_date=score_date, reason=reason
             )
 
     def nights(self, on: date | None = None, *, limit: int | None = None) -> list[Night]:
-        """Return whether readers have all domains of each night, or why not; newest first."""
+        """Return the nights with their published and missing domains, newest first."""
         with self.database.reading() as connection:
             return nights.nights(connection, on=on, limit=limit)
 
     def verify(
         self, *, domain: Id | None = None, start: date | None = None, end: date | None = None
     ) -> Iterator[Verified]:
-        """Count and hash what is published, in turn; ``start`` and ``end`` are both included."""
+        """Count and hash each published load in turn; ``start`` and ``end`` are inclusive."""
         self._check_id("domain", domain)
-        return verify.verify(self.database, self._tables, self.ids, domain=domain, start=start, end=end)
+        return verify.verify(self.database, self.tables, self.ids, domain=domain, start=start, end=end)
 
     def verify_staged(self, load: Load, files: Iterable[Path]) -> Verified | None:
         """Hash the files of a load that is staged; None when it no longer is."""
-        return verify.verify_staged(self.database, self._tables, self.ids, load, files)
+        return verify.verify_staged(self.database, self.tables, self.ids, load, files)
 
     # Decisions
 
     def record_verdicts(self, verdicts: Sequence[DomainVerdict]) -> None:
-        """Store verdicts; a later one on the same domain and day takes the place of the earlier."""
+        """Store verdicts; a later one for the same domain and day replaces the earlier one."""
         for verdict in verdicts:
             self._check_id("domain", verdict.domain_id)
         with self.database.writing() as connection:
-            decisions.record_verdicts(connection, self._tables, verdicts)
+            decisions.record_verdicts(connection, self.tables, verdicts)
 
     def verdicts(self, as_of: date, until: date | None = None) -> list[DomainVerdict]:
         """Return the verdicts of a day, or of the days up to ``until``, by day and domain."""
         with self.database.reading() as connection:
-            return decisions.verdicts(connection, self._tables, as_of, until)
+            return decisions.verdicts(connection, self.tables, as_of, until)
 
     def promote(
         self,
@@ -381,15 +381,15 @@ class Warehouse:
         metrics: Mapping[str, Any] | None = None,
         goes_back_to: int | None = None,
     ) -> Promotion:
-        """Append a decision for a domain, or for all (None). Decisions are never changed nor deleted.
+        """Append a decision for a domain, or for all (None). Decisions are never changed or deleted.
 
-        ``goes_back_to`` is the id of the earlier decision that a rollback puts in force again.
+        For a rollback, ``goes_back_to`` is the id of the earlier decision to put in force again.
         """
         self._check_id("domain", domain)
         with self.database.writing() as connection:
             return decisions.promote(
                 connection,
-                self._tables,
+                self.tables,
                 domain=domain,
                 model_version=model_version,
                 alias=alias,
@@ -408,15 +408,16 @@ class Warehouse:
         only_first: bool = False,
         note: str = "",
     ) -> Promotion | None:
-        """Make a new model the champion of all domains when there is none, else the challenger.
+        """Make a new model the champion of all domains if there is none, else the challenger.
 
-        In one transaction, so of two first models one is the champion; the same model again changes nothing.
-        With ``only_first`` it becomes no challenger, and None is returned; ``note`` is added to the reason.
+        It runs in one transaction, so only one of two concurrent first models becomes the champion;
+        registering a model again changes nothing. With ``only_first`` a later model doesn't become the
+        challenger, and None is returned; ``note`` is added to the reason.
         """
         with self.database.writing() as connection:
             return decisions.register(
                 connection,
-                self._tables,
+                self.tables,
                 model_version=model_version,
                 who=who,
                 metrics=metrics or {},
@@ -427,18 +428,18 @@ class Warehouse:
     def promotions(
         self, alias: str, domain: Id | None = None, *, limit: int | None = None
     ) -> list[Promotion]:
-        """Return the decisions that a domain is under (its own and those for all), newest first."""
+        """Return the decisions that apply to a domain (its own and those for all), newest first."""
         self._check_id("domain", domain)
         with self.database.reading() as connection:
-            return decisions.promotions(connection, self._tables, alias=alias, domain=domain, limit=limit)
+            return decisions.promotions(connection, self.tables, alias=alias, domain=domain, limit=limit)
 
     def standing(self) -> list[Promotion]:
         """Return the decisions that a domain, or all domains together, follow now, oldest first."""
         with self.database.reading() as connection:
-            return decisions.standing(decisions.every_promotion(connection, self._tables))
+            return decisions.standing(decisions.every_promotion(connection, self.tables))
 
     def current(self, alias: str, domain: Id | None = None) -> str | None:
-        """Return the model version that the newest decision names for a domain, or for all (None)."""
+        """Return the model version of the newest decision for a domain, or for all domains (None)."""
         newest = self.promotions(alias, domain, limit=1)
         return newest[0].model_version if newest else None
 

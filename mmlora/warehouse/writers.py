@@ -1,4 +1,4 @@
-"""What bulk writers (:mod:`mmlora.warehouse.backends`) are given: a load's staged Parquet files, streamed."""
+"""Stream a load's staged Parquet files to the bulk writers of :mod:`mmlora.warehouse.backends`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from mmlora.warehouse.loads import Load
 
 
 def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[pa.RecordBatch]:
-    """Stream a load's staged files, a row group in memory at a time; each batch in the key's order.
+    """Stream a load's staged files in batches sorted by key, with one row group in memory at a time.
 
-    In that order the key's index grows at its right edge. PostgreSQL's is a third smaller than with rows
-    by position, and faster to write and to count.
+    In that order the key's index grows at its right edge. PostgreSQL's index is a third smaller than with
+    rows ordered by position, and faster to write and to count.
 
     Raises:
-        ContractError: a file's columns aren't those of ``scores_schema``.
-        DataError: a file can't be read, rows aren't fit to publish, or they aren't those that the audit saw.
-            That is known after the last batch, so nothing that was written counts before this ends.
+        ContractError: a file's columns differ from ``scores_schema``.
+        DataError: a file can't be read, rows are invalid, or they differ from the audited ones. The last is
+            known only after the last batch, so rows written before must not count until this ends.
     """
     schema = scores_schema(ids)
     content, rows, names = ContentHash(schema), 0, []
@@ -86,12 +86,12 @@ def _check_columns(found: pa.Schema, wanted: pa.Schema, path: Path) -> None:
         )
 
 
-def one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Make each batch while the one before is written: the database needn't wait for the files."""
-    with ThreadPoolExecutor(1, "read-ahead") as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
+def prefetch(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Read each batch while the previous one is written, so that the database needn't wait for the files."""
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        pending = thread.submit(next, batches, None)
+        while (batch := pending.result()) is not None:
+            pending = thread.submit(next, batches, None)
             yield batch
 
 
@@ -101,7 +101,7 @@ def _check(batch: pa.RecordBatch, load: Load, path: Path) -> None:
         for name in batch.schema.names
         if batch.column(name).null_count
     ]
-    fit = {
+    valid = {
         DOMAIN_ID: (pc.equal(batch.column(DOMAIN_ID), load.domain_id), f"not the load's {load.domain_id!r}"),
         SCORE_DATE: (
             pc.equal(batch.column(SCORE_DATE), load.score_date),
@@ -112,11 +112,11 @@ def _check(batch: pa.RecordBatch, load: Load, path: Path) -> None:
             "not a probability from 0 to 1",
         ),
     }
-    for name, (mask, what) in fit.items():
-        wrong = mask.false_count
-        if wrong:
+    for name, (mask, fault) in valid.items():
+        count = mask.false_count
+        if count:
             row = pc.index(mask, False).as_py()
-            faults.append(Fault(what, name, wrong, (str(batch.column(name)[row].as_py()),)))
+            faults.append(Fault(fault, name, count, (str(batch.column(name)[row].as_py()),)))
     if faults:
         raise DataError(str(path), faults)
 

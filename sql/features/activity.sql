@@ -1,8 +1,9 @@
 -- Windowed counts of every series at each midnight where they change: deltas, then cumulative sums.
 -- A day's counts enter at `enter` and leave the window of w days at day + 1 + w. {offsets}: the days after an
--- active day where the view's fields change (2, 8 and 31 are the windows' ends; the days between age
--- days_since_last_seen). A day of which corrections or withdrawals came is seen while it has rows that count, and no
--- longer; its ticks stay, for a row must follow wherever one stood. A window that a view leaves out must not be read from this result.
+-- active day on which the view's fields change (2, 8 and 31 are the windows' ends; on the days between,
+-- days_since_last_seen increases). A day with corrections or withdrawals counts as seen only while it has rows that
+-- count; its ticks stay, because a later series needs a row wherever an earlier one has one. Columns of windows that a
+-- view leaves out must not be read from this result.
 -- Parameters: $prior_ctr, $prior_weight.
 WITH spans AS (
     SELECT * REPLACE (coalesce(restated_at, '-infinity') AS restated_at),
@@ -28,7 +29,7 @@ WITH spans AS (
            CASE WHEN o = 31 THEN -n ELSE 0 END, CASE WHEN o = 31 THEN -clicks ELSE 0 END,
            0, 0
     FROM spans, unnest({offsets}) AS ticks(o)
-    -- Ageing by a day is the next active day's business as soon as there is one.
+    -- From the next active day on, its own ticks advance days_since_last_seen.
     WHERE day + o BETWEEN enter AND hi AND (o IN (2, 8, 31) OR next_day IS NULL OR day + o <= next_day)
 ), points AS (
     SELECT {keys}, restated_at, lo, t, max(last_day) AS last_day,

@@ -1,6 +1,6 @@
 -- A domain's rows, distinct users and items, density and CTR over 30 days, at each midnight where they change.
--- A user counts from the midnight a day of theirs is known until 31 days after it, or until all of that day's rows are
--- withdrawn; overlapping days count once: each adds only what reaches past the days before it.
+-- A user counts from the midnight by which one of their days is known until 31 days after that day, or until all of
+-- its rows are withdrawn. Overlapping periods count once: each adds only what extends beyond the earlier ones.
 -- Parameters: $prior_ctr, $prior_weight.
 WITH bounds AS (
     SELECT DISTINCT domain_id, restated_at, lo, hi FROM entries
@@ -10,8 +10,8 @@ WITH bounds AS (
     UNION ALL
     SELECT 'item', domain_id, item_id::VARCHAR, day, known, sum(n) FROM increments WHERE n <> 0 GROUP BY ALL
 ), running AS (
-    SELECT side, domain_id, id, day, known, sum(n) OVER one AS rows, lead(known) OVER one AS until
-    FROM counted WINDOW one AS (PARTITION BY side, domain_id, id, day ORDER BY known)
+    SELECT side, domain_id, id, day, known, sum(n) OVER versions AS rows, lead(known) OVER versions AS until
+    FROM counted WINDOW versions AS (PARTITION BY side, domain_id, id, day ORDER BY known)
 ), covers AS (
     SELECT side, domain_id, restated_at, lo, hi, id,
            CASE WHEN restated_at IS NOT NULL THEN day + 31
@@ -30,7 +30,7 @@ WITH bounds AS (
 ), reaches AS (
     SELECT *, greatest(starts, coalesce(covered, starts), lo - 1) AS begins FROM unions
 ), deltas AS (
-    SELECT domain_id, restated_at, lo, hi, enter AS t, news, n, clicks AS c, 0 AS users, 0 AS items FROM entries
+    SELECT domain_id, restated_at, lo, hi, enter AS t, late_data, n, clicks AS c, 0 AS users, 0 AS items FROM entries
     UNION ALL
     SELECT domain_id, restated_at, lo, hi, day + 31, false, -n, -clicks, 0, 0
     FROM entries WHERE day + 31 >= enter
@@ -39,23 +39,23 @@ WITH bounds AS (
            unnest([1, -1]) * (side = 'user')::INTEGER, unnest([1, -1]) * (side = 'item')::INTEGER
     FROM reaches WHERE begins < ends
 ), points AS (
-    SELECT domain_id, restated_at, lo, t, bool_or(news) AS news,
+    SELECT domain_id, restated_at, lo, t, bool_or(late_data) AS late_data,
            sum(n) AS n, sum(c) AS c, sum(users)::DOUBLE AS users, sum(items)::DOUBLE AS items
     FROM deltas WHERE t <= hi GROUP BY ALL
 ), totals AS (
-    SELECT domain_id, restated_at, lo, t, news,
+    SELECT domain_id, restated_at, lo, t, late_data,
            sum(n) OVER past AS n, sum(c) OVER past AS c,
            sum(users) OVER past AS users, sum(items) OVER past AS items
     FROM points
     WINDOW past AS (PARTITION BY domain_id, restated_at ORDER BY t ROWS UNBOUNDED PRECEDING)
 ), changes AS (
-    -- As many may leave as enter: such a midnight needs no row, unless late news made the last row unsure.
-    SELECT *, news OR (n, c, users, items) IS DISTINCT FROM (
+    -- A midnight with the same figures as the last needs no row, unless late data may have restated the last one.
+    SELECT *, late_data OR (n, c, users, items) IS DISTINCT FROM (
         lag((n, c, users, items)) OVER (PARTITION BY domain_id, restated_at ORDER BY t)
     ) AS changed
     FROM totals
 ), touched AS (
-    -- Past the month that it touched, late news has nothing to restate.
+    -- Late data restates nothing after the month that it touches.
     SELECT DISTINCT domain_id, known AS restated_at, (day + o::INTEGER) AS t
     FROM increments, range(1, 32) AS ages(o) WHERE late
 )

@@ -1,6 +1,6 @@
--- A user's items, each with its rows and clicks of a day, at each midnight where that changes: the newest {most}, in
--- the order of the midnights from which they were known. What had become known by a midnight is the beginning of the
--- list of all, so each series has one list, and a row of it a part of that.
+-- A user's items with their rows and clicks per day, at each midnight where they change: the newest {most}, ordered by
+-- the midnights from which they were known. What was known by a midnight is a prefix of the complete list, so each
+-- series has one list, and each of its rows is a slice of that list.
 CREATE OR REPLACE TEMP TABLE series AS
 SELECT row_number() OVER () AS series, *
 FROM (SELECT DISTINCT user_id, restated_at, lo FROM entries WHERE enter >= lo);
@@ -16,7 +16,7 @@ FROM (
     SELECT series, list({'joined': joined, 'item': item_id, 'n': n, 'c': c}).list_sort() AS met
     FROM counted WHERE item_id IS NOT NULL AND (n <> 0 OR c <> 0) GROUP BY ALL
 );
-CREATE OR REPLACE TEMP TABLE own AS
+CREATE OR REPLACE TEMP TABLE lengths AS
 SELECT series, t, met FROM (
     SELECT series, lo, t, sum(met) OVER (PARTITION BY series ORDER BY t ROWS UNBOUNDED PRECEDING)::BIGINT AS met
     FROM (
@@ -29,5 +29,5 @@ SELECT user_id, t::TIMESTAMPTZ AS event_timestamp,
        coalesce(list_slice(items, first, last), []) AS items,
        coalesce(list_slice(rows, first, last), []) AS rows,
        coalesce(list_slice(clicks, first, last), []) AS clicks
-FROM (SELECT series, t, greatest(met - {most}, 0) + 1 AS first, met AS last FROM own)
+FROM (SELECT series, t, greatest(met - {most}, 0) + 1 AS first, met AS last FROM lengths)
 LEFT JOIN met USING (series) JOIN series USING (series)

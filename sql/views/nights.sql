@@ -1,20 +1,21 @@
--- One row a night (a date that something was scored for, or tried): whether readers have all of its domains, or why not.
--- A domain with nobody to score (verdict absent) is not waited for, and a night that `mmlora gc` freed has no row. The columns are a contract: added to at the end, never changed.
+-- One row per night (a date with a load or a failure): whether all of its domains are published, or why not.
+-- A domain with the verdict absent is not waited for, and a night that `mmlora gc` freed has no row.
+-- The columns are a contract: new ones are added at the end, existing ones never change.
 --   score_date    the night
 --   domains       domains to publish
---   published     of them, those that readers have
---   complete      whether that is all of them: the marker to wait for
---   completed_at  when the last of them was published (UTC); null until complete
---   missing       "domain: why" of the others, separated by "; "; null when complete
-WITH tried AS (
+--   published     domains published
+--   complete      whether all domains are published: the marker to wait for
+--   completed_at  when the last domain was published (UTC); null until complete
+--   missing       "domain: why" of the unpublished domains, separated by "; "; null when complete
+WITH attempted AS (
     SELECT score_date, domain_id FROM score_loads WHERE rows_freed_at IS NULL
     UNION SELECT score_date, domain_id FROM night_failures
 ),
 due AS (
-    SELECT score_date, domain_id FROM tried
-    UNION SELECT as_of, domain_id FROM domain_verdicts WHERE as_of IN (SELECT score_date FROM tried)
+    SELECT score_date, domain_id FROM attempted
+    UNION SELECT as_of, domain_id FROM domain_verdicts WHERE as_of IN (SELECT score_date FROM attempted)
 ),
-told AS (
+night_domains AS (
     SELECT
         due.score_date,
         due.domain_id,
@@ -46,5 +47,5 @@ SELECT
     count(*) = count(load_key) AS complete,
     CASE WHEN count(*) = count(load_key) THEN max(published_at) END AS completed_at,
     string_agg(missing, '; ') AS missing
-FROM told
+FROM night_domains
 GROUP BY score_date

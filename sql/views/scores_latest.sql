@@ -1,4 +1,4 @@
--- The scores of each domain's newest published date. The columns are those of scores_published, and as much a contract.
+-- The scores of each domain's newest published date. The columns are those of scores_published and part of the same contract.
 SELECT
     publications.domain_id,
     publications.score_date,

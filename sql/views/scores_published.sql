@@ -1,12 +1,12 @@
--- Every published score. The columns are a contract: added to at the end, never changed.
+-- Every published score. The columns are a contract: new ones are added at the end, existing ones never change.
 --   domain_id      the CTR domain
 --   score_date     features as of this date, 00:00 UTC
 --   user_id, item_id
 --   score          calibrated probability of a click, 0 to 1
---   position       place in the user's list, 1 = best
+--   position       position in the user's list, 1 = best
 --   model_version  the bundle that scored
---   load_id        the load that the row came with
---   published_at   when readers began to see this load (UTC)
+--   load_id        the load of the row
+--   published_at   when this load was published (UTC)
 --   age_days       whole days from score_date to today (UTC), when the view is read
 --   is_stale       whether that is more than the setting promises.max_age_days of the domain; null where none is known
 SELECT

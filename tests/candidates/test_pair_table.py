@@ -50,7 +50,7 @@ def test_a_pair_table_is_sorted_and_freed_of_doubles(offline: Path, tmp_path: Pa
     assert found.users.to_pylist() == [1, 2]
     assert found.items.to_pylist() == [3, 7, 9]
     assert pairs(found) == {(1, 9), (2, 3), (2, 7)}, (
-        "also what they clicked: the table says alone what is scored"
+        "also what they clicked: the table alone decides what is scored"
     )
     assert (found.num_pairs, found.expected_rows(1)) == (3, 2)
 

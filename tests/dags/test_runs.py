@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import uuid
@@ -65,10 +66,13 @@ def warehouse_url(postgres_server):
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory, warehouse_url):
+def outcome(tmp_path_factory, warehouse_url, mlflow_store):
     """What run_dags.py printed."""
     folder = tmp_path_factory.mktemp("dags")
     write_tables(folder)
+    for home in WAREHOUSES:
+        (folder / home).mkdir()
+        shutil.copy(mlflow_store, folder / home)
     script = Path(__file__).with_name("run_dags.py")
     done = subprocess.run(
         [sys.executable, str(script), str(folder), warehouse_url],

@@ -270,7 +270,7 @@ def test_a_killed_build_is_completed_by_the_next(
         build_features(store, START + timedelta(days=30))
 
     calls = {"writes": 0, "moves": 0}
-    write, move = build_module._write, Path.replace
+    write, move = build_module.write_view, Path.replace
 
     def killed_write(*args):
         calls["writes"] += 1
@@ -287,7 +287,7 @@ def test_a_killed_build_is_completed_by_the_next(
         return move(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_module, "_write", killed_write)
+        patch.setattr(build_module, "write_view", killed_write)
         patch.setattr(Path, "replace", killed_move)
         with pytest.raises(Killed):
             build_features(store, through)

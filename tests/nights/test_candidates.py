@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,9 @@ from mmlora.pipeline.outcomes import LoadOutcome
 from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
-from mmlora.pipeline.train import train
 from mmlora.workspace import open_workspace
 
 ON = date(2001, 4, 9)
-
-
-@pytest.fixture
-def trained(made_up_workspace: Path) -> Path:
-    train(ON - timedelta(days=1), features="ids", adaptation="none")
-    return made_up_workspace
 
 
 def _set(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
@@ -52,7 +45,7 @@ def _why(day: date) -> str:
     return str(backfill("news", day, day, plan_only=True).plan[0].reason)
 
 
-def test_what_was_removed_is_kept_and_shown(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_removed_is_kept_and_shown(trained_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = _load()
     kept = load.candidates
     assert kept["policy"]["exclude"] == "clicked" and kept["recall"] is None
@@ -74,7 +67,9 @@ def test_what_was_removed_is_kept_and_shown(trained: Path, monkeypatch: pytest.M
     assert _why(ON) == ""
 
 
-def test_retrieval_keeps_the_best_and_says_its_recall(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retrieval_keeps_the_best_and_says_its_recall(
+    trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     every = _load()
     for items in (40, 0):  # all there are
         _set(monkeypatch, retrieval="two_tower", retrieval_items=items)
@@ -98,7 +93,7 @@ def test_retrieval_keeps_the_best_and_says_its_recall(trained: Path, monkeypatch
 
 
 def test_pairs_of_the_settings_are_scored_by_the_nightly_tasks(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = {"user_id": ["u01", "u01", "u99"], "item_id": [101, 999, 101], "domain_id": ["news"] * 3}
     pq.write_table(pa.table(pairs), tmp_path / f"pairs-{ON}.parquet")
@@ -117,7 +112,7 @@ def test_pairs_of_the_settings_are_scored_by_the_nightly_tasks(
 
 
 def test_settings_of_a_domain_that_is_not_there_are_refused(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
+    trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _set(monkeypatch, domains={"new": {"exclude": "none"}})
     with pytest.raises(UsageError, match=r"candidates.domains.new: there is no such domain"):

@@ -19,16 +19,30 @@ from mmlora.nights.load import score
 from mmlora.pipeline.publish import publish
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
-from mmlora.pipeline.train import train
 from mmlora.workspace import open_workspace
-from tests.conftest import published
+from tests.conftest import published, take_warehouse
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
 
 
-def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> None:
-    train(BEFORE, features="ids", adaptation="none")
+@pytest.fixture(params=["sqlite", pytest.param("duckdb", marks=pytest.mark.slow), "postgres"])
+def trained_on_each_warehouse(
+    request: pytest.FixtureRequest,
+    trained: tuple[Path, str],
+    trained_workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The trained workspace, on each warehouse."""
+    if request.param == "duckdb":
+        url = f"duckdb:///{trained_workspace / 'scores.duckdb'}"
+        take_warehouse(monkeypatch, trained_workspace, trained[1], url)
+    if request.param == "postgres":
+        take_warehouse(monkeypatch, trained_workspace, trained[1], request.getfixturevalue("postgres_url"))
+    return trained_workspace
+
+
+def test_a_pair_table_of_ones_own(trained_workspace: Path, tmp_path: Path) -> None:
     pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
     pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
     load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet")).loads[0]
@@ -50,8 +64,7 @@ def test_a_pair_table_of_ones_own(made_up_workspace: Path, tmp_path: Path) -> No
         score_and_publish(ON, pairs=str(tmp_path / "strange.parquet"))
 
 
-def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) -> None:
-    train(BEFORE, features="ids", adaptation="none")
+def test_nobody_to_score_leaves_readers_what_they_have(trained_workspace: Path) -> None:
     score_and_publish(ON, domain="news")
     rows = published()
     later = date(2002, 1, 1)  # long after the last interaction
@@ -67,10 +80,9 @@ def test_nobody_to_score_leaves_readers_what_they_have(made_up_workspace: Path) 
 
 
 def test_a_load_lives_as_long_as_its_process(
-    made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
+    trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMLORA_SCORING__HEARTBEAT_SECONDS", "0.05")
-    train(BEFORE, features="ids", adaptation="none")
     silent_for = []
 
     def look(what: str, done: int, total: int) -> None:
@@ -83,8 +95,7 @@ def test_a_load_lives_as_long_as_its_process(
     assert silent_for == [[]]
 
 
-def test_killed_in_the_middle_then_again(workspace_on_each_warehouse: Path) -> None:
-    train(BEFORE, features="ids", adaptation="none")
+def test_killed_in_the_middle_then_again(trained_on_each_warehouse: Path) -> None:
     expected = _rows_after(lambda: score_and_publish(ON, domain="sport"))
     script = (
         "import os, signal\n"
@@ -100,8 +111,7 @@ def test_killed_in_the_middle_then_again(workspace_on_each_warehouse: Path) -> N
     assert _rows_after(lambda: score_and_publish(ON, domain="sport")) == expected
 
 
-def test_killed_between_staging_and_publication(workspace_on_each_warehouse: Path) -> None:
-    train(BEFORE, features="ids", adaptation="none")
+def test_killed_between_staging_and_publication(trained_on_each_warehouse: Path) -> None:
     load_id = score(ON, "sport")
     with pytest.raises(UsageError, match="nothing is published"):
         published("sport")
@@ -109,7 +119,7 @@ def test_killed_between_staging_and_publication(workspace_on_each_warehouse: Pat
     rows = published("sport")
     publish(load_id)
     assert published("sport") == rows, "publishing again changes nothing"
-    assert not (workspace_on_each_warehouse / "staging" / load_id).exists()
+    assert not (trained_on_each_warehouse / "staging" / load_id).exists()
 
 
 def _rows_after(act: Any) -> list[tuple[Any, ...]]:

@@ -29,19 +29,16 @@ from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.loads import Load
 from mmlora.workspace import Workspace, open_workspace
 from mmlora_cli.main import app
-from tests.pipeline.conftest import enter
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
 
 
 @pytest.fixture
-def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(trained_workspace: Path) -> Path:
     """A copy of the workspace, all of it 40 days old."""
-    shutil.copytree(trained[0], tmp_path / "var")
-    enter(monkeypatch, tmp_path)
-    age(tmp_path / "var")
-    return tmp_path / "var"
+    age(trained_workspace)
+    return trained_workspace
 
 
 @pytest.fixture

@@ -103,8 +103,7 @@ def test_a_model_goes_on_with_the_features_it_was_trained_on(made_up_workspace: 
         assert len(warehouse.loads()) == 1, "nothing was begun"
 
 
-def test_backfill_goes_on_where_it_was(made_up_workspace: Path) -> None:
-    train(BEFORE, features="ids", adaptation="none")
+def test_backfill_goes_on_where_it_was(trained_workspace: Path) -> None:
     start = ON - timedelta(days=2)
     backfill("news", start, start)
     plan = backfill("news", start, ON, plan_only=True).plan

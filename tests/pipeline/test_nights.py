@@ -31,18 +31,16 @@ from mmlora.pipeline.unpublish import restore, unpublish
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
-from tests.pipeline.conftest import enter
+from tests.conftest import take_warehouse
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
 
 
 @pytest.fixture
-def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(trained_workspace: Path) -> Path:
     """A copy of the workspace, on SQLite."""
-    shutil.copytree(trained[0], tmp_path / "var")
-    enter(monkeypatch, tmp_path)
-    return tmp_path / "var"
+    return trained_workspace
 
 
 @pytest.fixture(
@@ -58,15 +56,9 @@ def champion(
     """The copy's champion, on each warehouse."""
     version = trained[1]
     if request.param != "sqlite":
-        with open_workspace().open_warehouse() as sqlite:
-            verdicts = sqlite.verdicts(ON) + sqlite.verdicts(BEFORE)
-        (home / "warehouse.json").unlink()  # the workspace takes another warehouse
         of_duckdb = f"duckdb:///{home / 'scores.duckdb'}"
         url = of_duckdb if request.param == "duckdb" else request.getfixturevalue("postgres_url")
-        monkeypatch.setenv("MMLORA_WAREHOUSE_URL", url)
-        with open_workspace().open_warehouse() as warehouse:
-            warehouse.record_verdicts(verdicts)
-        promote(version, accept_below_baseline=True)
+        take_warehouse(monkeypatch, home, version, url)
     return version
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from mmlora.pipeline.score import score_and_publish
-from mmlora.pipeline.train import train
 from mmlora.warehouse.database import hold
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import open_workspace
+from tests.conftest import take_warehouse
 
 ON = date(2001, 4, 9)
 
@@ -23,11 +23,10 @@ pytestmark = pytest.mark.postgres
 
 @pytest.fixture
 def warehouse(
-    made_up_workspace: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, str], trained_workspace: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Warehouse]:
     """The warehouse of a workspace with a champion."""
-    monkeypatch.setenv("MMLORA_WAREHOUSE_URL", postgres_url)
-    train(ON - timedelta(days=1), features="ids", adaptation="none")
+    take_warehouse(monkeypatch, trained_workspace, trained[1], postgres_url)
     with open_workspace().open_warehouse() as opened:
         yield opened
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -14,7 +15,6 @@ import torch
 from mmlora.errors import ContractError, UsageError
 from mmlora.models.builder import build_model
 from mmlora.models.spec import FieldShape, ModelSpec
-from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.promote import promote, rollback
 from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
@@ -26,7 +26,7 @@ from mmlora.registry.parts import PartStore
 from mmlora.runs.exchange import Sharer, exchange_report, shared_through_gate
 from mmlora.schema import FeatureContract, IdTypes
 from mmlora.workspace import open_workspace
-from tests.conftest import SMALL, MadeUp
+from tests.conftest import use_workspace
 
 ON = date(2001, 4, 9)
 EARLY = ON - timedelta(days=6)
@@ -44,18 +44,17 @@ class Versions(NamedTuple):
     plain: str  # a model without experts
 
 
-KEPT = {"MMLORA_TRAINING__EXPERT_CONFIDENCE": "0"}  # so few rows are no evidence for any expert
+KEPT = ("MMLORA_TRAINING__EXPERT_CONFIDENCE", "0")  # so few rows are no evidence for any expert
 
 
 @pytest.fixture(scope="module")
-def trained(made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
+def trained(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
     """Train once in a workspace of its own; the tests make up their own decisions."""
-    home = tmp_path_factory.mktemp("exchange")
+    home = tmp_path_factory.mktemp("exchange") / "var"
+    shutil.copytree(imported, home)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        for name, value in {**SMALL, **KEPT, "MMLORA_HOME": str(home / "var")}.items():
-            patch.setenv(name, value)
-        import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
+        use_workspace(patch, home)
+        patch.setenv(*KEPT)
         with pytest.raises(UsageError, match="no champion yet"):
             train(LATE, phase="experts", domain="news", base="champion")
         whole = {"features": "ids", "adaptation": "mlora"}

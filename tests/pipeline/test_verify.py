@@ -24,21 +24,18 @@ from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.loads import Load
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
-from tests.pipeline.conftest import enter
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
 
 
 @pytest.fixture
-def home(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(trained: tuple[Path, str], trained_workspace: Path) -> Path:
     """A copy of the workspace; its champion has scored two nights of two domains."""
-    shutil.copytree(trained[0], tmp_path / "var")
-    enter(monkeypatch, tmp_path)
     for on in (BEFORE, ON):
         for domain in ("news", "sport"):
             publish(stage(trained[1], on, domain))
-    return tmp_path / "var"
+    return trained_workspace
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def _contender(judgement: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def easy_workspace(made_up: MadeUp, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def easy_workspace(
+    made_up: MadeUp, made_up_workspace: Path, mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A workspace whose clicks follow the item, so that a baseline is good."""
     table = pq.read_table(made_up.interactions)
     draw = np.random.default_rng(0)
@@ -45,9 +48,12 @@ def easy_workspace(made_up: MadeUp, made_up_workspace: Path, monkeypatch: pytest
     place = table.schema.get_field_index("label")
     path = made_up_workspace.parent / "easy.parquet"
     pq.write_table(table.set_column(place, "label", pa.array(clicked.astype(np.int8))), path)
-    monkeypatch.setenv("MMLORA_HOME", str(made_up_workspace.parent / "easy"))
+    home = made_up_workspace.parent / "easy"
+    home.mkdir()
+    shutil.copy(mlflow_store, home)
+    monkeypatch.setenv("MMLORA_HOME", str(home))
     import_tables(path, users=made_up.users, items=made_up.items)
-    return made_up_workspace.parent / "easy"
+    return home
 
 
 def test_train_ends_with_the_model_beside_its_baselines(made_up_workspace: Path) -> None:
@@ -106,7 +112,7 @@ def test_a_killed_judge_is_done_again_and_a_finished_one_is_found(
     with pytest.raises(KeyboardInterrupt):
         judge(run_id, progress=killed)
     first = judge(run_id)
-    monkeypatch.setattr(judging, "_judge", killed)
+    monkeypatch.setattr(judging, "compute_judgement", killed)
     assert judge(run_id) == first
 
 
@@ -150,7 +156,7 @@ def test_each_night_says_that_its_model_is_below_its_baseline(
     easy_workspace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained = train(AS_OF, **WEAK).to_json()
-    night._warn.cache_clear()
+    night.warn_below_baseline.cache_clear()
     caplog.clear()
     score_and_publish(AS_OF + timedelta(days=1))
     said = [record for record in caplog.records if "is scored by" in record.message]

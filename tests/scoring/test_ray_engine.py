@@ -20,7 +20,6 @@ from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError, TransientError
 from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
-from mmlora.pipeline.train import train
 from mmlora.schema import IdTypes
 from mmlora.scoring import ray_engine
 from mmlora.scoring.ray_engine import RayEngine
@@ -94,8 +93,7 @@ def test_rows_are_those_of_the_local_engine(
     assert there.numerics == here.numerics, "its workers have MKL's mode, though the cluster had not"
 
 
-def test_the_verbs_use_it(made_up_workspace: Path, cluster: Any) -> None:
-    train(date(2001, 4, 8), features="ids", adaptation="none")
+def test_the_verbs_use_it(trained_workspace: Path, cluster: Any) -> None:
     on, there = date(2001, 4, 9), {"engine": "ray", "ray_address": cluster.address}
     loads = [score(on, "news", **way) for way in ({}, there)]
     with open_workspace().open_warehouse() as warehouse:
@@ -143,7 +141,7 @@ class Poison(Encoder):
 def test_a_shard_that_kills_every_worker_is_given_up(
     world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "TRIES", 2)
+    monkeypatch.setattr(ray_engine, "ATTEMPTS", 2)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     encoder = world.encoder
     poison = Poison(encoder.contract, encoder.domains, encoder.fields)
@@ -157,7 +155,7 @@ def test_a_shard_that_kills_every_worker_is_given_up(
 def test_workers_with_another_version_are_refused(
     world: Any, grid: Candidates, tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine, "_versions", lambda: {"mmlora": "0.0.1", "torch": "2.13.0"})
+    monkeypatch.setattr(ray_engine, "library_versions", lambda: {"mmlora": "0.0.1", "torch": "2.13.0"})
     with pytest.raises(ContractError, match="install the same versions on all nodes"):
         world.score(grid, tmp_path / "load", engine=engine)
 

@@ -21,7 +21,7 @@ from mmlora.numerics import Numerics, here
 from mmlora.scoring.blocks import ChunkLimits
 from mmlora.scoring.ray_engine import join_cluster
 from mmlora.scoring.score import LocalEngine
-from mmlora.scoring.shards import PAIRS, SHARD, ShardScorer, cut, pairs_of_shards, put_together
+from mmlora.scoring.shards import PAIRS, SHARD, ShardScorer, combine, cut, pairs_of_shards
 from mmlora.scoring.staging import part_files
 from mmlora.scoring.work import Work
 from mmlora.settings import load_settings
@@ -51,7 +51,7 @@ def in_shards(world: Any, candidates: Candidates, top_k: int, pairs: int) -> tup
     scored = [pool[number % 2](shard) for number, shard in enumerate(shards)]
     pieces = [piece for table in scored for piece in (table.slice(0, 3), table.slice(3))]
     seen = set[Numerics]()
-    rows = put_together(work, pieces, pairs_of_shards(candidates, limits), told.append, seen.add)
+    rows = combine(work, pieces, pairs_of_shards(candidates, limits), told.append, seen.add)
     whole = pa.concat_tables(rows)
     assert seen == {here()}
     return whole, told
@@ -100,7 +100,7 @@ def test_a_shard_out_of_order_is_refused(world: Any, grid: Candidates) -> None:
     score = ShardScorer.of(work, listed=False, user_schema=users.schema)
     first, second, *_ = [score(shard) for shard in cut(grid, users, ChunkLimits(pairs=630))]
     with pytest.raises(MmloraError, match="shard 0 was scored after shard 1"):
-        list(put_together(work, [first, second, first], [630] * 4, lambda _: None, lambda _: None))
+        list(combine(work, [first, second, first], [630] * 4, lambda _: None, lambda _: None))
 
 
 def test_without_ray_the_engine_is_refused_with_what_to_install(

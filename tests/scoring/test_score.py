@@ -196,7 +196,7 @@ def test_chunks_hold_what_the_memory_allows_and_every_user_once(
     candidates = as_list(grid) if listed else grid
     whole = ChunkLimits(10**9, user_bytes=100, top_k=top_k)
     assert [(chunk.first, chunk.last) for chunk in whole.cut(candidates)] == [(0, 40)]
-    least = whole.most_of_a_user(candidates)
+    least = whole.largest_user(candidates)
     sizes = []
     for memory in (1, least, 3 * least, 8 * least):
         limits = replace(whole, memory=memory)
@@ -225,7 +225,7 @@ def test_a_users_side_is_weighed_before_any_is_computed(
         domain=features.domain, ids=world.ids, domain_id="west", on=world.on, top_k=5, block_rows=256,
     )  # fmt: skip
     scorer = work.scorer(features.users)
-    side = scorer._side(scorer._users, "user", 0, 40)
+    side = scorer.user_side(0, 40)
     assert scorer.user_bytes == sum(tensor.nbytes for tensor in side) // 40 > 64 * 4
     assert work.user_bytes(features.users.schema) == scorer.user_bytes
     if BFLOAT16:

@@ -160,7 +160,7 @@ def test_sums_over_rows_are_what_autograd_finds(rows, make_spec, squared):
         crosses.knots.copy_(torch.randn_like(crosses.knots).sort(1).values)
     inputs, by_row = crosses.inputs(batch), torch.rand(40)
     fit = CrossFit(crosses, 40)
-    found = fit._sums(inputs, by_row, squared=squared)
+    found = fit.sums(inputs, by_row, squared=squared)
 
     names, parameters = zip(*fit.parameters.items(), strict=True)
     expected = [torch.zeros_like(parameter) for parameter in parameters]

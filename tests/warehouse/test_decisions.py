@@ -71,7 +71,7 @@ def test_the_first_model_is_the_champion_and_a_later_one_the_challenger(warehous
 
 def test_of_two_first_models_at_once_one_is_the_champion(warehouse, url):
     """Each on a connection of its own, the one's transaction open while the other begins."""
-    started, names = threading.Event(), warehouse._tables
+    started, names = threading.Event(), warehouse.tables
 
     def other():
         with Warehouse.open(url) as second:

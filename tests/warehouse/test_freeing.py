@@ -258,6 +258,7 @@ def test_a_reader_sees_all_of_a_night_or_nothing(
                     query = "SELECT count(*), count(DISTINCT domain_id) FROM scores_published "
                     query += f"WHERE score_date = '{day}'"
                     seen.append(tuple(connection.exec_driver_sql(query).one()))
+                time.sleep(0.05)  # a DuckDB file has one process that writes, or several that read
 
     reader = Thread(target=read)
     reader.start()

@@ -7,7 +7,7 @@ from threading import Event
 import pyarrow as pa
 import pytest
 
-from mmlora.warehouse.writers import one_ahead, staged_batches
+from mmlora.warehouse.writers import prefetch, staged_batches
 
 
 def batch(number):
@@ -37,7 +37,7 @@ def test_one_batch_is_made_while_the_one_before_is_written_and_no_more():
                 second.set()
             yield batch(number)
 
-    ahead = one_ahead(batches())
+    ahead = prefetch(batches())
     assert next(ahead) == batch(0)
     assert second.wait(timeout=10)
     assert made == [0, 1]
@@ -49,7 +49,7 @@ def test_what_goes_wrong_in_reading_comes_after_the_batches_before_it():
         yield batch(0)
         raise OSError("the disk is gone")
 
-    ahead = one_ahead(batches())
+    ahead = prefetch(batches())
     assert next(ahead) == batch(0)
     with pytest.raises(OSError, match="the disk is gone"):
         next(ahead)

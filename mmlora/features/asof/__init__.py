@@ -1,1 +1,1 @@
-"""An offline store for Feast that joins as of a moment, on DuckDB and Parquet."""
+"""A Feast offline store with point-in-time joins on DuckDB and Parquet."""

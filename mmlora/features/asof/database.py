@@ -1,4 +1,4 @@
-"""One way to open DuckDB: UTC, a memory limit, and a folder to spill into."""
+"""Open DuckDB in UTC, with a memory limit and a folder to spill into."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEMORY_LIMIT = "60%"
 
 @contextmanager
 def database(spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory DuckDB that spills to a folder of its own under ``spill``; both go on leaving."""
+    """Open an in-memory DuckDB with its own spill folder under ``spill``; both are removed on exit."""
     spill.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix="duckdb-", dir=spill))
     connection = duckdb.connect(

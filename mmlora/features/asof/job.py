@@ -1,4 +1,4 @@
-"""What the ASOF store hands back: jobs that run when their result is asked for, whole or batch by batch."""
+"""The ASOF store's retrieval jobs, which run when their result is read, as a whole or in batches."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
 CHUNK_ROWS = 2_000_000
-"""Entity rows joined at once: what is sorted beside them is bounded, the result is not."""
+"""Entity rows per join; it bounds the memory for sorting, not the size of the result."""
 BATCH_ROWS = 65_536
 MEMORY_BUDGET = 512 * 2**20
 LEAST_BUDGET = 64 * 2**20
 
 
 class AsofJob(RetrievalJob):  # type: ignore[misc]
-    """A job whose result comes as tables, one after the other."""
+    """A job that yields its result as a sequence of tables."""
 
     def __init__(self, config: RepoConfig, spill: Path) -> None:
         self._config = config
@@ -47,7 +47,7 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
         budget: int | None,
         piece: int | None = None,
     ) -> Iterator[pa.Table]:
-        """Yield the result, at least one table, in order; of ``piece`` rows at most, where it can be cut."""
+        """Yield the result in order as one or more tables, of at most ``piece`` rows where possible."""
 
     def to_batches(
         self,
@@ -57,17 +57,17 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
         chunk_rows: int | None = None,
         piece: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Stream the result, on-demand features included, in the order asked.
+        """Stream the result, including on-demand features, in the order of the entity rows.
 
-        What the retrieval holds beside the entity rows and the batches handed out keeps within the budget:
-        half is DuckDB's, which spills what doesn't fit to disk; half is the views' features and the rows
-        at hand.
+        Apart from the entity rows and the batches already yielded, the retrieval stays within the memory
+        budget: half is for DuckDB, which spills the rest to disk; half is for the views' features and the
+        current rows.
 
         Args:
-            memory_budget: bytes, at least 64 MiB; None takes what the views and ``chunk_rows`` need.
-            batch_rows: the most rows of a batch.
-            chunk_rows: the most entity rows joined at once, 2 million when None.
-            piece: the most of them whose features are gathered at once; all when None.
+            memory_budget: bytes, at least 64 MiB; None for as much as the views and ``chunk_rows`` need.
+            batch_rows: maximum rows per batch.
+            chunk_rows: maximum entity rows per join, 2 million when None.
+            piece: maximum rows whose features are gathered at once; None for all rows of a join.
 
         Raises:
             UsageError: the budget is too small for the views.
@@ -84,7 +84,8 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
             try:
                 for table in self._tables(connection, chunk_rows or CHUNK_ROWS, half, piece):
                     whole = self._with_on_demand(table)
-                    # A part in which an on-demand feature is always null doesn't know its type.
+                    # Where an on-demand feature is null in a whole table, its type must come from earlier
+                    # ones.
                     whole = whole.cast(schema) if schema else whole
                     schema = whole.schema
                     yield from whole.to_batches(max_chunksize=batch_rows)
@@ -116,24 +117,24 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        """What was asked for."""
+        """The requested features, keys and times."""
         return None
 
     def persist(
         self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
     ) -> None:
-        """Write the result as Parquet, batch by batch: a file where the path ends so, else a folder.
+        """Write the result as Parquet in batches, to a file if the path ends in ``.parquet``, else a folder.
 
         Raises:
-            feast.errors.SavedDatasetLocationAlreadyExists: something is there, and it may not be overwritten.
-            UsageError: the storage is no Parquet on a file system.
+            feast.errors.SavedDatasetLocationAlreadyExists: the path exists and may not be overwritten.
+            UsageError: the storage isn't Parquet on a file system.
         """
         target = locate(self._config, storage.to_data_source(), "saved dataset")
         write_dataset(target, self.to_batches(), overwrite=allow_overwrite)
 
 
 class _Done(RetrievalJob):  # type: ignore[misc]
-    """A part of a job's result, to which Feast's own code adds the on-demand features."""
+    """A table of a job's result, to which Feast's own code adds the on-demand features."""
 
     def __init__(self, table: pa.Table, job: AsofJob) -> None:
         self._table = table
@@ -197,14 +198,14 @@ class AsofRetrievalJob(AsofJob):
 
     @property
     def metadata(self) -> RetrievalMetadata:
-        """What was asked for, and for which times."""
+        """The requested features, keys and range of times."""
         times = pc.min_max(self._join.entities.column(self._time)).as_py()
         keys = [name for name in self._join.entities.column_names if name != self._time]
         return RetrievalMetadata(self._feature_refs, keys, times["min"], times["max"])
 
 
 class AsofPullJob(AsofJob):
-    """Rows of one source, as it stores them."""
+    """Rows of one source, as stored."""
 
     def __init__(
         self,

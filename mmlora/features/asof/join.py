@@ -1,4 +1,4 @@
-"""Runs the ASOF joins of one retrieval: views made ready once, entity rows joined chunk by chunk."""
+"""Run the ASOF joins of a retrieval: prepare the views once, then join the entity rows in chunks."""
 
 from __future__ import annotations
 
@@ -29,67 +29,67 @@ from mmlora.features.asof.sql import (
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _JOIN_BYTES = 120
-"""What a row costs beside its own columns while it is joined: keys, time and numbers, sorted."""
+"""Memory per row during a join, in addition to its columns: sorted keys, time and row numbers."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a view's ready rows.
+    """The features of the rows of a view that can be read.
 
     Attributes:
-        columns: one array each.
-        position: where in them the row of each place is.
-        events: the rows' event times (microseconds), where they expire.
-        ttl: how long a row can be read (microseconds); None for ever.
+        columns: one array per feature.
+        index: index into the columns by source row.
+        events: the rows' event times (microseconds), if they expire.
+        ttl: time to live of a row (microseconds); None if rows don't expire.
     """
 
     columns: tuple[pa.Array, ...]
-    position: np.ndarray
+    index: np.ndarray
     events: np.ndarray
     ttl: int | None
 
     @property
     def bytes(self) -> int:
-        """Memory it takes."""
-        return int(sum(column.nbytes for column in self.columns) + self.position.nbytes + self.events.nbytes)
+        """Size in memory."""
+        return int(sum(column.nbytes for column in self.columns) + self.index.nbytes + self.events.nbytes)
 
     @property
     def row_bytes(self) -> float:
-        """Memory that a result row takes."""
+        """Size in memory of a row of the result."""
         rows = max(1, len(self.columns[0]) if self.columns else 1)
         return float(sum(column.nbytes for column in self.columns) / rows)
 
-    def gather(self, place: np.ndarray, times: np.ndarray, pool: ThreadPoolExecutor) -> list[pa.Array]:
-        """Return the features of the rows of these places; null for -1, and where a row has expired.
+    def gather(self, source_rows: np.ndarray, times: np.ndarray, pool: ThreadPoolExecutor) -> list[pa.Array]:
+        """Return the features of the given source rows; null for -1 and for expired rows.
 
         Args:
-            place: the place of each entity row's row.
+            source_rows: number of the source row that each entity row reads, -1 for none.
             times: the entity rows' times (microseconds).
-            pool: gathers columns side by side.
+            pool: threads that gather the columns.
         """
-        nobody = place < 0
-        if not len(self.position):
-            return [pa.nulls(len(place), column.type) for column in self.columns]
-        position = self.position[place]
+        missing = source_rows < 0
+        if not len(self.index):
+            return [pa.nulls(len(source_rows), column.type) for column in self.columns]
+        positions = self.index[source_rows]
         if self.ttl is not None:
-            nobody |= self.events[position] < times - self.ttl
-        index = pa.array(position, mask=nobody)
-        return list(pool.map(lambda column: column.take(index), self.columns))
+            missing |= self.events[positions] < times - self.ttl
+        indices = pa.array(positions, mask=missing)
+        return list(pool.map(lambda column: column.take(indices), self.columns))
 
 
 class AsofJoin:
-    """Entity rows, the views to join with them, and what is known.
+    """The join of entity rows with the rows of views, as of the entity rows' times.
 
     Args:
         entities: the entity rows.
         time: their time column.
         views: the views.
-        known_as_of: the moment as of which all is known, if there is one.
-        by_created: whether a row is hidden before its created time, when there is no such moment.
+        known_as_of: moment by which rows must be known; None for each entity row's own time.
+        by_created: without ``known_as_of``, whether rows are hidden before their created time.
 
     Raises:
-        UsageError: keys that the views need, or their Parquet, are missing.
-        ContractError: keys or features are of another kind than the views say.
+        UsageError: keys that the views need, or the views' Parquet files, are missing.
+        ContractError: keys or features don't have the types that the views declare.
     """
 
     def __init__(
@@ -119,14 +119,14 @@ class AsofJoin:
         piece: int | None = None,
         budget: int | None = None,
     ) -> Iterator[pa.Table]:
-        """Join chunk by chunk, in the order asked; at least one table comes, so that its schema does.
+        """Join the entity rows in chunks and in order; yield at least one table, for its schema.
 
         Args:
             connection: the database to work in.
-            rows: entity rows joined at once, of which no more than keys, times and places are held.
-            piece: rows whose features are gathered at once, those of a table; all that are joined when None.
-            budget: bytes within which the chunks and the views' features must keep, half of what the job was
-                given; makes ``rows`` smaller.
+            rows: entity rows per join; only their keys, times and row numbers are held.
+            piece: rows whose features are gathered at once, i.e. rows per table; None for all rows of a join.
+            budget: bytes for the chunks and the views' features, half of the job's budget; it may reduce
+                ``rows``.
 
         Raises:
             UsageError: the views' features alone take more than the budget.
@@ -139,78 +139,79 @@ class AsofJoin:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, max(1, len(self.entities)), rows):
                 part = self.entities.slice(start, rows)
-                times, places = self._places(connection, query, part)
-                for at in range(0, max(1, len(part)), piece or rows):
-                    some = slice(at, at + (piece or rows))
-                    table = part.slice(at, piece or rows)
-                    for view, of, place in zip(self._views, features, places, strict=True):
-                        columns = of.gather(place[some], times[some], pool)
+                times, source_rows = self._source_rows(connection, query, part)
+                for offset in range(0, max(1, len(part)), piece or rows):
+                    window = slice(offset, offset + (piece or rows))
+                    table = part.slice(offset, piece or rows)
+                    for view, of_view, numbers in zip(self._views, features, source_rows, strict=True):
+                        columns = of_view.gather(numbers[window], times[window], pool)
                         for (name, _), column in zip(view.features, columns, strict=True):
                             table = table.append_column(name, column)
                     yield table
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> tuple[bool, list[Features]]:
-        self._show(connection, self.entities)
+        self._register(connection, self.entities)
         earliest, latest = (
-            connection.execute(f"SELECT min({TIME}), max({TIME}) FROM asked").fetchone() or (None,) * 2
+            connection.execute(f"SELECT min({TIME}), max({TIME}) FROM entities").fetchone() or (None,) * 2
         )
-        asked = {"earliest": earliest, "latest": latest, "known_as_of": self._known_as_of or latest}
+        limits = {"earliest": earliest, "latest": latest, "known_as_of": self._known_as_of or latest}
         snapshot = earliest is not None and earliest == latest
-        found = []
+        features = []
         for number, (view, scan) in enumerate(zip(self._views, self._scans, strict=True)):
             query = read_sql(view, scan, number, snapshot=snapshot, known=self._known)
-            connection.execute(query, {name: value for name, value in asked.items() if f"${name}" in query})
+            connection.execute(query, {name: value for name, value in limits.items() if f"${name}" in query})
             connection.execute(ready_sql(view, number, snapshot=snapshot, known=self._known))
-            found.append(_features(connection, view, number))
+            features.append(_features(connection, view, number))
             connection.execute(f"DROP TABLE source{number}")
-        return snapshot, found
+        return snapshot, features
 
-    def _places(
+    def _source_rows(
         self, connection: duckdb.DuckDBPyConnection, query: str, part: pa.Table
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the rows' times (microseconds), and for each view the places of the rows that they read."""
+        """Return the rows' times (microseconds), and per view the source row that each reads."""
         times = part.column(self._time).cast(_TIMESTAMP, safe=False).cast(pa.int64())
         times = pc.fill_null(times, 0).to_numpy()
         if not self._views:
             return times, []
-        self._show(connection, part)
-        found = fetch(connection, query)
-        row = found.column(ROW).to_numpy()
-        places = []
+        self._register(connection, part)
+        joined = fetch(connection, query)
+        row = joined.column(ROW).to_numpy()
+        source_rows = []
         for number in range(len(self._views)):
-            # Rows come back in any order: writing each to its number puts them right without a sort.
-            place = np.empty(len(part), np.int64)
-            place[row] = found.column(f"p{number}").to_numpy()
-            places.append(place)
-        return times, places
+            # DuckDB returns rows in any order: assigning by row number restores the order without a sort.
+            ordered = np.empty(len(part), np.int64)
+            ordered[row] = joined.column(f"source_row{number}").to_numpy()
+            source_rows.append(ordered)
+        return times, source_rows
 
-    def _show(self, connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-        """Make ``asked`` of these rows: their numbers, times and keys."""
+    def _register(self, connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+        """Register the table ``entities``: the rows' numbers, times and keys."""
         keys = {column for view in self._views for column, _ in view.keys}
         times = rows.column(self._time).cast(_TIMESTAMP, safe=False)
-        shown = rows.select(sorted(keys)).append_column(TIME, times)
-        connection.register("asked", shown.append_column(ROW, pa.array(np.arange(len(rows)))))
+        table = rows.select(sorted(keys)).append_column(TIME, times)
+        connection.register("entities", table.append_column(ROW, pa.array(np.arange(len(rows)))))
 
     def _rows_within(self, budget: int, features: Sequence[Features]) -> int:
-        held = sum(of.bytes for of in features)
+        held = sum(of_view.bytes for of_view in features)
         if held * 2 > budget:
             raise UsageError(
                 f"the views' features take {held >> 20} MiB, which leaves too little of a memory budget of "
                 f"{budget * 2 >> 20} MiB: give at least {(held * 4 >> 20) + 1} MiB, or ask for fewer features"
             )
-        own = self.entities.nbytes / max(1, len(self.entities))
-        return max(1000, int((budget - held) / (own + _JOIN_BYTES + sum(of.row_bytes for of in features))))
+        per_row = self.entities.nbytes / max(1, len(self.entities)) + _JOIN_BYTES
+        per_row += sum(of_view.row_bytes for of_view in features)
+        return max(1000, int((budget - held) / per_row))
 
 
 def _features(connection: duckdb.DuckDBPyConnection, view: ViewColumns, number: int) -> Features:
     counts = f"SELECT (SELECT count(*) FROM source{number}), (SELECT count(*) FROM ready{number})"
     ((rows, ready),) = connection.execute(counts).fetchall()
-    # Where nearly all rows are ready, sorting out the others costs more than keeping them.
+    # Where most rows are ready, filtering out the others costs more than keeping them.
     table = fetch(connection, features_sql(view, number, all_rows=2 * ready > rows))
-    # Half the width is half the time that looking up takes.
+    # Look-ups in 32-bit indices take half the time of 64-bit ones.
     width = np.int32 if len(table) < 2**31 else np.int64
-    position = np.zeros(rows, width)
-    position[table.column("place").to_numpy()] = np.arange(len(table), dtype=width)
+    index = np.zeros(rows, width)
+    index[table.column("source_row").to_numpy()] = np.arange(len(table), dtype=width)
     columns = [table.column(f"f{i}").combine_chunks() for i in range(len(view.features))]
     if any(isinstance(column, pa.ChunkedArray) for column in columns):
         raise ContractError(
@@ -222,4 +223,4 @@ def _features(connection: duckdb.DuckDBPyConnection, view: ViewColumns, number: 
     if view.ttl:
         events = table.column("event").cast(_TIMESTAMP).cast(pa.int64()).to_numpy()
         ttl = view.ttl // timedelta(microseconds=1)
-    return Features(tuple(columns), position, events, ttl)
+    return Features(tuple(columns), index, events, ttl)

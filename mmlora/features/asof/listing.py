@@ -1,4 +1,4 @@
-"""Who says which files a source consists of: by default its folder, else what the store's setting names."""
+"""Listings: what determines the files of a source, by default the content of its folder."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from mmlora.errors import UsageError
 
 
 class Listing(Protocol):
-    """A place that knows better than a local folder which of its files count."""
+    """An index of the current files of local folders."""
 
     def files(self, folder: Path) -> list[str] | None:
-        """Return the files of a source's folder; None for one that it knows nothing of."""
+        """Return the files of a source's folder; None for a folder that isn't in the index."""
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Have all that is listed inside be of one moment."""
+        """Return a context within which all listings are of one moment."""
 
 
 class FolderListing:
-    """Each folder holds what it holds."""
+    """The default: all files of a folder count."""
 
     def files(self, folder: Path) -> list[str] | None:
-        """Leave the question to the folder."""
+        """Return None, so that the folder itself is listed."""
         return None
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Do nothing: a folder has no moments."""
+        """Return a context that does nothing, because a folder keeps no earlier states."""
         return nullcontext()
 
 
 def load_listing(name: str) -> Listing:
-    """Import a listing by ``module:object``; an empty name is :class:`FolderListing`.
+    """Import a listing by ``module:object``; an empty name gives :class:`FolderListing`.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: the listing can't be imported.
     """
     if not name:
         return FolderListing()

@@ -1,4 +1,4 @@
-"""The entity rows of a retrieval: read them from whatever was given, and check them against the views."""
+"""The entity rows of a retrieval: convert them to Arrow and check them against the views."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EVENT_TIMESTAMP = "event_timestamp"
 
 
 def fetch(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """Run a query into Arrow."""
+    """Return a query's result as an Arrow table."""
     return connection.sql(query).to_arrow_table()
 
 
 def entity_rows(entity_df: pd.DataFrame | pa.Table | str) -> tuple[pa.Table, datetime | None]:
-    """Return the rows as Arrow, and the moment as of which all is known, if they state one."""
+    """Return the rows as an Arrow table, and their ``known_as_of`` moment if they state one."""
     if isinstance(entity_df, str):
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
@@ -44,7 +44,7 @@ def entity_rows(entity_df: pd.DataFrame | pa.Table | str) -> tuple[pa.Table, dat
 
 
 def time_column(entities: pa.Table) -> str:
-    """Return the column of the rows' times: ``event_timestamp``, or the only timestamp there is."""
+    """Return the name of the rows' time column: ``event_timestamp``, or the only timestamp column."""
     times = [f.name for f in entities.schema if pa.types.is_timestamp(f.type)]
     if _EVENT_TIMESTAMP in entities.column_names or len(times) != 1:
         times = [_EVENT_TIMESTAMP]
@@ -56,11 +56,11 @@ def time_column(entities: pa.Table) -> str:
 
 
 def check_names(entities: pa.Table, views: Sequence[ViewColumns]) -> None:
-    """Refuse a result in which two columns have one name."""
+    """Reject a result in which two columns would have the same name."""
     names = Counter([*entities.column_names, *(name for view in views for name, _ in view.features)])
-    if twice := sorted(name for name, count in names.items() if count > 1):
+    if repeated := sorted(name for name, count in names.items() if count > 1):
         raise UsageError(
-            f"{', '.join(twice)} would be in the result twice: rename the entity rows' column, or request "
+            f"{', '.join(repeated)} would be in the result twice: rename the entity rows' column, or request "
             "full feature names"
         )
 
@@ -68,7 +68,7 @@ def check_names(entities: pa.Table, views: Sequence[ViewColumns]) -> None:
 def check_keys(
     connection: duckdb.DuckDBPyConnection, view: ViewColumns, scan: str, entities: pa.Table
 ) -> None:
-    """Refuse keys that are missing or of another kind than the view's, which match nothing or by accident."""
+    """Reject keys that are missing, or whose type differs from the view's and so can't match."""
     missing = [column for column, _ in view.keys if column not in entities.column_names]
     if missing:
         raise UsageError(f"feature view {view.name} needs {', '.join(missing)} in the entity rows")
@@ -88,19 +88,19 @@ def check_keys(
             found=", ".join(source.names),
         )
     for column, name in view.keys:
-        asked, stored = entities.schema.field(column).type, source.field(name).type
-        if not same_kind(asked, stored) and not pa.types.is_null(asked):
+        given, stored = entities.schema.field(column).type, source.field(name).type
+        if not same_kind(given, stored) and not pa.types.is_null(given):
             raise ContractError(
-                f"{column} is {asked} in the entity rows, but {stored} in feature view {view.name}: "
+                f"{column} is {given} in the entity rows, but {stored} in feature view {view.name}: "
                 "use ids of the imported type",
                 expected=str(stored),
-                found=str(asked),
+                found=str(given),
             )
 
 
-def same_kind(one: pa.DataType, other: pa.DataType) -> bool:
+def same_kind(left: pa.DataType, right: pa.DataType) -> bool:
     """Whether ids of two types can be equal: both are integers, or both are strings."""
-    return _kind(one) == _kind(other)
+    return _kind(left) == _kind(right)
 
 
 def _kind(of: pa.DataType) -> str:

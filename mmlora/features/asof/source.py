@@ -1,7 +1,7 @@
-"""Where a Parquet source lies: files, folders, globs and hive partitions, on disk or behind an fsspec URL.
+"""Parquet sources: files, folders, globs and hive partitions, on disk or behind an fsspec URL.
 
-DuckDB reads local files itself. Others it reads through the URL's fsspec filesystem (``s3://`` through s3fs,
-``gs://`` through gcsfs), because its own httpfs isn't part of its Python package.
+DuckDB reads local files itself, and others through the URL's fsspec filesystem (``s3://`` through s3fs,
+``gs://`` through gcsfs), because DuckDB's httpfs isn't part of its Python package.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """One source's place.
+    """The location of a source.
 
     Attributes:
-        path: as the source names it, made absolute.
-        inside: the same in the filesystem's own terms.
-        filesystem: where it lies.
-        listing: who says which files of a local folder count.
+        path: the source's path, made absolute.
+        inside: the path within the filesystem.
+        filesystem: the fsspec filesystem.
+        listing: the index of the current files of local folders.
     """
 
     path: str
@@ -73,13 +73,13 @@ class ParquetSource:
 
     @property
     def files(self) -> list[str]:
-        """Return its files, in the filesystem's terms, less what is hidden or being written.
+        """Return its files as paths within the filesystem, without hidden files and files being written.
 
-        Names that start with ``.`` or ``_`` below the source are left out, as Spark and Arrow leave them out.
-        Of a local folder that the store's listing knows, they are the ones that it names.
+        Names below the source that start with ``.`` or ``_`` are left out, as in Spark and Arrow. For a local
+        folder that is in the store's listing, the listing's files are returned.
 
         Raises:
-            MmloraError: the listing refuses them.
+            MmloraError: the listing rejects them.
         """
         if self.is_local and (listed := self.listing.files(Path(self.inside))) is not None:
             return listed
@@ -102,10 +102,10 @@ class ParquetSource:
         return self.is_folder and any("=" in name.removeprefix(root) for name in self.files)
 
     def scan(self) -> str:
-        """Return the source as a table function of its present files.
+        """Return the table function that reads the source's present files.
 
         Raises:
-            UsageError: there are none.
+            UsageError: there are no files.
         """
         files = self.files
         if not files:
@@ -113,7 +113,7 @@ class ParquetSource:
                 f"there are no Parquet files under {self.path}: write them first, or correct the path"
             )
         named = files if self.is_local else [self.filesystem.unstrip_protocol(name) for name in files]
-        # A lone file's own path says nothing; the folders of a folder or pattern do.
+        # The path of a single file has no partition columns; those below a folder or pattern may.
         hive = "false" if files == [self.inside] else "true"
         return (
             f"read_parquet([{', '.join(map(literal, named))}], union_by_name = true, "
@@ -122,15 +122,15 @@ class ParquetSource:
 
 
 def locate(config: RepoConfig, source: DataSource | None, what: str) -> ParquetSource:
-    """Find a Feast source's place.
+    """Return the location of a Feast source.
 
     Args:
-        config: the repository's configuration, whose folder relative paths start at.
+        config: the repository's configuration; relative paths start at its folder.
         source: the source.
-        what: who asks, for messages.
+        what: the object that uses the source, for messages.
 
     Raises:
-        UsageError: it is no Parquet ``FileSource``, or the package for its URL isn't installed.
+        UsageError: it isn't a Parquet ``FileSource``, or the package for its URL isn't installed.
     """
     from feast.data_format import ParquetFormat
     from feast.infra.offline_stores.file_source import FileSource
@@ -146,8 +146,8 @@ def locate(config: RepoConfig, source: DataSource | None, what: str) -> ParquetS
     if path.startswith(("s3://", "s3a://")):
         if source.s3_endpoint_override:
             options["endpoint_url"] = source.s3_endpoint_override
-        found = source.resolve_credentials() or {}
-        options |= {ours: found[theirs] for theirs, ours in _CREDENTIALS.items() if found.get(theirs)}
+        credentials = source.resolve_credentials() or {}
+        options |= {option: credentials[key] for key, option in _CREDENTIALS.items() if credentials.get(key)}
     try:
         filesystem, inside = fsspec.core.url_to_fs(path, **options)
     except (ImportError, ValueError) as error:
@@ -157,10 +157,10 @@ def locate(config: RepoConfig, source: DataSource | None, what: str) -> ParquetS
 
 
 def attach(connection: duckdb.DuckDBPyConnection, sources: Iterable[ParquetSource]) -> None:
-    """Let DuckDB read the sources that aren't local.
+    """Register the filesystems of sources that aren't local with DuckDB.
 
     Raises:
-        UsageError: two of them need one protocol with different options, which DuckDB can't tell apart.
+        UsageError: two sources need the same protocol with different options, which DuckDB doesn't support.
     """
     known: dict[str, Any] = {}
     for source in sources:
@@ -172,7 +172,7 @@ def attach(connection: duckdb.DuckDBPyConnection, sources: Iterable[ParquetSourc
                     f"{source.path}: one retrieval can't read {protocol}:// with different endpoints or "
                     "credentials; retrieve these views separately"
                 )
-    for filesystem in {id(found): found for found in known.values()}.values():
+    for filesystem in {id(filesystem): filesystem for filesystem in known.values()}.values():
         connection.register_filesystem(filesystem)
 
 

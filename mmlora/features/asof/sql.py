@@ -1,19 +1,19 @@
-"""Point-in-time joins as DuckDB queries: a feature view's rows made ready, then joined as of a time.
+"""Point-in-time joins as DuckDB queries: prepare a feature view's rows, then join them as of a time.
 
-An entity row of time t wants, of the view's rows with ``event <= t`` and ``created <= k``, the latest event,
-and of equals the latest created. k is t itself, one moment for all, or no limit.
+An entity row at time t reads, among the view's rows with ``event <= t`` and ``created <= k``, the one with
+the latest event, then the latest created. k is t itself, one moment for all rows, or no limit.
 
-* One t for all rows (scoring): filter, keep the first of each entity, hash join.
-* Many t, one k or none: filter on k, keep the latest created of each event, ASOF join on ``event <= t``.
-* Many t, k = t: two inequalities, which DuckDB's ASOF join refuses. A row can be read from ``available`` =
-  max(event, created) on. Ordered by that, a row whose event is behind one available before it will never be
-  read; the others have rising events, so one ASOF join on ``available <= t`` finds the latest event.
+* One t for all rows (scoring): filter, keep one row per entity, hash join.
+* Many t, one k or none: filter on k, keep the latest created per event, ASOF join on ``event <= t``. * Many
+t, k = t: two inequalities, which DuckDB's ASOF join doesn't support. A row can be read from ``available`` =
+max(event, created) on. In that order, a row with an earlier event than a row available before it is never
+read; the rest have ascending events, so one ASOF join on ``available <= t`` finds the latest.
 
-The time to live needs no inequality of its own: when the latest event has expired, so have all before. It is
-looked at after the join, so that the join needn't carry events along.
+The time to live needs no further inequality: when the latest event has expired, so have all earlier ones. It
+is applied after the join, so that the join needn't carry events.
 
-Windows and joins move keys, times and row numbers only. Features are gathered by row number afterwards, which
-costs a fraction of sorting them along, and gives rows their order for nothing.
+Windows and joins carry only keys, times and row numbers. Features are gathered by row number afterwards,
+which costs a fraction of sorting them as well and keeps the rows in order.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from mmlora.features.asof.source import ParquetSource, quote
 ROW = "__row"
 TIME = "__time"
 Known = Literal["row", "cutoff", "all"]
-"""What a row may know: what was created by its own time, by one moment for all, or whatever is there."""
+"""Which rows can be read: those created by the entity row's time, those created by one moment, or all."""
 
 
 @dataclass(frozen=True)
 class ViewColumns:
-    """What to read of one feature view.
+    """The columns to read from one feature view.
 
     Attributes:
         name: the view's name, for messages.
-        source: where its Parquet is.
-        keys: the entity rows' column of each key, and the source's.
-        features: the result's column of each feature, and the source's.
+        source: its Parquet source.
+        keys: per key, its column in the entity rows and in the source.
+        features: per feature, its column in the result and in the source.
         event: the source's event time column.
         created: the source's created time column, or empty.
-        ttl: how long a row can be read; None for ever.
+        ttl: time to live of a row; None if rows don't expire.
     """
 
     name: str
@@ -55,17 +55,17 @@ class ViewColumns:
 
 
 def read_sql(view: ViewColumns, scan: str, number: int, *, snapshot: bool, known: Known) -> str:
-    """Return the statement that reads what a retrieval can need of a view, as table ``source<number>``.
+    """Return the statement that reads a view's rows for a retrieval into the table ``source<number>``.
 
-    It has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``. Keys that nobody asks
-    for are left out. Parameters: ``$earliest`` and ``$latest`` time asked for, ``$known_as_of``.
+    The table has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``, for the keys of
+    the entity rows only. Parameters: ``$earliest`` and ``$latest`` entity row times, ``$known_as_of``.
 
     Args:
         view: the view.
-        scan: what reads its files.
+        scan: the table function that reads its files.
         number: the view's number.
-        snapshot: all entity rows have one time, so only the row of an entity that will be read is kept.
-        known: what a row may know.
+        snapshot: all entity rows have the same time, so only the row to read is kept per entity.
+        known: which rows can be read.
     """
     columns = [f"source.{quote(source)} AS k{i}" for i, (_, source) in enumerate(view.keys)]
     columns += [f"source.{quote(source)} AS f{i}" for i, (_, source) in enumerate(view.features)]
@@ -76,13 +76,13 @@ def read_sql(view: ViewColumns, scan: str, number: int, *, snapshot: bool, known
         wanted.append(f"{created} <= $known_as_of::TIMESTAMPTZ")
     if view.ttl:
         wanted.append(f"{event} >= $earliest::TIMESTAMPTZ - {_interval(view.ttl)}")
-    asked = ""
+    semi_join = ""
     if view.keys:
         keys = ", ".join(quote(column) for column, _ in view.keys)
-        same = [f"source.{quote(source)} = asked.{quote(column)}" for column, source in view.keys]
-        asked = f"SEMI JOIN (SELECT DISTINCT {keys} FROM asked) AS asked ON {' AND '.join(same)}"
-    query = f"SELECT {', '.join(columns)} FROM {scan} AS source {asked} WHERE {' AND '.join(wanted)}"
-    if snapshot:  # the one row of an entity that will be read: no other is worth a place in the table
+        same = [f"source.{quote(source)} = entities.{quote(column)}" for column, source in view.keys]
+        semi_join = f"SEMI JOIN (SELECT DISTINCT {keys} FROM entities) AS entities ON {' AND '.join(same)}"
+    query = f"SELECT {', '.join(columns)} FROM {scan} AS source {semi_join} WHERE {' AND '.join(wanted)}"
+    if snapshot:
         entity = ", ".join(f"k{i}" for i in range(len(view.keys)))
         latest = "arg_max(source, (event, coalesce(created, '-infinity'::TIMESTAMPTZ)))"
         grouped = f" GROUP BY {entity}" if entity else " HAVING count(*) > 0"
@@ -91,18 +91,18 @@ def read_sql(view: ViewColumns, scan: str, number: int, *, snapshot: bool, known
 
 
 def ready_sql(view: ViewColumns, number: int, *, snapshot: bool, known: Known) -> str:
-    """Return the statement that makes ``ready<number>`` of ``source<number>``: rows as they're read.
+    """Return the statement that creates ``ready<number>`` from ``source<number>``: the rows ready to join.
 
-    It has the keys, ``available`` and ``place``, the row's number in the source table.
+    It has the keys, ``available``, and ``source_row``, the row's number in the source table.
 
     Args:
         view: the view.
         number: the view's number.
-        snapshot: all entity rows have one time; the source has one row an entity.
-        known: what a row may know.
+        snapshot: all entity rows have the same time, and the source has one row per entity.
+        known: which rows can be read.
     """
     keys = [f"k{i}" for i in range(len(view.keys))]
-    names = ", ".join([*keys, "rowid AS place"])
+    names = ", ".join([*keys, "rowid AS source_row"])
     source = f"FROM source{number}"
     if snapshot:
         query = f"SELECT {names}, event AS available {source}"
@@ -121,38 +121,40 @@ def ready_sql(view: ViewColumns, number: int, *, snapshot: bool, known: Known) -
 
 
 def features_sql(view: ViewColumns, number: int, *, all_rows: bool) -> str:
-    """Return the query for features and ``event`` by ``place``, of all rows or of those that are ready."""
-    columns = ["source.rowid AS place", "source.event AS event"]
+    """Return the query for features and ``event`` by ``source_row``, for all rows or for ready ones."""
+    columns = ["source.rowid AS source_row", "source.event AS event"]
     names = ", ".join([*columns, *(f"source.f{i}" for i in range(len(view.features)))])
     query = f"SELECT {names} FROM source{number} AS source"
-    return query if all_rows else f"{query} SEMI JOIN ready{number} AS ready ON source.rowid = ready.place"
+    if all_rows:
+        return query
+    return f"{query} SEMI JOIN ready{number} AS ready ON source.rowid = ready.source_row"
 
 
 def join_sql(views: Sequence[ViewColumns], *, snapshot: bool) -> str:
-    """Return the one query that says which row of each view a row of ``asked`` reads (-1 where none)."""
-    columns, joins = [f"asked.{ROW}"], []
+    """Return the query for the source row that each row of ``entities`` reads per view (-1 where none)."""
+    columns, joins = [f"entities.{ROW}"], []
     for number, view in enumerate(views):
         ready = f"ready{number}"
-        columns.append(f"coalesce({ready}.place, -1) AS p{number}")
-        on = [f"asked.{quote(column)} = {ready}.k{i}" for i, (column, _) in enumerate(view.keys)]
-        # One time for all was seen to while the rows were made ready; that of a row without a time wasn't.
-        time = [f"asked.{TIME} >= {ready}.available"]
-        how = "LEFT JOIN" if snapshot else "ASOF LEFT JOIN"
-        joins.append(f"{how} {ready} ON {' AND '.join([*on, *time])}")
-    return f"SELECT {', '.join(columns)} FROM asked {' '.join(joins)}"
+        columns.append(f"coalesce({ready}.source_row, -1) AS source_row{number}")
+        on = [f"entities.{quote(column)} = {ready}.k{i}" for i, (column, _) in enumerate(view.keys)]
+        # A snapshot's rows are already limited in time, but an entity row without a time must match nothing.
+        on.append(f"entities.{TIME} >= {ready}.available")
+        join = "LEFT JOIN" if snapshot else "ASOF LEFT JOIN"
+        joins.append(f"{join} {ready} ON {' AND '.join(on)}")
+    return f"SELECT {', '.join(columns)} FROM entities {' '.join(joins)}"
 
 
 def pull_sql(
     scan: str, columns: Sequence[str], event: str, created: str, *, latest_of: Sequence[str] | None
 ) -> str:
-    """Return the query for a source's rows of a time range, all of them or the latest of each entity.
+    """Return the query for a source's rows in a time range, all rows or the latest per entity.
 
     Args:
-        scan: the source.
-        columns: what to read, by the source's own names.
-        event: its event time column.
-        created: its created time column, or empty.
-        latest_of: the key columns of which to keep the latest row; None keeps all rows.
+        scan: the table function that reads the source.
+        columns: the columns to read, by their names in the source.
+        event: the event time column.
+        created: the created time column, or empty.
+        latest_of: the key columns per which to keep the latest row; None keeps all rows.
 
     Parameters: ``$start`` and ``$end``, either of which may be null.
     """

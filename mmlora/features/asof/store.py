@@ -1,15 +1,15 @@
-"""A Feast offline store of DuckDB ASOF joins, which never reads what wasn't known yet.
+"""A Feast offline store on DuckDB ASOF joins that never reads values before they were known.
 
-It stands in ``feature_store.yaml`` as ``offline_store: {type: mmlora.features.asof.store.AsofOfflineStore}``
-and reads Parquet ``FileSource`` only, from local paths and fsspec URLs. It differs from Feast's ``duckdb``
-store in these things:
+It is configured in ``feature_store.yaml`` as
+``offline_store: {type: mmlora.features.asof.store.AsofOfflineStore}`` and reads Parquet ``FileSource`` only,
+from local paths and fsspec URLs. It differs from Feast's ``duckdb`` store as follows:
 
-* A view's ``created_timestamp_column`` always counts: a row is read only from its created time on, whether or
-  not ``filter_by_created_timestamp`` is given (the setting of that name gives Feast's behaviour).
-* The rows that come back are those that were asked for, in order.
-* Entity rows may be a ``pyarrow.Table`` or a DuckDB query as well, and may say as of when things are known,
-  for all rows: in the table's metadata, or in a data frame's ``attrs``, under ``known_as_of`` (ISO 8601).
-* Every job has ``to_batches``, which streams its result under a memory budget.
+* A view's ``created_timestamp_column`` is always respected: a row is read only from its created time on, with
+  or without ``filter_by_created_timestamp`` (the setting of that name restores Feast's behaviour). * The
+  result has exactly the entity rows, in their order. * Entity rows may also be a ``pyarrow.Table`` or a
+  DuckDB query. A table's metadata or a data frame's ``attrs`` may set the moment by which values must be
+  known, for all rows, under ``known_as_of`` (ISO 8601). * Every job has ``to_batches``, which streams its
+  result within a memory budget.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _LOG_DATE = "__log_date"
 
 
 class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
-    """The store's part of ``feature_store.yaml``."""
+    """The section ``offline_store`` of ``feature_store.yaml``."""
 
     type: str = "mmlora.features.asof.store.AsofOfflineStore"
     spill_location: str | None = None
-    """Folder that DuckDB spills into; the system's temporary folder when unset."""
+    """Folder into which DuckDB spills; the system's temporary folder when unset."""
     listing: str = ""
-    """``module:object`` that says which files of a local folder count (:class:`~.listing.Listing`)."""
+    """``module:object`` that lists the files of local folders (:class:`~.listing.Listing`)."""
     filter_by_created_timestamp: Literal["always", "asked"] = "always"
-    """Whether rows are hidden before their created time always, or when a retrieval asks for it."""
+    """Whether rows are hidden before their created time always, or only when a retrieval requests it."""
 
 
 class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
-    """Feast's ``duckdb`` store with point-in-time joins, reading and writing of its own."""
+    """Feast's ``duckdb`` store with its own point-in-time joins, reading and writing."""
 
     supports_filter_by_created_timestamp = True
 
@@ -73,22 +73,23 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         filter_by_created_timestamp: bool = False,
         **unsupported: Any,
     ) -> AsofRetrievalJob:
-        """Join the features to the entity rows, as they were known at each row's time.
+        """Join the features to the entity rows, as known at each row's time.
 
         Args:
             config: the repository's configuration.
-            feature_views: the views that the references name.
+            feature_views: the views of the references.
             feature_refs: ``view:feature`` references.
             entity_df: entity rows (data frame, Arrow table, or DuckDB query text).
             registry: the registry.
             project: the Feast project.
             full_feature_names: name features ``view__feature``.
-            filter_by_created_timestamp: accepted, and always so unless the setting of that name is ``asked``.
+            filter_by_created_timestamp: hide rows before their created time; always true unless the setting
+                of that name is ``asked``.
             **unsupported: Feast's ``start_date`` and ``end_date``.
 
         Raises:
-            UsageError: the view, its source or the request is of a kind that this store doesn't read.
-            ContractError: the view's keys or columns aren't those of the entity rows or its source.
+            UsageError: this store doesn't support the view, its source or the request.
+            ContractError: the view's keys or columns don't match the entity rows or its source.
         """
         if entity_df is None or unsupported:
             raise UsageError(
@@ -101,9 +102,8 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         check_names(entities, views)
         time = time_column(entities)
         by_created = filter_by_created_timestamp or _settings(config).filter_by_created_timestamp == "always"
-        with load_listing(
-            _settings(config).listing
-        ).snapshot():  # the views' files are listed here, and read when the job runs
+        # The views' files are listed here, and read when the job runs.
+        with load_listing(_settings(config).listing).snapshot():
             join = AsofJoin(entities, time, views, known_as_of, by_created)
         return AsofRetrievalJob(
             config,
@@ -126,7 +126,7 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         start_date: datetime,
         end_date: datetime,
     ) -> AsofPullJob:
-        """Return each entity's latest row of a time range, and of equals the one created last."""
+        """Return each entity's latest row in a time range; of rows at the same time, the one created last."""
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
         return _pull(
             config, data_source, columns, timestamp_field, (start_date, end_date), latest_of=join_key_columns
@@ -143,7 +143,7 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> AsofPullJob:
-        """Return a source's rows of a time range."""
+        """Return a source's rows in a time range."""
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
         return _pull(config, data_source, columns, timestamp_field, (start_date, end_date), latest_of=None)
 
@@ -154,10 +154,10 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         table: pa.Table,
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Add rows to a view's source.
+        """Append rows to a view's source.
 
         Raises:
-            ContractError: the rows' columns aren't the source's.
+            ContractError: the rows' columns differ from the source's.
             UsageError: the source is a pattern or partitioned, or isn't Parquet.
         """
         source = locate(config, feature_view.batch_source, f"feature view {feature_view.name}")
@@ -196,7 +196,7 @@ def _pull(
     latest_of: list[str] | None,
 ) -> AsofPullJob:
     source = locate(config, data_source, f"data source {data_source.name}")
-    # Feast asks for a log's partition column, and doesn't want it back.
+    # Feast lists a log's partition column here, but doesn't expect it in the result.
     names = [name for name in dict.fromkeys(columns) if name and name != _LOG_DATE]
     query = pull_sql(source.scan(), names, event, columns[-1] or "", latest_of=latest_of)
     start, end = (moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None for moment in between)
@@ -206,7 +206,7 @@ def _pull(
 def _check_refs(
     refs: list[str], views: list[FeatureView], on_demand: list[OnDemandFeatureView], entities: pa.Table
 ) -> None:
-    """Refuse references that no view answers, and on-demand views that can't be computed here."""
+    """Reject references to unknown views, and on-demand views that this store can't compute."""
     named = {view.projection.name_to_use() for view in views}
     named |= {view.projection.name_to_use() for view in on_demand}
     if strange := [ref for ref in refs if ref.split(":", 1)[0] not in named]:
@@ -225,8 +225,6 @@ def _check_refs(
 
 def _columns(config: RepoConfig, view: FeatureView, refs: list[str], full_names: bool) -> ViewColumns:
     """Resolve a view's columns through its projection and its source's field mapping."""
-    what = f"feature view {view.name}"
-    place = locate(config, view.batch_source, what)
     source = view.batch_source
     mapped = {new: old for old, new in source.field_mapping.items()}
     prefix = view.projection.name_to_use()
@@ -235,7 +233,7 @@ def _columns(config: RepoConfig, view: FeatureView, refs: list[str], full_names:
     renamed = view.projection.join_key_map
     return ViewColumns(
         name=view.name,
-        source=place,
+        source=locate(config, source, f"feature view {view.name}"),
         keys=tuple((renamed.get(c.name, c.name), mapped.get(c.name, c.name)) for c in view.entity_columns),
         features=tuple((f"{label}{name}", mapped.get(name, name)) for name in wanted),
         event=mapped.get(source.timestamp_field, source.timestamp_field),

@@ -1,4 +1,4 @@
-"""Writing Parquet for the ASOF store: saved datasets, and rows added to a source."""
+"""Write Parquet for the ASOF store: saved datasets, and rows appended to a source."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from mmlora.features.asof.source import ParquetSource
 
 
 def write_dataset(target: ParquetSource, batches: Iterator[pa.RecordBatch], *, overwrite: bool) -> None:
-    """Write batches to a file or folder; what was there stays until all are written.
+    """Write batches to a file or folder; existing data stays until all batches are written.
 
     Raises:
-        feast.errors.SavedDatasetLocationAlreadyExists: something is there, and it may not be overwritten.
+        feast.errors.SavedDatasetLocationAlreadyExists: the path exists and may not be overwritten.
         UsageError: the path is a pattern.
     """
     from feast.errors import SavedDatasetLocationAlreadyExists
 
     if target.is_glob:
         raise UsageError(f"{target.path} is a pattern: name a file or a folder to save a dataset")
-    filesystem, there = target.filesystem, target.inside.rstrip("/")
-    if filesystem.exists(there) and not overwrite:
+    filesystem, path = target.filesystem, target.inside.rstrip("/")
+    if filesystem.exists(path) and not overwrite:
         raise SavedDatasetLocationAlreadyExists(location=target.path)
-    if there.endswith(".parquet"):
-        _write(target, there, batches)
+    if path.endswith(".parquet"):
+        _write(target, path, batches)
         return
-    old = target.files if filesystem.exists(there) else []
-    filesystem.makedirs(there, exist_ok=True)
-    name = f"{there}/part-{uuid4().hex}.parquet"
+    old = target.files if filesystem.exists(path) else []
+    filesystem.makedirs(path, exist_ok=True)
+    name = f"{path}/part-{uuid4().hex}.parquet"
     _write(target, name, batches)
     if old:
         filesystem.rm(old)
 
 
 def append_rows(target: ParquetSource, rows: pa.Table, *, like: pa.Schema) -> None:
-    """Add rows to a source: a folder gets another file, a file is written anew and then put in place.
+    """Append rows to a source: a folder gets another file, a single file is rewritten and replaced.
 
     Args:
         target: the source.
-        rows: its columns, in any order.
-        like: the columns that the source has, and their types; the rows are cast to them.
+        rows: the rows to append, with the source's columns in any order.
+        like: the source's schema, to which the rows are cast.
 
     Raises:
-        UsageError: the source is a pattern, or its folders name columns, so that no place is the right one.
+        UsageError: the source is a pattern or partitioned by folders.
     """
     if target.is_glob or target.is_partitioned:
         kind = "a pattern" if target.is_glob else "partitioned"
@@ -66,10 +66,10 @@ def append_rows(target: ParquetSource, rows: pa.Table, *, like: pa.Schema) -> No
 def _write(
     target: ParquetSource, name: str, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema | None = None
 ) -> None:
-    """Write a file aside and move it into place: a reader sees the old one or the new one."""
+    """Write a temporary file and rename it, so that readers see the old file or the new one."""
     filesystem = target.filesystem
     path = PurePosixPath(name)
-    # An object store shows an object when all of it is there; a rename would copy it once more.
+    # An object store shows only complete objects, and a rename would copy the object.
     aside = str(path.with_name(f".{path.name}.{uuid4().hex}")) if target.is_local else name
     filesystem.makedirs(str(path.parent), exist_ok=True)
     remaining = iter(batches)

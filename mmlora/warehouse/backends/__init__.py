@@ -1,7 +1,7 @@
-"""The databases that can hold a warehouse: all that differs between them stands here, a module each.
+"""The databases that can hold a warehouse: their differences, in one module per database.
 
-To add one, write a module with a :class:`~mmlora.warehouse.backends.base.Backend` named ``BACKEND``, and name
-the module in ``_MODULES``. It is imported when its database is used.
+To add a database, write a module with a :class:`~mmlora.warehouse.backends.base.Backend` named ``BACKEND``
+and add it to ``_MODULES``. A module is imported when its database is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmlora.redaction import redact
 from mmlora.warehouse.backends.base import Backend
 
 _MODULES = {
-    # the name in URLs, which is SQLAlchemy's name of the dialect: the module
+    # module by the name in URLs, which is SQLAlchemy's name of the dialect
     "sqlite": "sqlite",
     "postgresql": "postgresql",
     "duckdb": "duckdb",
@@ -27,7 +27,7 @@ _ALIASES = {"postgres": "postgresql"}
 
 @cache
 def backend_named(name: str) -> Backend:
-    """Return the backend of a dialect; ``KeyError`` when there is none."""
+    """Return the backend of a dialect; raise ``KeyError`` for an unknown one."""
     backend: Backend = import_module(f"{__name__}.{_MODULES[_ALIASES.get(name, name)]}").BACKEND
     return backend
 
@@ -38,10 +38,10 @@ def backend_of(dialect: sa.Dialect) -> Backend:
 
 
 def parse_url(url: str) -> tuple[sa.URL, Backend]:
-    """Parse a warehouse URL, and return it as SQLAlchemy is to connect with it, with its backend.
+    """Parse a warehouse URL; return the URL for SQLAlchemy to connect with, and its backend.
 
     Raises:
-        UsageError: it isn't one.
+        UsageError: it isn't the URL of a database that can hold a warehouse.
     """
     try:
         parsed = sa.make_url(url)

@@ -1,4 +1,4 @@
-"""What a database must be able to do to hold a warehouse, and what most of them do alike."""
+"""The interface of a database that can hold a warehouse, with defaults shared by most of them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from mmlora.warehouse.loads import Load
 
 LOCK_WAIT_SECONDS = 30
-"""How long a transaction waits for another's lock before it is a ``TransientError``."""
+"""How long a transaction waits for a lock before it raises ``TransientError``."""
 
 BATCH_ROWS = 65_536
 
-# Execution options of an engine, for what a backend does when a transaction begins.
+# Execution options of an engine that control how a backend begins a transaction.
 WRITES = "mmlora_writes"
 UNCHECKED = "mmlora_unchecked"
 UNSYNCED = "mmlora_unsynced"
 
 FaultKind = Literal["transient", "refused", "unfit", "no_database", "corrupt"]
-"""What a driver's error means: worth a retry; who we are or what we may do; a value that the database can't
-hold; a file of another kind; a damaged file."""
+"""The meaning of a driver's error: worth a retry; authentication or privileges; a value that the database
+can't store; a file of another kind; a damaged file."""
 
 
 class RowWriter(Protocol):
-    """Writes the rows of one load; what a killed call left behind is the caller's to delete."""
+    """A writer of the rows of one load; the caller deletes what a killed call left."""
 
     def write(self, load: Load, batches: Iterable[pa.RecordBatch]) -> None:
         """Write batches of ``scores_schema`` rows under the load's key."""
@@ -48,11 +48,11 @@ class Backend(ABC):
 
     Attributes:
         title: its name, for messages.
-        example: what its URLs look like.
-        one_writer: whether one transaction writes at a time, so that a night's loads are published in turn;
-            else they are published while the next domains are scored.
-        drops_months: whether :meth:`drop_month` can drop any.
-        no_table: finds the name, as a group, in the message about a table or view that doesn't exist.
+        example: an example URL.
+        one_writer: whether only one transaction writes at a time, so that a night's loads are published in
+            turn; else they are published while the next domains are scored.
+        drops_months: whether :meth:`drop_month` is supported.
+        no_table: pattern of the error about a missing table or view, with its name as a group.
     """
 
     title: ClassVar[str]
@@ -61,15 +61,15 @@ class Backend(ABC):
     drops_months: ClassVar[bool] = False
     no_table: ClassVar[re.Pattern[str]]
 
-    # Reaching it
+    # Connections
 
     @abstractmethod
     def accept(self, url: sa.URL) -> sa.URL | None:
-        """Return the URL with the driver to connect by; None where it names no database that lasts."""
+        """Return the URL with the driver to connect with; None if it doesn't name a persistent database."""
 
     @abstractmethod
     def engine(self, url: sa.URL) -> sa.Engine:
-        """Prepare connections; none is made yet."""
+        """Prepare connections without opening one."""
 
     def file(self, url: sa.URL) -> Path | None:
         """Return the file behind the URL; None for a server."""
@@ -79,17 +79,17 @@ class Backend(ABC):
 
     @abstractmethod
     def alone(self, engine: sa.Engine, name: str) -> AbstractContextManager[None]:
-        """Hold a named lock over several transactions, and wait for it as long as another process lives."""
+        """Hold a named lock over several transactions; wait while another live process holds it."""
 
     def reads_in_a_row(self, engine: sa.Engine) -> AbstractContextManager[Any]:
-        """Keep open, for several reading transactions, what each would open anew."""
+        """Keep the database open for several reading transactions."""
         return nullcontext()
 
     def hold(self, connection: sa.Connection, name: str) -> None:  # noqa: B027
-        """Hold a named lock until the transaction ends; needless where a writing transaction is alone."""
+        """Hold a named lock until the transaction ends; a no-op where only one transaction can write."""
 
     def clock(self, connection: sa.Connection) -> datetime:
-        """Return the time by which loads are ordered: the server's own, where there is one."""
+        """Return the time by which loads are ordered: the server's time, where there is a server."""
         return datetime.now(UTC)
 
     @abstractmethod
@@ -99,11 +99,11 @@ class Backend(ABC):
     # Column types
 
     def timestamp(self) -> TypeEngine[Any]:
-        """Return the type of moments; naive values that it returns count as UTC."""
+        """Return the type of moments; naive values read from the database count as UTC."""
         return sa.DateTime(timezone=True)
 
     def text_id(self) -> TypeEngine[Any]:
-        """Return the type of ids that are text; they must sort by bytes."""
+        """Return the type of text ids, which must sort by bytes."""
         return sa.Text()
 
     def json(self) -> TypeEngine[Any]:
@@ -117,10 +117,10 @@ class Backend(ABC):
     # Migrations
 
     def before_migrations(self, connection: sa.Connection, views: Iterable[str]) -> None:  # noqa: B027
-        """Prepare for altering tables; where views stand in the way, drop them: they are made again."""
+        """Prepare for altering tables; drop views that would prevent it, because they are recreated later."""
 
     def after_migrations(self, connection: sa.Connection) -> None:  # noqa: B027
-        """Check what :data:`UNCHECKED` left unchecked, before the transaction ends."""
+        """Check the constraints that :data:`UNCHECKED` switched off, before the transaction ends."""
 
     def days_since(self, column: str) -> str:
         """Return SQL for the whole days from a date to today in UTC."""
@@ -138,18 +138,21 @@ class Backend(ABC):
         )
 
     def create_view(self, connection: sa.Connection, name: str, query: str) -> None:
-        """Make a view, or replace it: grants on it, and what others built on it, stay."""
+        """Create or replace a view; grants on it and objects that depend on it stay."""
         connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name} AS {query}")
 
     @abstractmethod
     def add_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
-        """Add a CHECK to a table whose primary key is ``pk_<table>``; rows that are there aren't scanned."""
+        """Add a CHECK to a table whose primary key is ``pk_<table>``, without scanning existing rows."""
 
     @abstractmethod
     def drop_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
-        """Take back what :meth:`add_check` added."""
+        """Remove a CHECK that :meth:`add_check` added."""
 
     # Rows
+
+    def overwrite_deleted(self, connection: sa.Connection) -> None:  # noqa: B027
+        """Have what this transaction deletes be overwritten in the file, where the database can."""
 
     @abstractmethod
     def writer(self, database: Database) -> RowWriter:
@@ -162,21 +165,21 @@ class Backend(ABC):
         """Yield a query's rows in batches, in its order.
 
         Args:
-            database: where.
-            query: what to read.
-            schema: has a type for each column of the query, which a batch's column can be cast to.
-            few: whether the rows are few, so that setting up a bulk read isn't worth it.
+            database: the database.
+            query: the query.
+            schema: a type for each column of the query, to which a batch's column can be cast.
+            few: whether few rows are expected, so that setting up a bulk read isn't worth it.
         """
 
     @abstractmethod
     def scores_bytes(self, connection: sa.Connection) -> int:
-        """Return about how many bytes ``scores`` and its index take, without free space inside."""
+        """Return the approximate size of ``scores`` and its index in bytes, without free space."""
 
     def drop_month(self, connection: sa.Connection, month: date) -> bool:
-        """Drop all rows of a month's dates; False where they don't lie apart, and must be deleted.
+        """Drop all rows of a month's dates; return False if they aren't stored apart and must be deleted.
 
-        A lock that readers hold is waited for in fractions of a second, since other readers wait behind:
-        then it is an error that passes.
+        It waits only a fraction of a second for readers' locks, because other readers queue behind it, and
+        then raises a transient error.
         """
         return False
 
@@ -184,25 +187,25 @@ class Backend(ABC):
 
     @abstractmethod
     def fault(self, error: Exception, text: str) -> FaultKind | None:
-        """Return what a driver's error means; None for a fault of the program.
+        """Return the meaning of a driver's error; None for a programming error.
 
         Args:
-            error: the driver's error, out of SQLAlchemy's wrapping.
+            error: the driver's error, without SQLAlchemy's wrapper.
             text: its message on one line.
         """
 
     @abstractmethod
     def is_duplicate_key(self, error: BaseException) -> bool:
-        """Whether a driver says that a row with the same key is there already."""
+        """Whether a driver's error means that a row with the same key already exists."""
 
 
 @contextmanager
 def alone_by_file(file: Path, name: str) -> Iterator[None]:
-    """Hold a lock in a file beside a database's; see :meth:`Backend.alone`."""
+    """Hold a lock in a file beside the database file; see :meth:`Backend.alone`."""
     lock = file.with_name(f"{file.name}.{name}.lock")
     with locked(lock):
         yield
-    lock.unlink(missing_ok=True)  # not after a failure: another may be waiting to try
+    lock.unlink(missing_ok=True)  # not after an error: another process may be waiting for it
 
 
 def excluded(insert: Any, changed: Sequence[str]) -> Mapping[str, Any]:
@@ -211,7 +214,7 @@ def excluded(insert: Any, changed: Sequence[str]) -> Mapping[str, Any]:
 
 
 def rows_as_batches(database: Database, query: sa.Select[Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield a query's rows as SQLAlchemy reads them, in batches."""
+    """Yield a query's rows in batches, read through SQLAlchemy."""
     with database.reading() as connection:
         result = connection.execute(query)
         names = tuple(result.keys())

@@ -1,11 +1,11 @@
-"""DuckDB: one file, which one process writes or several read; the analysts' favourite.
+"""DuckDB: one file, which one process writes or several processes read.
 
 No published dialect works with SQLAlchemy 2.1 and DuckDB 2 (duckdb-engine 0.17 generates keys by BIGSERIAL,
-which DuckDB doesn't have, and can't reflect; duckdb-sqlalchemy 1.5 needs DuckDB < 2), so a small one stands
-here, on DuckDB's own Python API and the compiler of PostgreSQL's dialect. It doesn't reflect.
+which DuckDB doesn't have, and can't reflect; duckdb-sqlalchemy 1.5 needs DuckDB < 2). This module therefore
+has a small dialect on DuckDB's own Python API and the compiler of PostgreSQL's dialect, without reflection.
 
-A file is open for the length of a transaction only, read-only to read, so that several processes can read at
-once. While a process has it open to write, no other can open it, so opening is tried again for a while.
+A file is open only during a transaction, and read-only for reading, so that several processes can read at
+once. While a process has it open for writing, no other can open it, so opening is retried for a while.
 DuckDB's SQLite extension must not be loaded: a second SQLite library in a process corrupts its files.
 """
 
@@ -47,16 +47,16 @@ _SPILL_BYTES = 64 << 20
 
 
 class DuckdbBackend(Backend):
-    """A file of DuckDB's."""
+    """A DuckDB file."""
 
     title = "DuckDB"
     example = "duckdb:///path/to/file.duckdb"
     no_table = re.compile(r"(?:Table|View) with name (\w+) does not exist")
 
     def accept(self, url: sa.URL) -> sa.URL | None:
-        """Accept a file; what lies in memory, or in a service, isn't one."""
-        lasts = url.database and not url.database.startswith((":memory:", "md:", "motherduck:"))
-        return url.set(drivername="duckdb+mmlora") if lasts and not url.host and not url.query else None
+        """Accept a file, but not a database in memory or in a service."""
+        is_file = url.database and not url.database.startswith((":memory:", "md:", "motherduck:"))
+        return url.set(drivername="duckdb+mmlora") if is_file and not url.host and not url.query else None
 
     def engine(self, url: sa.URL) -> sa.Engine:
         """See :class:`Backend`."""
@@ -73,7 +73,7 @@ class DuckdbBackend(Backend):
         return alone_by_file(Path(engine.url.database or ""), name)
 
     def reads_in_a_row(self, engine: sa.Engine) -> AbstractContextManager[Any]:
-        """Keep the file open: to open it costs 40 ms of CPU, and a read in it 2."""
+        """Keep the file open: opening it costs 40 ms of CPU, a read 2 ms."""
         return _File.at(engine.url.database).opened(writes=False)
 
     def upsert(self, table: sa.Table, changed: Sequence[str]) -> sa.Insert:
@@ -84,7 +84,7 @@ class DuckdbBackend(Backend):
         )
 
     def timestamp(self) -> TypeEngine[Any]:
-        """Return moments without a zone, in UTC as the sessions are: those with one need pytz to be read."""
+        """Return moments without a time zone, in UTC like the sessions; reading zoned ones needs pytz."""
         return sa.DateTime()
 
     def days_since(self, column: str) -> str:
@@ -92,11 +92,11 @@ class DuckdbBackend(Backend):
         return f"(CAST(make_timestamp(epoch_us(now())) AS DATE) - {column})"
 
     def add_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
-        """Copy the table, and so check its rows: DuckDB adds no constraint to one that is there."""
+        """Copy the table, which checks its rows: DuckDB can't add a constraint to an existing table."""
         _copy(connection, table, r"PRIMARY KEY\(", f"CONSTRAINT {name} CHECK ({condition}), PRIMARY KEY(")
 
     def drop_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
-        """Copy the table without any CHECK: DuckDB doesn't keep their names."""
+        """Copy the table without any CHECK, because DuckDB doesn't keep their names."""
         _copy(connection, table, r"CHECK\(.*\), PRIMARY KEY\(", "PRIMARY KEY(")
 
     def writer(self, database: Database) -> RowWriter:
@@ -106,7 +106,7 @@ class DuckdbBackend(Backend):
     def batches(
         self, database: Database, query: sa.Select[Any], schema: pa.Schema, *, few: bool
     ) -> Iterator[pa.RecordBatch]:
-        """Read to the end at once, into memory or a scratch file: a slow consumer keeps no writer waiting."""
+        """Read everything into memory or a scratch file first, so that slow readers don't block writers."""
         compiled = query.compile(database.engine)
         values = [compiled.params[name] for name in compiled.positiontup or ()]
         with tempfile.SpooledTemporaryFile(_SPILL_BYTES) as spill:
@@ -117,11 +117,11 @@ class DuckdbBackend(Backend):
                     for batch in rows:
                         stream.write_batch(batch)
             spill.seek(0)
-            with pa.ipc.open_stream(spill) as kept:
-                yield from kept
+            with pa.ipc.open_stream(spill) as stored:
+                yield from stored
 
     def scores_bytes(self, connection: sa.Connection) -> int:
-        """Return the size of the blocks in use, nearly all of which are those of ``scores``."""
+        """Return the size of the blocks in use, nearly all of which belong to ``scores``."""
         query = "SELECT used_blocks * block_size FROM pragma_database_size()"
         return int(connection.exec_driver_sql(query).scalar_one())
 
@@ -140,7 +140,7 @@ class DuckdbBackend(Backend):
 
 
 class DuckdbWriter:
-    """Writes Arrow batches as they are, in one transaction."""
+    """Write Arrow batches directly, in one transaction."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -157,23 +157,23 @@ class DuckdbWriter:
 
 
 class _File:
-    """A file as this process's threads share it: DuckDB opens it once a process, to read or to write."""
+    """A file shared by the threads of this process: DuckDB opens it once per process, to read or to write."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.turn = threading.Lock()  # of a transaction that changes what others may change as well
+        self.turn = threading.Lock()  # held by a transaction that may conflict with others
         self._lock = threading.Lock()
         self._open = 0
         self._writable = False
 
     @staticmethod
     def at(path: str | None) -> _File:
-        """Return the one object of a path."""
+        """Return the only instance for a path."""
         return _file(str(Path(path or "").resolve()))
 
     @contextmanager
     def opened(self, *, writes: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open it for a transaction, which is taken back unless it is committed."""
+        """Open the file for a transaction, which is rolled back unless it is committed."""
         connection = self.open(writes=writes)
         try:
             yield connection
@@ -181,10 +181,10 @@ class _File:
             self.close(connection)
 
     def open(self, *, writes: bool) -> duckdb.DuckDBPyConnection:
-        """Begin a transaction, once others let go of the file.
+        """Begin a transaction when other processes have closed the file.
 
         Raises:
-            TransientError: they didn't in time.
+            TransientError: they didn't close it in time.
         """
         until = time.monotonic() + base.LOCK_WAIT_SECONDS
         while True:
@@ -200,7 +200,7 @@ class _File:
             time.sleep(_RETRY_SECONDS)
 
     def _try(self, writes: bool) -> tuple[duckdb.DuckDBPyConnection | None, str]:
-        """Return a connection in a transaction, or who is in the way."""
+        """Return a connection in a transaction, or a description of who has the file open."""
         with self._lock:
             if self._open and writes and not self._writable:
                 return None, "a reader in this process"
@@ -216,7 +216,7 @@ class _File:
         return connection, ""
 
     def close(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """End the transaction, and let go of the file."""
+        """End the transaction and close the file."""
         with self._lock:
             connection.close()
             self._open -= 1
@@ -228,7 +228,7 @@ def _file(path: str) -> _File:
 
 
 class _Connection:
-    """A DB-API connection that has the file open in a transaction only."""
+    """A DB-API connection that keeps the file open only during a transaction."""
 
     def __init__(self, path: str) -> None:
         self._file = _File.at(path)
@@ -253,7 +253,7 @@ class _Connection:
         return _Cursor(self)
 
     def commit(self) -> None:
-        """Commit, and let go of the file."""
+        """Commit and close the file."""
         if self.raw is not None:
             try:
                 self.raw.execute("COMMIT")
@@ -261,7 +261,7 @@ class _Connection:
                 self.rollback()
 
     def rollback(self) -> None:
-        """Take back what isn't committed, and let go of the file."""
+        """Roll back what isn't committed, and close the file."""
         if self.raw is not None:
             raw, self.raw = self.raw, None
             self._file.close(raw)
@@ -272,7 +272,7 @@ class _Connection:
 
 
 class _Cursor:
-    """A DB-API cursor that has all rows at once."""
+    """A DB-API cursor that fetches all rows at once."""
 
     arraysize = 1
 
@@ -307,7 +307,7 @@ class _Cursor:
         return self.fetchmany(len(self._rows))
 
     def close(self) -> None:
-        """Nothing to do: the rows are fetched."""
+        """Do nothing: the rows are already fetched."""
 
     def _raw(self) -> duckdb.DuckDBPyConnection:
         assert self._connection.raw is not None  # SQLAlchemy begins before it executes
@@ -321,17 +321,19 @@ def _begin(connection: sa.Connection) -> None:
 
 class _Compiler(PGCompiler):
     def for_update_clause(self, select: Any, **options: Any) -> str:
-        return ""  # a writing transaction is alone
+        return ""  # only one transaction writes at a time
 
 
 class _DDLCompiler(DDLCompiler):
     def visit_create_table(self, create: Any, **options: Any) -> str:
-        made = str(super().visit_create_table(create, **options))  # type: ignore[no-untyped-call]
+        statement = str(super().visit_create_table(create, **options))  # type: ignore[no-untyped-call]
         generated = create.element.autoincrement_column
-        return made if generated is None else f"CREATE SEQUENCE {_sequence(generated)};{made}"
+        if generated is None:
+            return statement
+        return f"CREATE SEQUENCE IF NOT EXISTS {_sequence(generated)};{statement}"
 
     def visit_foreign_key_constraint(self, constraint: Any, **options: Any) -> None:  # type: ignore[override]
-        """Leave it out: a table that another refers to can be neither copied nor dropped."""
+        """Omit foreign keys: a table with references to it can be neither copied nor dropped."""
 
     def get_column_default_string(self, column: Any) -> str | None:
         if column is column.table.autoincrement_column:
@@ -348,7 +350,7 @@ class _TypeCompiler(GenericTypeCompiler):
 
 
 class DuckdbDialect(DefaultDialect):
-    """What the warehouse needs of a dialect."""
+    """The parts of a dialect that the warehouse needs."""
 
     name = "duckdb"
     driver = "mmlora"
@@ -367,18 +369,18 @@ class DuckdbDialect(DefaultDialect):
         return duckdb
 
     def create_connect_args(self, url: sa.URL) -> Any:
-        """Connect to a path."""
+        """Return the path to connect to."""
         return [url.database], {}
 
     def connect(self, *arguments: Any, **options: Any) -> Any:
-        """Open nothing yet."""
+        """Return a connection without opening the file."""
         return _Connection(*arguments)
 
     def initialize(self, connection: sa.Connection) -> None:
-        """Ask nothing of the database: there is nothing to find out, and the file isn't open."""
+        """Do nothing: the file isn't open, and nothing needs to be queried."""
 
     def has_table(self, connection: Any, table_name: str, schema: str | None = None, **options: Any) -> bool:
-        """Return whether a table exists; Alembic asks for its own."""
+        """Return whether a table exists; Alembic uses it for its version table."""
         query = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ? AND NOT internal"
         return bool(connection.exec_driver_sql(query, (table_name,)).scalar_one())
 
@@ -393,7 +395,7 @@ def _sequence(column: Any) -> str:
 
 
 def _copy(connection: sa.Connection, table: str, old: str, new: str) -> None:
-    """Put a copy in a table's place, whose definition has ``new`` for the pattern ``old``."""
+    """Replace a table by a copy whose definition has ``new`` instead of the pattern ``old``."""
     query = "SELECT sql FROM duckdb_tables() WHERE table_name = ?"
     definition: str = connection.exec_driver_sql(query, (table,)).scalar_one()
     changed, times = re.subn(old, new, definition)

@@ -1,4 +1,4 @@
-"""PostgreSQL: a server, many writers. Rows are written and read in bulk with ADBC (binary COPY)."""
+"""PostgreSQL: a server with many writers. Rows are written and read in bulk with ADBC (binary COPY)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from mmlora.warehouse.database import Database
     from mmlora.warehouse.loads import Load
 
-_PARTITIONS = "partition"  # the lock of whoever makes or drops one
+_PARTITIONS = "partition"  # the lock for creating or dropping a partition
 _DROP_WAIT_MS = 200
-# SQLSTATE: connection, transaction rollback, resources, operator, system; lock_timeout, read-only.
+# SQLSTATE classes: connection, transaction rollback, resources, operator, system; lock_timeout, read-only.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58", "55P03", "25006")
-_REFUSED_CLASSES = ("28", "3D000", "42501")  # who we are, which database, what we may do
+_REFUSED_CLASSES = ("28", "3D000", "42501")  # authentication, unknown database, privileges
 _UNFIT_CLASSES = ("22021", "54000")  # a NUL in a text, a row too long for the index
-# libpq gives no SQLSTATE of a connection that failed, so the server's words decide.
+# libpq gives no SQLSTATE for a failed connection, so the server's message is matched.
 _REFUSALS = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied"
     r"|(database|role|user) \S+ (does not exist|is not permitted)|invalid connection option"
@@ -61,7 +61,7 @@ class PostgresqlBackend(Backend):
     def alone(self, engine: sa.Engine, name: str) -> Iterator[None]:
         """See :class:`Backend`."""
         with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.detach()  # the session ends with this, and with it the lock and its own lock_timeout
+            connection.detach()  # the session ends with the context, and with it the lock and lock_timeout
             connection.exec_driver_sql("SET lock_timeout = 0")
             connection.execute(sa.select(sa.func.pg_advisory_lock(_key(name))))
             yield
@@ -71,7 +71,7 @@ class PostgresqlBackend(Backend):
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_key(name))))
 
     def clock(self, connection: sa.Connection) -> datetime:
-        """Return the server's time: workers' clocks may differ."""
+        """Return the server's time, because workers' clocks may differ."""
         now: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         return now.astimezone(UTC)
 
@@ -83,7 +83,7 @@ class PostgresqlBackend(Backend):
         )
 
     def text_id(self) -> TypeEngine[Any]:
-        """Return text that sorts by bytes: a read's order doesn't depend on the server's locale."""
+        """Return text that sorts by bytes, so that the order doesn't depend on the server's locale."""
         return postgresql.TEXT(collation="C")
 
     def json(self) -> TypeEngine[Any]:
@@ -124,7 +124,7 @@ class PostgresqlBackend(Backend):
     def batches(
         self, database: Database, query: sa.Select[Any], schema: pa.Schema, *, few: bool
     ) -> Iterator[pa.RecordBatch]:
-        """Read by ADBC, which needs a connection of its own; a few rows by the one that is there."""
+        """Read through ADBC, which needs its own connection; read a few rows through SQLAlchemy instead."""
         return rows_as_batches(database, query, schema) if few else _by_adbc(database, query)
 
     def scores_bytes(self, connection: sa.Connection) -> int:
@@ -137,7 +137,7 @@ class PostgresqlBackend(Backend):
         )
 
     def drop_month(self, connection: sa.Connection, month: date) -> bool:
-        """Drop a month's partition, unless readers hold it, or ``scores`` itself, for longer than a blink."""
+        """Drop a month's partition, unless readers lock it or ``scores`` for longer than 200 ms."""
         self.hold(connection, _PARTITIONS)
         if not _is_partition(connection, name := partition_name(month)):
             return False
@@ -156,7 +156,9 @@ class PostgresqlBackend(Backend):
             return "refused"
         if state:
             return "transient" if state.startswith(_TRANSIENT_CLASSES) else None
-        return "transient" if type(error).__name__ == "OperationalError" else None  # no answer at all
+        return (
+            "transient" if type(error).__name__ == "OperationalError" else None
+        )  # the server didn't respond
 
     def is_duplicate_key(self, error: BaseException) -> bool:
         """See :class:`Backend`."""
@@ -164,7 +166,7 @@ class PostgresqlBackend(Backend):
 
 
 class PostgresWriter:
-    """Writes with ADBC's ingestion (binary COPY) into the month's partition, in one transaction."""
+    """Write with ADBC's ingestion (binary COPY) into the month's partition, in one transaction."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -187,9 +189,9 @@ class PostgresWriter:
 
 
 def driver_url(engine: sa.Engine) -> str:
-    """Return what SQLAlchemy connects with as libpq's own string, which ADBC takes.
+    """Return SQLAlchemy's connection options as a libpq connection string, for ADBC.
 
-    libpq reads a URL otherwise than SQLAlchemy: a plus sign, for one, is no space to it.
+    libpq parses URLs differently from SQLAlchemy: a plus sign, for example, isn't a space.
     """
     from psycopg.conninfo import make_conninfo
 
@@ -203,16 +205,16 @@ def partition_name(score_date: date) -> str:
 
 
 def ensure_partition(database: Database, score_date: date) -> str:
-    """Make the partition of a date's month unless it is there, and return its name.
+    """Create the partition of a date's month if it doesn't exist, and return its name.
 
-    It is made as a table of its own and attached, which waits for no reader and no writer; ``CREATE TABLE ...
-    PARTITION OF`` would wait for them all.
+    It is created as a separate table and attached, which doesn't wait for readers or writers; ``CREATE TABLE
+    ... PARTITION OF`` would wait for all of them.
     """
     name = partition_name(score_date)
     start = score_date.replace(day=1)
     end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
     with database.writing() as connection:
-        BACKEND.hold(connection, _PARTITIONS)  # before looking: it may be about to be dropped
+        BACKEND.hold(connection, _PARTITIONS)  # before the check: the partition may be about to be dropped
         if not _is_partition(connection, name):
             connection.exec_driver_sql(
                 f"CREATE TABLE {name} (LIKE scores INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
@@ -224,7 +226,7 @@ def ensure_partition(database: Database, score_date: date) -> str:
 
 
 def _is_partition(connection: sa.Connection, name: str) -> bool:
-    # Asked of the catalogue's rows: to_regclass answers from a cache that may not know another's commit yet.
+    # Query the catalogue, because to_regclass uses a cache that may miss another session's commit.
     query = sa.text(
         "SELECT count(*) > 0 FROM pg_inherits JOIN pg_class ON pg_class.oid = pg_inherits.inhrelid "
         "WHERE pg_inherits.inhparent = 'scores'::regclass AND pg_class.relname = :name"
@@ -237,7 +239,7 @@ def _by_adbc(database: Database, query: sa.Select[Any]) -> Iterator[pa.RecordBat
     from psycopg import ClientCursor
 
     with database.reading() as connection:
-        # ADBC streams (binary COPY) only what has no parameters: psycopg quotes them into the text.
+        # ADBC streams (binary COPY) only queries without parameters, so psycopg quotes them into the text.
         compiled = query.compile(connection)
         raw: Any = connection.connection.dbapi_connection
         text = ClientCursor(raw).mogrify(str(compiled), compiled.params)

@@ -1,7 +1,6 @@
-"""SQLite: one file, one writer at a time, readers beside it.
+"""SQLite: one file, with one writer at a time and concurrent readers.
 
-It is written with Python's sqlite3 and nothing else: a second SQLite library in the process corrupts the
-file.
+The file is written only with Python's sqlite3: a second SQLite library in the process would corrupt it.
 """
 
 from __future__ import annotations
@@ -50,16 +49,16 @@ _ISO_TEXT = (
 
 
 class SqliteBackend(Backend):
-    """A file of SQLite's, in WAL mode."""
+    """An SQLite file in WAL mode."""
 
     title = "SQLite"
     example = "sqlite:///path/to/file.db"
     no_table = re.compile(r"no such table: (?:main\.)?(\w+)")
 
     def accept(self, url: sa.URL) -> sa.URL | None:
-        """Accept a file; what lies in memory doesn't last."""
-        lasts = url.database and url.database != ":memory:"
-        return url.set(drivername="sqlite+pysqlite") if lasts else None
+        """Accept a file, but not a database in memory."""
+        is_file = url.database and url.database != ":memory:"
+        return url.set(drivername="sqlite+pysqlite") if is_file else None
 
     def engine(self, url: sa.URL) -> sa.Engine:
         """See :class:`Backend`."""
@@ -84,7 +83,7 @@ class SqliteBackend(Backend):
         )
 
     def timestamp(self) -> TypeEngine[Any]:
-        """Return ISO text: SQLite has no type of its own."""
+        """Return ISO text, because SQLite has no type for moments."""
         storage, regexp = _ISO_TEXT
         text: TypeEngine[Any] = sqlite.DATETIME(storage_format=storage, regexp=regexp)  # type: ignore[no-untyped-call]
         return text
@@ -94,12 +93,12 @@ class SqliteBackend(Backend):
         return sqlite.INTEGER()
 
     def before_migrations(self, connection: sa.Connection, views: Iterable[str]) -> None:
-        """Drop the views: SQLite alters a table by copying it, which fails under a view."""
+        """Drop the views: SQLite alters a table by copying it, which fails if a view uses it."""
         for name in views:
             connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
 
     def after_migrations(self, connection: sa.Connection) -> None:
-        """Check the foreign keys, which were switched off: copying a table breaks them for a moment."""
+        """Check the foreign keys, which are switched off while tables are copied."""
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         if broken:
             raise RuntimeError(f"the migration broke foreign keys: {broken[:5]}")
@@ -109,19 +108,23 @@ class SqliteBackend(Backend):
         return f"CAST(julianday(date('now')) - julianday({column}) AS INTEGER)"
 
     def create_view(self, connection: sa.Connection, name: str, query: str) -> None:
-        """Make the view that :meth:`before_migrations` dropped."""
-        query = query.replace("string_agg(", "group_concat(")  # its only name before SQLite 3.44
+        """Create the view that :meth:`before_migrations` dropped."""
+        query = query.replace("string_agg(", "group_concat(")  # string_agg needs SQLite 3.44
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {query}")
 
     def add_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
         """See :class:`Backend`."""
         key = f"CONSTRAINT pk_{table} PRIMARY KEY"
-        _define_anew(connection, table, key, f"CONSTRAINT {name} CHECK ({condition}), {key}")
+        _redefine(connection, table, key, f"CONSTRAINT {name} CHECK ({condition}), {key}")
 
     def drop_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
         """See :class:`Backend`."""
         key = f"CONSTRAINT pk_{table} PRIMARY KEY"
-        _define_anew(connection, table, f"CONSTRAINT {name} CHECK ({condition}), {key}", key)
+        _redefine(connection, table, f"CONSTRAINT {name} CHECK ({condition}), {key}", key)
+
+    def overwrite_deleted(self, connection: sa.Connection) -> None:
+        """Have deleted rows overwritten with zeros, from now on and by this connection."""
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
     def writer(self, database: Database) -> RowWriter:
         """See :class:`Backend`."""
@@ -134,7 +137,7 @@ class SqliteBackend(Backend):
         return rows_as_batches(database, query, schema)
 
     def scores_bytes(self, connection: sa.Connection) -> int:
-        """Return the size of the pages in use, nearly all of which are those of ``scores``."""
+        """Return the size of the pages in use, nearly all of which belong to ``scores``."""
         pages, free, size = (
             int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
             for name in ("page_count", "freelist_count", "page_size")
@@ -158,7 +161,7 @@ class SqliteBackend(Backend):
 
 
 class SqliteWriter:
-    """Writes by batched ``executemany``, a transaction a batch: other writers get their turn between."""
+    """Write by ``executemany`` with one transaction per batch, so that other writers get a turn."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -176,14 +179,14 @@ class SqliteWriter:
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # sqlite3 begins no transactions of its own: _begin does
+    connection.isolation_level = None  # transactions are begun by _begin, not by sqlite3
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages; the default is one batch of scores
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes later fails at once when another has written between.
+    # BEGIN IMMEDIATE: a transaction that reads first and writes later fails if another wrote in between.
     options = connection.get_execution_options()
     if options.get(base.UNCHECKED, False):
         connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
@@ -194,11 +197,11 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _define_anew(connection: sa.Connection, table: str, old: str, new: str) -> None:
-    """Change the text that defines a table: the only other way is to copy all rows.
+def _redefine(connection: sa.Connection, table: str, old: str, new: str) -> None:
+    """Change the text of a table's definition; the only alternative is to copy all rows.
 
-    A constraint is nothing on disk but this text (https://sqlite.org/lang_altertable.html, "Making other
-    kinds of table schema changes"); a trigger instead would slow each row's insert by a third.
+    A constraint is stored only in this text (https://sqlite.org/lang_altertable.html, "Making other kinds of
+    table schema changes"); a trigger instead would slow inserts by a third.
     """
     version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
     connection.exec_driver_sql("PRAGMA writable_schema = ON")

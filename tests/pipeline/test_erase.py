@@ -1,0 +1,168 @@
+"""A person's rows leave everything that mmlora stores, on each warehouse, whenever the process is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from mmlora.errors import TransientError, UsageError
+from mmlora.nights.load import score
+from mmlora.pipeline.erase import erase
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.train import train
+from mmlora.pipeline.verify import verify
+from mmlora.warehouse.tables import tables
+from mmlora.workspace import open_workspace
+from mmlora_cli.main import app
+from tests.conftest import published, take_warehouse
+
+BEFORE, ON = date(2001, 4, 8), date(2001, 4, 9)
+GONE = "u01"
+
+
+@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
+def home(
+    request: pytest.FixtureRequest,
+    trained: tuple[Path, str],
+    trained_workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A workspace with two nights of a domain, the newer of them scored twice."""
+    if request.param != "sqlite":
+        of_duckdb = f"duckdb:///{trained_workspace / 'scores.duckdb'}"
+        url = of_duckdb if request.param == "duckdb" else request.getfixturevalue("postgres_url")
+        take_warehouse(monkeypatch, trained_workspace, trained[1], url)
+    for night in (BEFORE, ON, ON):
+        score_and_publish(night, domain="news")
+    return trained_workspace
+
+
+def traces(home: Path, user: str = GONE) -> set[str]:
+    """Where the workspace and its warehouse still have rows of a user, but for the models' vocabularies."""
+    found = set()
+    for path in home.rglob("*.parquet"):
+        table = pq.ParquetFile(path).read()
+        if "registry" not in path.parts and "user_id" in table.column_names:
+            ids = table["user_id"].cast(pa.string())
+            if pc.any(pc.equal(ids, user)).as_py():
+                found.add(str(path.relative_to(home)))
+    workspace = open_workspace()
+    if (home / "training_sets").exists():
+        found |= {path.name for path in (home / "training_sets").glob("[!.]*")}
+    with workspace.open_warehouse() as warehouse, warehouse.database.reading() as connection:
+        scores = tables(warehouse.ids).scores
+        loads = sa.select(scores.c.load_key).where(scores.c.user_id == user).distinct()
+        found |= {f"load {key}" for (key,) in connection.execute(loads)}
+    return found
+
+
+def rows_of_others(night: date) -> list[dict[str, Any]]:
+    return [row for row in published("news", on=night) if row["user_id"] != GONE]
+
+
+def ledger() -> list[dict[str, Any]]:
+    with open_workspace().open_warehouse() as warehouse, warehouse.database.reading() as connection:
+        return [dict(row._mapping) for row in connection.execute(sa.select(tables(warehouse.ids).erasures))]
+
+
+def test_nothing_of_a_user_is_left_and_the_others_keep_what_they_had(
+    home: Path, trained: tuple[Path, str]
+) -> None:
+    before = {night: rows_of_others(night) for night in (BEFORE, ON)}
+    assert {path.split("/")[1] for path in traces(home) if path.startswith("offline")} == {
+        "interactions",
+        "profiles",
+        "features",
+    }
+    result = erase([GONE], reason="a request")
+    assert traces(home) == set()
+    assert (result.users, result.loads, result.models) == (1, 3, (trained[1],))
+    assert result.interactions > 50 and result.profiles == 1 and result.scores == 15
+    assert {night: published("news", on=night) for night in before} == before
+    assert verify().faults == ()
+    (entry,) = ledger()
+    assert (
+        GONE not in str(entry) and entry["finished_at"] >= entry["begun_at"] and entry["why"] == "a request"
+    )
+
+    score_and_publish(ON, domain="news")
+    assert GONE not in {row["user_id"] for row in published("news")}
+    assert (
+        train(ON, features="ids", adaptation="none", accept_below_baseline=True).model_version
+        not in result.models
+    )
+    assert not any("interactions" in path or "features" in path for path in traces(home))
+    again = erase([GONE], reason="asked twice")
+    assert (again.interactions, again.scores, again.models) == (0, 0, ())
+
+
+@pytest.mark.parametrize("home", ["sqlite"], indirect=True)
+def test_killed_at_any_step_erasing_again_completes_it(home: Path) -> None:
+    others = {night: rows_of_others(night) for night in (BEFORE, ON)}
+    script = (
+        "import os, signal, sys\n"
+        "from mmlora.pipeline import erase as verb\n"
+        "steps = int(sys.argv[1])\n"
+        "def dying(function):\n"
+        "    def call(*arguments, **options):\n"
+        "        global steps\n"
+        "        steps -= 1\n"
+        "        if steps < 0:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return function(*arguments, **options)\n"
+        "    return call\n"
+        "for name in ('begin_erasures', 'erase_from_store', 'discard', 'finish_erasures'):\n"
+        "    setattr(verb, name, dying(getattr(verb, name)))\n"
+        "die = dying(lambda *_: None)\n"
+        f"verb.erase(['{GONE}'], reason='a request', progress=die)\n"
+    )
+    for step in (1, 4, 2, 3):  # before the store, amid computed files, then between loads
+        died = subprocess.run([sys.executable, "-c", script, str(step)], timeout=120, check=False)
+        assert died.returncode == -signal.SIGKILL
+        assert {night: rows_of_others(night) for night in others} == others
+    erase([GONE], reason="a request")
+    assert traces(home) == set()
+    assert len(ledger()) == 1 and ledger()[0]["finished_at"] is not None
+    assert ledger()[0]["models"], "found before the rows that tell were removed"
+    assert verify().faults == ()
+
+
+@pytest.mark.parametrize("home", ["sqlite"], indirect=True)
+def test_staged_rows_go_and_their_load_fails(home: Path) -> None:
+    load_id = score(ON, "sport")
+    erase([GONE], reason="a request")
+    assert not list((home / "staging").glob("*"))
+    with open_workspace().open_warehouse() as warehouse:
+        load = warehouse.load(load_id)
+    assert load.state == "failed" and "score the date again" in str(load.reason)
+
+
+@pytest.mark.parametrize("home", ["sqlite"], indirect=True)
+def test_what_cannot_be_erased_now_is_refused(home: Path, tmp_path: Path) -> None:
+    with open_workspace().open_warehouse() as warehouse:
+        load = warehouse.begin_load("sport", ON, model_version="v1", contract_hash="c0")
+        with pytest.raises(TransientError, match="is being scored: erase when it is done"):
+            erase([GONE], reason="a request")
+        warehouse.fail(load, "stopped")
+    assert f"load {1}" in traces(home) and ledger() == []
+    with pytest.raises(UsageError, match="give the users to erase"):
+        erase([], reason="a request")
+    with pytest.raises(UsageError, match="needs a reason"):
+        erase([GONE], reason=" ")
+    (tmp_path / "users.txt").write_text(f"{GONE}\n\nu02\n")
+    said = CliRunner().invoke(
+        app, ["erase", "--users", str(tmp_path / "users.txt"), "--reason", "two requests"]
+    )
+    assert said.exit_code == 0 and "erased 2 users: " in said.output
+    assert traces(home) == traces(home, "u02") == set()
