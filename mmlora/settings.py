@@ -208,6 +208,29 @@ class RetentionSettings(_Section):
     )
 
 
+class Promise(_Section):
+    """What the readers of a domain are promised."""
+
+    max_age_days: int = Field(
+        2, ge=0, description="scores of a date more than so many days ago (UTC) are stale: `is_stale`"
+    )
+    top_k: int = Field(20, ge=1, description="positions per user in the view scores_topk")
+
+
+class PromiseSettings(Promise):
+    """Promises; a section of a domain's own wins in what it sets."""
+
+    domains: dict[str, Promise] = Field(
+        {}, description="by domain, e.g. { us = { max_age_days = 1 } }; or sections [promises.domains.us]"
+    )
+
+    def of(self, domain: str) -> dict[str, int]:
+        """Return a domain's promise."""
+        own = self.domains.get(domain, Promise())
+        parts = {name: getattr(self, name) for name in Promise.model_fields}
+        return {**parts, **own.model_dump(exclude_unset=True)}
+
+
 class Settings(BaseSettings):
     """All settings, and the locations of the workspace's parts."""
 
@@ -229,6 +252,7 @@ class Settings(BaseSettings):
     candidates: CandidateSettings = CandidateSettings()
     scoring: ScoringSettings = ScoringSettings()
     retention: RetentionSettings = RetentionSettings()
+    promises: PromiseSettings = PromiseSettings()
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:

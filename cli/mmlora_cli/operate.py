@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mmlora.pipeline.verify import Verification
 
 
+_NOT_IN_A_TABLE = ("load_id", "published_at", "age_days", "is_stale")
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command()(read)
@@ -31,7 +34,16 @@ def read(
     date: Annotated[
         str | None, typer.Option(help="The score date; the latest published when left out.")
     ] = None,
+    start: Annotated[str | None, typer.Option(help="First score date of a range, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last score date of a range, read as well.")] = None,
     user: Annotated[str | None, typer.Option(help="This user only.")] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="These users only: Parquet or CSV with a column user_id, or a text of one id a line.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="What to write.")] = "table",
     output: Annotated[
@@ -48,7 +60,11 @@ def read(
 ) -> None:
     """Read published scores, by user and position; a table shows 20 rows unless --limit says otherwise.
 
+    Of a range, the dates that nothing is published for are named on standard error.
+
     Example: mmlora read --domain farmer --user 42 --limit 10
+
+    Example: mmlora read --domain farmer --start 2000-12-01 --end 2000-12-31 --users users.csv --format csv
     """
     from mmlora.errors import UsageError
     from mmlora.pipeline.read import read_scores
@@ -61,10 +77,12 @@ def read(
         raise UsageError(f"--json and --format {format} are two formats: give one of them")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.parent}; make it first")
-    on = parse_date(date) if date else None
+    on, first, last = (parse_date(text) if text else None for text in (date, start, end))
     if format == "table" and limit is None and not as_json:
         limit = 20
-    with read_scores(domain, on=on, user=user, limit=limit, home=home, url=url) as reader:
+    with read_scores(
+        domain, on=on, start=first, end=last, user=user, users=users, limit=limit, home=home, url=url
+    ) as reader:
         if as_json:
             _write_json(reader)
         else:
@@ -87,7 +105,7 @@ def write_rows(reader: Any, format: str, output: Path | None) -> None:
     """Write a reader's rows as a table, CSV or Parquet; a file is replaced whole, or not at all."""
     if format == "table":
         table = reader.read_all()
-        columns = [name for name in table.column_names if name not in ("load_id", "published_at")]
+        columns = [name for name in table.column_names if name not in _NOT_IN_A_TABLE]
         rows = [
             [row[name] if name in ("score", "position") else str(row[name]) for name in columns]
             for row in table.to_pylist()

@@ -38,16 +38,28 @@ def migrate(
             help="Use the database at warehouse_url from now on, though it is empty or another warehouse.",
         ),
     ] = False,
+    reader_role: Annotated[
+        str | None,
+        typer.Option(
+            "--reader-role",
+            metavar="NAME",
+            help="On PostgreSQL: have this role read the views and nothing else; make it if there is none.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring the warehouse's tables and views up to this version.
+    """Bring the warehouse's tables and views up to this version, and the settings' promises into them.
 
     Example: mmlora migrate
+
+    Example: mmlora migrate --reader-role ranking
     """
     from mmlora.pipeline.migrate import migrate_warehouse
 
-    result = migrate_warehouse(accept=accept_warehouse)
+    result = migrate_warehouse(accept=accept_warehouse, reader_role=reader_role)
     if as_json:
         print_json(result.to_json())
     else:
         typer.echo(f"warehouse {result.url} is at revision {result.revision}")
+        if reader_role is not None:
+            typer.echo(f"the role {reader_role} may read its views, and nothing else")

@@ -1,4 +1,4 @@
-"""``mmlora migrate``: the warehouse brought up to this version."""
+"""``mmlora migrate``: the warehouse brought up to this version, and what readers may see and are promised."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ class MigratedWarehouse(Record):
     revision: str
 
 
-def migrate_warehouse(*, accept: bool = False) -> MigratedWarehouse:
+def migrate_warehouse(*, accept: bool = False, reader_role: str | None = None) -> MigratedWarehouse:
     """Bring the warehouse up to this version's tables and views, and keep its identity in the workspace.
 
     Args:
         accept: whether the database at ``warehouse_url`` is the workspace's from now on, though it is empty
             or another warehouse than the one that it had.
+        reader_role: a role of PostgreSQL's that may read the views and nothing else, made if absent.
+
+    Raises:
+        UsageError: the database has no roles.
     """
     from mmlora.warehouse.migrate import newest_revision
     from mmlora.warehouse.warehouse import Warehouse
@@ -32,4 +36,8 @@ def migrate_warehouse(*, accept: bool = False) -> MigratedWarehouse:
         workspace.warehouse_url, ids=workspace.ids_or_none, identity=identity
     ) as warehouse:
         workspace.keep_identity(warehouse)
+        published = {each.domain_id for each in warehouse.publications()}
+        warehouse.promise({name: workspace.settings.promises.of(str(name)) for name in published})
+        if reader_role is not None:
+            warehouse.grant_reader(reader_role)
         return MigratedWarehouse(warehouse.database.where, newest_revision())

@@ -22,6 +22,8 @@ def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
     with workspace.open_warehouse() as warehouse:
         load = warehouse.load(load_id)
         with failures_kept(workspace, load.score_date, str(load.domain_id)):
+            promise = workspace.settings.promises.of(str(load.domain_id))
+            warehouse.promise({load.domain_id: promise})
             load = warehouse.publish(load, sorted(folder.glob("part-*.parquet")))
         earlier = warehouse.loads(
             domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")

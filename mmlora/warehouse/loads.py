@@ -142,6 +142,25 @@ def listing(
     return [_load(row) for row in connection.execute(query)]
 
 
+def freed_nights(connection: sa.Connection, tables: Tables, domain: Id, start: date, end: date) -> list[date]:
+    """Return the dates of a domain that readers had scores of until these were freed, in order."""
+    load, pointer = tables.score_loads.c, tables.publications.c
+    followed = sa.select(pointer.score_date).where(pointer.domain_id == domain)
+    query = (
+        sa.select(load.score_date)
+        .where(
+            load.domain_id == domain,
+            load.score_date.between(start, end),
+            load.state == "superseded",
+            load.rows_freed_at.is_not(None),
+            load.score_date.not_in(followed),
+        )
+        .distinct()
+        .order_by(load.score_date)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def stale(connection: sa.Connection, tables: Tables, older_than: timedelta) -> list[Load]:
     """Return the running loads without a heartbeat for longer than ``older_than``, newest first.
 

@@ -5,6 +5,7 @@ An upgrade is one transaction under a lock, on SQLite as well: it happens comple
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,9 @@ def _run(connection: sa.Connection, ids: IdTypes, *, first: bool) -> None:
     backend.before_migrations(connection, views())
     command.upgrade(alembic_config(connection=connection, ids=ids), "head")
     for name in views():
-        backend.create_view(connection, name, resources.sql(f"views/{name}.sql"))
+        query = resources.sql(f"views/{name}.sql")
+        query = re.sub(r"days_since\(([\w.]+)\)", lambda call: backend.days_since(call[1]), query)
+        backend.create_view(connection, name, query)
     if first:
         connection.execute(sa.insert(tables(ids).workspace).values(name="ids", value=ids.to_dict()))
     if stored_identity(connection) is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from time import monotonic
 
@@ -37,7 +37,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Publication:
-    """The published load of a domain and date."""
+    """The published load of a domain and date.
+
+    Attributes:
+        max_age_days: of what age its scores are stale; None where no promise is known.
+    """
 
     domain_id: Id
     score_date: date
@@ -47,6 +51,17 @@ class Publication:
     model_version: str
     rows: int
     published_at: datetime
+    max_age_days: int | None = None
+
+    @property
+    def age_days(self) -> int:
+        """Whole days from the score date to today, in UTC."""
+        return (datetime.now(UTC).date() - self.score_date).days
+
+    @property
+    def is_stale(self) -> bool | None:
+        """Whether the scores are older than promised; None where no promise is known."""
+        return None if self.max_age_days is None else self.age_days > self.max_age_days
 
 
 def publish(
@@ -89,8 +104,10 @@ def publications(
             load.model_version,
             load.rows,
             pointer.published_at,
+            tables.promises.c.max_age_days,
         )
         .join_from(tables.publications, tables.score_loads, pointer.load_key == load.load_key)
+        .outerjoin(tables.promises, tables.promises.c.domain_id == pointer.domain_id)
         .order_by(pointer.domain_id, pointer.score_date.desc())
     )
     if domain is not None:

@@ -111,6 +111,7 @@ class Tables:
     domain_verdicts: sa.Table
     publication_ledger: sa.Table
     night_failures: sa.Table
+    promises: sa.Table
     erasures: sa.Table
 
 
@@ -169,6 +170,13 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("score_date", sa.Date, primary_key=True),
             sa.Column("reason", sa.Text, nullable=False),
             sa.Column("recorded_at", UtcTimestamp, nullable=False),
+        ),
+        promises=sa.Table(
+            "promises",
+            metadata,
+            sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
+            sa.Column("max_age_days", sa.Integer, nullable=False),
+            sa.Column("top_k", sa.Integer, nullable=False),
         ),
         erasures=sa.Table(
             "erasures",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,13 +15,13 @@ from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
 from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading, verify
 from mmlora.warehouse.backends.base import RowWriter
-from mmlora.warehouse.database import Database
+from mmlora.warehouse.database import Database, upsert
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.nights import Night
 from mmlora.warehouse.publish import Publication
-from mmlora.warehouse.tables import tables
+from mmlora.warehouse.tables import tables, views
 from mmlora.warehouse.verify import Verified
 
 STALE_AFTER = timedelta(minutes=2)
@@ -231,9 +231,33 @@ class Warehouse:
             user: read only this user's scores.
             limit: maximum number of rows.
         """
-        self._check_id("user", user)
         published = self.publication(domain, score_date)
-        return reading.read(self.database, self.tables, self.ids, published, user=user, limit=limit)
+        users = None if user is None else [user]
+        return self.read_publications([published] if published else [], users=users, limit=limit)
+
+    def read_publications(
+        self,
+        published: Sequence[Publication],
+        *,
+        users: Collection[Id] | None = None,
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Stream publications in turn, each by user and position, with the views' columns.
+
+        Args:
+            published: which.
+            users: only these users'; all when None.
+            limit: at most so many rows of all together.
+        """
+        for user in users or ():
+            self._check_id("user", user)
+        return reading.read(self.database, self.tables, self.ids, published, users=users, limit=limit)
+
+    def freed_nights(self, domain: Id, start: date, end: date) -> list[date]:
+        """Return the dates whose scores `mmlora gc` has freed, so that nothing is published for them."""
+        self._check_id("domain", domain)
+        with self.database.reading() as connection:
+            return loads.freed_nights(connection, self.tables, domain, start, end)
 
     def rows_of(self, load: Load) -> pa.RecordBatchReader:
         """Stream the rows of a published or formerly published load, like :meth:`read`.
@@ -252,7 +276,26 @@ class Warehouse:
             rows=load.rows or 0,
             published_at=load.finished_at or load.started_at,
         )
-        return reading.read(self.database, self.tables, self.ids, published, user=None, limit=None)
+        return self.read_publications([published])
+
+    def promise(self, promises: Mapping[Id, Mapping[str, int]]) -> None:
+        """Keep what readers of some domains are promised (``max_age_days``, ``top_k``), for the views."""
+        rows = [{"domain_id": domain, **promise} for domain, promise in promises.items()]
+        for row in rows:
+            self._check_id("domain", row["domain_id"])
+        if rows:
+            with self.database.writing() as connection:
+                upsert(connection, self.tables.promises, rows)
+
+    def grant_reader(self, role: str) -> None:
+        """Have a role read the views and nothing else, making it where there is none.
+
+        Raises:
+            UsageError: the database has no roles, or the role may do everything.
+            AccessError: the user of the warehouse's URL may not make roles.
+        """
+        with self.database.writing() as connection:
+            self.database.backend.grant_reader(connection, role, views())
 
     # Taking back, nights
 

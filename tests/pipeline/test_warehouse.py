@@ -26,10 +26,10 @@ ON = date(2001, 4, 9)
 ROWS = [("a", 7, 0.75, 1), ("a", 5, 0.5, 2), ("b", 5, 0.25, 1)]
 
 
-def publish(warehouse: Warehouse, folder: Path, domain: str = "news") -> None:
-    load = warehouse.begin_load(domain, ON, model_version="v1", contract_hash="c0")
+def publish(warehouse: Warehouse, folder: Path, domain: str = "news", on: date = ON) -> None:
+    load = warehouse.begin_load(domain, on, model_version="v1", contract_hash="c0")
     user, item, score, position = (list(column) for column in zip(*ROWS, strict=True))
-    columns = [user, item, [domain] * len(ROWS), [ON] * len(ROWS), score, position]
+    columns = [user, item, [domain] * len(ROWS), [on] * len(ROWS), score, position]
     schema = scores_schema(IDS)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     with StagedWriter(folder / load.load_id, ids=IDS) as writer:

@@ -11,6 +11,7 @@ from alembic import command
 
 from mmlora.schema import IdTypes
 from mmlora.warehouse import backends, migrate
+from mmlora.warehouse.tables import views
 from mmlora.warehouse.warehouse import Warehouse
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def test_a_migration_can_be_taken_back(url):
 
             ensure_partition(database, date(2001, 1, 1))
         with database.altering() as connection:
-            database.backend.before_migrations(connection, ["nights", "scores_latest", "scores_published"])
+            database.backend.before_migrations(connection, views())
             command.downgrade(migrate.alembic_config(connection=connection, ids=IdTypes()), "0003")
             connection.exec_driver_sql(row.format(user=1, score=7.5))
             connection.exec_driver_sql("DELETE FROM scores")

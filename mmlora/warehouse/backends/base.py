@@ -14,6 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
+from mmlora.errors import UsageError
 from mmlora.files import locked
 
 if TYPE_CHECKING:
@@ -120,6 +121,21 @@ class Backend(ABC):
 
     def after_migrations(self, connection: sa.Connection) -> None:  # noqa: B027
         """Check the constraints that :data:`UNCHECKED` switched off, before the transaction ends."""
+
+    def days_since(self, column: str) -> str:
+        """Return SQL for the whole days from a date to today in UTC."""
+        return f"(CAST(now() AT TIME ZONE 'UTC' AS DATE) - {column})"
+
+    def grant_reader(self, connection: sa.Connection, role: str, views: Iterable[str]) -> None:
+        """Make a role, where there is none, that may read the views and nothing else.
+
+        Raises:
+            UsageError: the database has no roles.
+        """
+        raise UsageError(
+            f"--reader-role {role}: {self.title} has no roles, whoever may read the file reads all of it; "
+            "limit who may read the file, or use PostgreSQL"
+        )
 
     def create_view(self, connection: sa.Connection, name: str, query: str) -> None:
         """Create or replace a view; grants on it and objects that depend on it stay."""

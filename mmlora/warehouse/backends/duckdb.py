@@ -87,6 +87,10 @@ class DuckdbBackend(Backend):
         """Return moments without a time zone, in UTC like the sessions; reading zoned ones needs pytz."""
         return sa.DateTime()
 
+    def days_since(self, column: str) -> str:
+        """Return SQL that needs neither the session's time zone nor DuckDB's extension for zones."""
+        return f"(CAST(make_timestamp(epoch_us(now())) AS DATE) - {column})"
+
     def add_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
         """Copy the table, which checks its rows: DuckDB can't add a constraint to an existing table."""
         _copy(connection, table, r"PRIMARY KEY\(", f"CONSTRAINT {name} CHECK ({condition}), PRIMARY KEY(")

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
+from mmlora.errors import UsageError
 from mmlora.schema import LOAD_KEY
 from mmlora.warehouse.backends import base
 from mmlora.warehouse.backends.base import Backend, FaultKind, RowWriter, excluded, rows_as_batches
@@ -88,6 +89,25 @@ class PostgresqlBackend(Backend):
     def json(self) -> TypeEngine[Any]:
         """See :class:`Backend`."""
         return postgresql.JSONB(none_as_null=True)
+
+    def grant_reader(self, connection: sa.Connection, role: str, views: Iterable[str]) -> None:
+        """See :class:`Backend`; a role that exists loses its other grants on the schema's tables."""
+        quote = connection.dialect.identifier_preparer.quote
+        name, schema = (
+            quote(role),
+            quote(str(connection.exec_driver_sql("SELECT current_schema").scalar_one())),
+        )
+        known = sa.text("SELECT rolsuper FROM pg_roles WHERE rolname = :role")
+        superuser = connection.execute(known, {"role": role}).scalar_one_or_none()
+        if superuser:
+            raise UsageError(
+                f"--reader-role {role}: this role is a superuser, who may do everything: name another"
+            )
+        if superuser is None:
+            connection.exec_driver_sql(f"CREATE ROLE {name} NOLOGIN")
+        connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {name}")
+        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {name}")
+        connection.exec_driver_sql(f"GRANT SELECT ON {', '.join(views)} TO {name}")
 
     def add_check(self, connection: sa.Connection, table: str, name: str, condition: str) -> None:
         """See :class:`Backend`."""

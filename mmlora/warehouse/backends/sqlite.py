@@ -103,6 +103,10 @@ class SqliteBackend(Backend):
         if broken:
             raise RuntimeError(f"the migration broke foreign keys: {broken[:5]}")
 
+    def days_since(self, column: str) -> str:
+        """Return SQL by Julian days: SQLite's dates are texts."""
+        return f"CAST(julianday(date('now')) - julianday({column}) AS INTEGER)"
+
     def create_view(self, connection: sa.Connection, name: str, query: str) -> None:
         """Create the view that :meth:`before_migrations` dropped."""
         query = query.replace("string_agg(", "group_concat(")  # string_agg needs SQLite 3.44
