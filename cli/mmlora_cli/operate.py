@@ -41,7 +41,7 @@ def read(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="These users only: Parquet or CSV with a column user_id, or a text of one id a line.",
+            help="These users only: Parquet or CSV with a column user_id, or a text with one id per line.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,

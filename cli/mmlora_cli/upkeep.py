@@ -67,7 +67,10 @@ def erase(
     reason: Annotated[str, typer.Option(help="Why, for the ledger of erasures.")],
     user: Annotated[list[str] | None, typer.Option(help="A user to erase; repeatable.")] = None,
     users: Annotated[
-        Path | None, typer.Option(help="A text file with the ids of users to erase, one per line.")
+        Path | None,
+        typer.Option(
+            help="A file of users to erase: Parquet or CSV with a column user_id, or an id per line."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -79,13 +82,10 @@ def erase(
 
     Example: mmlora erase --user u01 --reason "request of 2026-11-30"
     """
-    from mmlora.errors import UsageError
     from mmlora.pipeline.erase import erase as run
+    from mmlora.pipeline.user_file import users_in
 
-    if users is not None and not users.is_file():
-        raise UsageError(f"--users {users} does not exist or is not a file")
-    lines = users.read_text(encoding="utf-8").splitlines() if users else []
-    ids = [*(user or []), *(line.strip() for line in lines if line.strip())]
+    ids = [*(user or []), *(map(str, users_in(users)) if users else ())]
     with progress_bar(quiet=as_json) as progress:
         result = run(ids, reason=reason, progress=progress)
     if as_json:

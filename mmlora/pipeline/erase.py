@@ -106,7 +106,7 @@ def _parse(workspace: Workspace, users: Sequence[str]) -> pa.Array:
         except ValueError:
             raise UsageError(f"user {user!r}: user ids are whole numbers here") from None
     if not parsed:
-        raise UsageError("give the users to erase: --user ID, or --users FILE with one id per line")
+        raise UsageError("give the users to erase: --user ID, or --users FILE")
     return pa.array(parsed, workspace.ids.arrow("user"))
 
 

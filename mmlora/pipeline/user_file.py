@@ -1,4 +1,4 @@
-"""A file of user ids, for ``mmlora read --users``."""
+"""A file of user ids, for ``mmlora read`` and ``mmlora erase``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmlora.schema import USER_ID, Id
 
 
 def users_in(path: Path) -> list[Id]:
-    """Return the user ids of a file: Parquet or CSV with a column ``user_id``, or a text of one id a line.
+    """Return a file's user ids: Parquet or CSV with a column ``user_id``, or a text with one id per line.
 
     Raises:
         UsageError: there is no such file, it can't be read, has no such column, or no ids.
@@ -49,5 +49,5 @@ def _from_text(path: Path) -> list[Id]:
 def _no_column(path: Path, columns: list[str]) -> str:
     return (
         f"the users' file {path} has the columns {', '.join(columns)}: give Parquet or CSV with a column "
-        f"{USER_ID}, or a text of one id a line"
+        f"{USER_ID}, or a text with one id per line"
     )
