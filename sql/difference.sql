@@ -1,8 +1,16 @@
 -- The differences between the rows of two loads, in one row. Tables: before, after (user_id, item_id, score, position).
 WITH users AS (
-    SELECT b.user_id IS NOT NULL AS in_before, a.user_id IS NOT NULL AS in_after, b.best IS NOT DISTINCT FROM a.best AS same_best
-    FROM (SELECT user_id, arg_min(item_id, position) AS best FROM before GROUP BY user_id) AS b
-    FULL JOIN (SELECT user_id, arg_min(item_id, position) AS best FROM after GROUP BY user_id) AS a USING (user_id)
+    SELECT
+        b.user_id IS NOT NULL AS in_before,
+        a.user_id IS NOT NULL AS in_after,
+        b.top[1] IS NOT DISTINCT FROM a.top[1] AS same_best,
+        b.top IS DISTINCT FROM a.top AS top_changed
+    FROM (
+        SELECT user_id, list(item_id ORDER BY position) FILTER (position <= 10) AS top FROM before GROUP BY user_id
+    ) AS b
+    FULL JOIN (
+        SELECT user_id, list(item_id ORDER BY position) FILTER (position <= 10) AS top FROM after GROUP BY user_id
+    ) AS a USING (user_id)
 ),
 by_user AS (
     SELECT
@@ -10,7 +18,8 @@ by_user AS (
         count(*) FILTER (in_after) AS users_after,
         count(*) FILTER (in_before AND NOT in_after) AS users_gone,
         count(*) FILTER (in_after AND NOT in_before) AS users_new,
-        avg(CAST(same_best AS INTEGER)) FILTER (in_before AND in_after) AS same_first_item
+        avg(CAST(same_best AS INTEGER)) FILTER (in_before AND in_after) AS same_first_item,
+        avg(CAST(top_changed AS INTEGER)) FILTER (in_before AND in_after) AS top_10_changed
     FROM users
 ),
 by_pair AS (

@@ -154,6 +154,12 @@ def status(
     _print_records("nights", result.nights)
     if result.troubles:
         _print_records("loads not published", result.troubles)
+    if (late := result.late) is not None:
+        nights = "1 published night" if late.nights == 1 else f"{late.nights:,} published nights"
+        typer.echo(
+            f"late rows: {nights} from {late.first} to {late.last} did not know rows that are known now "
+            f"({late.rows:,} for {late.last}); see what restating them would do: {late.command}"
+        )
     _print_records("models", result.models)
     typer.echo(f"this machine: {', '.join(vars(result.numerics).values())}")
 

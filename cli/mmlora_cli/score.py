@@ -262,7 +262,7 @@ def print_differences(title: str, compared: Sequence[tuple[str, ComparedLoad | N
     """Print how loads differ, a line a figure and a column a domain: its name, the load before, its rows."""
     names = (
         *("rows_before", "rows_after", "users_before", "users_after", "users_gone", "users_new"),
-        *("pairs_in_both", "same_first_item", "mean_score_before", "mean_score_after"),
+        *("pairs_in_both", "same_first_item", "top_10_changed", "mean_score_before", "mean_score_after"),
         *("mean_score_change", "largest_score_change"),
     )
     if compared:
@@ -274,10 +274,19 @@ def print_differences(title: str, compared: Sequence[tuple[str, ComparedLoad | N
 
 def print_loads(night: NightOutcome) -> None:
     """Print one line a load, and the rate over all of them."""
-    columns = (
-        *("domain_id", "score_date", "state", "users", "items", "pairs", "rows", "seconds"),
+    columns = [
+        "domain_id",
+        "score_date",
+        "state",
+        "users",
+        "items",
+        "pairs",
+        "rows",
+        "seconds",
         "model_version",
-    )
+    ]
+    if any(load.top_10_changed is not None for load in night.loads):
+        columns += ["top_10_changed", "mean_score_change"]
     print_table("scored", columns, [[getattr(load, name) for name in columns] for load in night.loads])
     for load in night.loads:
         print_candidates(load.domain_id, load.candidates)

@@ -244,8 +244,7 @@ class _Domain:
         seen = (before or {}).pop("known_as_of", None)
         changed = differences(before, recorded_policy(self.workspace, self.domain, day))
         if self.known.late is not None:
-            since = midnight(day) if seen is None else datetime.fromisoformat(str(seen))
-            if late := self.known.late.count(before=day, known_after=since):
+            if late := self.known.late.count(before=day, known_after=known_at(load)):
                 changed.append(f"{late:,} late rows of before that day have become known since")
         elif seen is not None:
             changed.append(f"scored on what was known at {seen}")
@@ -268,6 +267,13 @@ class _Domain:
         ):
             return f"the newest interaction before {day} is of {days[before - 1]}"
         return self.known.broken.get((str(self.domain), day), "")
+
+
+def known_at(load: Load) -> datetime:
+    """Return up to when (UTC) a load knew its data: 00:00 of its date unless it was restated."""
+    candidates = load.checks.candidates if load.checks else None
+    seen = candidates.policy.get("known_as_of") if candidates else None
+    return midnight(load.score_date) if seen is None else datetime.fromisoformat(str(seen))
 
 
 def _estimate(published: Sequence[Load]) -> tuple[int | None, float | None]:

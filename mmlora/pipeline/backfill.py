@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -21,6 +22,7 @@ from mmlora.names import BackfillReason, EngineName, KnownAsOf
 from mmlora.nights.failures import describe
 from mmlora.nights.load import ScoreOptions
 from mmlora.nights.planning import BackfillRequest, PlannedNight, plan_nights
+from mmlora.pipeline.diff import change_since
 from mmlora.pipeline.outcomes import BackfillOutcome, LoadOutcome, NightOutcome
 from mmlora.pipeline.score import score_and_publish
 from mmlora.runs.champions import CHAMPION, warn_of_labels
@@ -238,10 +240,21 @@ def _score_night(
             "workspace": workspace,
         }
         try:
-            return score_and_publish(night.score_date, domain=night.domain_id, **chosen).loads
+            loads = score_and_publish(night.score_date, domain=night.domain_id, **chosen).loads
+            return [_compared(workspace or open_workspace(), load, night.load_id) for load in loads]
         except MmloraError as error:
             reason, code = describe(error), error.exit_code
     return [_failed(night, reason, code)]
+
+
+def _compared(workspace: Workspace, load: LoadOutcome, replaced: str | None) -> LoadOutcome:
+    """Add to a restated night's outcome how far its scores moved."""
+    if replaced is None or load.load_id is None or load.state != "published":
+        return load
+    rows = change_since(workspace, replaced, load.load_id)
+    if rows is None:
+        return load
+    return replace(load, top_10_changed=rows.top_10_changed, mean_score_change=rows.mean_score_change)
 
 
 def _failed(night: PlannedNight, reason: str, code: int) -> LoadOutcome:

@@ -82,6 +82,16 @@ def dry_run(
     return DryRun(tuple(loads), tuple(skipped))
 
 
+def change_since(workspace: Workspace, before: str, after: str) -> RowDifference | None:
+    """Compare a load with an earlier one of its domain and date; None if the earlier rows were freed."""
+    with workspace.open_warehouse() as warehouse:
+        replaced = warehouse.load(before)
+        if replaced.rows_freed_at is not None:
+            return None
+        new = warehouse.load(after)
+        return _difference(_rows(workspace, warehouse, replaced), _rows(workspace, warehouse, new))
+
+
 def _rehearsed(
     workspace: Workspace, on: date, domain: str, progress: Progress, options: ScoreOptions
 ) -> RehearsedLoad:

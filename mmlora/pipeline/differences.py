@@ -37,6 +37,7 @@ class RowDifference(Record):
         users_before, users_after: users of each.
         users_gone, users_new: users of one of them only.
         same_first_item: share of the users in both whose first item is the same.
+        top_10_changed: share of these users whose first 10 items are others, or in another order.
         pairs_in_both: pairs of a user and an item that both have.
         mean_score_change, largest_score_change: of those pairs, without its sign.
     """
@@ -50,6 +51,7 @@ class RowDifference(Record):
     users_gone: int
     users_new: int
     same_first_item: float | None
+    top_10_changed: float | None
     pairs_in_both: int
     mean_score_change: float | None
     largest_score_change: float | None

@@ -28,6 +28,9 @@ class LoadOutcome(Record):
         load_id: the load; None where there is none.
         reason: what went wrong.
         seconds: from the first pair to publication; None where nothing was tried.
+        top_10_changed: share of users whose first 10 items are not those that readers had for the date
+            before, in their order; None where readers had nothing, or it wasn't compared.
+        mean_score_change: mean absolute difference to the scores that readers had.
     """
 
     domain_id: str
@@ -43,12 +46,16 @@ class LoadOutcome(Record):
     load_id: str | None = None
     reason: str | None = None
     seconds: float | None = None
+    top_10_changed: float | None = None
+    mean_score_change: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping, less a load and candidates that there never were."""
         row = super().to_json()
         if self.load_id is None:
             del row["load_id"]
+        if self.top_10_changed is None:
+            del row["top_10_changed"], row["mean_score_change"]
         if self.seconds is None:
             del row["candidates"]
         return row

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
+from mmlora.data.late import late_rows
 from mmlora.judgement import Standing
 from mmlora.load_checks import CandidateFacts
 from mmlora.names import Alias, LoadState
+from mmlora.nights.planning import known_at
 from mmlora.numerics import Numerics, here
 from mmlora.records import Record
 from mmlora.runs.champions import CHALLENGER, CHAMPION
@@ -73,6 +75,24 @@ class StoredModel(Record):
 
 
 @dataclass(frozen=True)
+class LateNights(Record):
+    """Published nights that late rows and corrections would change.
+
+    Attributes:
+        nights: domains and dates.
+        first, last: their dates.
+        rows: late rows that the night of ``last`` was scored without, of all domains.
+        command: plans to restate them.
+    """
+
+    nights: int
+    first: date
+    last: date
+    rows: int
+    command: str
+
+
+@dataclass(frozen=True)
 class Status(Record):
     """The state of a workspace.
 
@@ -83,6 +103,7 @@ class Status(Record):
         nights: the last nights, newest first.
         troubles: loads under way or gone wrong, newest first.
         models: the stored models, newest first.
+        late: nights that late rows would change; None without any.
     """
 
     home: str
@@ -91,6 +112,7 @@ class Status(Record):
     nights: tuple[Night, ...]
     troubles: tuple[TroubledLoad, ...]
     models: tuple[StoredModel, ...]
+    late: LateNights | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -140,6 +162,7 @@ def status() -> Status:
         stalled = {load.load_key for load in warehouse.stale_loads()}
         loads = warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
         nights = tuple(warehouse.nights(limit=_NIGHTS))
+        late = _late(workspace, warehouse)
     return Status(
         home=str(workspace.home),
         numerics=here(),
@@ -150,7 +173,24 @@ def status() -> Status:
             StoredModel(version, aliases.get(version), _verdict(workspace, version))
             for version in reversed(versions)
         ),
+        late=late,
     )
+
+
+def _late(workspace: Workspace, warehouse: Warehouse) -> LateNights | None:
+    """Find the published nights that were scored without rows which are known by now."""
+    known = late_rows(workspace.offline, datetime.now(UTC))
+    counts = [
+        (load.score_date, rows)
+        for load in warehouse.loads(states=("published",))
+        if (rows := known.count(before=load.score_date, known_after=known_at(load)))
+    ]
+    if not counts:
+        return None
+    (first, _), (last, rows) = min(counts), max(counts)
+    days = f"--start {first} --end {last}"
+    command = f"mmlora backfill --all-domains {days} --reason stale --known-as-of now --plan"
+    return LateNights(len(counts), first, last, rows, command)
 
 
 def _published(warehouse: Warehouse, domain: Id) -> PublishedDomain:

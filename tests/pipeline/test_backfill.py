@@ -14,8 +14,10 @@ import pytest
 from mmlora.errors import UsageError
 from mmlora.pipeline.backfill import apply_plan, backfill, save_plan
 from mmlora.pipeline.data import import_tables
+from mmlora.pipeline.diff import diff
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.status import status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.unpublish import unpublish
 from mmlora.workspace import open_workspace
@@ -130,6 +132,10 @@ def test_late_rows_are_seen_when_asked_for_and_else_the_bits_stay(
     before = {day: _hash(day) for day in _states()}
     _import_late_row(made_up, tmp_path, FIRST + timedelta(days=1))
     assert set(_states().values()) == {"current"}
+    late = status().late
+    assert late is not None and (late.nights, late.rows) == (2, 1)
+    assert (late.first, late.last) == (LAST - timedelta(days=1), LAST)
+    assert late.command.startswith(f"mmlora backfill --all-domains --start {late.first} --end {late.last} ")
     stale = [day for day, state in _states(known_as_of="now").items() if state == "stale"]
     assert stale == [LAST - timedelta(days=1), LAST]
     backfill("news", FIRST, LAST, model=champion, top_k=3)
@@ -137,6 +143,12 @@ def test_late_rows_are_seen_when_asked_for_and_else_the_bits_stay(
     assert {day: _hash(day) for day in before} == before, "as known at the time"
     done = backfill("news", FIRST, LAST, reason="stale", known_as_of="now")
     assert [load.score_date for load in done.loads] == [LAST, LAST - timedelta(days=1)], "newest first"
+    for load in done.loads:
+        moved = diff("news", on=load.score_date, against=load.score_date)
+        assert moved.rows.top_10_changed == 0.0, "compared with itself"
+        assert load.top_10_changed is not None and 0.0 < load.top_10_changed <= 1.0
+        assert load.mean_score_change == 0.0, "the late row only removed a candidate"
+    assert status().late is None, "both know the late row by now"
     assert set(_states(known_as_of="now").values()) == {"current"}
     assert [state for state in _states().values()].count("stale") == 2
 
