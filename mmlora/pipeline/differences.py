@@ -69,7 +69,8 @@ class LoadDifference(Record):
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping in one level."""
         raw = super().to_json()
-        return {**raw, **raw.pop("rows")}
+        rows = raw.pop("rows")
+        return {**raw, **rows}
 
 
 @dataclass(frozen=True)

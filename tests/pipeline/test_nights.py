@@ -203,6 +203,12 @@ def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Pat
     load = score_and_publish(ON, domain="news").loads[0]
     found = diff("news")
     assert vars(row.rows) == pytest.approx(vars(found.rows))
+    for told, others in (
+        (found, {"domain_id", "before", "after"}),
+        (row, {"domain_id", "score_date", "state"}),
+    ):
+        assert told.to_json().keys() >= vars(found.rows).keys() | others, "in one level"
+        assert "rows" not in told.to_json()
     assert found.rows.rows_after == load.rows and found.after.load_id == load.load_id
     same = diff("news", on=ON, against=ON).rows
     assert (same.users_gone, same.users_new, same.same_first_item) == (0, 0, 1)
