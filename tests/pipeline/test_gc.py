@@ -25,6 +25,7 @@ from mmlora.load_checks import LoadChecks
 from mmlora.pipeline.gc import GcOutcome, gc
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.train import train
+from mmlora.pipeline.verify import verify
 from mmlora.schema import scores_schema
 from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.loads import Load
