@@ -44,7 +44,8 @@ class SwapOutcome(Record):
     def to_json(self) -> dict[str, Any]:
         """Return a flat JSON-serialisable mapping."""
         raw = super().to_json()
-        return {**raw, **raw.pop("exchange")}
+        exchange = raw.pop("exchange")
+        return {**raw, **exchange}
 
 
 def swap(domain: str, source: str, *, why: str = "swapped by hand") -> SwapOutcome:
