@@ -20,7 +20,11 @@ def resource(name: str) -> Path:
     raise FileNotFoundError(f"{name} is missing from this installation of mmlora: reinstall it")
 
 
-@cache
 def sql(name: str) -> str:
     """Return the text of ``sql/<name>``, e.g. ``sql("candidates.sql")``."""
-    return resource(f"sql/{name}").read_text(encoding="utf-8")
+    return _text(resource(f"sql/{name}"))
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")

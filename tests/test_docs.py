@@ -1,4 +1,4 @@
-"""The README's ways to read scores, run as they are written but for the names of the domain and the user."""
+"""The documented ways to read scores, run as they are written but for the names of domain, user and dates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmlora.pipeline.score import score_and_publish
 ROOT = Path(__file__).parents[1]
 
 
-def _block(language: str) -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def _block(language: str, page: str = "README.md") -> str:
+    text = (ROOT / page).read_text(encoding="utf-8")
     (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return str(block).replace("farmer", "news")
 
@@ -35,6 +35,23 @@ def test_how_a_ranking_job_reads(scored: Path, capsys: pytest.CaptureFixture[str
     exec(compile(_block("python").replace("2504", "u01"), "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert all(str(item) in printed for item, _ in rows)
+
+
+def test_how_ranking_teams_read(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    query = _block("sql", "docs/reading.md").replace("2504", "'u01'")
+    assert " AND NOT is_stale" in query
+    connection = sqlite3.connect(scored / "warehouse.db")
+    assert connection.execute(query).fetchall() == [], "scores of 2001 are stale"
+    assert len(connection.execute(query.replace(" AND NOT is_stale", "")).fetchall()) == 5
+    connection.close()
+    (scored.parent / "users.csv").write_text("user_id\nu01\nu02\n")
+    code = (
+        _block("python", "docs/reading.md")
+        .replace("2026, 3, 1", "2001, 4, 1")
+        .replace("2026, 3, 7", "2001, 4, 9")
+    )
+    exec(compile(code, "docs/reading.md", "exec"), {})
+    assert sum(map(int, capsys.readouterr().out.split())) == 10
 
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))

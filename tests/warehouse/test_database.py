@@ -113,13 +113,24 @@ def test_a_warehouse_behind_waits_for_mmlora_migrate(url, desk, newer_mmlora):
         Warehouse.open(url, ids=IDS)
 
 
+def _views_of_before(folder: Path) -> None:
+    """Make the views those of a release without promises and nights."""
+    for name in ("nights", "scores_topk"):
+        (folder / f"{name}.sql").unlink()
+    for name in ("scores_latest", "scores_published"):
+        text = (folder / f"{name}.sql").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if "promises" not in line and "age_days" not in line]
+        without = "\n".join(lines).replace("published_at,\nFROM", "published_at\nFROM")
+        (folder / f"{name}.sql").write_text(without, encoding="utf-8")
+
+
 def test_loads_of_before_numerics_were_kept_are_kept(url, tmp_path, monkeypatch):
     """What computed them stays unknown."""
     shutil.copytree(resources.resource("sql"), tmp_path / "older" / "sql")
     for path in (tmp_path / "older/sql/migrations/versions").glob("*.py"):
         if path.name != "0001_first.py":
             path.unlink()
-    (tmp_path / "older/sql/views/nights.sql").unlink()
+    _views_of_before(tmp_path / "older/sql/views")
     with monkeypatch.context() as older:
         older.setattr(resources, "PACKAGE", tmp_path / "older" / "mmlora")
         Warehouse.open(url, ids=IDS).close()
@@ -357,11 +368,12 @@ def test_a_warehouse_of_before_gets_the_range_of_scores_and_an_identity(url, tmp
     for path in (tmp_path / "older/sql/migrations/versions").glob("*.py"):
         if path.name >= "0004":
             path.unlink()
-    (tmp_path / "older/sql/views/nights.sql").unlink()  # it has columns of later
+    _views_of_before(tmp_path / "older/sql/views")
     row = (
         "INSERT INTO scores (load_key, user_id, item_id, domain_id, score_date, score, position) "
         "VALUES (1, {user}, 1, 'books', '2001-01-01', {score}, 1)"
     )
+    earlier_read = "SELECT domain_id, user_id, score, position, published_at FROM scores_latest"
     copied = url.startswith("duckdb")  # to copy a table is to check its rows
     with monkeypatch.context() as older:
         older.setattr(resources, "PACKAGE", tmp_path / "older" / "mmlora")
@@ -371,9 +383,11 @@ def test_a_warehouse_of_before_gets_the_range_of_scores_and_an_identity(url, tmp
             with old.database.writing() as connection:
                 connection.exec_driver_sql(row.format(user=1, score=0.5 if copied else 7.5))
                 connection.exec_driver_sql("DELETE FROM workspace WHERE name = 'identity'")
+                assert connection.exec_driver_sql(earlier_read).all() == []
     with Warehouse.migrate(url) as warehouse:
         assert warehouse.identity
         with pytest.raises(sa.exc.IntegrityError), warehouse.database.writing() as connection:
             connection.exec_driver_sql(row.format(user=2, score=7.5))
         with warehouse.database.reading() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM scores").scalar_one() == 1
+            assert connection.exec_driver_sql(earlier_read).all() == [], "a reader of before reads on"

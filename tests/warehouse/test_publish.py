@@ -162,7 +162,7 @@ def test_a_load_that_is_not_staged_is_refused(desk):
         desk.warehouse.publish(desk.begin(), [])
 
     rejected, files = desk.stage(desk.rows(1))
-    desk.warehouse.reject(rejected, "constant scores", {"audit": "failed"})
+    desk.warehouse.reject(rejected, "constant scores", LoadChecks(seconds=1.0))
     with pytest.raises(CheckError, match="constant scores"):  # another try would be refused as well
         desk.warehouse.publish(rejected, files)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -69,6 +69,8 @@ def test_a_read_has_the_columns_of_the_views_and_their_values(desk):
         "model_version",
         "load_id",
         "published_at",
+        "age_days",
+        "is_stale",
     ]
     first = table.slice(0, 1).to_pylist()[0]
     pointer = desk.warehouse.publication("books")
@@ -82,6 +84,8 @@ def test_a_read_has_the_columns_of_the_views_and_their_values(desk):
         "model_version": "v1",
         "load_id": load.load_id,
         "published_at": pointer.published_at,
+        "age_days": (datetime.now(UTC).date() - desk.day).days,
+        "is_stale": None,
     }
 
 

@@ -21,4 +21,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    for view in ("scores_topk", "scores_latest", "scores_published"):  # they read it
+        op.execute(f"DROP VIEW IF EXISTS {view}")
     op.drop_table("promises")
