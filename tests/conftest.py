@@ -175,7 +175,9 @@ def take_warehouse(monkeypatch: pytest.MonkeyPatch, trained_workspace: Path, ver
     promote(version, accept_below_baseline=True)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("duckdb", marks=pytest.mark.slow), "postgres"])
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "postgres"))]
+)
 def workspace_on_each_warehouse(
     request: pytest.FixtureRequest, made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:

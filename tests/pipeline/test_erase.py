@@ -31,7 +31,7 @@ BEFORE, ON = date(2001, 4, 8), date(2001, 4, 9)
 GONE = "u01"
 
 
-@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("duckdb", marks=pytest.mark.slow), "postgres"])
 def home(
     request: pytest.FixtureRequest,
     trained: tuple[Path, str],
