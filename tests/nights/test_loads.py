@@ -26,7 +26,9 @@ ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("duckdb", marks=pytest.mark.slow), "postgres"])
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "postgres"))]
+)
 def trained_on_each_warehouse(
     request: pytest.FixtureRequest,
     trained: tuple[Path, str],

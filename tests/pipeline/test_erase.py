@@ -107,6 +107,7 @@ def test_nothing_of_a_user_is_left_and_the_others_keep_what_they_had(
     assert (again.interactions, again.scores, again.models) == (0, 0, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["sqlite"], indirect=True)
 def test_killed_at_any_step_erasing_again_completes_it(home: Path) -> None:
     others = {night: rows_of_others(night) for night in (BEFORE, ON)}
