@@ -95,6 +95,8 @@ def erase(
         f"erased {result.users:,} users: {result.interactions:,} interactions, "
         f"{result.profiles:,} profile rows, and {result.scores:,} scores of {result.loads:,} loads"
     )
+    if not (result.interactions or result.profiles or result.scores or result.files):
+        typer.echo("no rows of these users are stored here: are the ids right?")
     if result.files:
         typer.echo(
             f"removed {result.files:,} computed files and folders (features, training sets, staged rows): "

@@ -4,8 +4,9 @@ Steps, each of which is done as a whole or not at all; erasing the same users ag
 
 1. the ledger of erasures gets an entry;
 2. interactions and profiles are rewritten without the users;
-3. computed features, training sets and retrieved features are removed: they are built again when needed;
-4. staged rows of unpublished loads are removed, and these loads fail;
+3. if the users had any rows, computed features, training sets and retrieved features are removed: they are
+   built again when needed;
+4. staged rows of unpublished loads that hold the users are removed, and these loads fail;
 5. every load in the warehouse loses the users' rows, and its hash becomes that of the other rows;
 6. the ledger's entry is complete.
 """
@@ -16,15 +17,18 @@ import getpass
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from mmlora.data.erasing import erase_from_store, first_days
 from mmlora.errors import TransientError, UsageError
 from mmlora.features.built import STATE, read_state
 from mmlora.files import discard, is_held, locked, write_json
 from mmlora.records import Record
-from mmlora.schema import Id
+from mmlora.schema import USER_ID, Id
 from mmlora.warehouse.erasing import begin_erasures, erase_scores, finish_erasures
 from mmlora.warehouse.loads import OPEN
 from mmlora.warehouse.tables import tables
@@ -86,13 +90,15 @@ def erase(users: Sequence[str], *, reason: str, progress: Progress = silent) -> 
         models = _models(workspace, erased)
         entries = begin_erasures(database, schema, models, who=getpass.getuser(), why=reason.strip())
         rows = erase_from_store(workspace.offline, erased)
-        files = _discard_computed(workspace) + _discard_staged(workspace, warehouse)
+        files = _discard_staged(workspace, warehouse, erased)
+        if any(rows.values()) or any(entry.resumed for entry in entries):
+            files += _discard_computed(workspace)
         total, scores, loads = len(warehouse.loads()), 0, 0
         for done, (_, removed) in enumerate(erase_scores(database, schema, warehouse.ids, erased), 1):
             scores, loads = scores + removed, loads + bool(removed)
             progress("erase scores", done, total)
-        finish_erasures(database, schema, [entry for entry, _ in entries.values()])
-    known = {version for _, versions in entries.values() for version in versions}
+        finish_erasures(database, schema, [entry.id for entry in entries])
+    known = {version for entry in entries for version in entry.models}
     stored = tuple(version for version in workspace.bundles.versions() if version in known)
     return Erased(len(erased), rows["interactions"], rows["profiles"], files, loads, scores, stored)
 
@@ -111,9 +117,10 @@ def _parse(workspace: Workspace, users: Sequence[str]) -> pa.Array:
 
 
 def _refuse_work_under_way(workspace: Workspace, warehouse: Warehouse) -> None:
-    """Refuse to remove what a process reads."""
-    if any(is_held(lock) for lock in (workspace.home / "runs" / "steps").glob("*.lock")):
-        raise TransientError("a training step is under way: erase when it is done")
+    """Refuse to remove what a process reads, or may yet write again."""
+    folders = ("runs/steps", "training_sets", "training_sets/.features")
+    if any(is_held(lock) for folder in folders for lock in (workspace.home / folder).glob("*.lock")):
+        raise TransientError("training is under way: erase when its step is done")
     silent_loads = {load.load_key for load in warehouse.stale_loads()}
     for load in warehouse.loads(states=("running",)):
         if load.load_key not in silent_loads:
@@ -151,8 +158,24 @@ def _discard_computed(workspace: Workspace) -> int:
     return removed + sum(1 for path in sorted(paths) if not path.name.endswith(kept) and discard(path))
 
 
-def _discard_staged(workspace: Workspace, warehouse: Warehouse) -> int:
-    """Remove staged rows, whose loads fail, and return how many folders there were."""
-    for load in warehouse.loads(states=OPEN):
-        warehouse.fail(load, "users were erased before it was published: score the date again")
-    return sum(1 for folder in sorted((workspace.home / "staging").glob("*")) if discard(folder))
+def _discard_staged(workspace: Workspace, warehouse: Warehouse, users: pa.Array) -> int:
+    """Remove the staged rows of loads that hold the users, which fail, and return the number of folders."""
+    waiting = {load.load_id: load for load in warehouse.loads(states=OPEN)}
+    folders = [folder for folder in sorted((workspace.home / "staging").glob("*")) if _holds(folder, users)]
+    for folder in folders:
+        if (load := waiting.get(folder.name)) is not None:
+            warehouse.fail(load, "users were erased before it was published: score the date again")
+        discard(folder)
+    return len(folders)
+
+
+def _holds(folder: Path, users: pa.Array) -> bool:
+    """Return whether a staged file has rows of the users, or can't be read since its writer was killed."""
+    for path in folder.rglob("*.parquet"):
+        try:
+            columns = pq.ParquetFile(path).read([USER_ID]).columns
+        except (pa.ArrowException, OSError):
+            return True
+        if any(pc.any(pc.is_in(ids, users)).as_py() for ids in columns):
+            return True
+    return False

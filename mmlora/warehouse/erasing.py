@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,9 +25,23 @@ from mmlora.warehouse.tables import Tables
 _USERS_AT_ONCE = 500
 
 
+class Erasure(NamedTuple):
+    """A user's entry in the ledger.
+
+    Attributes:
+        id: the entry's id.
+        models: the versions trained on rows of the user.
+        resumed: whether a killed call began it.
+    """
+
+    id: int
+    models: list[str]
+    resumed: bool
+
+
 def begin_erasures(
     database: Database, tables: Tables, models: Mapping[Id, Sequence[str]], *, who: str, why: str
-) -> dict[Id, tuple[int, list[str]]]:
+) -> list[Erasure]:
     """Record that users are being erased, unless a killed erasure has recorded it already.
 
     Args:
@@ -38,10 +52,9 @@ def begin_erasures(
         why: the reason given.
 
     Returns:
-        For each user, the entry's id and its versions: those that a killed erasure found, which may have
-        removed the rows that tell.
+        An entry per user. One of a killed erasure keeps the versions found then, when the rows were there.
     """
-    begun: dict[Id, tuple[int, list[str]]] = {}
+    begun: list[Erasure] = []
     entry = tables.erasures
     with database.writing() as connection:
         hold(connection, "erasures")
@@ -50,13 +63,13 @@ def begin_erasures(
         for user, versions in models.items():
             known = next((row for row in unfinished if _hash(user, row["salt"]) == row["user_hash"]), None)
             if known is not None:
-                begun[user] = known["id"], sorted({*known["models"], *versions})
+                begun.append(Erasure(known["id"], sorted({*known["models"], *versions}), resumed=True))
                 continue
             salt = secrets.token_hex(16)
             facts: dict[str, Any] = {"salt": salt, "user_hash": _hash(user, salt), "models": list(versions)}
             facts |= {"who": who, "why": redact(why), "begun_at": clock(connection)}
             added = connection.execute(sa.insert(entry).values(**facts).returning(entry.c.id))
-            begun[user] = added.scalar_one(), list(versions)
+            begun.append(Erasure(added.scalar_one(), list(versions), resumed=False))
     return begun
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from mmlora.errors import TransientError, UsageError
+from mmlora.files import locked
 from mmlora.nights.load import score
 from mmlora.pipeline.erase import erase
 from mmlora.pipeline.score import score_and_publish
@@ -105,6 +106,7 @@ def test_nothing_of_a_user_is_left_and_the_others_keep_what_they_had(
     assert not any("interactions" in path or "features" in path for path in traces(home))
     again = erase([GONE], reason="asked twice")
     assert (again.interactions, again.scores, again.models) == (0, 0, ())
+    assert again.files == 0 and any((home / "training_sets").glob("[!.]*")), "a wrong id costs nobody a set"
 
 
 @pytest.mark.slow
@@ -156,7 +158,12 @@ def test_what_cannot_be_erased_now_is_refused(home: Path, tmp_path: Path) -> Non
         with pytest.raises(TransientError, match="is being scored: erase when it is done"):
             erase([GONE], reason="a request")
         warehouse.fail(load, "stopped")
-    assert f"load {1}" in traces(home) and ledger() == []
+    with (
+        locked(home / "training_sets" / ".half.lock"),
+        pytest.raises(TransientError, match="training is under way"),
+    ):
+        erase([GONE], reason="a request")
+    assert "load 1" in traces(home) and ledger() == []
     with pytest.raises(UsageError, match="give the users to erase"):
         erase([], reason="a request")
     with pytest.raises(UsageError, match="needs a reason"):
