@@ -28,6 +28,7 @@ def migrate_warehouse(*, accept: bool = False, reader_role: str | None = None) -
         UsageError: the database has no roles.
     """
     from mmlora.warehouse.migrate import newest_revision
+    from mmlora.warehouse.readers import grant_reader, keep_promises
     from mmlora.warehouse.warehouse import Warehouse
 
     workspace = open_workspace()
@@ -37,7 +38,8 @@ def migrate_warehouse(*, accept: bool = False, reader_role: str | None = None) -
     ) as warehouse:
         workspace.keep_identity(warehouse)
         published = {each.domain_id for each in warehouse.publications()}
-        warehouse.promise({name: workspace.settings.promises.of(str(name)) for name in published})
+        promises = {name: workspace.settings.promises.of(str(name)) for name in published}
+        keep_promises(warehouse.database, warehouse.tables, promises)
         if reader_role is not None:
-            warehouse.grant_reader(reader_role)
+            grant_reader(warehouse.database, reader_role)
         return MigratedWarehouse(warehouse.database.where, newest_revision())

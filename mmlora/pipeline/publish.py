@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from mmlora.nights.failures import failures_kept
+from mmlora.warehouse.readers import keep_promises
 from mmlora.workspace import Workspace, open_workspace
 
 
@@ -23,7 +24,7 @@ def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
         load = warehouse.load(load_id)
         with failures_kept(workspace, load.score_date, str(load.domain_id)):
             promise = workspace.settings.promises.of(str(load.domain_id))
-            warehouse.promise({load.domain_id: promise})
+            keep_promises(warehouse.database, warehouse.tables, {load.domain_id: promise})
             load = warehouse.publish(load, sorted(folder.glob("part-*.parquet")))
         earlier = warehouse.loads(
             domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")

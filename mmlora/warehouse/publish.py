@@ -53,6 +53,20 @@ class Publication:
     published_at: datetime
     max_age_days: int | None = None
 
+    @classmethod
+    def of(cls, load: Load) -> Publication:
+        """Return what readers have, or had, of a load that was published."""
+        return cls(
+            domain_id=load.domain_id,
+            score_date=load.score_date,
+            load_key=load.load_key,
+            load_id=load.load_id,
+            attempt=load.attempt,
+            model_version=load.model_version,
+            rows=load.rows or 0,
+            published_at=load.finished_at or load.started_at,
+        )
+
     @property
     def age_days(self) -> int:
         """Whole days from the score date to today, in UTC."""

@@ -15,13 +15,13 @@ from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
 from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading, verify
 from mmlora.warehouse.backends.base import RowWriter
-from mmlora.warehouse.database import Database, upsert
+from mmlora.warehouse.database import Database
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.nights import Night
 from mmlora.warehouse.publish import Publication
-from mmlora.warehouse.tables import tables, views
+from mmlora.warehouse.tables import tables
 from mmlora.warehouse.verify import Verified
 
 STALE_AFTER = timedelta(minutes=2)
@@ -266,36 +266,7 @@ class Warehouse:
             DataError: its rows were freed.
         """
         loads.refuse_freed(load)
-        published = publish.Publication(
-            domain_id=load.domain_id,
-            score_date=load.score_date,
-            load_key=load.load_key,
-            load_id=load.load_id,
-            attempt=load.attempt,
-            model_version=load.model_version,
-            rows=load.rows or 0,
-            published_at=load.finished_at or load.started_at,
-        )
-        return self.read_publications([published])
-
-    def promise(self, promises: Mapping[Id, Mapping[str, int]]) -> None:
-        """Keep what readers of some domains are promised (``max_age_days``, ``top_k``), for the views."""
-        rows = [{"domain_id": domain, **promise} for domain, promise in promises.items()]
-        for row in rows:
-            self._check_id("domain", row["domain_id"])
-        if rows:
-            with self.database.writing() as connection:
-                upsert(connection, self.tables.promises, rows)
-
-    def grant_reader(self, role: str) -> None:
-        """Have a role read the views and nothing else, making it where there is none.
-
-        Raises:
-            UsageError: the database has no roles, or the role may do everything.
-            AccessError: the user of the warehouse's URL may not make roles.
-        """
-        with self.database.writing() as connection:
-            self.database.backend.grant_reader(connection, role, views())
+        return self.read_publications([publish.Publication.of(load)])
 
     # Taking back, nights
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from mmlora.errors import UsageError
 from mmlora.warehouse import reading
+from mmlora.warehouse.readers import grant_reader, keep_promises
 from mmlora.warehouse.tables import views
 from tests.warehouse.conftest import Desk
 
@@ -25,9 +26,11 @@ def days_ago(days: int) -> date:
 @pytest.fixture
 def aged(desk: Desk) -> Desk:
     """Nights of three ages; one domain has a promise of its own, and one has none."""
-    desk.warehouse.promise({"books": {"max_age_days": 2, "top_k": 2}})
-    desk.warehouse.promise(
-        {"books": {"max_age_days": 1, "top_k": 3}, "toys": {"max_age_days": 5, "top_k": 1}}
+    keep_promises(desk.warehouse.database, desk.warehouse.tables, {"books": {"max_age_days": 2, "top_k": 2}})
+    keep_promises(
+        desk.warehouse.database,
+        desk.warehouse.tables,
+        {"books": {"max_age_days": 1, "top_k": 3}, "toys": {"max_age_days": 5, "top_k": 1}},
     )
     for domain, days in (("books", 1), ("books", 2), ("toys", 5), ("games", 9)):
         desk.publish(desk.rows(1), domain=domain, day=days_ago(days))
@@ -114,13 +117,13 @@ def test_a_reader_role_sees_the_views_and_nothing_else(desk: Desk) -> None:
     desk.publish(desk.rows(1))
     if desk.warehouse.database.engine.dialect.name != "postgresql":
         with pytest.raises(UsageError, match=r"--reader-role ranking: .* has no roles"):
-            desk.warehouse.grant_reader("ranking")
+            grant_reader(desk.warehouse.database, "ranking")
         return
     role = f"ranking {desk.warehouse.database.engine.url.database}"  # roles are the whole server's
     try:
-        desk.warehouse.grant_reader(role)
+        grant_reader(desk.warehouse.database, role)
         desk.sql(f'GRANT ALL ON promotions TO "{role}"')
-        desk.warehouse.grant_reader(role)  # again: the same
+        grant_reader(desk.warehouse.database, role)  # again: the same
         for view in views():
             assert as_role(desk, role, f"SELECT count(*) FROM {view}") is not None
         for table in ("scores", "publications", "score_loads", "promotions", "promises", "workspace"):
@@ -129,7 +132,7 @@ def test_a_reader_role_sees_the_views_and_nothing_else(desk: Desk) -> None:
         with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
             as_role(desk, role, "DELETE FROM scores")
         with pytest.raises(UsageError, match="is a superuser"):
-            desk.warehouse.grant_reader(desk.sql("SELECT current_user")[0][0])
+            grant_reader(desk.warehouse.database, desk.sql("SELECT current_user")[0][0])
     finally:
         desk.sql(f'DROP OWNED BY "{role}"')
         desk.sql(f'DROP ROLE "{role}"')
