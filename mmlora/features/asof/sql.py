@@ -4,10 +4,11 @@ An entity row at time t reads, among the view's rows with ``event <= t`` and ``c
 the latest event, then the latest created. k is t itself, one moment for all rows, or no limit.
 
 * One t for all rows (scoring): filter, keep one row per entity, hash join.
-* Many t, one k or none: filter on k, keep the latest created per event, ASOF join on ``event <= t``. * Many
-t, k = t: two inequalities, which DuckDB's ASOF join doesn't support. A row can be read from ``available`` =
-max(event, created) on. In that order, a row with an earlier event than a row available before it is never
-read; the rest have ascending events, so one ASOF join on ``available <= t`` finds the latest.
+* Many t, one k or none: filter on k, keep the latest created per event, ASOF join on ``event <= t``.
+* Many t, k = t: two inequalities, which DuckDB's ASOF join doesn't support. A row can be read from
+  ``available`` = max(event, created) on. In that order, a row with an earlier event than a row available
+  before it is never read; the rest have ascending events, so one ASOF join on ``available <= t`` finds the
+  latest.
 
 The time to live needs no further inequality: when the latest event has expired, so have all earlier ones. It
 is applied after the join, so that the join needn't carry events.

@@ -5,11 +5,11 @@ It is configured in ``feature_store.yaml`` as
 from local paths and fsspec URLs. It differs from Feast's ``duckdb`` store as follows:
 
 * A view's ``created_timestamp_column`` is always respected: a row is read only from its created time on, with
-  or without ``filter_by_created_timestamp`` (the setting of that name restores Feast's behaviour). * The
-  result has exactly the entity rows, in their order. * Entity rows may also be a ``pyarrow.Table`` or a
-  DuckDB query. A table's metadata or a data frame's ``attrs`` may set the moment by which values must be
-  known, for all rows, under ``known_as_of`` (ISO 8601). * Every job has ``to_batches``, which streams its
-  result within a memory budget.
+  or without ``filter_by_created_timestamp`` (the setting of that name restores Feast's behaviour).
+* The result has exactly the entity rows, in their order.
+* Entity rows may also be a ``pyarrow.Table`` or a DuckDB query. A table's metadata or a data frame's
+  ``attrs`` may set the moment by which values must be known, for all rows, under ``known_as_of`` (ISO 8601).
+* Every job has ``to_batches``, which streams its result within a memory budget.
 """
 
 from __future__ import annotations
