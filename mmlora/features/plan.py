@@ -16,6 +16,7 @@ from mmlora.features.affinity import Affinity, AffinityView, TasteView
 from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
 from mmlora.features.history import HistoryView
+from mmlora.features.profile_stats import profile_schema
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.files import write_json
 from mmlora.manifest import FileRecord
@@ -23,6 +24,9 @@ from mmlora.resources import sql
 from mmlora.schema import fingerprint
 
 logger = logging.getLogger(__name__)
+
+FORMER_PRIOR_CTR = 0.2
+"""Prior CTR of stores whose state was written before it was recorded."""
 
 View = ActivityView | HistoryView | AffinityView | TasteView
 
@@ -130,6 +134,15 @@ class Recipe:
         for view in self.views:
             texts += [view.name, view.entries_sql(), view.rows_sql()]
         return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_json(), *texts])
+
+
+def definition(offline: Path, *, prior_ctr: float | None, prior_weight: float) -> str | None:
+    """Return the hash of the recipe by which the next build goes on; None before the first build."""
+    state = BuildState.load(offline / "features")
+    if state is None:
+        return None
+    affinity = Affinity.from_json(state.affinity).within(profile_schema(offline / "profiles" / "item").names)
+    return Recipe(prior_ctr or state.prior_ctr or FORMER_PRIOR_CTR, prior_weight, affinity).hash
 
 
 def input_files(offline: Path) -> dict[str, int]:
