@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -127,7 +128,7 @@ class Recipe:
         """The queries' parameters."""
         return {"prior_ctr": self.prior_ctr, "prior_weight": self.prior_weight}
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Hash of the recipe and of the queries."""
         texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
@@ -136,13 +137,13 @@ class Recipe:
         return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_json(), *texts])
 
 
-def definition(offline: Path, *, prior_ctr: float | None, prior_weight: float) -> str | None:
-    """Return the hash of the recipe by which the next build goes on; None before the first build."""
+def kept_recipe(offline: Path, *, prior_ctr: float | None, prior_weight: float) -> Recipe | None:
+    """Return the recipe by which the next build goes on; None before the first build."""
     state = BuildState.load(offline / "features")
     if state is None:
         return None
     affinity = Affinity.from_json(state.affinity).within(profile_schema(offline / "profiles" / "item").names)
-    return Recipe(prior_ctr or state.prior_ctr or FORMER_PRIOR_CTR, prior_weight, affinity).hash
+    return Recipe(prior_ctr or state.prior_ctr or FORMER_PRIOR_CTR, prior_weight, affinity)
 
 
 def input_files(offline: Path) -> dict[str, int]:

@@ -17,6 +17,7 @@ from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
     from mmlora.data.known_rows import KnownRows
+    from mmlora.features.plan import Recipe
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Data:
     """The stored data, counted once for all nights.
 
     Attributes:
-        definition: see :class:`Inputs`.
+        recipe: settings and queries of computed features; None before the first build.
         interactions: when they became known.
         profiles: likewise, by entity.
     """
 
-    definition: str | None
+    recipe: Recipe | None
     interactions: KnownRows
     profiles: Mapping[Entity, KnownRows]
 
@@ -69,11 +70,11 @@ class Data:
     def of(cls, workspace: Workspace) -> Data:
         """Count the rows of a workspace."""
         from mmlora.data.known_rows import known_interactions, known_profiles
-        from mmlora.features.plan import definition
+        from mmlora.features.plan import kept_recipe
 
         offline, settings = workspace.offline, workspace.settings.features
         return cls(
-            definition(offline, prior_ctr=settings.prior_ctr, prior_weight=settings.prior_weight),
+            kept_recipe(offline, prior_ctr=settings.prior_ctr, prior_weight=settings.prior_weight),
             known_interactions(offline),
             {entity: known_profiles(offline, entity) for entity in ENTITY_KEYS},
         )
@@ -83,4 +84,5 @@ class Data:
         tables = {"interactions": self.interactions}
         tables |= {f"{entity} profiles": rows for entity, rows in self.profiles.items()}
         by = known_as_of or midnight(on)
-        return Inputs(self.definition, {name: rows.count(before=on, by=by) for name, rows in tables.items()})
+        definition = None if self.recipe is None else self.recipe.hash
+        return Inputs(definition, {name: rows.count(before=on, by=by) for name, rows in tables.items()})

@@ -148,14 +148,13 @@ class _Known:
             if verdict.verdict in ("broken", "absent"):
                 why = "; ".join(verdict.reasons) or "nobody to score"
                 broken[str(verdict.domain_id), verdict.as_of] = f"{verdict.verdict}: {why}"
-        return cls(workspace.store.days(), broken, Data.of(workspace), _reads_computed(workspace))
+        data = Data.of(workspace)
+        return cls(workspace.store.days(), broken, data, _reads_computed(workspace, data))
 
 
-def _reads_computed(workspace: Workspace) -> Callable[[str], bool]:
+def _reads_computed(workspace: Workspace, data: Data) -> Callable[[str], bool]:
     """Return a function that says whether a model version reads computed features."""
-    from mmlora.features.built import read_state
-
-    computed = read_state(workspace.offline / "features").get("files", {})
+    computed = {view.name for view in data.recipe.views} if data.recipe else set()
 
     @cache
     def reads(version: str) -> bool:
