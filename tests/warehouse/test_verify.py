@@ -41,6 +41,7 @@ def test_what_was_published_has_no_fault(desk, published):
     ]
 
 
+@pytest.mark.slow_on("duckdb", "postgresql")
 @pytest.mark.parametrize("statement", FAULTS)
 def test_what_was_done_to_rows_is_found(desk, published, statement):
     desk.sql(statement)
