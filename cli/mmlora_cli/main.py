@@ -10,7 +10,19 @@ import typer
 import mmlora
 from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
-from mmlora_cli import data, experiment, features, nights, operate, score, train, upkeep, validate, workspace
+from mmlora_cli import (
+    data,
+    evaluate,
+    experiment,
+    features,
+    nights,
+    operate,
+    score,
+    train,
+    upkeep,
+    validate,
+    workspace,
+)
 
 app = typer.Typer(
     name="mmlora",
@@ -24,7 +36,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for room in (workspace, validate, train, score, nights, operate, upkeep):
+for room in (workspace, validate, train, score, nights, operate, evaluate, upkeep):
     room.register(app)
 
 
