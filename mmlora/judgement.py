@@ -1,4 +1,4 @@
-"""Records of a model's judgement, i.e. its comparison with the baselines that a user could pick instead.
+"""Records of a model's judgement, i.e. its comparison with the baselines that could be used instead.
 
 :mod:`mmlora.judging` computes it, the registry stores it in the bundle's manifest, promotion and nights
 follow its verdict, and the command line prints its tables.

@@ -96,13 +96,13 @@ def test_both_dags_succeed(outcome, warehouse):
 
 
 @pytest.mark.parametrize("warehouse", WAREHOUSES)
-def test_experts_are_trained_by_the_domains_whose_verdict_allows(outcome, warehouse):
+def test_experts_are_trained_for_domains_with_a_suitable_verdict(outcome, warehouse):
     training, _ = outcome[warehouse]["runs"]
     assert labels(training, "train_expert") == {"comedy", "drama"}
 
 
 @pytest.mark.parametrize("warehouse", WAREHOUSES)
-def test_readers_get_every_domain_as_the_form_asked_for_it(outcome, warehouse):
+def test_every_domain_is_published_as_the_form_requests(outcome, warehouse):
     _, scoring = outcome[warehouse]["runs"]
     assert labels(scoring, "domain.publish") == set(ROWS)
     for rows in outcome[warehouse]["published"].values():
@@ -114,7 +114,7 @@ def test_both_warehouses_hold_the_same_scores(outcome):
     assert outcome["sqlite"]["published"] == outcome["postgresql"]["published"]
 
 
-def test_a_failing_domain_fails_its_run_but_holds_up_no_other(outcome):
+def test_a_failing_domain_fails_its_run_but_does_not_delay_others(outcome):
     run = outcome["one_domain_fails"]
     assert run["state"] == "failed"
     assert labels(run, "domain.score", "failed") == {"drama"}
@@ -122,7 +122,7 @@ def test_a_failing_domain_fails_its_run_but_holds_up_no_other(outcome):
     assert "no drama tonight" in outcome["log"]
 
 
-def test_the_asset_tells_which_domains_were_published(outcome):
+def test_the_asset_lists_the_published_domains(outcome):
     events = [(event["date"], set(event["loads"])) for event in outcome["asset_events"]]
     assert events == [
         ("2024-03-13", set(ROWS)),
