@@ -96,6 +96,7 @@ def test_an_import_reports_its_columns_and_may_replace_a_day(
     assert (alone["profiles"], alone["first_day"]) == ({"user": 0}, None)
 
 
+@pytest.mark.slow
 def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
     training = ("train", "--as-of", "2001-04-03", "--features", "ids", "--rank", "0.25", "--device", "cpu")
     output = _run(*training, "--gate-per-layer", "--balance", "0.01", "--json").stdout

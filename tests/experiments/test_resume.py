@@ -64,6 +64,7 @@ def test_a_phase_is_trained_again_after_changes_of_training_code(
     assert len(trained) == 2
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_not_tracked_is_tracked_by_the_next_run(
     copied: Any, run_cli: Callable[..., Any]
 ) -> None:

@@ -32,7 +32,9 @@ BEFORE, ON = date(2001, 4, 8), date(2001, 4, 9)
 GONE = "u01"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("duckdb", marks=pytest.mark.slow), "postgres"])
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "postgres"))]
+)
 def home(
     request: pytest.FixtureRequest,
     trained: tuple[Path, str],

@@ -114,6 +114,7 @@ def test_backfill_resumes(trained_workspace: Path) -> None:
         backfill("news", ON, start)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_later_data(made_up_workspace: Path) -> None:
     train(BEFORE, adaptation="none")
     score_and_publish(BEFORE, domain="news")

@@ -86,6 +86,7 @@ def put(desk: Any, loads: list[tuple[date, str, int]]) -> None:
             connection.exec_driver_sql(query)
 
 
+@pytest.mark.slow_on("duckdb")
 def test_earlier_loads_are_freed_except_the_newest(desk: Any, nights: dict[date, list[Load]]) -> None:
     running, failed = desk.begin(day=NEWEST), desk.begin(domain="news", day=NEWEST)
     desk.warehouse.fail(failed, reason="it broke")
@@ -164,6 +165,7 @@ def test_old_nights_are_freed_whole_and_recorded_in_the_ledger(
     assert {load.load_key for load in free(desk, days=31)} == {late.load_key, again.load_key}
 
 
+@pytest.mark.slow_on("duckdb")
 def test_without_a_retention_no_night_is_freed(desk: Any, nights: dict[date, list[Load]]) -> None:
     free(desk, keep=9)
     assert sum(rows_of(desk).values()) == 5 * 4 * 12
@@ -239,6 +241,7 @@ def test_a_month_with_readers_is_deleted_row_by_row(
     assert month_tables() == {"scores_2001_01", "scores_2001_03"}
 
 
+@pytest.mark.slow_on("duckdb")
 def test_a_reader_sees_a_whole_night_or_nothing(
     desk: Any, url: str, nights: dict[date, list[Load]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +274,7 @@ def test_a_reader_sees_a_whole_night_or_nothing(
     assert {12, 0} < set(seen) | {12} and (24, 2) in seen and (0, 0) in seen
 
 
+@pytest.mark.slow_on("duckdb")
 def test_a_reader_of_freed_rows_gets_an_error(desk: Any, nights: dict[date, list[Load]]) -> None:
     old = NEWEST - timedelta(days=61)
     reader = desk.warehouse.read("books", score_date=old)  # reads when it is asked for rows
@@ -281,6 +285,7 @@ def test_a_reader_of_freed_rows_gets_an_error(desk: Any, nights: dict[date, list
     assert quiet.rows == 0 and desk.seen(domain="quiet", day=NEWEST) == []
 
 
+@pytest.mark.slow_on("duckdb")
 def test_verify_skips_loads_that_are_freed_meanwhile(desk: Any, nights: dict[date, list[Load]]) -> None:
     verified = desk.warehouse.verify()
     first = next(verified)
@@ -314,6 +319,7 @@ list(freeing.free(warehouse.database, tables(warehouse.ids), plan, who="somebody
 """
 
 
+@pytest.mark.slow_on("duckdb", "postgresql")
 @pytest.mark.parametrize(
     ("moment", "nth"),
     [

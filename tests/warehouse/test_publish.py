@@ -130,6 +130,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow_on("duckdb", "postgresql")
 @pytest.mark.parametrize("number", [0, 2])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_staged_file_that_changed_since_the_audit_is_not_published(desk, change, number):

@@ -87,6 +87,7 @@ def superseded(desk: Desk) -> Desk:
     return desk
 
 
+@pytest.mark.slow_on("duckdb")
 def test_the_newest_scores_of_a_user_are_found_by_the_index(superseded: Desk) -> None:
     dialect = superseded.warehouse.database.engine.dialect.name
     assert len(superseded.sql(ONE_USER)) == 10

@@ -41,6 +41,7 @@ def test_published_rows_have_no_fault(desk, published):
     ]
 
 
+@pytest.mark.slow_on("duckdb", "postgresql")
 @pytest.mark.parametrize("statement", FAULTS)
 def test_changed_rows_are_detected(desk, published, statement):
     desk.sql(statement)
