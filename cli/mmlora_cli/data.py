@@ -265,6 +265,8 @@ def _print_best(best: BestReachable) -> None:
 
 
 def _print_import(report: ImportReport, as_json: bool) -> None:
+    from mmlora.pipeline.data import TablesReport
+
     raw = report.to_json()
     if as_json:
         print_json(raw)
@@ -276,8 +278,9 @@ def _print_import(report: ImportReport, as_json: bool) -> None:
     ]
     rows += [(f"profile rows, {entity}", count) for entity, count in report.profiles.items()]
     print_table("imported", ("what", "value"), rows)
-    if columns := raw.get("columns"):
-        print_table("columns", tuple(columns[0]), [tuple(column.values()) for column in columns])
+    if isinstance(report, TablesReport) and report.columns:
+        facts = [vars(column) for column in report.columns]
+        print_table("columns", tuple(facts[0]), [tuple(own.values()) for own in facts])
     elif report.ignored_columns:
         typer.echo("unused columns of the interactions: " + ", ".join(report.ignored_columns))
     for note in report.notes:

@@ -44,7 +44,7 @@ class BestOnTest(TypedDict):
 class TrainedFacts(TypedDict):
     """How a model was trained, in a result."""
 
-    phases: list[dict[str, Any]]
+    phases: list[dict[str, object]]
     helped: PhasesHelped
     parameters: Mapping[str, int]
     parts: Mapping[str, object]

@@ -105,7 +105,7 @@ class Source:
         for values in itertools.product(*self.axes.values()):
             yield dict(zip(names, values, strict=True))
 
-    def definition(self, settings: Mapping[str, object]) -> dict[str, Any]:
+    def definition(self, settings: Mapping[str, object]) -> dict[str, object]:
         """Return everything that determines the data of a cell with these settings."""
         own = {name: settings[_NAME_IN_CELLS.get(name, name)] for name in self.axes}
         if self.kind == "workspace":
@@ -148,7 +148,8 @@ def read_source(name: str, raw: object, faults: list[str]) -> Source | None:
 
 def _dial_faults(source: Source) -> Iterator[str]:
     for variant in source.variants():
-        dials = {key: value for key, value in source.definition(variant).items() if key != "source"}
+        definition: Mapping[str, Any] = source.definition(variant)
+        dials = {key: value for key, value in definition.items() if key != "source"}
         try:
             Dials(**dials).check()
         except UsageError as error:

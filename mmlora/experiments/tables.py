@@ -110,11 +110,11 @@ class File(FileTable):
 
     title: str = Field("", description="give a text")
     description: str = Field("", description="give a text")
-    data: dict[str, Any] = Field({}, description="give a table such as [data.gender]")
-    grid: dict[str, Any] | list[Any] | None = Field(None, description="give a table, [grid]")
-    grids: dict[str, Any] | list[Any] | None = Field(None, description="give tables, [[grids]]")
-    settings: dict[str, Any] = Field({}, description="give a table, [settings]")
-    tune: dict[str, Any] | None = Field(None, description="give a table, [tune]")
+    data: dict[str, object] = Field({}, description="give a table such as [data.gender]")
+    grid: dict[str, object] | list[object] | None = Field(None, description="give a table, [grid]")
+    grids: dict[str, object] | list[object] | None = Field(None, description="give tables, [[grids]]")
+    settings: dict[str, object] = Field({}, description="give a table, [settings]")
+    tune: dict[str, object] | None = Field(None, description="give a table, [tune]")
 
 
 class Grid(FileTable):
@@ -128,7 +128,7 @@ class Grid(FileTable):
     gate: Several[GateInput] = Field(["domain"], description=_some(*valid_names(GateInput)))
     split: Several[RuleSplit] = Field(["random"], description=_some(*valid_names(RuleSplit)))
     seed: Several[From0] = Field([0], description=_WHOLE_FROM_0)
-    settings: dict[str, Any] = Field({}, description="give a table, [grid.settings]")
+    settings: dict[str, object] = Field({}, description="give a table, [grid.settings]")
 
 
 AXES: tuple[str, ...] = tuple(name for name in Grid.model_fields if name != "settings")
@@ -153,7 +153,7 @@ class Tune(Budget):
     gate: GateInput = Field("domain", description=_some(*valid_names(GateInput)))
     split: RuleSplit = Field("random", description=_some(*valid_names(RuleSplit)))
     seed: From0 = Field(0, description=_WHOLE_FROM_0)
-    space: dict[str, Any] = Field({}, description="give a table, [tune.space]")
+    space: dict[str, object] = Field({}, description="give a table, [tune.space]")
 
 
 class SpaceRange(FileTable):

@@ -22,7 +22,7 @@ from mmlora.names import BackfillReason, EngineName, KnownAsOf
 from mmlora.nights.failures import describe
 from mmlora.nights.load import ScoreOptions
 from mmlora.nights.planning import BackfillRequest, PlannedNight, plan_nights
-from mmlora.pipeline.diff import compare_loads
+from mmlora.pipeline.diff import change_since
 from mmlora.pipeline.outcomes import BackfillOutcome, LoadOutcome, NightOutcome
 from mmlora.pipeline.score import score_and_publish
 from mmlora.runs.champions import CHAMPION, warn_of_labels
@@ -251,7 +251,7 @@ def _compared(workspace: Workspace, load: LoadOutcome, replaced: str | None) -> 
     """Add to a restated night's outcome how far its scores moved."""
     if replaced is None or load.load_id is None or load.state != "published":
         return load
-    rows = compare_loads(workspace, replaced, load.load_id)
+    rows = change_since(workspace, replaced, load.load_id)
     if rows is None:
         return load
     return replace(load, top_10_changed=rows.top_10_changed, mean_score_change=rows.mean_score_change)

@@ -82,7 +82,7 @@ def dry_run(
     return DryRun(tuple(loads), tuple(skipped))
 
 
-def compare_loads(workspace: Workspace, before: str, after: str) -> RowDifference | None:
+def change_since(workspace: Workspace, before: str, after: str) -> RowDifference | None:
     """Compare a load with an earlier load of its domain and date; None if the earlier rows were freed."""
     with workspace.open_warehouse() as warehouse:
         replaced = warehouse.load(before)

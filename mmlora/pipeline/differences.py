@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 from mmlora.names import LoadState
 from mmlora.pipeline.outcomes import SkippedDomain
@@ -66,11 +66,11 @@ class LoadDifference(Record):
     after: ComparedLoad
     rows: RowDifference
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a flat JSON-serialisable mapping."""
         raw = super().to_json()
-        rows = raw.pop("rows")
-        return {**raw, **rows}
+        del raw["rows"]
+        return {**raw, **self.rows.to_json()}
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ class RehearsedLoad(Record):
     rows: RowDifference | None = None
     seconds: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a flat JSON-serialisable mapping of the difference or of the failure."""
         raw = super().to_json()
         load = {name: raw[name] for name in ("domain_id", "score_date", "state")}
         if self.rows is None:
             return {**load, "exit_code": self.exit_code, "reason": self.reason}
-        return {**load, "before": raw["before"], **raw["rows"], "seconds": self.seconds}
+        return {**load, "before": raw["before"], **self.rows.to_json(), "seconds": self.seconds}
 
 
 @dataclass(frozen=True)

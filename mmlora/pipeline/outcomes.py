@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from mmlora.load_checks import CandidateFacts
 from mmlora.names import LoadState
@@ -49,7 +48,7 @@ class LoadOutcome(Record):
     top_10_changed: float | None = None
     mean_score_change: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping, without a missing load, comparison or candidates."""
         row = super().to_json()
         if self.load_id is None:
@@ -88,7 +87,7 @@ class NightOutcome(Record):
         """Number of pairs that were scored and published."""
         return sum(load.pairs or 0 for load in self.loads if load.state == "published")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping."""
         raw = super().to_json()
         seconds = raw.pop("seconds")
@@ -114,7 +113,7 @@ class BackfillOutcome(Record):
         """The outcome of each date that was not kept."""
         return self.night.loads if self.night else ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping."""
         plan = [planned.to_json() for planned in self.plan]
         return {"plan": plan, **(self.night.to_json() if self.night else {})}
