@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mmlora.records import Record
 from mmlora.schema import Id
@@ -126,6 +126,6 @@ class LoadChecks(Record):
     below_baseline: str | None = None
     overridden: Mapping[str, str] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping of what there is."""
         return {name: value for name, value in super().to_json().items() if value is not None}

@@ -94,7 +94,7 @@ class TrainingSettings(_Section, Hyperparameters):
         """Return the settings of a declaration, by name."""
         return {name: getattr(self, name) for name in declared(declaration)}
 
-    def as_kept(self, *, only: Collection[str] = ()) -> dict[str, Any]:
+    def as_kept(self, *, only: Collection[str] = ()) -> dict[str, object]:
         """Return the settings, or some of them, in the JSON form of keys and records.
 
         Settings of the machine are left out, because they affect only the last bits of a model.

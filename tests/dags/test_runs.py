@@ -109,13 +109,13 @@ def test_both_dags_succeed(outcome_on, warehouse):
 
 
 @WAREHOUSES
-def test_experts_are_trained_by_the_domains_whose_verdict_allows(outcome_on, warehouse):
+def test_experts_are_trained_for_domains_with_a_suitable_verdict(outcome_on, warehouse):
     training, _ = outcome_on(warehouse)["runs"]
     assert labels(training, "train_expert") == {"comedy", "drama"}
 
 
 @WAREHOUSES
-def test_readers_get_every_domain_as_the_form_asked_for_it(outcome_on, warehouse):
+def test_every_domain_is_published_as_the_form_requests(outcome_on, warehouse):
     _, scoring = outcome_on(warehouse)["runs"]
     assert labels(scoring, "domain.publish") == set(ROWS)
     for rows in outcome_on(warehouse)["published"].values():
@@ -129,7 +129,7 @@ def test_both_warehouses_hold_the_same_scores(outcome_on):
     assert outcome_on("sqlite")["published"] == outcome_on("postgresql")["published"]
 
 
-def test_a_failing_domain_fails_its_run_but_holds_up_no_other(outcome_on):
+def test_a_failing_domain_fails_its_run_but_does_not_delay_others(outcome_on):
     outcome = outcome_on("sqlite")
     run = outcome["one_domain_fails"]
     assert run["state"] == "failed"
@@ -138,7 +138,7 @@ def test_a_failing_domain_fails_its_run_but_holds_up_no_other(outcome_on):
     assert "no drama tonight" in outcome["log"]
 
 
-def test_the_asset_tells_which_domains_were_published(outcome_on):
+def test_the_asset_lists_the_published_domains(outcome_on):
     events = [(event["date"], set(event["loads"])) for event in outcome_on("sqlite")["asset_events"]]
     assert events == [
         ("2024-03-13", set(ROWS)),

@@ -44,7 +44,7 @@ def trained_on_each_warehouse(
     return trained_workspace
 
 
-def test_a_pair_table_of_ones_own(trained_workspace: Path, tmp_path: Path) -> None:
+def test_a_pair_table_given_by_the_user_is_scored(trained_workspace: Path, tmp_path: Path) -> None:
     pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
     pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
     load = score_and_publish(ON, domain="news", pairs=str(tmp_path / "pairs.parquet")).loads[0]
@@ -66,7 +66,7 @@ def test_a_pair_table_of_ones_own(trained_workspace: Path, tmp_path: Path) -> No
         score_and_publish(ON, pairs=str(tmp_path / "strange.parquet"))
 
 
-def test_nobody_to_score_leaves_readers_what_they_have(trained_workspace: Path) -> None:
+def test_a_load_without_users_does_not_replace_published_scores(trained_workspace: Path) -> None:
     score_and_publish(ON, domain="news")
     rows = published()
     later = date(2002, 1, 1)  # long after the last interaction
@@ -81,7 +81,7 @@ def test_nobody_to_score_leaves_readers_what_they_have(trained_workspace: Path) 
         score(date.today() + timedelta(days=9), "news")
 
 
-def test_a_load_lives_as_long_as_its_process(
+def test_a_load_is_alive_as_long_as_its_process(
     trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMLORA_SCORING__HEARTBEAT_SECONDS", "0.05")
@@ -97,7 +97,7 @@ def test_a_load_lives_as_long_as_its_process(
     assert silent_for == [[]]
 
 
-def test_killed_in_the_middle_then_again(trained_on_each_warehouse: Path) -> None:
+def test_scoring_again_after_a_kill_during_scoring(trained_on_each_warehouse: Path) -> None:
     expected = _rows_after(lambda: score_and_publish(ON, domain="sport"))
     script = (
         "import os, signal\n"
@@ -113,7 +113,7 @@ def test_killed_in_the_middle_then_again(trained_on_each_warehouse: Path) -> Non
     assert _rows_after(lambda: score_and_publish(ON, domain="sport")) == expected
 
 
-def test_killed_between_staging_and_publication(trained_on_each_warehouse: Path) -> None:
+def test_scoring_again_after_a_kill_before_publication(trained_on_each_warehouse: Path) -> None:
     load_id = score(ON, "sport")
     with pytest.raises(UsageError, match="nothing is published"):
         published("sport")

@@ -126,9 +126,7 @@ def leftovers(home: Path, champion: str) -> dict[str, str]:
     return {**versions, "own": own}
 
 
-def test_what_nobody_needs_goes_and_the_rest_stays(
-    home: Path, champion: str, leftovers: dict[str, str]
-) -> None:
+def test_only_unneeded_rows_and_files_are_freed(home: Path, champion: str, leftovers: dict[str, str]) -> None:
     workspace, before = open_workspace(), tree(home)
     planned = gc(dry_run=True)
     assert tree(home) == before and workspace.tracking.runs_of(leftovers["other"])
@@ -160,7 +158,7 @@ def test_what_nobody_needs_goes_and_the_rest_stays(
     assert gc().freed == ()
 
 
-def test_the_newest_run_and_what_it_names_stay_at_any_age(home: Path, champion: str) -> None:
+def test_the_newest_run_and_its_parts_are_kept_at_any_age(home: Path, champion: str) -> None:
     assert kinds(gc()) == {"data docs": 2}, "but for the newest page"
     newer = home / "runs" / "newer"
     newer.mkdir()
@@ -172,7 +170,7 @@ def test_the_newest_run_and_what_it_names_stay_at_any_age(home: Path, champion: 
     open_workspace().bundles.load(champion).model()
 
 
-def test_models_that_are_decided_on_stay(home: Path, champion: str) -> None:
+def test_models_with_a_decision_are_kept(home: Path, champion: str) -> None:
     versions = [add_bundle(champion, rows) for rows in (1024, 2048, 8192)]
     for version in versions:
         promote(version, domain="news", accept_below_baseline=True)
@@ -183,7 +181,7 @@ def test_models_that_are_decided_on_stay(home: Path, champion: str) -> None:
     assert set(open_workspace().bundles.versions()) == {champion, *versions[1:]}, "rollback has where to go"
 
 
-def test_a_model_stays_as_long_as_a_load_of_it(
+def test_a_model_is_kept_as_long_as_its_loads(
     home: Path, champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = add_bundle(champion, 1024)
@@ -195,7 +193,7 @@ def test_a_model_stays_as_long_as_a_load_of_it(
         assert kinds(gc()) == {"replaced loads": 1, "mlflow runs": 1, "models": 1}
 
 
-def test_while_training_is_under_way_its_files_stay(home: Path, leftovers: dict[str, str]) -> None:
+def test_files_of_running_training_are_kept(home: Path, leftovers: dict[str, str]) -> None:
     with locked(home / "runs/steps/some.lock"):
         done = kinds(gc())
     assert not [kind for kind in done if kind.startswith("training")]
@@ -223,7 +221,7 @@ gc()
 
 
 @pytest.mark.parametrize("removals", [2, 8, 14])
-def test_killed_while_files_go_the_next_call_completes_it(
+def test_the_next_call_completes_a_killed_removal_of_files(
     home: Path, champion: str, leftovers: dict[str, str], removals: int
 ) -> None:
     before = tree(home)
