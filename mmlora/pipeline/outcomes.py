@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from mmlora.load_checks import CandidateFacts
+from mmlora.load_checks import CandidateFacts, Resumed
 from mmlora.names import LoadState
 from mmlora.nights.planning import BackfillRequest, PlannedNight
 from mmlora.records import Record
@@ -31,6 +31,7 @@ class LoadOutcome(Record):
         top_10_changed: share of users whose first 10 items are not those that readers had for the date
             before, in their order; None where readers had nothing, or it wasn't compared.
         mean_score_change: mean absolute difference to the scores that readers had.
+        resumed: the shards that were taken over from an interrupted run; None if there were none.
     """
 
     domain_id: str
@@ -48,6 +49,7 @@ class LoadOutcome(Record):
     seconds: float | None = None
     top_10_changed: float | None = None
     mean_score_change: float | None = None
+    resumed: Resumed | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready mapping, less a load and candidates that there never were."""
@@ -56,6 +58,8 @@ class LoadOutcome(Record):
             del row["load_id"]
         if self.top_10_changed is None:
             del row["top_10_changed"], row["mean_score_change"]
+        if self.resumed is None:
+            del row["resumed"]
         if self.seconds is None:
             del row["candidates"]
         return row
