@@ -123,7 +123,7 @@ def test_a_killed_load_goes_on_with_its_shards(
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         f"score(date(2001, 4, 9), 'sport', progress=die, **{there})\n"
     )
-    died = subprocess.run([sys.executable, "-c", script], timeout=300, check=False)
+    died = subprocess.run([sys.executable, "-c", script], timeout=600, check=False)
     assert died.returncode == -signal.SIGKILL
     monkeypatch.setattr(staged_shards, "SHARD_PAIRS", 400)
     counted = []
