@@ -1,4 +1,4 @@
-"""Records of a model's judgement, i.e. its comparison with the baselines that a user could pick instead.
+"""Records of a model's judgement, i.e. its comparison with the baselines that could be used instead.
 
 :mod:`mmlora.judging` computes it, the registry stores it in the bundle's manifest, promotion and nights
 follow its verdict, and the command line prints its tables.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 from mmlora.metrics import Interval
 from mmlora.records import Record
@@ -81,7 +81,7 @@ class ContenderRow(Record):
     by_domain: Mapping[str, DomainFigures] | None = None
     difference: Difference | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping, without missing figures and differences."""
         row = super().to_json()
         if self.difference is None:
@@ -224,7 +224,7 @@ class Judgement(Record):
         """The contenders with figures."""
         return tuple(row for row in self.contenders if row.by_domain is not None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping, without facts of the model if nothing was compared."""
         raw = super().to_json()
         if self.model is None:

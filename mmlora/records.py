@@ -14,7 +14,7 @@ from mmlora.errors import DataError, Fault
 class Record:
     """A frozen dataclass with a JSON form; fields and keys have the same names, in the same order."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 

@@ -21,6 +21,16 @@ import pytest
 import mmlora  # noqa: F401  # before any test module has torch compute: it sets MKL's mode
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests as slow on the warehouses that ``slow_on`` names."""
+    for item in items:
+        marker = item.get_closest_marker("slow_on")
+        callspec = getattr(item, "callspec", None)
+        if marker and callspec and set(marker.args) & set(callspec.params.values()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL of a real PostgreSQL server: ``MMLORA_TEST_POSTGRES_URL``, else one started for the session."""

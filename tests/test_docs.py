@@ -26,7 +26,7 @@ def scored(trained_workspace: Path) -> Path:
     return trained_workspace
 
 
-def test_how_a_ranking_job_reads(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_docs_example_of_a_ranking_job_runs(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     connection = sqlite3.connect(scored / "warehouse.db")
     rows = connection.execute(_block("sql").replace("2504", "'u01'")).fetchall()
     connection.close()
@@ -37,7 +37,7 @@ def test_how_a_ranking_job_reads(scored: Path, capsys: pytest.CaptureFixture[str
     assert all(str(item) in printed for item, _ in rows)
 
 
-def test_how_ranking_teams_read(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_docs_examples_for_ranking_teams_run(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = _block("sql", "docs/reading.md").replace("2504", "'u01'")
     assert " AND NOT is_stale" in query
     connection = sqlite3.connect(scored / "warehouse.db")
@@ -58,7 +58,7 @@ PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_of_the_docs_lead_somewhere(page: str) -> None:
+def test_links_in_the_docs_work(page: str) -> None:
     text, folder = (ROOT / page).read_text(encoding="utf-8"), (ROOT / page).parent
     targets = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert [link for link in targets if not (folder / link).exists()] == []
@@ -73,19 +73,19 @@ def test_tests_that_hold_promises_exist() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md"])
-def test_links_of_the_pages_at_the_top_lead_somewhere(page: str) -> None:
+def test_links_in_the_top_level_pages_work(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert [link for link in targets if "://" not in link and not (ROOT / link).exists()] == []
 
 
-def test_files_that_contributing_names_exist() -> None:
+def test_files_named_in_contributing_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`((?:mmlora|cli|tests|sql|dags|docker|feature_repo)/[^`]*)`", text))
     assert len(names) > 20
     assert [name for name in sorted(names) if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
-def test_names_that_contributing_gives_are_in_the_code() -> None:
+def test_names_in_contributing_are_in_the_code() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mmlora").rglob("*.py"))
     defined = set(re.findall(r"\b(?:class|def) (\w+)|^(\w+)(?::.*)? = ", code, re.MULTILINE))

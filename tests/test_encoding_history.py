@@ -72,13 +72,13 @@ def products(encoder: Encoder, table: pa.Table) -> np.ndarray:
     return (vectors[HISTORY] * vectors[items_of(HISTORY)]).sum(1)
 
 
-def test_clicked_items_speak_for_those_that_are_answered_alike(encoder):
+def test_clicked_items_raise_items_with_similar_answers(encoder):
     clicked_even = [[102, 104, 103, 105]], [[1.0] * 4], [[1.0, 1.0, 0.0, 0.0]]
     even, odd = (products(encoder, features(*clicked_even, item=[item])) for item in (106, 107))
     assert even > 0 > odd
 
 
-def test_vectors_are_those_of_the_matrix_of_items_answered_alike(monkeypatch):
+def test_vectors_factorise_the_matrix_of_similar_answers(monkeypatch):
     """With as many factors as items the product is the history times X'X, by hand."""
     monkeypatch.setattr(module, "RANK", ITEMS)
     rows = training_rows(1)
@@ -101,19 +101,19 @@ def test_vectors_are_those_of_the_matrix_of_items_answered_alike(monkeypatch):
     assert products(encoder_of(rows), table) == pytest.approx(expected, rel=1e-4)
 
 
-def test_nothing_is_said_of_unknown_items_and_by_empty_histories(encoder):
+def test_unknown_items_and_empty_histories_score_zero(encoder):
     table = features([[], None, [999], [102]], [[], None, [1.0], [1.0]], [[], None, [1.0], [1.0]], [106] * 4)
     said = products(encoder, table)
     assert not said[:3].any() and said[3]
     assert not encoder.encode(features([[102]], [[1.0]], [[1.0]], [999])).vectors[items_of(HISTORY)].any()
 
 
-def test_lists_of_unlike_length_are_refused(encoder):
+def test_lists_of_different_lengths_are_refused(encoder):
     with pytest.raises(ContractError, match="lists of items, rows and clicks differ in length"):
         encoder.encode(features([[102, 104]], [[1.0]], [[1.0]]))
 
 
-def test_rows_keep_their_bits_alone_in_chunks_and_after_storing(encoder):
+def test_rows_are_bit_identical_alone_in_chunks_and_after_loading(encoder):
     draw, table = np.random.default_rng(3), training_rows(2, 200)
     lists = [draw.integers(100, 125, n).tolist() for n in draw.integers(0, 60, 200)]
     ones, some = [[1.0] * len(of) for of in lists], [draw.random(len(of)).tolist() for of in lists]
@@ -127,7 +127,7 @@ def test_rows_keep_their_bits_alone_in_chunks_and_after_storing(encoder):
             assert np.array_equal(np.concatenate(pieces), vectors)
 
 
-def test_sides_hold_their_own_vectors_and_make_a_batch(encoder):
+def test_sides_have_their_vectors_and_form_a_batch(encoder):
     table = features([[102]], [[1.0]], [[1.0]], item=[104])
     by_key = {key: encoder.contract.keyed_by([key]).fields for key in ("user_id", "item_id", "domain_id")}
     sides = [(encoder.encode(table, fields), np.zeros(2, np.int64)) for fields in by_key.values()]
@@ -138,12 +138,12 @@ def test_sides_hold_their_own_vectors_and_make_a_batch(encoder):
 
 
 @pytest.mark.parametrize("rows", [0, 1], ids=["no rows", "one row"])
-def test_too_few_rows_say_nothing(rows):
+def test_too_few_rows_give_no_history(rows):
     table = training_rows()[:rows]
     assert not products(encoder_of(table), features([[100, 101]], [[1.0, 1.0]], [[1.0, 0.0]])).any()
 
 
-def test_of_many_rows_some_users_are_read_whole(monkeypatch):
+def test_many_rows_are_sampled_by_whole_users(monkeypatch):
     monkeypatch.setattr(module, "MOST_ROWS", 1000)
     monkeypatch.setattr(module, "MOST_ITEMS", 12)
     history = fit_history(training_rows())

@@ -41,7 +41,7 @@ def documented() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("one", SETTINGS.values(), ids=SETTINGS)
-def test_the_page_of_settings_has_each_with_its_default(one: Declared) -> None:
+def test_the_settings_page_lists_each_setting_with_its_default(one: Declared) -> None:
     text = documented()[one.name]
     if one.default is None:
         assert re.fullmatch(r"[a-z ]+", text), "in words"
@@ -51,16 +51,16 @@ def test_the_page_of_settings_has_each_with_its_default(one: Declared) -> None:
         assert json.loads(text.replace("(", "[").replace(")", "]")) == json.loads(json.dumps(one.default))
 
 
-def test_the_page_of_settings_has_no_other_training_setting() -> None:
+def test_the_settings_page_lists_no_unknown_training_setting() -> None:
     assert set(documented()) == set(SETTINGS) == set(TrainingSettings.model_fields)
 
 
-def test_the_page_of_settings_names_the_options_of_the_command() -> None:
+def test_the_settings_page_names_the_options_of_the_command() -> None:
     sentence = SECTION.partition("takes")[2].partition("as options too")[0]
     assert set(re.findall(r"`(\w+)`", sentence)) == set(OFFERED)
 
 
-def test_the_page_of_settings_names_what_is_tuned() -> None:
+def test_the_settings_page_names_the_tuned_settings() -> None:
     table = SECTION.partition("### Tuning")[2]
     assert {name for names, _ in rows(table) for name in names} == set(TUNED)
 
@@ -81,7 +81,7 @@ def test_the_settings_and_the_model_refuse_the_same_numbers(one: Declared) -> No
 
 
 @pytest.mark.parametrize("name", TUNED)
-def test_every_value_of_a_climb_is_valid(name: str) -> None:
+def test_every_value_of_a_search_is_valid(name: str) -> None:
     for up in (False, True):
         value = SETTINGS[name].default
         for _ in range(12):
@@ -90,14 +90,14 @@ def test_every_value_of_a_climb_is_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name not in read_by("machine")])
-def test_a_steps_key_holds_what_it_and_the_steps_before_it_read(name: str) -> None:
+def test_a_steps_key_contains_what_it_and_earlier_steps_read(name: str) -> None:
     holding = [step for step in STEPS if name not in ignored_by(step)]
     assert holding == list(STEPS[len(STEPS) - len(holding) :]), "no later step ignores it"
     assert ("expert" in holding) == (name not in read_by("gate", "refit"))
 
 
 @pytest.mark.parametrize("name", [name for name, one in SETTINGS.items() if one.setting.late])
-def test_a_late_setting_is_in_keys_and_records_only_where_it_was_changed(name: str) -> None:
+def test_a_late_setting_is_in_keys_and_records_only_if_changed(name: str) -> None:
     changed = {"label_smoothing": 0.1}[name]
     assert name not in TrainingSettings().as_kept()
     kept = TrainingSettings(**{name: changed}).as_kept()

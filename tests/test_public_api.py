@@ -63,7 +63,7 @@ def test_importing_public_errors_loads_no_library() -> None:
 
 
 @pytest.mark.slow
-def test_type_checkers_know_the_arguments(tmp_path: Path) -> None:
+def test_type_checkers_see_the_arguments(tmp_path: Path) -> None:
     assert (ROOT / "mmlora" / "py.typed").exists()
     (tmp_path / "use.py").write_text(
         "from datetime import date\n"

@@ -62,7 +62,7 @@ def _no_secret(text: str) -> bool:
     ],
 )
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_url_of_any_kind_is_refused_without_its_password(
+def test_an_invalid_url_is_refused_without_showing_its_password(
     made_up_workspace: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -92,7 +92,7 @@ def test_a_url_of_any_kind_is_refused_without_its_password(
         f'warehouse_url = "postgresql://user:{WRITTEN}@host/db',
     ],
 )
-def test_a_wrong_setting_is_named_without_its_value(
+def test_an_unknown_setting_is_named_without_its_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,7 +106,7 @@ def test_a_wrong_setting_is_named_without_its_value(
     assert _no_secret(said), said
 
 
-def test_the_settings_file_that_init_writes_has_defaults_only(
+def test_init_writes_a_settings_file_with_defaults_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -128,7 +128,7 @@ def test_logs_are_redacted_with_their_tracebacks() -> None:
     assert text.startswith("ERROR failed: ***\nTraceback")
 
 
-def test_a_reason_that_is_kept_or_printed_holds_no_secret(tmp_path: Path) -> None:
+def test_stored_and_printed_reasons_contain_no_secret(tmp_path: Path) -> None:
     remember(f"postgresql://user:{WRITTEN}@host/db")
     told = f"no connection with {PLANTED}"
     assert describe(RuntimeError(told)) == "unexpected RuntimeError: no connection with ***"
@@ -140,14 +140,14 @@ def test_a_reason_that_is_kept_or_printed_holds_no_secret(tmp_path: Path) -> Non
     assert not any(piece.encode() in (tmp_path / "w.db").read_bytes() for piece in PIECES)
 
 
-def test_what_is_no_secret_stays() -> None:
+def test_text_without_secrets_is_unchanged() -> None:
     remember("postgresql://postgres:postgres@host/postgres")
     remember("postgresql://me:db@host/scores")
     text = "warehouse postgresql://host/postgres: domain 'db' of postgres has 3 tokens; see user@example.org"
     assert redact(text) == text
 
 
-def test_what_a_library_says_of_a_url_is_redacted(tmp_path: Path) -> None:
+def test_urls_in_library_errors_are_redacted(tmp_path: Path) -> None:
     from mlflow.exceptions import MlflowException
 
     url = f"unheard-of://user:{WRITTEN}@127.0.0.1/db"
@@ -161,7 +161,7 @@ def test_what_a_library_says_of_a_url_is_redacted(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.postgres
-def test_a_whole_night_leaves_the_password_nowhere(
+def test_a_night_stores_the_password_nowhere(
     made_up_workspace: Path,
     tmp_path: Path,
     postgres_url: str,

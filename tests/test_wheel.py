@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_the_wheel_imports_data_and_scores_elsewhere(tmp_path: Path, made_up: MadeUp) -> None:
+def test_an_installed_wheel_imports_data_and_scores(tmp_path: Path, made_up: MadeUp) -> None:
     def run(*command: Any) -> str:
         # Nothing of this checkout: neither its folder nor its path.
         clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MMLORA_HOME")}

@@ -20,15 +20,18 @@ app = typer.Typer(help="Load interactions and profiles into the offline store.",
 @app.command()
 def movielens(
     domain_by: Annotated[
-        Literal["gender", "age", "occupation", "genre"], typer.Option(help="What a domain is made of.")
+        Literal["gender", "age", "occupation", "genre"],
+        typer.Option(help="The attribute that makes domains."),
     ] = "gender",
     path: Annotated[
-        Path | None, typer.Option(help="GroupLens's own ml-1m.zip or folder, instead of fetching the data.")
+        Path | None, typer.Option(help="GroupLens's ml-1m.zip or folder, instead of a download.")
     ] = None,
-    positive_rating: Annotated[int, typer.Option(min=1, max=5, help="Ratings from here on are clicks.")] = 5,
+    positive_rating: Annotated[
+        int, typer.Option(min=1, max=5, help="The lowest rating that counts as a click.")
+    ] = 5,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import MovieLens-1M (research use; GroupLens's terms apply).
+    """Import MovieLens-1M (for research use; GroupLens's terms apply).
 
     Example: mmlora data movielens --domain-by occupation
     """
@@ -42,12 +45,12 @@ def import_(
     interactions: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Parquet or CSV, folders, patterns: user_id, item_id, domain_id, event_timestamp, label."
+            help="Parquet or CSV files, folders, globs: user_id, item_id, domain_id, event_timestamp, label."
         ),
     ] = None,
     users: Annotated[
         list[Path] | None,
-        typer.Option(help="User profiles: user_id and any columns; repeat it for more files."),
+        typer.Option(help="User profiles: user_id and any columns; repeat the option for more files."),
     ] = None,
     items: Annotated[list[Path] | None, typer.Option(help="Item profiles: item_id and any columns.")] = None,
     domains: Annotated[
@@ -55,45 +58,47 @@ def import_(
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(help="Our column's name and yours, e.g. --column label=clicked; repeat it."),
+        typer.Option(help="mmlora's column and yours, e.g. --column label=clicked; repeatable."),
     ] = None,
     replace: Annotated[
         Literal["day", "domain-day"] | None,
-        typer.Option(help="Withdraw stored rows of the days (of its domains) that the delivery lacks."),
+        typer.Option(help="Withdraw stored rows of the delivery's days (domain-days) that it does not have."),
     ] = None,
     day: Annotated[
         list[str] | None,
-        typer.Option(
-            help="With --replace day, a day that the delivery may have no rows of: it is emptied then."
-        ),
+        typer.Option(help="With --replace day: a day to replace even if the delivery has no rows of it."),
     ] = None,
     history: Annotated[
-        bool, typer.Option("--history", help="Late interactions were known when they happened.")
+        bool, typer.Option("--history", help="Treat late interactions as known when they happened.")
     ] = False,
     valid_from: Annotated[
         list[str] | None,
-        typer.Option(help="Since when profiles are true: users=COLUMN, a date, first-interaction or import."),
+        typer.Option(help="When profiles became valid: users=COLUMN, a date, first-interaction or import."),
     ] = None,
     list_: Annotated[
         list[str] | None,
-        typer.Option("--list", help="A text column that holds lists, and its separator: --list users.tags=,"),
+        typer.Option("--list", help="A text column of lists, and its separator: --list users.tags=,"),
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option(help="A CSV column that stays text: --text users.code")
+        list[str] | None, typer.Option(help="A CSV column to read as text: --text users.code")
     ] = None,
     missing: Annotated[
         list[str] | None,
-        typer.Option(help="What stands for a missing value in a CSV, beside NA and the like."),
+        typer.Option(help="Text for a missing value in CSV files, in addition to NA and the like."),
     ] = None,
     time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"], typer.Option(help="Unit of times that are numbers since 1970.")
+        Literal["s", "ms", "us", "ns"], typer.Option(help="Unit of numeric times, counted from 1970.")
     ] = "s",
-    encoding: Annotated[str | None, typer.Option(help="Of CSV files; UTF-8 or by byte-order mark.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Of CSV files; what the header shows.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of CSV files; default: by byte-order mark, else UTF-8.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Delimiter of CSV files; default: detected from the header.")
+    ] = None,
     decimal: Annotated[str, typer.Option(help="Decimal point of CSV files: . or ,")] = ".",
     as_json: JsonFlag = False,
 ) -> None:
-    """Import your own interactions and profiles, or profiles alone; every profile column becomes a feature.
+    """Import your own interactions and profiles, or only profiles; every profile column becomes a feature.
 
     Example: mmlora data import clicks.parquet --users users.csv --column domain_id=theme
     """
@@ -125,45 +130,44 @@ def import_(
 
 
 def _pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str]:
-    """Return what an option that is repeated gives, by name."""
+    """Return the NAME=VALUE pairs of a repeatable option."""
     from mmlora.errors import UsageError
 
     pairs = [text.partition("=") for text in texts or []]
     if wrong := ["".join(parts) for parts in pairs if not all(parts)]:
-        raise UsageError(f"{option} {wrong[0]}: write it as {form}")
+        raise UsageError(f"{option} {wrong[0]}: give {form}")
     return {name: value for name, _, value in pairs}
 
 
 @app.command()
 def synthetic(
-    domains: Annotated[int, typer.Option(help="How many domains.")] = 20,
-    users: Annotated[int, typer.Option(help="How many users.")] = 2000,
-    items: Annotated[int, typer.Option(help="How many items.")] = 1000,
-    rows: Annotated[int, typer.Option(help="How many interactions.")] = 200_000,
-    days: Annotated[int, typer.Option(help="Days that they cover, from 2020-01-01 on.")] = 60,
+    domains: Annotated[int, typer.Option(help="Number of domains.")] = 20,
+    users: Annotated[int, typer.Option(help="Number of users.")] = 2000,
+    items: Annotated[int, typer.Option(help="Number of items.")] = 1000,
+    rows: Annotated[int, typer.Option(help="Number of interactions.")] = 200_000,
+    days: Annotated[int, typer.Option(help="Number of days, from 2020-01-01 on.")] = 60,
     diversity: Annotated[
-        float, typer.Option(help="0: all domains are alike; 1: they have nothing in common.")
+        float, typer.Option(help="0: all domains behave alike; 1: they have nothing in common.")
     ] = 0.5,
     sparsity: Annotated[
         float, typer.Option(help="0: equal sizes; 1: the largest has 1,000 times the rows of the smallest.")
     ] = 0.5,
     families: Annotated[
-        int | None, typer.Option(help="How many own parts there are, shared among the domains; one each.")
+        int | None,
+        typer.Option(help="Number of families of domains that behave alike; default: one per domain."),
     ] = None,
     vectors: Annotated[
         int | None,
-        typer.Option(
-            help="Width of vectors that profiles show, which each domain matches in its own way; none shown."
-        ),
+        typer.Option(help="Width of profile vectors, which each domain matches differently; default: none."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import made-up domains whose best reachable auc is known: every row's true probability is kept.
+    """Import synthetic domains whose best reachable AUC is known: each row's true probability is kept.
 
     Example: mmlora data synthetic --domains 20 --diversity 0.8 --sparsity 0.7
 
-    Themes that differ in how they match vectors of users and items, as Taobao's log has them:
+    Domains that differ in how they match vectors of users and items, like the themes of Taobao's log:
     mmlora data synthetic --vectors 32 --users 20000 --items 5000 --rows 450000 --days 30
     """
     from mmlora.pipeline.data import import_synthetic
@@ -191,13 +195,13 @@ def shop(
     scale: Annotated[
         float, typer.Option(help="1: 400,000 impressions, 20,000 users and 5,000 items; 0.1: a tenth.")
     ] = 1.0,
-    days: Annotated[int, typer.Option(help="Days that are imported, from 2026-01-01 on.")] = 60,
+    days: Annotated[int, typer.Option(help="Number of days to import, from 2026-01-01 on.")] = 60,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import a made-up shop of 12 markets with few clicks, long tails, cold products and rich profiles.
+    """Import a synthetic shop of 12 markets with few clicks, long tails, cold products and rich profiles.
 
-    The next day's interactions and the true click probabilities are kept aside in the workspace's folder
-    shop.
+    The interactions of the day after and the true click probabilities are not imported; they are in the
+    folder shop of the workspace.
 
     Example: mmlora data shop --scale 0.1
     """
@@ -212,11 +216,13 @@ def taobao(
         Path,
         typer.Option(help="Folder of theme_click_log.csv, user_embedding.csv and item_embedding.csv."),
     ],
-    themes: Annotated[int, typer.Option(help="The largest themes: 10, 20 or 30 in the benchmarks.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the negatives, 2 to 5 a click.")] = 0,
+    themes: Annotated[
+        int, typer.Option(help="Number of themes, the largest; 10, 20 or 30 in the benchmarks.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the sampled negatives, 2 to 5 per click.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import Taobao's theme click log (Tianchi data set 9716, got by hand); only tried on made-up rows.
+    """Import Taobao's theme click log (Tianchi data set 9716); tested on synthetic rows only.
 
     Example: mmlora data taobao --path theme-click-log --themes 20
     """
@@ -227,27 +233,27 @@ def taobao(
     if not as_json:
         columns = tuple(report.sampling[0])
         rows = [tuple(row.values()) for row in report.sampling]
-        print_table("negatives drawn by theme", columns, rows)
+        print_table("sampled negatives by theme", columns, rows)
 
 
 @app.command("accept-files")
 def accept_files(as_json: JsonFlag = False) -> None:
-    """Go on with the stored files that are there, where some were lost or changed; each of those is named.
+    """Accept the stored files as they are now, after some were lost or changed, and list those files.
 
-    Import what they held again afterwards (`mmlora data import --history`). Files that can't be read are
-    moved to `offline/damaged`.
+    Import their rows again afterwards (`mmlora data import --history`). Unreadable files are moved to
+    `offline/damaged`.
 
     Example: mmlora data accept-files
     """
     from mmlora.pipeline.data import accept_files as run
 
-    wrong = run()
+    faults = run()
     if as_json:
-        print_json({"accepted": wrong})
+        print_json({"accepted": faults})
         return
-    for fault in wrong:
+    for fault in faults:
         typer.echo(f"accepted: {fault}")
-    typer.echo(f"{len(wrong)} files were not as they were stored")
+    typer.echo(f"files that differ from what was stored: {len(faults)}")
 
 
 def _print_best(best: BestReachable) -> None:
@@ -255,10 +261,12 @@ def _print_best(best: BestReachable) -> None:
     total = sum(own.rows for own in best.by_domain.values())
     all_domains = ("all (wauc)", total, None, best.wauc, best.shared_wauc)
     headers = ("domain", "rows", "ctr", "best auc", "auc of the shared part")
-    print_table("best reachable auc: that of the true probability", headers, [*rows, all_domains])
+    print_table("best reachable auc, i.e. of the true probability", headers, [*rows, all_domains])
 
 
 def _print_import(report: ImportReport, as_json: bool) -> None:
+    from mmlora.pipeline.data import TablesReport
+
     raw = report.to_json()
     if as_json:
         print_json(raw)
@@ -270,9 +278,10 @@ def _print_import(report: ImportReport, as_json: bool) -> None:
     ]
     rows += [(f"profile rows, {entity}", count) for entity, count in report.profiles.items()]
     print_table("imported", ("what", "value"), rows)
-    if columns := raw.get("columns"):
-        print_table("columns", tuple(columns[0]), [tuple(column.values()) for column in columns])
+    if isinstance(report, TablesReport) and report.columns:
+        facts = [vars(column) for column in report.columns]
+        print_table("columns", tuple(facts[0]), [tuple(own.values()) for own in facts])
     elif report.ignored_columns:
-        typer.echo("columns of the interactions that are not used: " + ", ".join(report.ignored_columns))
+        typer.echo("unused columns of the interactions: " + ", ".join(report.ignored_columns))
     for note in report.notes:
         typer.echo(f"note: {note}")

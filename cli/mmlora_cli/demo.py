@@ -15,7 +15,7 @@ NIGHT = date(2000, 12, 31)
 
 
 def main() -> None:
-    """Import, train as of a day, score the next night, and show what came of it."""
+    """Import, train as of a day, score the next night, and show the results."""
     run_demo(
         Demo(
             home="var",
@@ -37,7 +37,7 @@ def _load() -> None:
 
     note("MovieLens-1M (research use, https://grouplens.org/datasets/movielens/1m/), domains by occupation")
     report = import_movielens(domain_by="occupation")
-    note(f"  {report.interactions:,} interactions imported, {report.unchanged:,} were there")
+    note(f"  {report.interactions:,} interactions imported, {report.unchanged:,} already stored")
 
 
 def _show(trained: TrainingSummary) -> None:

@@ -1,6 +1,6 @@
-"""``make demo-shop``: the nightly job on a made-up shop, whose truth says what the lists are worth.
+"""``make demo-shop``: the nightly job on a synthetic shop, whose true probabilities judge the lists.
 
-Twelve markets that differ in what they like; 60 days are imported, the day after is scored.
+The shop has twelve markets with different tastes; 60 days are imported, and the day after is scored.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FIRST = 20
 
 
 def main(
-    seed: Annotated[int, typer.Option(help="Of the shop.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the shop.")] = 1,
     scale: Annotated[float, typer.Option(help="1: 400,000 impressions; 0.1: a tenth.")] = 1.0,
 ) -> None:
-    """Import the shop, train as of the day after, score that day, and show what came of it."""
+    """Import the shop, train as of the day after, score that day, and show the results."""
     run_demo(
         Demo(
             home="var-shop",
@@ -45,9 +45,9 @@ def main(
 def _load(seed: int, scale: float) -> None:
     from mmlora.pipeline.data import import_shop
 
-    note("A made-up shop of 12 markets; the day after and the true click probabilities are kept aside")
+    note("A synthetic shop of 12 markets; the day after and the true click probabilities are not imported")
     report = import_shop(seed=seed, scale=scale)
-    note(f"  {report.interactions:,} interactions imported, {report.unchanged:,} were there")
+    note(f"  {report.interactions:,} interactions imported, {report.unchanged:,} already stored")
 
 
 def _show(trained: TrainingSummary) -> None:
@@ -58,7 +58,7 @@ def _show(trained: TrainingSummary) -> None:
 
 
 def _show_markets(test: Sequence[TestRow]) -> None:
-    """Print what the experts and the gate add to the backbone on each market's test rows, most first."""
+    """Print the lift of experts and gate over the backbone on each market's test rows, largest first."""
     last = list(test[0].auc)[-1]
     *own, total = test
     by_lift = sorted(own, key=lambda row: -(_lift(row, last) or 0))
@@ -67,7 +67,7 @@ def _show_markets(test: Sequence[TestRow]) -> None:
         for row in (*by_lift, total)
     ]
     columns = ("market", "test rows", "backbone", f"with {last}", "lift")
-    print_table("markets that differ: auc by the backbone alone and adapted", columns, rows)
+    print_table("auc by market: the backbone alone, and adapted to the market", columns, rows)
 
 
 def _lift(row: TestRow, last: str) -> float | None:
@@ -76,7 +76,7 @@ def _lift(row: TestRow, last: str) -> float | None:
 
 
 def _show_lists() -> None:
-    """Print what the published lists are worth by the truth, and how alike they are."""
+    """Print the true CTR of the published lists, and how similar they are."""
     import pyarrow as pa
 
     from mmlora.data.shop_truth import ShopTruth
@@ -93,10 +93,10 @@ def _show_lists() -> None:
         [f.market, f.users, f.true_ctr, f.popular_ctr, f.best_ctr, f.of_best, f.same_first, f.items]
         for f in figures
     ]
-    print_table(f"true CTR of each user's first {FIRST} items, and how alike they are", columns, rows)
+    print_table(f"true CTR of each user's first {FIRST} items, and how similar the lists are", columns, rows)
     typer.echo(
-        "popular: the market's items of the highest smoothed CTR; best: each user's best by the truth; "
-        "same first item: share of the users with the most common one"
+        "popular: the market's items with the highest smoothed CTR; best: each user's items with the highest "
+        "true CTR; same first item: share of users with the most common first item"
     )
 
 

@@ -1,7 +1,7 @@
-"""What the demos share: the nightly job on a data set, through both Airflow DAGs, and what it published.
+"""What the demos share: the nightly job on a data set through both Airflow DAGs, and its results.
 
-Everything lies in the demo's workspace (``MMLORA_HOME``, a folder here by default), so running a demo again
-reuses it.
+Everything is stored in the demo's workspace (``MMLORA_HOME``, by default a folder in the working directory),
+which later runs reuse.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Demo:
     """A demo.
 
     Attributes:
-        home: the workspace unless ``MMLORA_HOME`` names one.
-        as_of: what the model is trained for.
+        home: the workspace, unless ``MMLORA_HOME`` is set.
+        as_of: the day of training.
         night: the date that is scored.
         load: imports the data.
-        show: prints what came of it, given the summary of the training run.
-        next_steps: commands to try afterwards, without the workspace.
+        show: prints the results, given the summary of the training run.
+        next_steps: commands to try afterwards, without ``MMLORA_HOME``.
     """
 
     home: str
@@ -46,7 +46,7 @@ class Demo:
 
 
 def run_demo(demo: Demo) -> None:
-    """Import, train as of a day, score a night, and show what came of it."""
+    """Import, train as of a day, score a night, and show the results."""
     begun = time.monotonic()
     os.environ.setdefault("MMLORA_HOME", demo.home)
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -55,7 +55,7 @@ def run_demo(demo: Demo) -> None:
         demo.load()
         trained = _finished_run(demo)
         if trained and _published(demo):
-            note(f"{demo.night} is published already; `rm -rf {home}` for a fresh start")
+            note(f"{demo.night} is already published; to start afresh: rm -rf {home}")
         else:
             _run_dags(demo)
             trained = _finished_run(demo)
@@ -88,7 +88,7 @@ def _run_dags(demo: Demo) -> None:
 
 
 def _show_steps() -> None:
-    """Print what each step logs, and nothing of the libraries below."""
+    """Print the log messages of each step, but not those of libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("  %(message)s"))
     logger = logging.getLogger("mmlora.pipeline")
@@ -119,7 +119,7 @@ def _published(demo: Demo) -> bool:
 
 
 def show_training(trained: TrainingSummary, night: date) -> None:
-    """Print the night's verdicts, what each phase did, the test metrics and the judgement."""
+    """Print the night's verdicts, the training phases, the test metrics and the judgement."""
     from mmlora.runs.verdicts import stored_verdicts
     from mmlora.workspace import open_workspace
     from mmlora_cli.train import print_training
@@ -130,7 +130,7 @@ def show_training(trained: TrainingSummary, night: date) -> None:
 
 
 def show_scores(domain: str, night: date) -> None:
-    """Print a domain's first rows, and how much was scored and published for all."""
+    """Print a domain's first rows, and the number of pairs scored and rows published for all domains."""
     from mmlora.pipeline.read import read_scores
     from mmlora.workspace import open_workspace
 
@@ -144,7 +144,7 @@ def show_scores(domain: str, night: date) -> None:
         first = [
             [str(r[c]) if c == "user_id" else r[c] for c in columns] for r in reader.read_all().to_pylist()
         ]
-    print_table("scores_latest, ten rows", columns, first)
+    print_table("the first ten rows of scores_latest", columns, first)
     typer.echo(
         f"{pairs:,} pairs of {len(loads)} domains scored, {pairs / max(seconds, 1e-9):,.0f} per second; "
         f"{rows:,} rows published for {night}"

@@ -23,18 +23,18 @@ FileArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file: 
 @app.command()
 def run(
     file: FileArgument,
-    workers: Annotated[int, typer.Option(help="Cells run at once; the cores are divided among them.")] = 1,
+    workers: Annotated[int, typer.Option(help="Number of cells run at once, which share the cores.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the cells of an experiment that aren't done yet; stop and start it as you like.
+    """Run the cells of an experiment that are not done yet; a run that was stopped resumes.
 
     Example: mmlora experiment run experiments/gender.toml --workers 2
     """
     from mmlora.experiments.run import run_experiment
 
-    tell = (lambda line: None) if as_json else note
+    log = (lambda line: None) if as_json else note
     with progress_bar(quiet=as_json) as progress:
-        result = run_experiment(file, workers=workers, progress=progress, tell=tell)
+        result = run_experiment(file, workers=workers, progress=progress, log=log)
     if as_json:
         print_json(result.to_json())
     else:
@@ -47,11 +47,11 @@ def run(
 def report(
     file: FileArgument,
     output: Annotated[
-        Path | None, typer.Option(help="Where the pages go; the experiment's folder when left out.")
+        Path | None, typer.Option(help="Folder for the report; default: in the experiment's folder.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write what an experiment found, as Markdown and as one HTML page.
+    """Write the report of an experiment, as Markdown and as one HTML page.
 
     Example: mmlora experiment report experiments/gender.toml --output reports
     """
@@ -69,24 +69,25 @@ def report(
 def tune(
     file: FileArgument,
     trials: Annotated[
-        int | None, typer.Option(help="At most so many, all runs together; the file's when left out.")
+        int | None, typer.Option(help="Maximum number of trials, over all runs; default: the file's.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="No trial begins after them, all runs together; or the file's.")
+        float | None,
+        typer.Option(help="Start no trial after this time, over all runs; default: the file's."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Trials run at once; the cores are divided among them.")] = 1,
+    workers: Annotated[int, typer.Option(help="Number of trials run at once, which share the cores.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Choose settings by validation rows; test the best, and the untuned beside it.
+    """Choose settings on validation rows, then test the best beside the untuned settings.
 
     Example: mmlora experiment tune experiments/tune.toml --trials 20
     """
     from mmlora.experiments.tune import tune_experiment
 
-    tell = (lambda line: None) if as_json else note
+    log = (lambda line: None) if as_json else note
     with progress_bar(quiet=as_json) as progress:
         result = tune_experiment(
-            file, trials=trials, minutes=minutes, workers=workers, progress=progress, tell=tell
+            file, trials=trials, minutes=minutes, workers=workers, progress=progress, log=log
         )
     if as_json:
         print_json(result.to_json())
@@ -97,13 +98,13 @@ def tune(
 
 
 def _print_tuning(result: TuningOutcome) -> None:
-    from mmlora.experiments.cell import shown
+    from mmlora.experiments.cell import value_text
 
     best, test = result.best, result.test
     names = list(best.parameters)
     ordered = sorted(result.trials, key=lambda trial: -(trial.validation_wauc or 0.0))
     rows = [
-        [trial.number, *(shown(trial.parameters.get(name)) for name in names), trial.validation_wauc]
+        [trial.number, *(value_text(trial.parameters.get(name)) for name in names), trial.validation_wauc]
         for trial in ordered[:10]
     ]
     print_table("validation rows: the best trials", ("trial", *names, "wauc"), rows)
@@ -113,20 +114,18 @@ def _print_tuning(result: TuningOutcome) -> None:
             "test rows, one seed", ("settings", "wauc"), [("untuned", test.untuned), ("tuned", test.tuned)]
         )
         typer.echo(_difference(test.difference))
-        typer.echo(
-            f"to train with them: write trial {best.number}'s settings under [training] in mmlora.toml"
-        )
-    typer.echo(f"{len(result.trials)} trials, {result.ran} of them now: {result.folder}")
+        typer.echo(f"to train with them: put trial {best.number}'s settings under [training] in mmlora.toml")
+    typer.echo(f"{len(result.trials)} trials, {result.ran} of them in this run: {result.folder}")
 
 
-def _difference(found: Gain | None) -> str:
-    if found is None:
-        return "no domain's test rows hold both classes of label, so there is no wauc to compare"
-    if found.low is None:
-        return f"tuning brought {found.value:+.4f} wauc; there are too few test users for an interval"
+def _difference(gain: Gain | None) -> str:
+    if gain is None:
+        return "no domain's test rows have both labels, so there is no wauc to compare"
+    if gain.low is None:
+        return f"tuning changed wauc by {gain.value:+.4f}; there are too few test users for an interval"
     return (
-        f"tuning brought {found.value:+.4f} wauc on the test rows (95%: {found.low:+.4f} to "
-        f"{found.high:+.4f}; the luck of test users, not of the seed)"
+        f"tuning changed wauc by {gain.value:+.4f} on the test rows (95% interval {gain.low:+.4f} to "
+        f"{gain.high:+.4f}, for the choice of test users but not of the seed)"
     )
 
 
@@ -136,10 +135,10 @@ def _print_run(result: ExperimentOutcome) -> None:
     varying = [c for c in columns if len({str(row.get(c)) for row in rows}) > 1 or c in ("arm", "wauc")]
     if rows:
         print_table("test split", varying, [[row.get(name) for name in varying] for row in rows])
-    if result.ran:  # else they have just been told
+    if result.ran:  # otherwise the log has just shown them
         _note_failures(result.failures)
     done = len(rows)
-    typer.echo(f"{done} of {result.cells} cells are done, {result.ran} of them now: {result.folder}")
+    typer.echo(f"{done} of {result.cells} cells are done, {result.ran} of them in this run: {result.folder}")
 
 
 def _note_failures(failures: Sequence[Failure]) -> None:

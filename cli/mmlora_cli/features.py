@@ -1,4 +1,4 @@
-"""``mmlora features``: compute features, and say what columns become."""
+"""``mmlora features``: compute features, and list what profile columns become."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def _group() -> None:
 
 @app.command()
 def build(
-    through: Annotated[str, typer.Option(help="Compute rows stamped up to this day 00:00 UTC, YYYY-MM-DD.")],
+    through: Annotated[
+        str, typer.Option(help="Compute rows with timestamps up to this day, 00:00 UTC, YYYY-MM-DD.")
+    ],
     as_json: JsonFlag = False,
 ) -> None:
-    """Compute the activity views up to a day (only what is new), and apply the feature definitions.
+    """Compute the activity views up to a day (incrementally), and apply the feature definitions.
 
     Example: mmlora features build --through 2000-12-31
     """
@@ -38,20 +40,20 @@ def build(
 
 @app.command("list")
 def list_columns(as_json: JsonFlag = False) -> None:
-    """Print what each column of the users' and items' tables becomes, and why.
+    """Print the kind of feature that each column of the users' and items' profiles becomes, and why.
 
-    `[features.columns]` in mmlora.toml says otherwise, e.g. "items.price" = "dense".
+    To override it, use `[features.columns]` in mmlora.toml, e.g. "items.price" = "dense".
 
     Example: mmlora features list
     """
     from mmlora.pipeline.features import list_features
 
-    found = list_features()
+    features = list_features()
     if as_json:
-        print_json(found.to_json())
+        print_json(features.to_json())
         return
     names = ("column", "became", "values", "missing", "why")
-    rows = [tuple(getattr(column, name) for name in names) for column in found.columns]
+    rows = [tuple(getattr(column, name) for name in names) for column in features.columns]
     print_table("columns of the profiles", names, rows)
-    views = [(view.view, ", ".join(view.features) or None, view.why) for view in found.views]
-    print_table("computed of them and the interactions", ("view", "features", "what"), views)
+    views = [(view.view, ", ".join(view.features) or None, view.why) for view in features.views]
+    print_table("views computed from profiles and interactions", ("view", "features", "what"), views)

@@ -1,4 +1,4 @@
-"""How a judgement is printed: the model beside its baselines, and the lists that it would give."""
+"""Print a judgement: the model beside its baselines, and the lists that each would give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MODEL = "model"
 
 
 def print_judgement(judgement: Judgement) -> None:
-    """Print every table of a judgement, and the sentence last."""
+    """Print the tables of a judgement, then its sentence."""
     if judgement.compared:
         _print_contenders(judgement)
         _print_domains(judgement)
@@ -26,7 +26,7 @@ def print_judgement(judgement: Judgement) -> None:
         _print_cold(judgement.cold)
     if judgement.refit:
         typer.echo(
-            "these figures are of the model before it was trained on all rows, which is what is registered"
+            "these figures are of the model before its final training on all rows, which is registered"
         )
     typer.echo(judgement.sentence)
 
@@ -40,7 +40,7 @@ def _print_contenders(judgement: Judgement) -> None:
     columns = (
         "contender",
         "wauc",
-        "model less it",
+        "model minus it",
         "95%",
         "auc",
         "logloss",
@@ -54,7 +54,7 @@ def _print_contenders(judgement: Judgement) -> None:
 
 
 def _print_domains(judgement: Judgement) -> None:
-    """Print auc and calibration by domain, and the difference to the best baseline."""
+    """Print AUC and calibration by domain, and the difference from the best baseline."""
     tables = {row.name: row.by_domain for row in judgement.compared if row.by_domain is not None}
     names = list(tables)
     aucs, calibrations = [], []
@@ -63,7 +63,7 @@ def _print_domains(judgement: Judgement) -> None:
         gap = _gap(judgement.best.by_domain[domain] if judgement.best else None)
         aucs.append([domain, model.rows, model.clicks, *(figures.auc for figures in own), *gap])
         calibrations.append([domain, model.clicks, *(figures.calibration for figures in own)])
-    columns = ("domain", "rows", "clicks", *names, "model less the best", "95%")
+    columns = ("domain", "rows", "clicks", *names, "model minus the best", "95%")
     print_table("test rows: auc by domain", columns, aucs)
     print_table("test rows: sum of scores over clicks, by domain", ("domain", "clicks", *names), calibrations)
 
@@ -71,12 +71,14 @@ def _print_domains(judgement: Judgement) -> None:
 def _print_shown(shown: Shown) -> None:
     columns = ("name", "ctr_at_1", "ctr_at_5", "ndcg_at_5", "calibration")
     when = f"on {shown.day}" if shown.day else "in all test rows"
-    title = f"what was shown {when} ({shown.rows:,} rows, {shown.lists:,} lists), as each would rank it"
+    title = (
+        f"the items shown {when} ({shown.rows:,} rows, {shown.lists:,} lists), as ranked by each contender"
+    )
     print_table(title, columns, [[getattr(row, name) for name in columns] for row in shown.contenders])
 
 
 def _print_lists(lists: Sequence[ListRow]) -> None:
-    """Print one row for each domain: how alike its users' lists are, by the model and by its baseline."""
+    """Print one row per domain: how similar its users' lists are, for the model and its baseline."""
     names = list(dict.fromkeys(row.name for row in lists))
     by_domain: dict[str, list[ListRow]] = {}
     for row in lists:
@@ -94,7 +96,7 @@ def _print_lists(lists: Sequence[ListRow]) -> None:
 
 
 def _print_cold(cold: Coldness) -> None:
-    """Print auc and log loss by the training rows of the user and of the item."""
+    """Print AUC and log loss by the number of training rows of the user, and of the item."""
     rows, names = [], [_MODEL]
     for entity, bands in (("user", cold.user), ("item", cold.item)):
         for band in bands:
@@ -103,14 +105,14 @@ def _print_cold(cold: Coldness) -> None:
             rows.append([entity, band.training_rows, band.rows, band.clicks, *figures])
     columns = (*(f"auc, {name}" for name in names), *(f"logloss, {name}" for name in names))
     print_table(
-        "test rows by training rows of the user, and of the item",
-        ("of the", "seen", "rows", "clicks", *columns),
+        "test rows by the number of training rows of the user, and of the item",
+        ("entity", "training rows", "rows", "clicks", *columns),
         rows,
     )
 
 
 def _gap(difference: Interval | None) -> tuple[float | None, str | None]:
-    """Return a difference's value and interval, as two cells."""
+    """Return the value and the interval of a difference, as two cells."""
     if difference is None:
         return None, None
     if difference.low is None:

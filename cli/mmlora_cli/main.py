@@ -1,4 +1,4 @@
-"""``mmlora``: the entry point. Bodies import what they need, so that ``--help`` answers at once."""
+"""``mmlora``: the entry point. Commands import what they need when they run, so that ``--help`` is quick."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ import typer
 import mmlora
 from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
-from mmlora_cli import data, experiment, features, nights, operate, score, train, upkeep, validate, workspace
+from mmlora_cli import (
+    data,
+    evaluate,
+    experiment,
+    features,
+    nights,
+    operate,
+    score,
+    train,
+    upkeep,
+    validate,
+    workspace,
+)
 
 app = typer.Typer(
     name="mmlora",
@@ -24,8 +36,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for room in (workspace, validate, train, score, nights, operate, upkeep):
-    room.register(app)
+for module in (workspace, validate, train, score, nights, operate, evaluate, upkeep):
+    module.register(app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -51,7 +63,7 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Run the command line; exit 0 done, 1 bad data or a failed check, 2 wrong usage, 75 try again later."""
+    """Run the command line; exit 0: success, 1: bad data or a failed check, 2: wrong usage, 75: retry."""
     debug = "--debug" in sys.argv
     try:
         app()

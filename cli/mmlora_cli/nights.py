@@ -1,4 +1,4 @@
-"""``mmlora publish``, ``unpublish``, ``restore`` and ``diff``: what readers get of a night, by hand."""
+"""``mmlora publish``, ``unpublish``, ``restore`` and ``diff``: change or compare what readers see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LoadId = Annotated[str, typer.Argument(metavar="LOAD", help="The load, see `mmlo
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the commands to the command line."""
     app.command()(publish)
     app.command()(unpublish)
     app.command()(restore)
@@ -25,9 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def publish(load: LoadId, as_json: JsonFlag = False) -> None:
-    """Publish a staged load again that a lock, a full disk or a kill stopped on its way to readers.
+    """Publish a staged load whose publication was stopped by a lock, a full disk or a kill.
 
-    A load that is published already is left as it is.
+    A load that is already published does not change.
 
     Example: mmlora publish 2000-12-31-1-3fa9c1d2e4b5
     """
@@ -36,54 +36,54 @@ def publish(load: LoadId, as_json: JsonFlag = False) -> None:
 
     result = load_state(run(load))
     if result.state == "superseded" and not as_json:
-        typer.echo(f"{load} is superseded: readers follow, or followed, a later load (see mmlora restore)")
+        typer.echo(f"{load} is superseded by a later load (to publish it all the same: mmlora restore)")
     else:
-        _print(result, f"readers of {result.domain_id} have {load} for {result.score_date}", as_json)
+        _print(result, f"readers of {result.domain_id} see {load} for {result.score_date}", as_json)
 
 
 def unpublish(
     domain: Annotated[str, typer.Option(help="The domain.")],
     date: Annotated[str, typer.Option(help="The score date, YYYY-MM-DD.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes into the ledger.")],
+    reason: Annotated[str, typer.Option(help="The reason, for the ledger.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Take back what readers have of a domain and date; its rows stay, so `mmlora restore` undoes it.
+    """Unpublish a domain's scores of a date; the rows are kept, so `mmlora restore` undoes it.
 
     Example: mmlora unpublish --domain farmer --date 2000-12-31 --reason "prices of the day before"
     """
     from mmlora.pipeline.unpublish import unpublish as run
 
     result = run(domain, parse_date(date), reason=reason)
-    _print(result, f"{result.load_id} is taken back: nothing is published of {domain} for {date}", as_json)
+    _print(result, f"{result.load_id} is unpublished: {domain} has no published scores for {date}", as_json)
 
 
 def restore(
     load: LoadId,
-    reason: Annotated[str, typer.Option(help="Why; it goes into the ledger.")] = "restored by hand",
+    reason: Annotated[str, typer.Option(help="The reason, for the ledger.")] = "restored by hand",
     as_json: JsonFlag = False,
 ) -> None:
-    """Give readers a load back that they had before.
+    """Publish a load again that was published before.
 
     Example: mmlora restore 2000-12-31-1-3fa9c1d2e4b5 --reason "the rerun was worse"
     """
     from mmlora.pipeline.unpublish import restore as run
 
     result = run(load, reason=reason)
-    _print(result, f"readers of {result.domain_id} have {load} for {result.score_date}", as_json)
+    _print(result, f"readers of {result.domain_id} see {load} for {result.score_date}", as_json)
 
 
 def diff(
     domain: Annotated[str | None, typer.Option(help="The domain, unless a load is given.")] = None,
-    date: Annotated[str | None, typer.Option(help="Its published night; the newest when left out.")] = None,
+    date: Annotated[str | None, typer.Option(help="A published night; default: the newest.")] = None,
     against: Annotated[
-        str | None, typer.Option(help="Compare with this published night; the one before when left out.")
+        str | None, typer.Option(help="The published night to compare with; default: the previous one.")
     ] = None,
     load: Annotated[
-        str | None, typer.Option(help="A load, staged or of before, instead of a published night.")
+        str | None, typer.Option(help="A staged or earlier load, instead of a published night.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show how a night's scores differ from those before, or a load's from what readers have.
+    """Compare the scores of two nights, or the scores of a load with what readers see.
 
     Example: mmlora diff --domain farmer --date 2000-12-31
     """
@@ -94,7 +94,7 @@ def diff(
     if as_json:
         print_json(result.to_json())
     else:
-        title = f"what {result.after.load_id} of {result.after.score_date} changes"
+        title = f"changes by {result.after.load_id} of {result.after.score_date}"
         print_differences(title, [(result.domain_id, result.before, result.rows)])
 
 
@@ -102,4 +102,4 @@ def _print(result: LoadStatus, sentence: str, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        typer.echo(f"{sentence}; the newest date published is {result.latest or 'none'}")
+        typer.echo(f"{sentence}; the newest published date is {result.latest or 'none'}")

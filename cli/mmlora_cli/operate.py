@@ -23,7 +23,7 @@ _NOT_IN_A_TABLE = ("load_id", "published_at", "age_days", "is_stale")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the commands to the command line."""
     app.command()(read)
     app.command()(status)
     app.command()(verify)
@@ -32,35 +32,36 @@ def register(app: typer.Typer) -> None:
 def read(
     domain: Annotated[str, typer.Option(help="The domain.")],
     date: Annotated[
-        str | None, typer.Option(help="The score date; the latest published when left out.")
+        str | None, typer.Option(help="The score date; default: the newest published date.")
     ] = None,
     start: Annotated[str | None, typer.Option(help="First score date of a range, YYYY-MM-DD.")] = None,
-    end: Annotated[str | None, typer.Option(help="Last score date of a range, read as well.")] = None,
-    user: Annotated[str | None, typer.Option(help="This user only.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last score date of a range, inclusive.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only this user.")] = None,
     users: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="These users only: Parquet or CSV with a column user_id, or a text with one id per line.",
+            help="Only these users: Parquet or CSV with a column user_id, or text with one id per line.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
-    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="What to write.")] = "table",
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows.")] = None,
+    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="The output format.")] = "table",
     output: Annotated[
         Path | None,
-        typer.Option(help="File for csv and parquet; without it csv goes to standard output."),
+        typer.Option(help="File for csv or parquet; default for csv: standard output."),
     ] = None,
     home: Annotated[
-        Path | None, typer.Option(help="The workspace, else the setting; its data folder isn't needed.")
+        Path | None,
+        typer.Option(help="The workspace; default: the setting. Its data folder is not needed."),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The warehouse itself, instead of a workspace's.")
+        str | None, typer.Option(metavar="URL", help="The warehouse, instead of a workspace.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read published scores, by user and position; a table shows 20 rows unless --limit says otherwise.
+    """Read published scores, sorted by user and position; a table has 20 rows without --limit.
 
-    Of a range, the dates that nothing is published for are named on standard error.
+    For a range, the dates without published scores are listed on standard error.
 
     Example: mmlora read --domain farmer --user 42 --limit 10
 
@@ -90,7 +91,7 @@ def read(
 
 
 def _write_json(reader: Any) -> None:
-    """Print the rows as one array, a batch in memory at a time."""
+    """Print the rows as one JSON array, with one batch in memory at a time."""
     import json
 
     separator = "["
@@ -102,7 +103,7 @@ def _write_json(reader: Any) -> None:
 
 
 def write_rows(reader: Any, format: str, output: Path | None) -> None:
-    """Write a reader's rows as a table, CSV or Parquet; a file is replaced whole, or not at all."""
+    """Write a reader's rows as a table, CSV or Parquet; a file is replaced atomically."""
     if format == "table":
         table = reader.read_all()
         columns = [name for name in table.column_names if name not in _NOT_IN_A_TABLE]
@@ -127,7 +128,7 @@ def write_rows(reader: Any, format: str, output: Path | None) -> None:
 
 @contextmanager
 def _sink(output: Path | None) -> Iterator[BinaryIO]:
-    """Give standard output, or a file that takes its name when it is whole, so one there stays until then."""
+    """Yield standard output, or a temporary file that replaces ``output`` once it is complete."""
     if output is None:
         yield sys.stdout.buffer
         return
@@ -146,13 +147,13 @@ def _sink(output: Path | None) -> Iterator[BinaryIO]:
 
 def status(
     domain: Annotated[
-        str | None, typer.Option(help="The newest loads of this domain, and what people did to them.")
+        str | None, typer.Option(help="Show this domain's newest loads and its ledger.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what is published for each domain, the last nights, and loads that are under way or went wrong.
+    """Show what is published for each domain, the last nights, and loads that are running or failed.
 
-    A night is complete when readers have all of its domains; what is missing is said with the reason.
+    A night is complete when all of its domains are published; missing domains are shown with the reason.
 
     Example: mmlora status
     """
@@ -175,8 +176,8 @@ def status(
     if (late := result.late) is not None:
         nights = "1 published night" if late.nights == 1 else f"{late.nights:,} published nights"
         typer.echo(
-            f"late rows: {nights} from {late.first} to {late.last} did not know rows that are known now "
-            f"({late.rows:,} for {late.last}); see what restating them would do: {late.command}"
+            f"late rows: {nights} from {late.first} to {late.last} were scored before some rows were known "
+            f"({late.rows:,} for {late.last}); to see what scoring them again would change: {late.command}"
         )
     _print_records("models", result.models)
     typer.echo(f"this machine: {', '.join(vars(result.numerics).values())}")
@@ -196,14 +197,13 @@ def _print_domain(result: DomainStatus, as_json: bool) -> None:
 def verify(
     domain: DomainOption = None,
     start: Annotated[str | None, typer.Option(help="First score date, YYYY-MM-DD.")] = None,
-    end: Annotated[str | None, typer.Option(help="Last score date, verified as well.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last score date, inclusive.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Hash what is published or staged, and the models behind it: any fault ends with exit status 1.
+    """Verify the hashes of published and staged scores and of their models; exit status 1 if any differs.
 
-    Rows are counted and hashed, and so are the files of loads that wait for publication, and the manifests
-    and parts of the models that loads, champions and challengers name. Each fault is named with the command
-    that mends it.
+    This counts and hashes published rows, the files of staged loads, and the manifests and parts of the
+    models of loads, champions and challengers. Each fault is shown with the command that repairs it.
 
     Example: mmlora verify --domain farmer --start 2000-12-01
     """
@@ -217,8 +217,8 @@ def verify(
     else:
         _print_verified(result)
     for row in result.faults:
-        place = f"{row.domain_id} {row.score_date}: " if row.load_id else ""
-        note(f"mmlora: {place}{row.fault}; to mend it: {row.mend}")
+        load = f"{row.domain_id} {row.score_date}: " if row.load_id else ""
+        note(f"mmlora: {load}{row.fault}; to repair it: {row.mend}")
     if result.faults:
         raise typer.Exit(1)
 

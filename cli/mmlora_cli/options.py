@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmlora.hyperparameters.setting import Declared
 
 
 def parse_moment(text: str | None) -> datetime | None:
-    """Turn an ISO time into a UTC datetime; a time without a zone is UTC."""
+    """Parse an ISO time as a UTC datetime; a time without a zone is UTC."""
     from datetime import UTC
 
     if text is None:
@@ -25,23 +25,23 @@ def parse_moment(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{text!r} is not a time: write e.g. 2001-01-02T03:00:00Z") from None
+        raise UsageError(f"{text!r} is not a time: give e.g. 2001-01-02T03:00:00Z") from None
     if not FIRST <= moment.date() <= LAST:
         raise UsageError(f"{text} is out of range: give a time from {FIRST} to {LAST}")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-DomainOption = Annotated[str | None, typer.Option("--domain", help="This domain only; all when left out.")]
+DomainOption = Annotated[str | None, typer.Option("--domain", help="Only this domain; default: all domains.")]
 DateText = Annotated[str, typer.Option("--date", help="The date to score, YYYY-MM-DD.")]
 AsOfText = Annotated[
-    str, typer.Option("--as-of", help="What was known on this day at 00:00 UTC, YYYY-MM-DD.")
+    str, typer.Option("--as-of", help="Use what was known on this day at 00:00 UTC, YYYY-MM-DD.")
 ]
 AcceptBelowBaseline = Annotated[
     bool,
     typer.Option("--accept-below-baseline", help="Accept a model that is below its best baseline."),
 ]
 AllowStale = Annotated[
-    bool, typer.Option("--allow-stale", help="Score also a date that the data doesn't reach.")
+    bool, typer.Option("--allow-stale", help="Score a date even if the data does not reach it.")
 ]
 KnownAsOfText = Annotated[
     str | None,
@@ -53,22 +53,25 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def with_training_settings(command: Command) -> Command:
-    """Give a command that takes ``**choices`` an option for each training setting that is offered."""
+    """Add an option for each training setting that is offered to a command with ``**choices``."""
     own = signature(command, eval_str=True)
-    given = [one for one in own.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
-    command.__signature__ = own.replace(parameters=[*given, *_setting_options()])  # type: ignore[attr-defined]
+    parameters = [
+        parameter for parameter in own.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD
+    ]
+    with_options = own.replace(parameters=[*parameters, *_setting_options()])
+    command.__signature__ = with_options  # type: ignore[attr-defined]
     return command
 
 
 def _setting_options() -> Iterator[Parameter]:
     for name in OFFERED:
-        one = SETTINGS[name]
-        kind: Any = one.plain
-        option = Annotated[kind | None, _option(one)]
+        declared = SETTINGS[name]
+        kind: Any = declared.plain
+        option = Annotated[kind | None, _option(declared)]
         yield Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
 
 
-def _option(one: Declared) -> object:
-    least = one.bounds.ge if one.bounds else None
-    switch = (one.setting.switch,) if one.setting.switch else ()
-    return typer.Option(*switch, min=least, help=one.setting.sentence)
+def _option(declared: Declared) -> object:
+    least = declared.bounds.ge if declared.bounds else None
+    switch = (declared.setting.switch,) if declared.setting.switch else ()
+    return typer.Option(*switch, min=least, help=declared.setting.sentence)

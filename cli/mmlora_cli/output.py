@@ -1,4 +1,4 @@
-"""How results reach a person or a program: tables and bars on a terminal, plain lines elsewhere, JSON."""
+"""Print results as tables or JSON, and progress as bars on a terminal or as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 
 
 def print_json(result: object) -> None:
-    """Print a JSON-ready result on standard output; dates and other values as text."""
+    """Print a JSON-serialisable result on standard output; dates and other values become text."""
     typer.echo(json.dumps(result, indent=2, default=str))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table whose numbers are aligned right; nothing is cut on a pipe."""
+    """Print a table with numbers aligned to the right; into a pipe it is 200 columns wide."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -42,7 +42,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def print_candidates(domain: str, candidates: CandidateFacts | None) -> None:
-    """Print what the policy of a load's candidates removed, what it didn't know, and what retrieval kept."""
+    """Print the pairs that a load's policy removed, its unknown ids, and the recall of its retrieval."""
     if candidates is None:
         return
     if candidates.removed:
@@ -51,11 +51,11 @@ def print_candidates(domain: str, candidates: CandidateFacts | None) -> None:
         typer.echo(f"{domain}: not scored: {part.count:,} unknown {part.what} of {part.table}: {part.named}")
     if (recall := candidates.recall) is not None:
         share = format_value(recall.share)
-        typer.echo(f"{domain}: recall at {recall.at} of the retrieval: {share} ({recall.users} users)")
+        typer.echo(f"{domain}: recall at {recall.at} of retrieval: {share} ({recall.users} users)")
 
 
 def format_value(value: object) -> str:
-    """Return a value as a person reads it: 1,234,567; 0.1234; 0.000123; a dash for nothing."""
+    """Return a value as text for people: 1,234,567; 0.1234; 0.000123; a dash for None."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -70,13 +70,13 @@ def format_value(value: object) -> str:
 
 
 def note(text: str) -> None:
-    """Print a line for the person on standard error, which pipes leave alone."""
+    """Print a line for people on standard error."""
     typer.echo(text, err=True)
 
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Progress]:
-    """Yield a ``progress(what, done, total)``: bars on a terminal, some plain lines elsewhere."""
+    """Yield ``progress(what, done, total)``, which shows bars on a terminal and plain lines elsewhere."""
     if quiet:
         yield lambda what, done, total: None
     elif sys.stderr.isatty():

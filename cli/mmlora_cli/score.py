@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from mmlora.pipeline.differences import ComparedLoad, DryRun, RehearsedLoad, RowDifference
     from mmlora.pipeline.outcomes import BackfillOutcome, LoadOutcome, NightOutcome, SkippedDomain
 
-TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept a user; 0 keeps all.")]
+TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept per user; 0 keeps all.")]
 ModelVersion = Annotated[
-    str | None, typer.Option("--model-version", help="This version instead of the champion.")
+    str | None, typer.Option("--model-version", help="The model version; default: the champion.")
 ]
 
 EngineOption = Annotated[
-    EngineName | None, typer.Option("--engine", help="Who scores: this machine, or a Ray cluster.")
+    EngineName | None, typer.Option("--engine", help="Score on this machine or on a Ray cluster.")
 ]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray-address", metavar="URL", help="The cluster, e.g. 10.0.0.5:6379.")
+    str | None, typer.Option("--ray-address", metavar="URL", help="The Ray cluster, e.g. 10.0.0.5:6379.")
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the commands to the command line."""
     app.command()(score)
     app.command()(backfill)
 
@@ -45,8 +45,8 @@ def score(
         str | None,
         typer.Option(
             metavar="PATH|SQL",
-            help="Score these rows of user_id, item_id (domain_id) instead of the settings' candidates; "
-            "{domain} and {date} are filled in.",
+            help="Score these pairs of user_id, item_id (and domain_id) instead of the settings' candidates; "
+            "{domain} and {date} are replaced.",
         ),
     ] = None,
     known_as_of: KnownAsOfText = None,
@@ -54,23 +54,24 @@ def score(
     engine: EngineOption = None,
     ray_address: RayAddress = None,
     device: Annotated[
-        Device | None, typer.Option(help="Where this machine computes; auto takes a GPU if any.")
+        Device | None, typer.Option(help="The device on this machine; auto uses a GPU if there is one.")
     ] = None,
     allow_stale: AllowStale = False,
     override: Annotated[
-        Overridable | None, typer.Option(help="Publish although this check of the load fails.")
+        Overridable | None, typer.Option(help="Publish even if this check of the load fails.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why, for the ledger; goes with --override.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason for --override, for the ledger.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Score, show what readers would see change, publish nothing.")
+        bool,
+        typer.Option("--dry-run", help="Score, and show what would change for readers; publish nothing."),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score a date's candidates and publish them, one load a domain.
+    """Score a date's candidates and publish them, one load per domain.
 
-    A domain that fails doesn't stop the others; the exit status is then 1 (75 when all that failed may pass
-    by itself). A date that the data doesn't reach is refused, and so is a load that is far smaller than the
-    last published night.
+    A domain that fails does not stop the others; the exit status is then 1 (75 if a retry may help for all
+    that failed). A date that the data does not reach is refused, and so is a load that is far smaller than
+    the last published night.
 
     Example: mmlora score --date 2000-12-31 --domain farmer --top-k 50
     """
@@ -105,8 +106,8 @@ def backfill(
     ] = None,
     all_domains: Annotated[bool, typer.Option("--all-domains", help="Fill all domains.")] = False,
     start: Annotated[str | None, typer.Option(help="First date, YYYY-MM-DD.")] = None,
-    end: Annotated[str | None, typer.Option(help="Last date, YYYY-MM-DD, scored as well.")] = None,
-    reason: Annotated[BackfillReason, typer.Option(help="Only nights that are in this state.")] = "all",
+    end: Annotated[str | None, typer.Option(help="Last date, YYYY-MM-DD, inclusive.")] = None,
+    reason: Annotated[BackfillReason, typer.Option(help="Only nights in this state.")] = "all",
     model: Annotated[
         str,
         typer.Option(
@@ -118,13 +119,14 @@ def backfill(
     ] = "champion",
     known_as_of: Annotated[
         KnownAsOf,
-        typer.Option(help="What a night knows: what was known at its own 00:00 UTC, or late rows as well."),
+        typer.Option(help="Use what was known at the night's 00:00 UTC, or also rows that came later."),
     ] = "then",
     top_k: TopK = None,
     max_rows: Annotated[
-        int | None, typer.Option(min=1, help="Stop before the estimated rows exceed this.")
+        int | None,
+        typer.Option(min=1, help="Leave out nights that would exceed this estimated number of rows."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, over domains and dates.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     engine: EngineOption = None,
     ray_address: RayAddress = None,
     allow_stale: AllowStale = False,
@@ -132,19 +134,19 @@ def backfill(
         bool, typer.Option("--plan", help="Show what would be scored, and score nothing.")
     ] = False,
     save_plan: Annotated[
-        Path | None, typer.Option("--save-plan", help="Write the plan to a file; goes with --plan.")
+        Path | None, typer.Option("--save-plan", help="With --plan: write the plan to this file.")
     ] = None,
     apply: Annotated[
         Path | None,
-        typer.Option("--apply", help="Do what a saved plan says, unless something has changed since."),
+        typer.Option("--apply", help="Execute a saved plan, unless something has changed since."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score and publish past nights that are missing, stale or failed.
 
-    A night is current, and kept, when this model has published it on candidates of the same policy and with
-    the same --top-k; so the same command resumes a backfill that was stopped. Nights that cannot be scored
-    are refused, and the others go on.
+    A night is current, and kept, if this model has published it with the same policy of candidates and the
+    same --top-k; so the same command resumes a backfill that was stopped. Nights that cannot be scored are
+    refused, and the others are scored.
 
     Example: mmlora backfill --domain farmer --start 2000-12-01 --end 2000-12-31 --plan
     """
@@ -193,15 +195,15 @@ def _check_backfill(
     save_plan: Path | None,
     apply: Path | None,
 ) -> None:
-    """Refuse options that do not go together (``UsageError``)."""
+    """Refuse options that cannot be combined (``UsageError``)."""
     if save_plan is not None and not plan:
-        raise UsageError("--save-plan goes with --plan")
+        raise UsageError("--save-plan needs --plan")
     if apply is not None:
         if domain or all_domains or start or end or plan:
             raise UsageError("--apply takes domains and dates from the saved plan: give it without them")
         return
     if bool(domain) == all_domains:
-        raise UsageError("say what to fill: --domain NAME, repeated for several, or --all-domains")
+        raise UsageError("give the domains to fill: --domain NAME, repeated for several, or --all-domains")
     if not start or not end:
         raise UsageError("--start and --end are required: the first and the last date, YYYY-MM-DD")
 
@@ -220,7 +222,7 @@ def _print_plan(result: BackfillOutcome) -> None:
     note(
         f"{len(to_score):,} of {len(result.plan):,} nights to score: about "
         f"{sum(night.rows or 0 for night in to_score):,} rows in "
-        f"{sum(night.seconds or 0 for night in to_score):,.0f} s, as the last loads took"
+        f"{sum(night.seconds or 0 for night in to_score):,.0f} s, estimated from the last loads"
     )
 
 
@@ -237,7 +239,7 @@ def _finish(result: NightOutcome | DryRun, as_json: bool) -> None:
 
 
 def fail_with(loads: Sequence[LoadOutcome | RehearsedLoad]) -> None:
-    """Name the loads that failed, and end with the exit status that all of them share, else with 1."""
+    """If loads failed, list them and exit with their common exit status, else with 1."""
     failed = [load for load in loads if load.state in ("failed", "rejected", "would fail")]
     for load in failed:
         note(f"mmlora: {load.domain_id} {load.score_date}: {load.reason}")
@@ -251,7 +253,7 @@ def _print_skipped(skipped: Sequence[SkippedDomain]) -> None:
 
 
 def _print_dry_run(result: DryRun) -> None:
-    """Print what publishing would change, a column a domain."""
+    """Print what publishing would change, one column per domain."""
     compared = [(load.domain_id, load.before, load.rows) for load in result.loads if load.rows is not None]
     print_differences("what would change", compared)
     _print_skipped(result.skipped)
@@ -259,7 +261,12 @@ def _print_dry_run(result: DryRun) -> None:
 
 
 def print_differences(title: str, compared: Sequence[tuple[str, ComparedLoad | None, RowDifference]]) -> None:
-    """Print how loads differ, a line a figure and a column a domain: its name, the load before, its rows."""
+    """Print how loads differ, one line per figure and one column per domain.
+
+    Args:
+        title: title of the table.
+        compared: each domain's name, the load that it is compared with, and the difference.
+    """
     names = (
         *("rows_before", "rows_after", "users_before", "users_after", "users_gone", "users_new"),
         *("pairs_in_both", "same_first_item", "top_10_changed", "mean_score_before", "mean_score_after"),
@@ -273,7 +280,7 @@ def print_differences(title: str, compared: Sequence[tuple[str, ComparedLoad | N
 
 
 def print_loads(night: NightOutcome) -> None:
-    """Print one line a load, and the rate over all of them."""
+    """Print one line per load, and the rate over all loads."""
     columns = [
         "domain_id",
         "score_date",
@@ -290,6 +297,8 @@ def print_loads(night: NightOutcome) -> None:
     print_table("scored", columns, [[getattr(load, name) for name in columns] for load in night.loads])
     for load in night.loads:
         print_candidates(load.domain_id, load.candidates)
+        if load.resumed is not None:
+            typer.echo(f"{load.domain_id}: {load.resumed}")
     _print_skipped(night.skipped)
     pairs, seconds = night.pairs, night.seconds
     if pairs:

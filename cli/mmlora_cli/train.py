@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the commands to the command line."""
     app.command()(train)
     app.command()(promote)
     app.command()(rollback)
@@ -38,28 +38,30 @@ def train(
     as_of: AsOfText,
     phase: Annotated[
         Literal["backbone", "experts", "gate", "all"],
-        typer.Argument(help="How far to go; phases already trained are kept."),
+        typer.Argument(help="The last phase to train; phases that are already trained are kept."),
     ] = "all",
     domain: DomainOption = None,
     base: Annotated[
         str | None,
-        typer.Option(help="With `experts` and --domain: train them on this version, or on `champion`."),
+        typer.Option(help="With `experts` and --domain: the version to train them on, or `champion`."),
     ] = None,
     accept_below_baseline: AcceptBelowBaseline = False,
     tune_minutes: Annotated[
         float | None,
-        typer.Option("--tune", metavar="MINUTES", help="Try other settings on validation rows first."),
+        typer.Option(
+            "--tune", metavar="MINUTES", help="First try other settings on validation rows for this long."
+        ),
     ] = None,
     as_json: JsonFlag = False,
     **choices: object,
 ) -> None:
-    """Train backbone, experts and gate on what was known at a day, judge and register the model.
+    """Train backbone, experts and gate on what was known on a day, then judge and register the model.
 
-    The first model becomes the champion; a later one is the challenger until `mmlora promote`, unless it is
-    below its best baseline on the test rows: then it is neither (docs/judging.md). With --base one domain's
-    experts are trained anew on a model whose every other part stays as it is. With --tune the settings that
-    matter are tried on validation rows for so many minutes, from yours on, and the best are trained in full.
-    What is no option here is a setting: see docs/settings.md.
+    The first model becomes the champion; a later one is the challenger until `mmlora promote`. A model below
+    its best baseline on the test rows is neither (docs/judging.md). --base trains one domain's experts anew
+    and keeps every other part of a model. --tune tries values of the most important settings on validation
+    rows, starting from yours, and trains in full with the best. For settings without an option, see
+    docs/settings.md.
 
     Example: mmlora train all --as-of 2000-12-30 --backbone wdl --adaptation moe_mlora
 
@@ -85,7 +87,7 @@ def train(
 
 
 def print_training(result: TrainingSummary) -> None:
-    """Print what each phase did, and the test metrics by phase and domain."""
+    """Print the results of the phases, the test metrics by phase and domain, and the judgement."""
     if result.tuning:
         _print_tuning(result.tuning)
     if result.phases:
@@ -105,7 +107,7 @@ def print_training(result: TrainingSummary) -> None:
 
 
 def _print_tuning(tuning: TuningRecord) -> None:
-    """Print every trial, what tuning changed and gained, and how to keep it."""
+    """Print the trials, the effect of the settings that tuning changed, and how to keep them."""
     rows = [
         [
             number,
@@ -118,7 +120,7 @@ def _print_tuning(tuning: TuningRecord) -> None:
     print_table("tuning: trials", ("trial", "settings", "validation wauc", "seconds"), rows)
     typer.echo("tuning: " + tuning.sentence.replace("; ", "\n        "))
     if tuning.lines:
-        typer.echo("to train with these settings from now on, put into [training] of mmlora.toml:")
+        typer.echo("to keep these settings, put them under [training] in mmlora.toml:")
         typer.echo("\n".join(f"  {line}" for line in tuning.lines))
 
 
@@ -133,7 +135,7 @@ def _print_version(version: str, alias: str | None) -> None:
 
 
 def _print_overall(metrics: Mapping[str, PhaseMetrics]) -> None:
-    """Print what is measured over all domains, and the domains that have no auc."""
+    """Print the metrics over all domains, and the domains without an AUC."""
     pooled = ("gauc", "logloss", "ne", "calibration", "ece")
     rows = [
         [phase, measured.wauc, measured.macro_auc, *(getattr(measured.pooled, name) for name in pooled)]
@@ -142,22 +144,22 @@ def _print_overall(metrics: Mapping[str, PhaseMetrics]) -> None:
     print_table("test split: all domains by phase", ("phase", "wauc", "macro_auc", *pooled), rows)
     if without := list(metrics.values())[-1].without_auc:
         typer.echo(
-            f"auc is undefined for {len(without)} domains whose test rows are of one class, which wauc and "
-            f"macro_auc leave out: {_few(without)}"
+            f"auc is undefined for {len(without)} domains whose test rows all have the same label; wauc and "
+            f"macro_auc leave them out: {_few(without)}"
         )
 
 
 def _print_exchange(report: ExchangeReport) -> None:
-    """Print what was exchanged, what is the same by hash, and who shares it through the gate."""
+    """Print the exchanged parts, the unchanged parts and domains, and the domains that use the experts."""
     domain, shared = report.domain, report.shared_with
     parts, same = ", ".join(report.exchanged) or "none", report.same_by_hash
     typer.echo(f"parts exchanged: {parts}; the other {len(report.same_parts)} are the same by hash")
-    typer.echo(f"domains whose every part is the same: {_few(same)}")
+    typer.echo(f"domains with no changed part: {_few(same)}")
     if shared is None:
-        typer.echo(f"the gate sees the row: any domain may share the experts of {domain}, by row")
+        typer.echo(f"the gate sees the row: any domain may use the experts of {domain}, depending on the row")
     else:
-        named = [f"{sharer.domain} {sharer.weight:.3f}" for sharer in shared]
-        typer.echo(f"domains that share the experts of {domain} through the gate, with weight: {_few(named)}")
+        weights = [f"{sharer.domain} {sharer.weight:.3f}" for sharer in shared]
+        typer.echo(f"domains that use the experts of {domain} through the gate, with weight: {_few(weights)}")
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:
@@ -168,7 +170,7 @@ def _few(names: Sequence[str], most: int = 8) -> str:
 def promote(
     version: Annotated[str, typer.Argument(help="The model version, see `mmlora status`.")],
     domain: DomainOption = None,
-    why: Annotated[str, typer.Option(help="The reason, kept with the promotion.")] = "promoted by hand",
+    why: Annotated[str, typer.Option(help="The reason, stored with the promotion.")] = "promoted by hand",
     accept_below_baseline: AcceptBelowBaseline = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -186,10 +188,10 @@ def promote(
 
 def rollback(
     domain: DomainOption = None,
-    why: Annotated[str, typer.Option(help="The reason, kept with the promotion.")] = "rolled back by hand",
+    why: Annotated[str, typer.Option(help="The reason, stored with the promotion.")] = "rolled back by hand",
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the champion before this one the champion again.
+    """Make the previous champion the champion again.
 
     Example: mmlora rollback --domain farmer --why "constant scores"
     """
@@ -200,14 +202,14 @@ def rollback(
 
 def swap(
     domain: Annotated[str, typer.Option(help="The domain whose experts are exchanged.")],
-    source: Annotated[str, typer.Option("--from", help="The version that they come from.")],
-    why: Annotated[str, typer.Option(help="The reason, kept with the promotion.")] = "swapped by hand",
+    source: Annotated[str, typer.Option("--from", help="The version to take them from.")],
+    why: Annotated[str, typer.Option(help="The reason, stored with the promotion.")] = "swapped by hand",
     as_json: JsonFlag = False,
 ) -> None:
-    """Give one domain the experts of another version, all else of its champion staying as it is.
+    """Give one domain the experts of another version; the other parts of its champion do not change.
 
-    Both versions must share the backbone. The new composition becomes the champion at once, of every domain
-    that the old one was champion of; `mmlora rollback` undoes it.
+    Both versions must have the same backbone. The new composition becomes the champion at once, for all
+    domains of the old champion; `mmlora rollback` undoes it.
 
     Example: mmlora swap --domain farmer --from 20001230-3fa9c1d2
     """

@@ -11,7 +11,7 @@ from mmlora_cli.output import JsonFlag, format_value, print_json, print_table, p
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the commands to the command line."""
     app.command()(gc)
     app.command()(erase)
 
@@ -19,20 +19,22 @@ def register(app: typer.Typer) -> None:
 def gc(
     keep_days: Annotated[
         int | None,
-        typer.Option(min=0, help="Nights of so many days before the newest are kept; else the setting."),
+        typer.Option(min=0, help="Keep nights of this many days before the newest; default: the setting."),
     ] = None,
     keep_loads: Annotated[
         int | None,
-        typer.Option(min=0, help="Earlier published loads kept for each domain and date; else the setting."),
+        typer.Option(
+            min=0, help="Keep this many earlier published loads per domain and date; default: the setting."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; show what would be freed.")
+        bool, typer.Option("--dry-run", help="Show what would be freed, and change nothing.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Free what nobody needs: rows of replaced and failed loads, nights and files past their retention.
+    """Free what is no longer needed: rows of replaced and failed loads, expired nights and files.
 
-    Without a retention of nights in the settings, or --keep-days, no published night goes.
+    Published nights are freed only with a retention of nights in the settings or with --keep-days.
 
     Example: mmlora gc --keep-days 400 --dry-run
     """
@@ -43,9 +45,9 @@ def gc(
     if as_json:
         print_json(result.to_json())
         return
-    title, verb = ("would be freed", "would be") if dry_run else ("freed", "is")
+    title, verb = ("would be freed", "would be") if dry_run else ("freed", "was")
     if not result.freed:
-        typer.echo(f"nothing {verb} freed: all that is here is needed, or is too young")
+        typer.echo(f"nothing {verb} freed: everything is needed or too recent")
         return
     rows = [[row.kind, row.count, row.rows, _size(row.bytes)] for row in result.freed]
     print_table(title, ("kind", "count", "rows", "size"), rows)
@@ -53,7 +55,7 @@ def gc(
 
 
 def _size(size: int | None) -> str | None:
-    """Return bytes as a person reads them."""
+    """Return a number of bytes as text for people."""
     if size is None:
         return None
     for unit in ("B", "KB", "MB"):
@@ -64,21 +66,21 @@ def _size(size: int | None) -> str | None:
 
 
 def erase(
-    reason: Annotated[str, typer.Option(help="Why, for the ledger of erasures.")],
+    reason: Annotated[str, typer.Option(help="The reason, for the ledger of erasures.")],
     user: Annotated[list[str] | None, typer.Option(help="A user to erase; repeatable.")] = None,
     users: Annotated[
         Path | None,
         typer.Option(
-            help="A file of users to erase: Parquet or CSV with a column user_id, or an id per line."
+            help="A file of users to erase: Parquet or CSV with a column user_id, or one id per line."
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Erase users: their interactions, profiles, features, training rows, and scores of all nights.
 
-    Features and training sets are removed as a whole and built again when they are next needed. Models stay,
-    and those that were trained on rows of the users are named: train again, and `mmlora gc` removes the old
-    ones.
+    Features and training sets are removed as a whole and built again when they are next needed. Models are
+    kept, and those trained on rows of the users are listed: train again, and `mmlora gc` removes the old
+    models.
 
     Example: mmlora erase --user u01 --reason "request of 2026-11-30"
     """
@@ -96,7 +98,7 @@ def erase(
         f"{result.profiles:,} profile rows, and {result.scores:,} scores of {result.loads:,} loads"
     )
     if not (result.interactions or result.profiles or result.scores or result.files):
-        typer.echo("no rows of these users are stored here: are the ids right?")
+        typer.echo("no rows of these users are stored: check the ids")
     if result.files:
         typer.echo(
             f"removed {result.files:,} computed files and folders (features, training sets, staged rows): "
@@ -104,6 +106,6 @@ def erase(
         )
     if result.models:
         typer.echo(
-            f"trained on rows of these users, and unchanged: {', '.join(result.models)}; train again and run "
-            "`mmlora gc` to remove them"
+            f"unchanged models that were trained on rows of these users: {', '.join(result.models)}; train "
+            "again and run `mmlora gc` to remove them"
         )

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Add the command to the command line."""
     app.command()(validate)
 
 
 def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
     """Check the interactions, and give each domain a verdict: rich, thin, absent or broken.
 
-    Exit 1 when a domain is broken, when all are absent or when the last day has no rows at all; the verdicts
-    are stored all the same, and the other domains go on.
+    The exit status is 1 if a domain is broken, if all domains are absent, or if the last day has no rows. The
+    verdicts are stored in any case, and the other domains are still trained and scored.
 
     Example: mmlora validate --as-of 2000-12-31
     """
@@ -40,7 +40,7 @@ def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
 
 
 def print_verdicts(report: StoredVerdicts) -> None:
-    """Print the verdicts with their figures, and why one is not rich."""
+    """Print the verdicts with their figures, and the reasons of those that are not rich."""
     columns = ("domain_id", "verdict", "rows", "positives", "users", "items", "density", "ctr", "policy")
     rows = [[str(row.domain_id), *(getattr(row, name) for name in columns[1:])] for row in report.domains]
     print_table(f"domain verdicts as of {report.as_of}", columns, rows)

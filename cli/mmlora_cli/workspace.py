@@ -10,13 +10,13 @@ from mmlora_cli.output import JsonFlag, print_json
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
+    """Add the commands to the command line."""
     app.command()(init)
     app.command()(migrate)
 
 
 def init(as_json: JsonFlag = False) -> None:
-    """Make the workspace: its folder and a commented mmlora.toml.
+    """Create the workspace: its folder and a commented mmlora.toml.
 
     Example: mmlora init
     """
@@ -35,7 +35,7 @@ def migrate(
         bool,
         typer.Option(
             "--accept-warehouse",
-            help="Use the database at warehouse_url from now on, though it is empty or another warehouse.",
+            help="Use the database at warehouse_url from now on, even if it is empty or another warehouse.",
         ),
     ] = False,
     reader_role: Annotated[
@@ -43,12 +43,12 @@ def migrate(
         typer.Option(
             "--reader-role",
             metavar="NAME",
-            help="On PostgreSQL: have this role read the views and nothing else; make it if there is none.",
+            help="On PostgreSQL: let this role read only the views; it is created if it does not exist.",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring the warehouse's tables and views up to this version, and the settings' promises into them.
+    """Upgrade the warehouse's tables and views to this version, and store the settings' promises in them.
 
     Example: mmlora migrate
 
@@ -62,4 +62,4 @@ def migrate(
     else:
         typer.echo(f"warehouse {result.url} is at revision {result.revision}")
         if reader_role is not None:
-            typer.echo(f"the role {reader_role} may read its views, and nothing else")
+            typer.echo(f"the role {reader_role} may read the views and nothing else")

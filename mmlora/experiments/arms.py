@@ -1,6 +1,6 @@
-"""The arms of an experiment: what each is, and what its result depends on beside data and backbone.
+"""The arms of an experiment: a description of each, and which settings its result depends on.
 
-Light to import; :mod:`mmlora.experiments.train_arms` trains them.
+Cheap to import; :mod:`mmlora.experiments.train_arms` trains them.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class Arm:
     """An adaptation, or a control.
 
     Attributes:
-        name: as in the grid.
-        what: what it is, in a clause; Markdown.
+        name: name in the grid.
+        description: a clause of Markdown for reports.
         experts: whether it has experts.
-        several: whether a domain may have several of them.
+        several: whether a domain may have several experts.
         gate: whether it trains a gate.
-        placebo: whether it adapts each row as another's domain.
+        placebo: whether each row is adapted as if it were of another row's domain.
     """
 
     name: ArmName
-    what: str
+    description: str
     experts: bool = False
     several: bool = False
     gate: bool = False
@@ -56,50 +56,49 @@ _MIXED = {"experts": True, "several": True}
 ARMS: dict[ArmName, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("pooled", "one model for all domains, which it isn't told"),
-        Arm("pooled_domain", "one model for all domains, the domain among its features"),
-        Arm("separate", "one model a domain, trained on that domain's rows alone"),
-        Arm("mlora", "shared backbone and one low-rank adapter a domain", experts=True),
+        Arm("pooled", "one model for all domains, without the domain as a feature"),
+        Arm("pooled_domain", "one model for all domains, with the domain as a feature"),
+        Arm("separate", "one model per domain, trained on that domain's rows only"),
+        Arm("mlora", "a shared backbone and one low-rank adapter per domain", experts=True),
         Arm(
             "mlora_matched",
-            "`mlora` given as many restarts and steps as `moe_mlora` gets: what is left is not the budget's",
+            "`mlora` with as many restarts and steps as `moe_mlora`, so the budget explains no difference",
             gate=True,
             **_MIXED,
         ),
         Arm(
             "moe_mlora",
-            "shared backbone, low-rank experts of every domain, mixed by a gate",
+            "a shared backbone, and low-rank experts of every domain mixed by a gate",
             gate=True,
             **_MIXED,
         ),
         Arm(
             "placebo_mlora",
-            "`mlora` with the adapting domains shuffled over rows: what adapters give that know no domain",
+            "`mlora` with the adapting domains shuffled over the rows: adapters that cannot know the domain",
             experts=True,
             placebo=True,
         ),
         Arm(
             "placebo_moe_mlora",
-            "`moe_mlora` with the adapting domains shuffled over rows: what more parameters give by "
-            "themselves",
+            "`moe_mlora` with the adapting domains shuffled over the rows: only the effect of size",
             gate=True,
             placebo=True,
             **_MIXED,
         ),
-        Arm("uniform_gate", "`moe_mlora` with every expert weighted alike", **_MIXED),
-        Arm("random_gate", "`moe_mlora` with random gate weights, never trained", **_MIXED),
+        Arm("uniform_gate", "`moe_mlora` with equal weights for all experts", **_MIXED),
+        Arm("random_gate", "`moe_mlora` with random gate weights that are not trained", **_MIXED),
         Arm(
             "joint",
-            "`moe_mlora` with all parameters trained together from scratch: no phases, and one budget of "
-            "epochs where the phases have three",
+            "`moe_mlora` with all parameters trained together from scratch, with one budget of epochs "
+            "instead of one per phase",
             gate=True,
             **_MIXED,
         ),
     )
 }
-"""Every arm by its name, in the order of tables and legends."""
+"""Every arm by name, in the order of tables and legends."""
 
 PLACEBO_FAULT = (
-    "cross terms read the domain that a row is adapted as, so a placebo's backbone would change with its "
-    "shuffled domains; set crosses = false, for the arms that it is compared with as well"
+    "cross terms read the domain that a row is adapted as, so shuffled domains would change the placebo's "
+    "backbone; set crosses = false, also for the arms that it is compared with"
 )

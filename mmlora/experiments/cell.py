@@ -1,4 +1,4 @@
-"""A cell of an experiment: one arm on one data set, and what it has in common with others."""
+"""A cell of an experiment: one arm on one data set, split and seed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Cell(Record):
     """One arm on one data set.
 
     Attributes:
-        data: the data set's name in the file.
-        features: the model's input.
+        data: name of the data set in the file.
+        features: the feature group that the model reads.
         backbone: the shared network.
-        arm: what is trained.
-        experts_per_domain: experts a domain; 0 for an arm without any.
-        gate: what a trained gate sees; None for an arm that trains none.
+        arm: the arm that is trained.
+        experts_per_domain: number of experts per domain; 0 for an arm without experts.
+        gate: input of a trained gate; None for an arm without one.
         split: how rows are held out.
-        seed: of the split and the initial weights.
-        settings: what else varies over the grid: training settings, and dials of made-up data.
+        seed: seed of the split and of the initial weights.
+        settings: other settings that vary over the grid: training settings, and dials of synthetic data.
     """
 
     data: str
@@ -43,14 +43,14 @@ class Cell(Record):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def canonical(self) -> Cell:
-        """Return the cell without what its arm ignores, so that cells that are the same are equal."""
+        """Return the cell without settings that its arm ignores, so that equal results have equal cells."""
         arm = ARMS[self.arm]
         ignored: set[str] = set()
         if not arm.experts:
             ignored |= EXPERT_SETTINGS
         if not arm.gate:
             ignored |= GATE_SETTINGS
-        if self.arm == "joint":  # all has the backbone's
+        if self.arm == "joint":  # all parameters have the backbone's learning rate
             ignored |= {"expert_learning_rate", "gate_learning_rate"}
         experts = self.experts_per_domain if arm.several else 1 if arm.experts else 0
         return replace(
@@ -62,17 +62,17 @@ class Cell(Record):
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Cell:
-        """Return the cell that :meth:`to_json` gave.
+        """Return the cell of a mapping from :meth:`to_json`.
 
         Raises:
-            KeyError: there is no such arm, or the mapping lacks a field.
+            KeyError: the arm does not exist, or the mapping lacks a field.
         """
-        ARMS[raw["arm"]]  # a cell of another release may name an arm that this one doesn't know
+        ARMS[raw["arm"]]  # a cell of another release may have an arm that this release does not know
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__})
 
     @property
     def group(self) -> str:
-        """What cells that share a backbone have in common."""
+        """A fingerprint that is the same for cells that share a backbone."""
         common = {k: v for k, v in self.settings.items() if k not in EXPERT_SETTINGS | GATE_SETTINGS}
         parts = (self.data, self.features, self.backbone, self.split, self.seed, common)
         return fingerprint(list(parts))
@@ -80,18 +80,18 @@ class Cell(Record):
     def __str__(self) -> str:
         parts = [self.data, self.features, self.backbone, self.arm]
         if self.experts_per_domain > 1:
-            parts.append(f"{self.experts_per_domain} experts a domain")
+            parts.append(f"{self.experts_per_domain} experts per domain")
         if self.gate not in (None, "domain"):
             parts.append(f"gate {self.gate}")
-        parts += described(self.settings)
+        parts += setting_texts(self.settings)
         return ", ".join((*parts, f"split {self.split}", f"seed {self.seed}"))
 
 
-def described(settings: Mapping[str, Any]) -> list[str]:
-    """Return each setting with its value, as a person reads it."""
-    return [f"{name} {shown(value)}" for name, value in settings.items()]
+def setting_texts(settings: Mapping[str, Any]) -> list[str]:
+    """Return each setting's name and value as text for people."""
+    return [f"{name} {value_text(value)}" for name, value in settings.items()]
 
 
-def shown(value: Any) -> str:
-    """Return a value as a person reads it: four digits of a number that isn't whole."""
+def value_text(value: Any) -> str:
+    """Return a value as text for people, floats with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""An experiment's data: made once by the pipeline's own verbs, in workspaces of its own."""
+"""An experiment's data: imported once by the commands of the pipeline, into workspaces of its own."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """A training set of an experiment; plain values, so that it travels between processes.
+    """Location of an experiment's training set, as plain values that can be sent to another process.
 
     Attributes:
-        home: the folder of the workspace that holds it.
-        training_set_id: its name there.
+        home: home folder of the workspace with the training set.
+        training_set_id: id of the training set in that workspace.
         as_of: the date that it was built for.
     """
 
@@ -41,7 +41,7 @@ class PreparedRows:
 
 
 def workspace_at(home: Path, threads: int | None = None) -> Workspace:
-    """Open a workspace at a folder, all of it embedded there, with the settings of the current one."""
+    """Open a workspace that keeps everything in a folder, with the settings of the current workspace."""
     settings = load_settings(home=home)
     training = settings.training.model_copy(update={"threads": threads or settings.training.threads})
     own = {"warehouse_url": "", "feast_registry_url": "", "training": training}
@@ -49,15 +49,15 @@ def workspace_at(home: Path, threads: int | None = None) -> Workspace:
 
 
 def shared_home(folder: Path) -> Path:
-    """Return where all experiments beside ``folder`` keep their data and trained phases."""
+    """Return the folder of the data and trained phases that the experiments beside ``folder`` share."""
     return folder.parent / "shared"
 
 
 def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Progress) -> PreparedRows:
-    """Make a cell's data and training set, or find them.
+    """Make a cell's data and training set unless they exist.
 
     Raises:
-        MmloraError: the data can't be had, or there is nothing to train on.
+        MmloraError: the data cannot be imported, or there are no rows to train on.
     """
     source, definition = experiment.sources[cell.data], experiment.definition(cell)
     home = folder / source.folder_name(cell.settings)
@@ -69,18 +69,18 @@ def prepare_rows(experiment: Experiment, cell: Cell, folder: Path, progress: Pro
 
 
 def _import(workspace: Workspace, definition: Mapping[str, Any]) -> date:
-    """Import the data unless it is there; return the day after its last."""
-    done = workspace.home / "imported.json"
+    """Import the data unless that was done; return the day after its last day."""
+    record = workspace.home / "imported.json"
     with locked(workspace.home / ".import.lock"):
-        if not done.exists():
+        if not record.exists():
             _fill(workspace, definition)
             if definition["source"] == "workspace":
                 as_of = definition["as_of"]
             else:
                 as_of = max(workspace.store.days()) + timedelta(days=1)
             text = json.dumps({**definition, "as_of": as_of}, indent=1, default=str)
-            write_atomically(done, text)
-    return date.fromisoformat(json.loads(done.read_text(encoding="utf-8"))["as_of"])
+            write_atomically(record, text)
+    return date.fromisoformat(json.loads(record.read_text(encoding="utf-8"))["as_of"])
 
 
 def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ def _fill(workspace: Workspace, definition: Mapping[str, Any]) -> None:
         case _:
             current = open_workspace()
             current.store.require_import()
-            if not workspace.offline.is_symlink():  # left by a run that was killed
+            if not workspace.offline.is_symlink():  # a run that was killed may have left it
                 workspace.offline.symlink_to(current.offline, target_is_directory=True)
 
 
@@ -109,9 +109,9 @@ def open_rows(rows: PreparedRows) -> TrainingSet:
 
 
 def write_test_rows(folder: Path, training_set: TrainingSet) -> str:
-    """Write the test rows' columns, and what their domains are; return their ``data_key``.
+    """Write the columns of the test rows and the sizes of their domains; return their ``data_key``.
 
-    Training sets of other features but the same split have the same test rows, and so the same key.
+    Training sets with other features and the same split have the same test rows, and so the same key.
     """
     rows = training_set.rows("test")
     columns: dict[str, npt.NDArray[Any]] = {
@@ -129,12 +129,12 @@ def write_test_rows(folder: Path, training_set: TrainingSet) -> str:
             target.mkdir(exist_ok=True)
             for name, values in columns.items():
                 np.save(target / f"{name}.npy", values)
-            write_json(target / "domains.json", {"domains": domains})  # last: a folder that has it is whole
+            write_json(target / "domains.json", {"domains": domains})  # last, because it marks a whole folder
     return data_key
 
 
 class DomainSize(TypedDict):
-    """What ``domains.json`` says of a domain: its rows, and of its training rows what they hold."""
+    """A domain in ``domains.json``: its rows, and the positives, users and items of its training rows."""
 
     name: str
     train_rows: int
@@ -146,12 +146,12 @@ class DomainSize(TypedDict):
 
 
 def _domains(data: TrainingSet) -> list[DomainSize]:
-    """Name and size of each domain: its training rows, and the users, items and positives among them."""
+    """Return the name and size of each domain."""
     from mmlora.training.rows import blocks, of_domain
 
     train, item = data.rows("train"), _item_column(data)
     tested = np.bincount(data.domain[data.rows("test")], minlength=data.num_domains)
-    described: list[DomainSize] = []
+    sizes: list[DomainSize] = []
     for index, name in enumerate(data.domains):
         own = of_domain(data, train, index)
         rows, positives, user_codes, item_codes = len(own), 0, np.zeros(0), np.zeros(0)
@@ -160,7 +160,7 @@ def _domains(data: TrainingSet) -> list[DomainSize]:
             item_codes = np.union1d(item_codes, data.batch(block).categorical[:, item].numpy())
             positives += int(data.label[block].sum())
         users, items = len(user_codes), len(item_codes)
-        described.append(
+        sizes.append(
             {
                 "name": str(name),
                 "train_rows": rows,
@@ -171,7 +171,7 @@ def _domains(data: TrainingSet) -> list[DomainSize]:
                 "density": rows / (users * items) if rows else 0.0,
             }
         )
-    return described
+    return sizes
 
 
 def _item_column(data: TrainingSet) -> int:
@@ -180,7 +180,7 @@ def _item_column(data: TrainingSet) -> int:
 
 
 def true_probability(rows: PreparedRows, training_set: TrainingSet, settings: TrainingSettings) -> Any | None:
-    """Return the probability that each test row's label was drawn with, ``[N]``; None if unknown."""
+    """Return the true click probability of each test row, ``[N]``; None for data that is not synthetic."""
     import pyarrow.parquet as pq
 
     workspace = workspace_at(rows.home)
@@ -188,7 +188,7 @@ def true_probability(rows: PreparedRows, training_set: TrainingSet, settings: Tr
     if not file.exists():
         return None
     truth = pq.read_table(file, columns=[EVENT_TIMESTAMP, "probability"])
-    moment = read_rows(workspace, rows.as_of, settings)[EVENT_TIMESTAMP].cast("int64").to_numpy()
-    # Made-up rows have a moment each, and the truth is in the order of time.
-    place = np.searchsorted(truth[EVENT_TIMESTAMP].cast("int64").to_numpy(), moment)
-    return truth["probability"].to_numpy()[place][training_set.rows("test")]
+    timestamps = read_rows(workspace, rows.as_of, settings)[EVENT_TIMESTAMP].cast("int64").to_numpy()
+    # Synthetic rows have distinct timestamps, and the truth is sorted by them.
+    index = np.searchsorted(truth[EVENT_TIMESTAMP].cast("int64").to_numpy(), timestamps)
+    return truth["probability"].to_numpy()[index][training_set.rows("test")]

@@ -1,4 +1,4 @@
-"""A job: what a process needs to run a cell or a trial, as plain values; light to import, for the parent."""
+"""A job: everything that a process needs to run a cell or a trial, as plain values. Cheap to import."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mmlora.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs to run a cell, or a trial: a cell whose test rows nobody reads.
+    """Everything that a process needs to run a cell, or a trial, i.e. a cell whose test rows are not read.
 
     Attributes:
         cell: the cell.
-        key: the name of its folder; a trial's number.
-        folder: the experiment's.
+        key: name of its folder; the number of a trial.
+        folder: the experiment's folder.
         rows: its training set.
         settings: its training settings.
-        threads: torch threads.
-        study: the study that a trial belongs to; empty for a cell.
+        threads: number of torch threads.
+        study: the study of a trial; empty for a cell.
     """
 
     cell: Cell
@@ -33,7 +33,7 @@ class Job:
     study: str = ""
 
     @property
-    def place(self) -> Path:
+    def result_folder(self) -> Path:
         """The folder of its result."""
         if self.study:
             return study_folder(self.folder, self.study) / "trials" / self.key
@@ -41,5 +41,5 @@ class Job:
 
 
 def study_folder(folder: Path, study: str) -> Path:
-    """Return where a study of an experiment keeps its trials."""
+    """Return the folder of an experiment's study."""
     return folder / "tune" / study

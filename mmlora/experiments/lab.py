@@ -1,8 +1,8 @@
-"""What an arm works with: rows, the model's specification, and phases that are trained once for all cells.
+"""The rows, specification and options of a cell, and its phases, which are trained once for all cells.
 
-A phase's key follows from everything that decides its result: the training set, how the rows are seen, the
-specification and options as far as the phase reads them, and the parts that it was trained on. So cells share
-a backbone or an expert exactly when theirs can't differ.
+A phase's key follows from everything that determines its result: the training set, the view of the rows, the
+specification and options that the phase reads, and the parts that it was trained on. So cells share a
+backbone or an expert exactly when theirs cannot differ.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stored:
+class TrainedPhase:
     """A trained phase.
 
     Attributes:
-        part: the hash of its tensors.
+        part: hash of its tensors.
         state: the tensors.
-        report: how it went.
+        report: the report of its training.
     """
 
     part: str
@@ -58,9 +58,9 @@ class RowView:
     """The rows as an arm sees them.
 
     Attributes:
-        name: of the way of seeing; part of every key.
+        name: name of the view, which is part of every key.
         data: the rows.
-        spec: of the arm's model on them.
+        spec: specification of the arm's model on these rows.
     """
 
     name: str
@@ -69,15 +69,15 @@ class RowView:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedArm:
     """A trained arm, ready to be tested.
 
     Attributes:
-        score: logits of rows.
-        phases: what was trained for it, shared or not.
+        score: returns the logits of rows.
+        phases: reports of its phases, shared with other cells or not.
         parameters: numbers of parameters: ``backbone``, ``experts``, ``gate``.
-        parts: hashes of what it is made of, by the same names.
-        mixing: the model whose gate is worth looking at; None for an arm without one.
+        parts: hashes of its parts, by the same names.
+        mixing: the model that mixes experts by a gate; None for an arm without a gate.
     """
 
     score: Callable[[RowNumbers], npt.NDArray[np.float32]]
@@ -93,8 +93,8 @@ class Mixing:
 
     Attributes:
         model: the model.
-        data: the rows as it sees them.
-        experts: (domain index, slot) of each expert, in the gate's order.
+        data: the rows as the model sees them.
+        experts: (domain index, slot) of each expert, in the order of the gate's weights.
     """
 
     model: CTRModel
@@ -104,14 +104,14 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Lab:
-    """Rows, specification and options of one cell; phases are shared with the others.
+    """The rows, specification and options of a cell. Its phases are shared with other cells.
 
     Attributes:
-        workspace: the experiment's, where phases are kept.
+        workspace: the experiment's workspace, which keeps the phases.
         training_set: the rows.
-        training_set_id: their name.
-        spec: of the cell's model.
-        options: how to train.
+        training_set_id: id of the training set.
+        spec: specification of the cell's model.
+        options: training options.
     """
 
     workspace: Workspace
@@ -122,11 +122,11 @@ class Lab:
 
     @property
     def view(self) -> RowView:
-        """The rows as they are."""
+        """The rows unchanged."""
         return RowView("all", self.training_set, self.spec)
 
-    def backbone(self, view: RowView) -> Stored:
-        """Phase 1: the backbone, on the cross terms where there are any."""
+    def backbone(self, view: RowView) -> TrainedPhase:
+        """Phase 1: train the backbone, on the cross terms if the model has any."""
         spec = replace(_without_gate(view.spec), adaptation="none", rank=1, alpha=1.0)
         options = _defaults(self.options, "expert_learning_rate", "gate_learning_rate")
         crosses, parts = self._crosses(view)
@@ -134,10 +134,10 @@ class Lab:
         def compute(checkpoint: Checkpoint) -> PhaseResult:
             return train_backbone(spec, view.data, options, SilentObserver(), checkpoint, crosses)
 
-        return self._once("backbone", view, spec, options, parts, compute)
+        return self._train_once("backbone", view, spec, options, parts, compute)
 
     def _crosses(self, view: RowView) -> tuple[State | None, dict[str, str]]:
-        """Phase 0, where the model has cross terms: their state, and the part it is."""
+        """Phase 0: train the cross terms if the model has any; return their state and part."""
         if not view.spec.crosses:
             return None, {}
         fields, domains = view.spec.fields, view.spec.num_domains
@@ -152,20 +152,22 @@ class Lab:
         def compute(checkpoint: Checkpoint) -> PhaseResult:
             return train_crosses(spec, view.data, options, SilentObserver(), checkpoint)
 
-        stored = self._once("crosses", view, spec, options, {}, compute)
-        return stored.state, {"crosses": stored.part}
+        phase = self._train_once("crosses", view, spec, options, {}, compute)
+        return phase.state, {"crosses": phase.part}
 
-    def expert(self, view: RowView, backbone: Stored, domain: int, slot: int) -> Stored:
-        """Phase 2, for one expert."""
+    def expert(self, view: RowView, backbone: TrainedPhase, domain: int, slot: int) -> TrainedPhase:
+        """Phase 2: train one expert."""
         return self._expert(view, backbone, domain, slot, None, self.options)
 
-    def further(self, view: RowView, backbone: Stored, domain: int, start: Stored, epochs: int) -> Stored:
-        """Train an expert for so many epochs more; where they don't help, it stays as it was."""
+    def continue_expert(
+        self, view: RowView, backbone: TrainedPhase, domain: int, start: TrainedPhase, epochs: int
+    ) -> TrainedPhase:
+        """Train an expert for more epochs; it keeps its weights if they do not help."""
         options = replace(self.options, max_epochs=epochs, patience=epochs + 1)
         return self._expert(view, backbone, domain, start.report.slot, start, options)
 
-    def gate(self, view: RowView, backbone: Stored, experts: Sequence[Stored]) -> Stored:
-        """Phase 3: the gate, on trained experts."""
+    def gate(self, view: RowView, backbone: TrainedPhase, experts: Sequence[TrainedPhase]) -> TrainedPhase:
+        """Phase 3: train the gate on trained experts."""
         options = _defaults(self.options, "learning_rate", "expert_learning_rate")
         own = as_experts(experts)
 
@@ -179,10 +181,10 @@ class Lab:
             "experts": [(e.domain, e.slot) for e in own],
             "states": [expert.part for expert in experts],
         }
-        return self._once("gate", view, view.spec, options, parts, compute)
+        return self._train_once("gate", view, view.spec, options, parts, compute)
 
-    def joint(self, view: RowView, expert_domains: Sequence[int]) -> Stored:
-        """All parts at once, from scratch."""
+    def joint(self, view: RowView, expert_domains: Sequence[int]) -> TrainedPhase:
+        """Train all parts together from scratch."""
         options = _defaults(self.options, "expert_learning_rate", "gate_learning_rate")
         crosses, parts = self._crosses(view)
 
@@ -191,18 +193,18 @@ class Lab:
                 view.spec, expert_domains, view.data, options, SilentObserver(), checkpoint, crosses
             )
 
-        decisive = {"experts": list(expert_domains), **parts}
-        return self._once("joint", view, view.spec, options, decisive, compute)
+        key_parts = {"experts": list(expert_domains), **parts}
+        return self._train_once("joint", view, view.spec, options, key_parts, compute)
 
     def _expert(
         self,
         view: RowView,
-        backbone: Stored,
+        backbone: TrainedPhase,
         domain: int,
         slot: int,
-        start: Stored | None,
+        start: TrainedPhase | None,
         options: TrainingOptions,
-    ) -> Stored:
+    ) -> TrainedPhase:
         spec = replace(_without_gate(view.spec), adaptation="mlora")
         options = _defaults(options, "learning_rate", "gate_learning_rate")
 
@@ -220,9 +222,9 @@ class Lab:
             )
 
         parts = {"backbone": backbone.part, "domain": domain, "slot": slot, "start": start and start.part}
-        return self._once("expert", view, spec, options, parts, compute)
+        return self._train_once("expert", view, spec, options, parts, compute)
 
-    def _once(
+    def _train_once(
         self,
         step: str,
         view: RowView,
@@ -230,42 +232,42 @@ class Lab:
         options: TrainingOptions,
         parts: Mapping[str, object],
         compute: Callable[[Checkpoint], PhaseResult],
-    ) -> Stored:
-        how = {k: value for k, value in as_kept(asdict(options)).items() if k not in read_by("machine")}
-        decisive = {
+    ) -> TrainedPhase:
+        kept = {k: value for k, value in as_kept(asdict(options)).items() if k not in read_by("machine")}
+        key = {
             "step": step,
             "training_set": self.training_set_id,
             "view": view.name,
             "spec": spec.to_dict(),
-            "options": how,
+            "options": kept,
             "parts": dict(parts),
             "code_version": mmlora.__version__,
         }
-        record = shared_step(self.workspace, decisive, compute, f"{step} ({view.name})")
-        return Stored(
+        record = shared_step(self.workspace, key, compute, f"{step} ({view.name})")
+        return TrainedPhase(
             part=record.part,
             state=self.workspace.parts.tensors(record.part),
             report=record.report,
         )
 
 
-def as_experts(stored: Iterable[Stored]) -> list[Expert]:
-    """Return trained experts as the gate's phase takes them."""
+def as_experts(phases: Iterable[TrainedPhase]) -> list[Expert]:
+    """Return trained experts in the form that training a gate takes."""
     experts = []
-    for one in stored:
-        assert one.report.domain is not None  # it is an expert
-        experts.append(Expert(one.report.domain, one.report.slot, one.state))
+    for phase in phases:
+        assert phase.report.domain is not None  # it is an expert
+        experts.append(Expert(phase.report.domain, phase.report.slot, phase.state))
     return experts
 
 
 def _defaults(options: TrainingOptions, *names: str) -> TrainingOptions:
-    """Put options that a phase doesn't read to their defaults, so that its key doesn't depend on them."""
+    """Reset options that a phase does not read to their defaults, so that its key does not depend on them."""
     defaults: dict[str, Any] = {f.name: f.default for f in fields(TrainingOptions) if f.name in names}
     return replace(options, **defaults)
 
 
 def _without_gate(spec: ModelSpec) -> ModelSpec:
-    """Put what only a gate reads to one value, for the same reason."""
+    """Reset what only a gate reads, for the same reason."""
     return replace(
         spec, experts_per_domain=1, gate="domain", gate_per_layer=False, gate_top_k=None, balance=0.0
     )

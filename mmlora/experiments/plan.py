@@ -1,4 +1,4 @@
-"""From a TOML file to the cells of an experiment: everything wrong with the file is said at once.
+"""Read an experiment's TOML file into its cells; all faults of the file are reported in one error.
 
 ::
 
@@ -7,7 +7,7 @@
     [data.gender]                 # one or more data sets, see source.py
     source = "movielens"
     domain_by = "gender"
-    [grid]                        # or several [[grid]]; every combination is a cell
+    [grid]                        # or several [[grids]]; every combination is a cell
     backbone = ["wdl", "dcn"]
     arm = ["pooled_domain", "mlora", "moe_mlora"]
     seed = [0, 1, 2]
@@ -35,7 +35,7 @@ from mmlora.experiments.cell import Cell
 from mmlora.experiments.grid import SETTINGS, check_names, read_cells
 from mmlora.experiments.source import Source, read_source
 from mmlora.experiments.space import Tuning, read_tuning
-from mmlora.experiments.tables import File, read_right
+from mmlora.experiments.tables import File, read_valid
 from mmlora.schema import fingerprint
 from mmlora.settings import TrainingSettings, faults_of, load_settings
 from mmlora.training import TRAINING_REVISION
@@ -43,15 +43,15 @@ from mmlora.training import TRAINING_REVISION
 
 @dataclass(frozen=True)
 class Experiment:
-    """A file that was read and found right.
+    """A valid experiment file.
 
     Attributes:
-        name: the file's stem: the experiment's folder and its name in MLflow.
-        title: of the report.
-        description: of the report.
+        name: stem of the file, which names the experiment's folder and its experiment in MLflow.
+        title: title of the report.
+        description: description in the report.
         sources: the data sets by name.
         settings: training settings of all cells.
-        cells: each once, in the order of the file.
+        cells: distinct cells, sorted by seed.
         tuning: the ``[tune]`` table, see space.py.
     """
 
@@ -64,34 +64,34 @@ class Experiment:
     tuning: Tuning | None = None
 
     def training_settings(self, cell: Cell) -> TrainingSettings:
-        """Return a cell's training settings, the seed and the split included."""
+        """Return a cell's training settings, including the seed and the split."""
         return _training_settings(cell, self.settings, self.sources[cell.data])
 
     def definition(self, cell: Cell) -> Mapping[str, Any]:
-        """Return all that makes a cell's data."""
+        """Return everything that determines a cell's data."""
         return self.sources[cell.data].definition(cell.settings)
 
     def key(self, cell: Cell) -> str:
-        """Return the name of a cell's folder: it follows from all that decides the cell's result.
+        """Return the name of a cell's folder, which follows from everything that determines its result.
 
-        That is what the file says, the defaults of what it doesn't say, and the training code.
+        This is the file, the defaults of settings that it does not have, and the training code.
         """
-        decisive = {
+        key = {
             **cell.to_json(),
             "data": self.definition(cell),
             "training": self.training_settings(cell).as_kept(),
             "activity": load_settings().features.model_dump() if cell.features == "all" else None,
             "training_revision": TRAINING_REVISION,
         }
-        return fingerprint(decisive)[:16]
+        return fingerprint(key)[:16]
 
 
 def read_experiment(file: Path) -> Experiment:
     """Read an experiment's file.
 
     Raises:
-        UsageError: there is no such file, it isn't TOML, or anything in it is unknown, missing or out of
-            range; every fault is named, with what is valid.
+        UsageError: the file does not exist, is not TOML, or has unknown, missing or invalid values; the
+            message lists every fault and what is valid.
     """
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def read_experiment(file: Path) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not TOML: {error}") from None
     faults: list[str] = []
-    tables = read_right(File, raw, faults)
+    tables = read_valid(File, raw, faults)
     if not tables.data:
         faults.append('there is no data: give a table such as [data.gender] with source = "movielens"')
     sources = {
@@ -112,7 +112,7 @@ def read_experiment(file: Path) -> Experiment:
     cells = read_cells(tables, sources, faults)
     tuning = read_tuning(tables, sources, faults)
     if not faults:
-        faults = _faulty_settings((*cells, *(tuning.probes() if tuning else ())), tables.settings, sources)
+        faults = _setting_faults((*cells, *(tuning.probes() if tuning else ())), tables.settings, sources)
     if faults:
         raise UsageError(f"{file}:\n  " + "\n  ".join(dict.fromkeys(faults)))
     return Experiment(
@@ -126,10 +126,10 @@ def read_experiment(file: Path) -> Experiment:
     )
 
 
-def _faulty_settings(
+def _setting_faults(
     cells: tuple[Cell, ...], settings: Mapping[str, Any], sources: Mapping[str, Source]
 ) -> list[str]:
-    """Try every combination of settings once: as settings, and as a model of one field."""
+    """Return the faults of the cells' settings, as settings and as the specification of a small model."""
     from mmlora.models.spec import FieldShape, ModelSpec
 
     faults: list[str] = []

@@ -1,7 +1,7 @@
-"""Worker processes for jobs: those that share a backbone don't start together, or one would wait for it.
+"""Run jobs in worker processes. Jobs that share a backbone do not start together: one would wait for it.
 
-Each worker takes its share of the cores. It ends when the parent does, however that ends: what it was doing
-goes on from its last epoch in the next run.
+Each worker uses its share of the cores. A worker ends with its parent process, even if the parent is killed;
+the next run resumes its job from the last finished epoch.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ logger = logging.getLogger(__name__)
 
 
 class Queue(Protocol):
-    """Says which job comes next; it is true while a job waits or runs."""
+    """Decides which job runs next; true while any job is waiting or running."""
 
     def __bool__(self) -> bool: ...
 
     def take(self) -> Job | None:
-        """Return a job to start now; None where a running one has to end first."""
+        """Return a job to start now; None if a running one has to end first."""
 
-    def ended(self, job: Job) -> None:
-        """Learn that a job has ended, well or not."""
+    def release(self, job: Job) -> None:
+        """Take note that a job has ended, whether it succeeded or failed."""
 
     def give_up(self) -> list[Job]:
-        """Return the jobs that were running, which are not tried again."""
+        """Return the jobs that were running; they are not retried."""
 
 
 def run_jobs(
@@ -50,26 +50,26 @@ def run_jobs(
     on_done: Callable[[Job], None],
     on_failure: Callable[[Job, str], None],
 ) -> None:
-    """Run jobs in ``workers`` processes; the callbacks are called here, as jobs end.
+    """Run jobs in ``workers`` processes and call back in this process when each ends.
 
-    A process that dies (out of memory, say) fails the jobs that were running; the others go on in new ones.
+    If a worker dies (e.g. out of memory), the jobs that were running fail; the others run in new workers.
     """
     while queue:
         try:
             run_until_broken(queue, workers, on_done, on_failure)
         except BrokenProcessPool:
             for job in queue.give_up():
-                if is_done(job.place):  # it had just ended
+                if is_done(job.result_folder):  # it had just ended
                     on_done(job)
                     continue
-                why = "a worker process died (out of memory?); run the same command again to go on"
+                why = "a worker process died (out of memory?); run the same command again to resume"
                 on_failure(job, why)
 
 
 def run_until_broken(
     queue: Queue, workers: int, on_done: Callable[[Job], None], on_failure: Callable[[Job, str], None]
 ) -> None:
-    """Run jobs in a pool of processes until the queue is empty, or until one of the processes dies."""
+    """Run jobs in a pool of processes until the queue is empty or one of the processes dies."""
     context = get_context("spawn")
     stop = context.Event()
     threads = max(1, (os.cpu_count() or 1) // workers)
@@ -81,9 +81,9 @@ def run_until_broken(
                 running[pool.submit(_attempt, job)] = job
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
-                why = future.result()  # raises when the process died
+                why = future.result()  # raises if the process died
                 job = running.pop(future)
-                queue.ended(job)
+                queue.release(job)
                 if why is None:
                     on_done(job)
                 else:
@@ -95,10 +95,10 @@ def run_until_broken(
 
 
 class CellQueue:
-    """Which cell comes next: groups that share a backbone are opened by one job each.
+    """A queue of cells: of each group that shares a backbone, one job runs alone first and trains it.
 
     Args:
-        jobs: to be done.
+        jobs: the jobs to run.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -106,39 +106,39 @@ class CellQueue:
         for job in jobs:
             self._waiting.setdefault(job.cell.group, []).append(job)
         self._running: list[Job] = []
-        self._opened: set[str] = set()  # a job of theirs has ended
         self._started: set[str] = set()
+        self._have_backbone: set[str] = set()  # groups of which a job has ended
 
     def __bool__(self) -> bool:
         return bool(self._running or any(self._waiting.values()))
 
     def take(self) -> Job | None:
-        """Return a job that won't wait for another: first of a group that nobody works on."""
+        """Return a job that does not have to wait for another's backbone, preferably of an idle group."""
         busy = Counter(job.cell.group for job in self._running)
         groups = [group for group, jobs in self._waiting.items() if jobs]
-        free = [group for group in groups if not busy[group]]
-        known = [group for group in free if group in self._started]
-        shared = [group for group in groups if group in self._opened]
-        choice = known or free or sorted(shared, key=lambda group: busy[group])
+        idle = [group for group in groups if not busy[group]]
+        started = [group for group in idle if group in self._started]
+        shared = [group for group in groups if group in self._have_backbone]
+        choice = started or idle or sorted(shared, key=lambda group: busy[group])
         if not choice:
             return None
         self._started.add(choice[0])
         self._running.append(job := self._waiting[choice[0]].pop(0))
         return job
 
-    def ended(self, job: Job) -> None:
-        """Let the others of its group start."""
+    def release(self, job: Job) -> None:
+        """Let the other jobs of its group start."""
         self._running.remove(job)
-        self._opened.add(job.cell.group)
+        self._have_backbone.add(job.cell.group)
 
     def give_up(self) -> list[Job]:
-        """Return the jobs that were running, which are not tried again."""
+        """Return the jobs that were running; they are not retried."""
         lost, self._running = self._running, []
         return lost
 
 
 def start_worker(threads: int, parent: int, stop: Event) -> None:
-    """Set up a worker, before torch is imported; an interrupt is the parent's to handle."""
+    """Set up a worker before torch is imported; interrupts are left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
@@ -158,7 +158,7 @@ def _attempt(job: Job) -> str | None:
         (run_trial if job.study else run_cell)(job)
     except MmloraError as error:
         return str(error)
-    except Exception as error:  # a fault of ours in one cell must not stop the others
+    except Exception as error:  # a bug that one cell meets must not stop the others
         logger.exception("%s", job.cell)
         return redact(f"{type(error).__name__}: {error}")
     return None

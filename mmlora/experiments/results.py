@@ -1,4 +1,4 @@
-"""Results: the ``result.json`` in the folder of a cell or a trial, which is there once that is done."""
+"""Read and write ``result.json``, which is in the folder of a cell or trial once that is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESULT = "result.json"
 
 
 class PhasesHelped(TypedDict):
-    """How many experts helped, of how many, and whether the gate did; None without one."""
+    """How many experts helped, out of how many, and whether the gate did; None without a gate."""
 
     experts: int
     of: int
@@ -21,30 +21,30 @@ class PhasesHelped(TypedDict):
 
 
 class ExpertSlot(TypedDict):
-    """Which of a domain's experts it is."""
+    """A domain and the number of one of its experts."""
 
     domain: str
     slot: int
 
 
 class GateWeights(TypedDict):
-    """Mean weight of each expert over the rows of each domain."""
+    """The mean weight of each expert over the rows of each domain."""
 
     experts: list[ExpertSlot]
     rows: dict[str, list[float]]
 
 
 class BestOnTest(TypedDict):
-    """The auc of the true probability on the test rows."""
+    """The AUC of the true click probability on the test rows."""
 
     wauc: float | None
     by_domain: dict[str, float | None]
 
 
 class TrainedFacts(TypedDict):
-    """What a result says of how it came about."""
+    """How a model was trained, in a result."""
 
-    phases: list[dict[str, Any]]
+    phases: list[dict[str, object]]
     helped: PhasesHelped
     parameters: Mapping[str, int]
     parts: Mapping[str, object]
@@ -56,7 +56,7 @@ class TrainedFacts(TypedDict):
 
 
 class Result(TrainedFacts):
-    """What ``result.json`` holds; a cell has test rows, a trial has none."""
+    """The content of ``result.json``; only a cell's has figures of test rows."""
 
     cell: Mapping[str, Any]
     validation_wauc: float | None
@@ -70,30 +70,30 @@ class Result(TrainedFacts):
     best_reachable: NotRequired[BestOnTest | None]
 
 
-def cell_folder(folder: Path, key: str) -> Path:
-    """Return where an experiment keeps a cell."""
-    return folder / "cells" / key
+def cell_folder(experiment: Path, key: str) -> Path:
+    """Return the folder of a cell in the folder of its experiment."""
+    return experiment / "cells" / key
 
 
-def is_done(place: Path) -> bool:
-    """Return whether the cell or trial of a folder has a result."""
-    return (place / RESULT).exists()
+def is_done(folder: Path) -> bool:
+    """Return whether the folder of a cell or trial has a result."""
+    return (folder / RESULT).exists()
 
 
-def read_result(place: Path) -> Result:
-    """Read the result in a cell's or trial's folder."""
-    result: Result = json.loads((place / RESULT).read_text(encoding="utf-8"))
+def read_result(folder: Path) -> Result:
+    """Read the result in the folder of a cell or trial."""
+    result: Result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result
 
 
-def write_result(place: Path, result: Result) -> None:
-    """Write a result into a cell's or trial's folder, whole or not at all."""
-    write_atomically(place / RESULT, (json.dumps(result, indent=1, allow_nan=False) + "\n"))
+def write_result(folder: Path, result: Result) -> None:
+    """Write a result atomically into the folder of a cell or trial."""
+    write_atomically(folder / RESULT, (json.dumps(result, indent=1, allow_nan=False) + "\n"))
 
 
 def summary_of(result: Result) -> dict[str, object]:
-    """Return what a table shows of a cell."""
+    """Return a cell's row in a table of results."""
     cell, test = result["cell"], result["test"]
-    shown = {name: value for name, value in cell.items() if name != "settings"}
+    axes = {name: value for name, value in cell.items() if name != "settings"}
     figures = {name: test[name] for name in ("wauc", "gauc", "logloss")}
-    return {**shown, **cell["settings"], **figures, "seconds": round(result["seconds"]["total"])}
+    return {**axes, **cell["settings"], **figures, "seconds": round(result["seconds"]["total"])}

@@ -1,7 +1,7 @@
-"""Running an experiment: its cells in parallel processes, each once, whatever was done before.
+"""Run the cells of an experiment in parallel processes, except those that are done.
 
-A cell's folder that has a ``result.json`` is done. One that can't be trained is named before the others
-start, one that fails when it does; neither stops the others.
+A cell is done if its folder has a ``result.json``. Cells that cannot be trained are reported before the
+others start. A cell that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ if TYPE_CHECKING:
     from mmlora.registry.tracking import Tracking
     from mmlora.settings import TrainingSettings
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
+"""Shows a line of text to the user."""
 
 
 @dataclass(frozen=True)
 class Failure(Record):
-    """A cell or a trial that didn't come to an end.
+    """A cell or trial that failed.
 
     Attributes:
-        cell: the cell, in a line.
-        why: what happened.
+        cell: the cell, in one line.
+        why: the reason.
     """
 
     cell: str
@@ -52,11 +53,11 @@ class ExperimentOutcome(Record):
     """The outcome of a run of an experiment.
 
     Attributes:
-        folder: the experiment's.
-        cells: how many there are.
-        ran: how many were run now.
-        failures: those that didn't come to an end.
-        results: :func:`~mmlora.experiments.results.summary_of` each cell that is done.
+        folder: the experiment's folder.
+        cells: number of cells.
+        ran: number of cells that this run completed.
+        failures: the cells that failed.
+        results: :func:`~mmlora.experiments.results.summary_of` every cell that is done.
     """
 
     folder: str
@@ -67,96 +68,98 @@ class ExperimentOutcome(Record):
 
 
 def experiment_folder(workspace: Workspace, experiment: Experiment) -> Path:
-    """Return where an experiment's cells and their test rows are."""
+    """Return the folder of an experiment's cells and test rows."""
     return workspace.home / "experiments" / experiment.name
 
 
 def run_experiment(
-    file: Path, *, workers: int = 1, progress: Progress = silent, tell: Tell = lambda line: None
+    file: Path, *, workers: int = 1, progress: Progress = silent, log: Log = lambda line: None
 ) -> ExperimentOutcome:
-    """Run the cells of a file that aren't done.
+    """Run the cells of a file that are not done.
 
     Args:
         file: the experiment's TOML file.
-        workers: processes; the machine's cores are divided among them.
-        progress: told how far the data is.
-        tell: told, in a line, what there is to do, of each cell that ends, and of an interrupt.
+        workers: number of processes, which share the cores.
+        progress: called with the progress of preparing the data.
+        log: called with a line at the start, after each cell, and on an interrupt.
 
     Raises:
-        UsageError: the file is wrong, or there are fewer than one worker.
+        UsageError: the file is invalid, or ``workers`` is below 1.
     """
     if workers < 1:
         raise UsageError(f"workers is {workers}: give 1 or more")
     experiment, workspace = read_experiment(file), open_workspace()
     if not experiment.cells:
-        raise UsageError(f"{file} has no [grid], so no cells to run: give one, or use mmlora experiment tune")
+        raise UsageError(
+            f"{file} has no [grid] and so no cells to run: add one, or use mmlora experiment tune"
+        )
     folder = experiment_folder(workspace, experiment)
     keys = [experiment.key(cell) for cell in experiment.cells]
     done = sum(is_done(cell_folder(folder, key)) for key in keys)
-    tell(f"{many(len(keys), 'cell')}, {done} done, {many(workers, 'worker')}, folder {folder}")
-    with told_of_a_stop(tell):
-        board = run_cells(experiment, experiment.cells, workers=workers, progress=progress, tell=tell)
-    places = [cell_folder(folder, key) for key in keys]
+    log(f"{counted(len(keys), 'cell')}, {done} done, {counted(workers, 'worker')}, folder {folder}")
+    with explained_interrupt(log):
+        tally = run_cells(experiment, experiment.cells, workers=workers, progress=progress, log=log)
+    folders = [cell_folder(folder, key) for key in keys]
     return ExperimentOutcome(
         folder=str(folder),
         cells=len(keys),
-        ran=board.ran,
-        failures=tuple(board.failures),
-        results=tuple(summary_of(read_result(place)) for place in places if is_done(place)),
+        ran=tally.ran,
+        failures=tuple(tally.failures),
+        results=tuple(summary_of(read_result(own)) for own in folders if is_done(own)),
     )
 
 
 @contextmanager
-def told_of_a_stop(tell: Tell) -> Iterator[None]:
-    """Say how to go on where a person interrupts what runs inside."""
+def explained_interrupt(log: Log) -> Iterator[None]:
+    """On a keyboard interrupt, log how to resume."""
     try:
         yield
     except KeyboardInterrupt:
-        tell("stopped; the same command goes on where it was")
+        log("stopped; run the same command again to resume")
         raise
 
 
-def many(count: int, what: str) -> str:
-    """Return a number of things, in words."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun, in the plural unless it is 1."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def run_cells(
-    experiment: Experiment, cells: Iterable[Cell], *, workers: int, progress: Progress, tell: Tell
-) -> Board:
-    """Run cells of an experiment unless they are done, and have each tracked.
+    experiment: Experiment, cells: Iterable[Cell], *, workers: int, progress: Progress, log: Log
+) -> CellTally:
+    """Run the cells of an experiment that are not done, and track each in MLflow.
 
     Returns:
-        What came of them.
+        The tally of the cells.
     """
     workspace = open_workspace()
     folder = experiment_folder(workspace, experiment)
     keys = {experiment.key(cell): cell for cell in cells}
     waiting = {key: cell for key, cell in keys.items() if not is_done(cell_folder(folder, key))}
     jobs, failures = _jobs(experiment, folder, waiting, workers, progress)
-    board = Board(open_tracking(workspace, experiment.name), folder, total=len(keys), tell=tell)
+    tally = CellTally(open_tracking(workspace, experiment.name), folder, total=len(keys), log=log)
     for key in keys:
         if key not in waiting:
-            board.keep(key)
+            tally.add_earlier(key)
     for failure in failures:
-        board.failed(failure)
+        tally.add_failure(failure)
     run_jobs(
         CellQueue(jobs),
         workers,
-        on_done=board.ended,
-        on_failure=lambda job, why: board.failed(Failure(str(job.cell), why)),
+        on_done=tally.add_done,
+        on_failure=lambda job, why: tally.add_failure(Failure(str(job.cell), why)),
     )
-    return board
+    return tally
 
 
 def report_experiment(file: Path, output: Path | None = None) -> list[Path]:
-    """Write the report of a file's cells; to the experiment's folder unless told otherwise.
+    """Write the report of a file's cells, by default to the folder ``report`` of the experiment.
 
     Returns:
-        The pages.
+        The files of the report.
 
     Raises:
-        UsageError: the file is wrong, or no cell is done.
+        UsageError: the file is invalid, or no cell is done.
     """
     from mmlora.experiments.report.write import write_report
 
@@ -167,77 +170,77 @@ def report_experiment(file: Path, output: Path | None = None) -> list[Path]:
     return write_report(folder, experiment.title, experiment.description, target, planned=planned)
 
 
-class Board:
-    """Keeps count of the cells, and has each tracked once it is done.
+class CellTally:
+    """Counts cells as they end, and tracks those that are done in MLflow.
 
     Attributes:
-        ran: cells that were done now.
-        failures: cells that weren't, and why.
+        ran: number of cells that this run completed.
+        failures: the cells that failed.
     """
 
-    def __init__(self, tracking: Tracking, folder: Path, *, total: int, tell: Tell) -> None:
-        self.tracking, self.folder, self.total, self.tell = tracking, folder, total, tell
+    def __init__(self, tracking: Tracking, folder: Path, *, total: int, log: Log) -> None:
+        self.tracking, self.folder, self.total, self.log = tracking, folder, total, log
         self.done, self.ran, self.seconds = 0, 0, 0.0
         self.failures: list[Failure] = []
 
-    def keep(self, key: str) -> None:
-        """Count a cell that an earlier run did; it is tracked where that run was stopped too early."""
+    def add_earlier(self, key: str) -> None:
+        """Count a cell of an earlier run, and track it unless that run did."""
         self.done += 1
         self._track(key)
 
-    def ended(self, job: Job) -> None:
-        """Count a cell that has just been done."""
-        result = read_result(job.place)
+    def add_done(self, job: Job) -> None:
+        """Count a cell that this run completed."""
+        result = read_result(job.result_folder)
         self.done, self.ran = self.done + 1, self.ran + 1
         self.seconds += result["seconds"]["cell"]
         wauc, mean = result["test"]["wauc"], self.seconds / self.ran
-        shown = "no wauc" if wauc is None else f"wauc {wauc:.4f}"
-        took = f"{result['seconds']['cell']:.0f} s, mean {mean:.0f} s"
-        self.tell(f"{self._count()} {job.cell}: {shown} ({took})")
+        figure = "no wauc" if wauc is None else f"wauc {wauc:.4f}"
+        seconds = f"{result['seconds']['cell']:.0f} s, mean {mean:.0f} s"
+        self.log(f"{self._count()} {job.cell}: {figure} ({seconds})")
         self._track(job.key)
 
-    def failed(self, failure: Failure) -> None:
-        """Remember a cell that didn't come to an end."""
+    def add_failure(self, failure: Failure) -> None:
+        """Record a cell that failed."""
         self.failures.append(failure)
-        self.tell(f"{self._count()} {failure.cell}: failed: {failure.why}")
+        self.log(f"{self._count()} {failure.cell}: failed: {failure.why}")
 
     def _count(self) -> str:
         return f"[{self.done} of {self.total}]"
 
     def _track(self, key: str) -> None:
-        track_or_tell(self.tracking, cell_folder(self.folder, key), self.tell)
+        track_or_log(self.tracking, cell_folder(self.folder, key), self.log)
 
 
-def track_or_tell(tracking: Tracking, place: Path, tell: Tell) -> None:
-    """Track a result; where MLflow doesn't answer, say so: the result is safe, and the next run tracks it."""
+def track_or_log(tracking: Tracking, folder: Path, log: Log) -> None:
+    """Track a result in MLflow, or log why that failed: the result is kept, and the next run tracks it."""
     try:
-        track(tracking, place)
+        track(tracking, folder)
     except TransientError as error:
-        tell(f"not tracked: {error}")
+        log(f"not tracked: {error}")
 
 
 def _jobs(
     experiment: Experiment, folder: Path, waiting: Mapping[str, Cell], workers: int, progress: Progress
 ) -> tuple[list[Job], list[Failure]]:
-    """Make each cell's training set, which cells that have the same share; refuse what can't be trained."""
+    """Make each training set once; return jobs for the cells, and failures of untrainable cells."""
     if not waiting:
         return [], []
     from mmlora.experiments.data import prepare_rows, shared_home
     from mmlora.experiments.job import Job
 
     threads = max(1, (os.cpu_count() or 1) // workers)
-    made: dict[str, PreparedRows | str] = {}
+    prepared: dict[str, PreparedRows | str] = {}
     jobs, failures = [], []
     for key, cell in waiting.items():
         settings = experiment.training_settings(cell)
-        decisive = settings.as_kept(only=("features", *ROW_SETTINGS))
-        data = json.dumps([experiment.definition(cell), decisive], default=str)
-        if data not in made:
+        row_settings = settings.as_kept(only=("features", *ROW_SETTINGS))
+        data_key = json.dumps([experiment.definition(cell), row_settings], default=str)
+        if data_key not in prepared:
             try:
-                made[data] = prepare_rows(experiment, cell, shared_home(folder), progress)
+                prepared[data_key] = prepare_rows(experiment, cell, shared_home(folder), progress)
             except MmloraError as error:
-                made[data] = f"its data: {error}"
-        rows = made[data]
+                prepared[data_key] = f"its data: {error}"
+        rows = prepared[data_key]
         why = rows if isinstance(rows, str) else refusal(cell, rows, settings)
         if why is not None:
             failures.append(Failure(str(cell), why))
@@ -247,7 +250,7 @@ def _jobs(
 
 
 def refusal(cell: Cell, rows: PreparedRows, settings: TrainingSettings) -> str | None:
-    """Return why a cell can't be trained on its rows; None where it can."""
+    """Return why a cell cannot be trained on its rows; None if it can."""
     from mmlora.experiments.data import open_rows
     from mmlora.runs.training_run import spec_from
     from mmlora.training.controls import trainable_domains

@@ -1,6 +1,6 @@
-"""Running one cell: train what its arm needs, calibrate on validation rows, read the test rows once.
+"""Run one cell: train its arm, calibrate on validation rows, and score the test rows once.
 
-A trial of a study ends before the calibration.
+A trial of a study ends after scoring the validation rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmlora import metrics
 from mmlora.errors import DataError
 from mmlora.experiments.data import shared_home, true_probability, workspace_at, write_test_rows
 from mmlora.experiments.job import Job
-from mmlora.experiments.lab import Lab, Mixing, Trained
+from mmlora.experiments.lab import Lab, Mixing, TrainedArm
 from mmlora.experiments.results import (
     BestOnTest,
     GateWeights,
@@ -46,10 +46,10 @@ _PHASE = {"backbone": "backbone", "joint": "backbone", "expert": "experts", "gat
 
 
 def run_cell(job: Job) -> Result:
-    """Train and test a cell; phases that it shares with cells that are done are not trained again.
+    """Train and test a cell; phases that other cells have trained are reused.
 
     Returns:
-        What ``result.json`` holds.
+        The content of ``result.json``.
     """
     began = time.perf_counter()
     lab = make_lab(job)
@@ -72,19 +72,19 @@ def run_cell(job: Job) -> Result:
     )
     scores = BytesIO()
     np.save(scores, probability.astype(np.float32))
-    write_atomically(job.place / "scores.npy", scores.getvalue())
-    write_result(job.place, result)
+    write_atomically(job.result_folder / "scores.npy", scores.getvalue())
+    write_result(job.result_folder, result)
     return result
 
 
 def run_trial(job: Job) -> Result:
-    """Train a cell and measure it on validation rows; test rows can't be read.
+    """Train a cell and measure it on validation rows; it has no access to test rows.
 
     Returns:
-        What ``result.json`` holds.
+        The content of ``result.json``.
 
     Raises:
-        DataError: no domain's validation rows hold both classes of label.
+        DataError: no domain's validation rows have both labels.
     """
     began = time.perf_counter()
     lab = make_lab(job)
@@ -93,7 +93,7 @@ def run_trial(job: Job) -> Result:
     rows = data.rows("validation")
     wauc = metrics.wauc(np.asarray(data.label[rows]), trained.score(rows), np.asarray(data.domain[rows]))
     if wauc is None:
-        raise DataError("training set", "no domain's validation rows hold both classes: nothing to tune by")
+        raise DataError("training set", "no domain's validation rows have both labels: nothing to tune by")
     result = cast(
         Result,
         {
@@ -104,12 +104,12 @@ def run_trial(job: Job) -> Result:
             **_trained(job, trained, began),
         },
     )
-    write_result(job.place, result)
+    write_result(job.result_folder, result)
     return result
 
 
-def _trained(job: Job, trained: Trained, began: float) -> TrainedFacts:
-    """What a result says of how it came about."""
+def _trained(job: Job, trained: TrainedArm, began: float) -> TrainedFacts:
+    """Return the part of a result that says how its model was trained."""
     return {
         "phases": [report.to_json() for report in trained.phases],
         "helped": _helped(trained.phases),
@@ -124,7 +124,7 @@ def _trained(job: Job, trained: Trained, began: float) -> TrainedFacts:
 
 
 def make_lab(job: Job) -> Lab:
-    """Open a cell's rows, and derive its model and options as a training run does."""
+    """Open a cell's rows, and derive its specification and options as a training run does."""
     data = workspace_at(job.rows.home, job.threads)
     rows = (WithoutTest if job.study else TrainingSet).open(
         data.training_set_folder(job.rows.training_set_id)
@@ -138,7 +138,7 @@ def make_lab(job: Job) -> Lab:
     )
 
 
-def _validate(trained: Trained, data: TrainingSet) -> tuple[Calibration, float | None]:
+def _validate(trained: TrainedArm, data: TrainingSet) -> tuple[Calibration, float | None]:
     rows = data.rows("validation")
     logits, domain = trained.score(rows), np.asarray(data.domain[rows], np.int64)
     label = np.asarray(data.label[rows])
@@ -146,9 +146,9 @@ def _validate(trained: Trained, data: TrainingSet) -> tuple[Calibration, float |
 
 
 def _test(
-    trained: Trained, data: TrainingSet, calibration: Calibration
+    trained: TrainedArm, data: TrainingSet, calibration: Calibration
 ) -> tuple[npt.NDArray[np.float64], DomainMetrics]:
-    """Score the test rows, each calibrated and counted by its true domain, whatever it was adapted as."""
+    """Score the test rows; calibration and metrics use a row's true domain, even for a placebo."""
     rows = data.rows("test")
     domain = np.asarray(data.domain[rows], np.int64)
     logits = torch.from_numpy(trained.score(rows)).double()
@@ -177,7 +177,7 @@ def _helped(phases: tuple[PhaseReport, ...]) -> PhasesHelped:
 
 
 def _seconds(phases: tuple[PhaseReport, ...], total: float) -> dict[str, float]:
-    """What the arm costs by itself, by phase; ``total`` is what this cell took, shared phases being there."""
+    """Return the training seconds by phase, including shared phases; ``cell`` is what this cell took."""
     spent = {"backbone": 0.0, "experts": 0.0, "gate": 0.0}
     for report in phases:
         spent[_PHASE[report.phase]] += report.seconds
@@ -186,7 +186,7 @@ def _seconds(phases: tuple[PhaseReport, ...], total: float) -> dict[str, float]:
 
 @torch.inference_mode()
 def _gate_weights(mixing: Mixing | None, data: TrainingSet) -> GateWeights | None:
-    """Mean weight of each expert over each domain's test rows, as the arm adapts them."""
+    """Return the mean weight of each expert over each domain's test rows, as the arm adapts them."""
     if mixing is None:
         return None
     rows = data.rows("test")
@@ -209,7 +209,7 @@ def _gate_weights(mixing: Mixing | None, data: TrainingSet) -> GateWeights | Non
 
 
 def _best_reachable(job: Job, data: TrainingSet) -> BestOnTest | None:
-    """The auc of the true probability on the same test rows."""
+    """Return the AUC of the true click probability on the same test rows."""
     probability = true_probability(job.rows, data, job.settings)
     if probability is None:
         return None

@@ -1,4 +1,4 @@
-"""Where an experiment's data comes from: a ``[data.NAME]`` table of its file."""
+"""The sources of an experiment's data: the ``[data.NAME]`` tables of its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from mmlora.data.movielens import DomainBy
 from mmlora.data.synthetic import Dials
 from mmlora.errors import UsageError
-from mmlora.experiments.tables import FileTable, From0, From1, Several, read, shown
+from mmlora.experiments.tables import FileTable, From0, From1, Several, quoted, read
 from mmlora.schema import fingerprint, valid_names
 from mmlora.workspace import open_workspace
 
@@ -27,7 +27,7 @@ class SourceTable(FileTable):
 
     @classmethod
     def say(cls, fault: ErrorDetails) -> str:
-        """Say what is wrong."""
+        """Return the text of a fault."""
         name, field = str(fault["loc"][0]), cls.model_fields.get(str(fault["loc"][0]))
         advice = (field and field.description) or ""
         if fault["type"] == "extra_forbidden":
@@ -37,12 +37,12 @@ class SourceTable(FileTable):
         if isinstance(fault["input"], list):
             advice += "; only the dials of synthetic data take several values"
         return (
-            super().say(fault) if fault["type"] == "missing" else f"{name} {shown(fault['input'])}: {advice}"
+            super().say(fault) if fault["type"] == "missing" else f"{name} {quoted(fault['input'])}: {advice}"
         )
 
 
 class MovieLens(SourceTable):
-    """MovieLens-1M, read from a folder or fetched."""
+    """MovieLens-1M, from a folder or downloaded."""
 
     domain_by: DomainBy = Field("gender", description=f"use one of {', '.join(valid_names(DomainBy))}")
     positive_rating: int = Field(5, ge=1, le=5, description="valid are 1 to 5")
@@ -64,7 +64,7 @@ class OwnWorkspace(SourceTable):
 
 
 def _dial(name: str) -> tuple[Any, Any]:
-    """Return the type of a dial, whose range :class:`Dials` checks, and what to give."""
+    """Return a dial's type and its field with advice; :class:`Dials` checks the range."""
     if name in ("diversity", "sparsity"):
         return Several[float], Field([], description="give a number from 0 to 1")
     kind = From0 if name == "seed" else From1
@@ -79,8 +79,8 @@ _TABLES: dict[SourceName, type[SourceTable]] = {
     "taobao": Taobao,
     "workspace": OwnWorkspace,
 }
-# A dial that would be taken for a cell's own seed.
-_SHOWN_AS = {"seed": "data_seed"}
+# In a cell, the name seed means the cell's own seed.
+_NAME_IN_CELLS = {"seed": "data_seed"}
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class Source:
     """A data set, or several that differ in a dial.
 
     Attributes:
-        name: its name in the file.
-        kind: who makes it.
-        arguments: of one value each.
-        axes: dials of several values: an axis of the grid each.
+        name: name in the file.
+        kind: the source.
+        arguments: arguments with one value.
+        axes: dials with several values, each of which is an axis of the grid.
     """
 
     name: str
@@ -100,16 +100,16 @@ class Source:
     axes: Mapping[str, list[object]]
 
     def variants(self) -> Iterator[dict[str, object]]:
-        """Yield the values of the axes, each combination once, by the names that cells show."""
-        names = [_SHOWN_AS.get(name, name) for name in self.axes]
+        """Yield every combination of the axes' values, by their names in cells."""
+        names = [_NAME_IN_CELLS.get(name, name) for name in self.axes]
         for values in itertools.product(*self.axes.values()):
             yield dict(zip(names, values, strict=True))
 
-    def definition(self, settings: Mapping[str, object]) -> dict[str, Any]:
-        """Return all that makes a cell's data, given the cell's settings."""
-        own = {name: settings[_SHOWN_AS.get(name, name)] for name in self.axes}
+    def definition(self, settings: Mapping[str, object]) -> dict[str, object]:
+        """Return everything that determines the data of a cell with these settings."""
+        own = {name: settings[_NAME_IN_CELLS.get(name, name)] for name in self.axes}
         if self.kind == "workspace":
-            own["stored"] = open_workspace().store.fingerprint()  # other rows make other cells
+            own["stored"] = open_workspace().store.fingerprint()  # cells of different rows differ
         elif "path" in self.arguments:
             own["stored"] = _stored(Path(self.arguments["path"]))
         return {"source": self.kind, **self.arguments, **own}
@@ -120,35 +120,36 @@ class Source:
 
     def is_dial(self, name: str) -> bool:
         """Whether a cell's setting is one of this source's dials."""
-        return name in {_SHOWN_AS.get(axis, axis) for axis in self.axes}
+        return name in {_NAME_IN_CELLS.get(axis, axis) for axis in self.axes}
 
 
 def _stored(path: Path) -> str:
-    """Return what changes when a file, or one of a folder, does: names, sizes and times of writing."""
+    """Return a fingerprint of the names, sizes and modification times of a file or a folder's files."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.exists()]
     return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
 def read_source(name: str, raw: object, faults: list[str]) -> Source | None:
-    """Read a table; what is wrong with it goes to ``faults``."""
+    """Read a table; return None and add to ``faults`` if it is invalid."""
     where, before = f"[data.{name}]", len(faults)
     given = dict(raw) if isinstance(raw, dict) else {}
     kind = given.pop("source", None)
     if not isinstance(kind, str) or kind not in _TABLES:
-        said = "is missing" if kind is None else repr(kind)
-        faults.append(f"{where} source {said}: use one of {', '.join(_TABLES)}")
+        fault = "is missing" if kind is None else repr(kind)
+        faults.append(f"{where} source {fault}: use one of {', '.join(_TABLES)}")
         return None
     axes = {key: value for key, value in given.items() if isinstance(value, list)}
     source = Source(name, kind, {key: value for key, value in given.items() if key not in axes}, axes)
     if read(_TABLES[kind], given, where, faults) is not None and kind == "synthetic":
-        faults += [f"{where} {fault}" for fault in _wrong_dials(source)]
+        faults += [f"{where} {fault}" for fault in _dial_faults(source)]
     return source if len(faults) == before else None
 
 
-def _wrong_dials(source: Source) -> Iterator[str]:
+def _dial_faults(source: Source) -> Iterator[str]:
     for variant in source.variants():
-        dials = {key: value for key, value in source.definition(variant).items() if key != "source"}
+        definition: Mapping[str, Any] = source.definition(variant)
+        dials = {key: value for key, value in definition.items() if key != "source"}
         try:
             Dials(**dials).check()
         except UsageError as error:

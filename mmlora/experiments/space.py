@@ -1,12 +1,12 @@
-"""The ``[tune]`` table of an experiment's file: what is tuned, over which values, for how long.
+"""The ``[tune]`` table of an experiment's file: what is tuned, the values to try, and the budget.
 
 ::
 
     [tune]
-    trials = 30                       # and/or minutes; the command's options win
+    trials = 30                       # and/or minutes; the command's options take precedence
     backbone = "wdl"
-    arm = "moe_mlora"                 # further: data, features, split, seed, gate, experts_per_domain
-    [tune.space]                      # all that the arm reads, over the declared space, when left out
+    arm = "moe_mlora"                 # also: data, features, split, seed, gate, experts_per_domain
+    [tune.space]                      # default: the declared space of every setting that the arm reads
     rank = [2, 4, 8]
     alpha = {low = 1, high = 32, log = true}
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlora.experiments.arms import ARMS, ArmName
 from mmlora.experiments.cell import EXPERT_SETTINGS, GATE_SETTINGS, Cell
-from mmlora.experiments.grid import check_names, wrong_data
+from mmlora.experiments.grid import check_names, data_faults
 from mmlora.experiments.source import Source
 from mmlora.experiments.tables import AXES, Budget, File, SpaceRange, Tune, is_number, read
 from mmlora.hyperparameters import SETTINGS
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 SPACE: dict[str, Space] = {
-    name: one.setting.space
-    for name, one in sorted(
+    name: declared.setting.space
+    for name, declared in sorted(
         SETTINGS.items(), key=lambda item: valid_names(TrainedPart).index(item[1].setting.read_by[0])
     )
-    if one.setting.space
+    if declared.setting.space
 }
 """The declared spaces, those of the backbone first."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is tuned.
+    """A valid ``[tune]`` table.
 
     Attributes:
-        untuned: the cell as the file has it without tuning.
+        untuned: the cell with the settings of the file.
         space: the values of each parameter.
-        trials: at most so many; None for as many as there is time for.
-        minutes: no trial begins after them, all runs together; None for as many as the trials need.
+        trials: maximum number of trials; None for no limit.
+        minutes: no trial starts after this time, summed over all runs; None for no limit.
     """
 
     untuned: Cell
@@ -63,7 +63,7 @@ class Tuning:
         return replace(self.untuned, experts_per_domain=experts, settings=settings).canonical()
 
     def probes(self) -> Iterator[Cell]:
-        """Yield cells that can be trained only if every trial can, each parameter taken alone."""
+        """Yield the untuned cell, and for each parameter the cells with its extreme values."""
         yield self.untuned
         for name, axis in self.space.items():
             for value in axis.probes:
@@ -71,24 +71,24 @@ class Tuning:
 
 
 def read_tuning(file: File, sources: Mapping[str, Source], faults: list[str]) -> Tuning | None:
-    """Read the table; None when there is none, or when something is wrong, which goes to ``faults``.
+    """Read the table; return None if there is none, or if it is invalid.
 
     Args:
         file: the file.
-        sources: its data sets that are right.
-        faults: is added to.
+        sources: its valid data sets.
+        faults: the list that faults are added to.
     """
     if file.tune is None:
         return None
     before, raw = len(faults), dict(file.tune)
-    named, data = list(file.data), raw.get("data")
-    if data is None and len(named) == 1:
-        raw["data"] = data = named[0]
+    data_names, data = list(file.data), raw.get("data")
+    if data is None and len(data_names) == 1:
+        raw["data"] = data = data_names[0]
     if data is None or isinstance(data, str):
-        faults += [f"[tune] data{fault}" for fault in wrong_data([] if data is None else [data], named)]
-    given, spaces = raw.get("space"), dict[str, Space | None]()
-    if isinstance(given, dict):
-        spaces = {name: read_space(name, value, faults) for name, value in given.items()}
+        faults += [f"[tune] data{fault}" for fault in data_faults([] if data is None else [data], data_names)]
+    raw_spaces, spaces = raw.get("space"), dict[str, Space | None]()
+    if isinstance(raw_spaces, dict):
+        spaces = {name: read_space(name, value, faults) for name, value in raw_spaces.items()}
     table = read(Tune, raw, "[tune]", faults)
     if table is None or len(faults) > before:
         return None
@@ -103,15 +103,15 @@ def read_tuning(file: File, sources: Mapping[str, Source], faults: list[str]) ->
     return Tuning(Cell(**chosen).canonical(), space, table.trials, table.minutes)
 
 
-def wrong_budget(trials: int | None, minutes: float | None) -> list[str]:
-    """Return what is wrong with a budget; None is no limit."""
+def budget_faults(trials: int | None, minutes: float | None) -> list[str]:
+    """Return the faults of a budget; None is no limit."""
     faults: list[str] = []
     read(Budget, {"trials": trials, "minutes": minutes}, "", faults)
     return faults
 
 
 def read_space(name: str, value: object, faults: list[str]) -> Space | None:
-    """Read the values of a parameter; what is wrong with them goes to ``faults``."""
+    """Read the values of a parameter; return None and add to ``faults`` if they are invalid."""
     where, before = f"[tune.space] {name}", len(faults)
     space: Space
     if isinstance(value, dict):
@@ -133,14 +133,14 @@ def read_space(name: str, value: object, faults: list[str]) -> Space | None:
 
 def _unsuited(table: Tune, sources: Mapping[str, Source]) -> Iterator[str]:
     if ARMS[table.arm].placebo:
-        yield f"arm {table.arm}: a placebo is no arm to tune; tune the arm that it is compared with"
+        yield f"arm {table.arm}: a placebo cannot be tuned; tune the arm that it is compared with"
     source = sources.get(table.data or "")
     if source is not None and source.axes:
-        yield f"data {source.name}: {', '.join(source.axes)} has several values; tune on data of one"
+        yield f"data {source.name}: {', '.join(source.axes)} has several values; give one value to tune on"
 
 
 def _parameters(arm: ArmName) -> tuple[str, ...]:
-    """Return what an arm reads of the settings that have a space."""
+    """Return the settings with a declared space that an arm reads."""
     needs, unread = ARMS[arm], set[str]()
     if not needs.experts:
         unread |= EXPERT_SETTINGS
@@ -148,7 +148,7 @@ def _parameters(arm: ArmName) -> tuple[str, ...]:
         unread.add("experts_per_domain")
     if not needs.gate:
         unread |= GATE_SETTINGS - {"experts_per_domain"}
-    if arm == "joint":  # all has the backbone's
+    if arm == "joint":  # all parameters have the backbone's learning rate
         unread |= {"expert_learning_rate", "gate_learning_rate"}
     return tuple(name for name in SPACE if name not in unread)
 
@@ -163,7 +163,7 @@ def _default_space(parameters: tuple[str, ...], fixed: Mapping[str, Any]) -> dic
 
 
 def suggest(trial: Trial, name: str, values: Space) -> Number:
-    """Let a trial take a value; a whole number where both ends are, of what has to be one."""
+    """Return a trial's value of a parameter: an integer if the setting and both ends of the range are."""
     if isinstance(values, Choices):
         return trial.suggest_categorical(name, values.values)
     low, high = values.low, values.high

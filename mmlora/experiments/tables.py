@@ -1,6 +1,6 @@
-"""The tables of an experiment's file as pydantic models, and what is said of one that is wrong.
+"""The tables of an experiment's file as pydantic models, and the messages for invalid ones.
 
-A field's description says what to give, so a fault names the field, what came, and what is valid.
+A field's description says what is valid, so that a message names the field, its value and what is valid.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class FileTable(BaseModel):
 
     @classmethod
     def say(cls, fault: ErrorDetails) -> str:
-        """Say what is wrong."""
-        name, came = str(fault["loc"][0]) if fault["loc"] else "", shown(fault["input"])
+        """Return the text of a fault."""
+        name, value = str(fault["loc"][0]) if fault["loc"] else "", quoted(fault["input"])
         field = cls.model_fields.get(name)
         advice = (field and field.description) or ""
         match fault["type"]:
@@ -47,20 +47,20 @@ class FileTable(BaseModel):
             case "too_short":
                 return f"{name} is empty: {advice}"
             case "literal_error":
-                return f"{name} {came} is unknown: {advice}"
-            case "own":
+                return f"{name} {value} is unknown: {advice}"
+            case "whole_message":
                 return fault["msg"]
-        return f"{name} {came}: {advice}"
+        return f"{name} {value}: {advice}"
 
 
 def read(model: type[AnyTable], raw: Mapping[str, Any], where: str, faults: list[str]) -> AnyTable | None:
-    """Read a table; what is wrong with it goes to ``faults``, and then there is none.
+    """Read a table; return None if it is invalid.
 
     Args:
-        model: of the table.
+        model: model of the table.
         raw: the table.
-        where: its name in the file; empty for the file itself.
-        faults: is added to.
+        where: name of the table in the file; empty for the file itself.
+        faults: the list that faults are added to.
     """
     try:
         return model.model_validate(raw)
@@ -69,28 +69,28 @@ def read(model: type[AnyTable], raw: Mapping[str, Any], where: str, faults: list
         return None
 
 
-def read_right(model: type[AnyTable], raw: Mapping[str, Any], faults: list[str]) -> AnyTable:
-    """Read the file itself, less what is wrong with it, which goes to ``faults``."""
+def read_valid(model: type[AnyTable], raw: Mapping[str, Any], faults: list[str]) -> AnyTable:
+    """Read the valid fields of the file itself, and add the faults of the others to ``faults``."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         faults += [model.say(fault) for fault in error.errors()]
-        wrong = {fault["loc"][0] for fault in error.errors()}
-        return model.model_validate({name: value for name, value in raw.items() if name not in wrong})
+        invalid = {fault["loc"][0] for fault in error.errors()}
+        return model.model_validate({name: value for name, value in raw.items() if name not in invalid})
 
 
-def own_fault(text: str) -> PydanticCustomError:
-    """Return an error of a validator that says all itself."""
-    return PydanticCustomError("own", "{text}", {"text": text})
+def whole_message(text: str) -> PydanticCustomError:
+    """Return a validator's error whose text is the whole message."""
+    return PydanticCustomError("whole_message", "{text}", {"text": text})
 
 
-def shown(value: object) -> str:
-    """Return a value as a message has it."""
+def quoted(value: object) -> str:
+    """Return a value as text for a message."""
     return repr(str(value)) if isinstance(value, date) else repr(value)
 
 
 def listed(value: Any) -> list[Any]:
-    """Return the values of an axis; a single one may stand alone."""
+    """Return the values of an axis, which may be a single value instead of a list."""
     return value if isinstance(value, list) else [value]
 
 
@@ -106,15 +106,15 @@ Several = Annotated[list[_Value], BeforeValidator(listed), Field(min_length=1)]
 
 
 class File(FileTable):
-    """The file itself; its tables are read by themselves."""
+    """The file itself; its tables are read separately."""
 
     title: str = Field("", description="give a text")
     description: str = Field("", description="give a text")
-    data: dict[str, Any] = Field({}, description="give a table such as [data.gender]")
-    grid: dict[str, Any] | list[Any] | None = Field(None, description="give a table, [grid]")
-    grids: dict[str, Any] | list[Any] | None = Field(None, description="give tables, [[grids]]")
-    settings: dict[str, Any] = Field({}, description="give a table, [settings]")
-    tune: dict[str, Any] | None = Field(None, description="give a table, [tune]")
+    data: dict[str, object] = Field({}, description="give a table such as [data.gender]")
+    grid: dict[str, object] | list[object] | None = Field(None, description="give a table, [grid]")
+    grids: dict[str, object] | list[object] | None = Field(None, description="give tables, [[grids]]")
+    settings: dict[str, object] = Field({}, description="give a table, [settings]")
+    tune: dict[str, object] | None = Field(None, description="give a table, [tune]")
 
 
 class Grid(FileTable):
@@ -128,22 +128,22 @@ class Grid(FileTable):
     gate: Several[GateInput] = Field(["domain"], description=_some(*valid_names(GateInput)))
     split: Several[RuleSplit] = Field(["random"], description=_some(*valid_names(RuleSplit)))
     seed: Several[From0] = Field([0], description=_WHOLE_FROM_0)
-    settings: dict[str, Any] = Field({}, description="give a table, [grid.settings]")
+    settings: dict[str, object] = Field({}, description="give a table, [grid.settings]")
 
 
 AXES: tuple[str, ...] = tuple(name for name in Grid.model_fields if name != "settings")
-"""What a cell says itself."""
+"""The fields of a cell, except its settings."""
 
 
 class Budget(FileTable):
-    """How long is tuned."""
+    """The budget of tuning."""
 
     trials: From1 | None = Field(None, description="give a whole number from 1")
     minutes: Annotated[float, Field(gt=0)] | None = Field(None, description="give a number above 0")
 
 
 class Tune(Budget):
-    """A ``[tune]``: a cell, and what varies of it."""
+    """A ``[tune]``: a cell, and the settings of it that vary."""
 
     data: str | None = Field(None, description="use one of the file's data sets")
     features: FeatureGroup = Field("ids", description=_some(*valid_names(FeatureGroup)))
@@ -153,13 +153,13 @@ class Tune(Budget):
     gate: GateInput = Field("domain", description=_some(*valid_names(GateInput)))
     split: RuleSplit = Field("random", description=_some(*valid_names(RuleSplit)))
     seed: From0 = Field(0, description=_WHOLE_FROM_0)
-    space: dict[str, Any] = Field({}, description="give a table, [tune.space]")
+    space: dict[str, object] = Field({}, description="give a table, [tune.space]")
 
 
 class SpaceRange(FileTable):
-    """All values between two, in ``[tune.space]``."""
+    """A range of values in ``[tune.space]``."""
 
-    model_config = ConfigDict(extra="ignore")  # its names are checked beside those of the table around it
+    model_config = ConfigDict(extra="ignore")  # read_space checks the names
 
     low: Any = None
     high: Any = Field(None, validate_default=True)
@@ -170,7 +170,7 @@ class SpaceRange(FileTable):
     def _check_ends(cls, high: Any, info: ValidationInfo) -> Any:
         low = info.data.get("low")
         if not (is_number(low) and is_number(high) and low < high):
-            raise own_fault(f"low {low!r}, high {high!r}: give two numbers, the lower one first")
+            raise whole_message(f"low {low!r}, high {high!r}: give two numbers, the lower one first")
         return high
 
     @field_validator("log")
@@ -178,7 +178,7 @@ class SpaceRange(FileTable):
     def _check_log(cls, log: Any, info: ValidationInfo) -> Any:
         low = info.data.get("low")
         if type(log) is not bool or (log and is_number(low) and low <= 0):
-            raise own_fault(f"log {log!r}: valid are true, with low above 0, and false")
+            raise whole_message(f"log {log!r}: valid are true, with low above 0, and false")
         return log
 
 

@@ -1,4 +1,4 @@
-"""Each cell and trial as an MLflow run: what it was, and what the test or validation rows said."""
+"""Track each cell and trial as an MLflow run with its settings and its test or validation metrics."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _TAGS = ("cell_key", "data_key", "study", "trial")
 
 
 def open_tracking(workspace: Workspace, experiment: str) -> Tracking:
-    """Return a workspace's MLflow, its runs listed under an experiment's name."""
+    """Return a workspace's MLflow tracking, under the name of an experiment."""
     return Tracking(workspace.mlflow_url, workspace.home / "mlartifacts", experiment)
 
 
-def track(tracking: Tracking, place: Path) -> None:
-    """Write a result to MLflow and its run's id into the result, unless it has one.
+def track(tracking: Tracking, folder: Path) -> None:
+    """Write a result to MLflow and the id of its run into the result, unless it has one.
 
     Args:
-        tracking: the experiment's.
-        place: the folder of the cell or the trial.
+        tracking: the experiment's tracking.
+        folder: the folder of the cell or trial.
 
     Raises:
-        TransientError: MLflow doesn't answer; the result stays as it is.
+        TransientError: MLflow does not answer; the result is unchanged.
     """
-    result = read_result(place)
+    result = read_result(folder)
     if result["mlflow_run_id"] is not None:
         return
     cell, facts = result["cell"], dict[str, object](result)
@@ -44,7 +44,7 @@ def track(tracking: Tracking, place: Path) -> None:
     tracking.log_points(run_id, _points(result))
     tracking.end_run(run_id)
     result["mlflow_run_id"] = run_id
-    write_result(place, result)
+    write_result(folder, result)
 
 
 def _points(result: Result) -> Iterator[Point]:

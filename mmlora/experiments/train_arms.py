@@ -1,7 +1,7 @@
-"""Training the arms: what each trains, and how its model scores.
+"""Train the arms.
 
-All that adapt one backbone use the very same one; those with experts share the experts as well, so that they
-differ in nothing but what they are compared for.
+All arms that adapt a backbone adapt the same one, and arms with experts share these as well, so that arms
+differ only in what they are compared for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mmlora.errors import DataError, UsageError
 from mmlora.experiments.arms import PLACEBO_FAULT, ArmName
-from mmlora.experiments.lab import Lab, Mixing, RowView, Stored, Trained, as_experts
+from mmlora.experiments.lab import Lab, Mixing, RowView, TrainedArm, TrainedPhase, as_experts
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.ctr import CTRModel, State
 from mmlora.schema import DOMAIN_ID
@@ -31,116 +31,117 @@ from mmlora.training.loop import predict
 from mmlora.training.phases import batch_size_for
 
 
-def pooled_domain(lab: Lab) -> Trained:
-    """One backbone for all domains, the domain being an input."""
+def pooled_domain(lab: Lab) -> TrainedArm:
+    """One backbone for all domains, with the domain as an input."""
     return _backbone_alone(lab, lab.view)
 
 
-def pooled(lab: Lab) -> Trained:
-    """One backbone for all domains that doesn't see the domain, nor any field keyed by it."""
+def pooled(lab: Lab) -> TrainedArm:
+    """One backbone for all domains, without the domain and all fields keyed by it."""
     fields = lab.spec.fields
     by_domain = {f.name for f in lab.training_set.manifest.contract.fields if DOMAIN_ID in f.keys}
     data = WithoutFields(lab.training_set, fields, frozenset(by_domain))
     return _backbone_alone(lab, RowView("without domain", data, replace(lab.spec, fields=data.kept)))
 
 
-def separate(lab: Lab) -> Trained:
-    """A backbone for each domain, trained on its rows alone, in batches as small as its expert's.
+def separate(lab: Lab) -> TrainedArm:
+    """One backbone per domain, trained on its rows only, with the batch size of the domain's expert.
 
-    A domain without training or validation rows can't have one: its logits are 0.
+    A domain without training or validation rows has no backbone: its logits are 0.
     """
-    plain, models, stored = replace(lab.spec, adaptation="none"), {}, []
+    plain, models, phases = replace(lab.spec, adaptation="none"), {}, []
     for domain in range(lab.training_set.num_domains):
         data = OneDomain(lab.training_set, domain)
         if len(data.rows("train")) and len(data.rows("validation")):
             batch_size = batch_size_for(lab.options.batch_size, len(data.rows("train")))
             own = replace(lab, options=replace(lab.options, batch_size=batch_size))
-            stored.append(own.backbone(RowView(f"domain {domain}", data, lab.spec)))
-            models[domain] = assemble_model(plain, backbone=stored[-1].state)
-    if not stored:
+            phases.append(own.backbone(RowView(f"domain {domain}", data, lab.spec)))
+            models[domain] = assemble_model(plain, backbone=phases[-1].state)
+    if not phases:
         raise DataError("training set", "no domain has both training and validation rows")
 
     def score(rows: RowNumbers) -> npt.NDArray[np.float32]:
         logits = np.zeros(len(rows), np.float32)
         own = np.asarray(lab.training_set.domain[rows])
         for domain, model in models.items():
-            places = np.flatnonzero(own == domain)
-            if len(places):
-                logits[places] = predict(model, lab.training_set, rows[places])[0]
+            of_domain = np.flatnonzero(own == domain)
+            if len(of_domain):
+                logits[of_domain] = predict(model, lab.training_set, rows[of_domain])[0]
         return logits
 
-    return Trained(
+    reports = (replace(phase.report, domain=domain) for domain, phase in zip(models, phases, strict=True))
+    return TrainedArm(
         score=score,
-        phases=tuple(replace(one.report, domain=domain) for domain, one in zip(models, stored, strict=True)),
-        parameters={"backbone": sum(_count(one.state) for one in stored), "experts": 0, "gate": 0},
-        parts={"backbone": [one.part for one in stored]},
+        phases=tuple(reports),
+        parameters={"backbone": sum(_count(phase.state) for phase in phases), "experts": 0, "gate": 0},
+        parts={"backbone": [phase.part for phase in phases]},
     )
 
 
-def mlora(lab: Lab) -> Trained:
-    """The backbone, and one expert a domain that serves it alone."""
+def mlora(lab: Lab) -> TrainedArm:
+    """The backbone, and one expert per domain for that domain only."""
     return _mlora(lab, lab.view)
 
 
-def placebo_mlora(lab: Lab) -> Trained:
-    """``mlora`` with each row adapted as another's domain; the backbone is the same."""
+def placebo_mlora(lab: Lab) -> TrainedArm:
+    """``mlora`` with each row adapted as if it were of another row's domain; the backbone is the same."""
     return _mlora(lab, _shuffled(lab))
 
 
-def mlora_matched(lab: Lab) -> Trained:
-    """``mlora`` given what ``moe_mlora`` gets.
+def mlora_matched(lab: Lab) -> TrainedArm:
+    """``mlora`` with the training budget of ``moe_mlora``.
 
-    As many restarts a domain as that has experts a domain, of which the best on validation rows is kept; then
-    as many epochs more as the gate was trained for, over each domain's own rows.
+    Each domain has as many restarts as ``moe_mlora`` has experts per domain, of which the best on validation
+    rows is kept; it is then trained for as many further epochs as the gate was, on the domain's own rows.
     """
     view = lab.view
     backbone = lab.backbone(view)
-    tried = _experts(lab, view, backbone, lab.spec.experts_per_domain)
-    gate = lab.gate(view, backbone, tried)
-    kept, further = [], []
-    for domain in dict.fromkeys(one.report.domain for one in tried):
+    restarts = _experts(lab, view, backbone, lab.spec.experts_per_domain)
+    gate = lab.gate(view, backbone, restarts)
+    kept, continued = [], []
+    for domain in dict.fromkeys(expert.report.domain for expert in restarts):
         assert domain is not None  # they are experts
-        best = max((one for one in tried if one.report.domain == domain), key=_goodness)
+        best = max((expert for expert in restarts if expert.report.domain == domain), key=_goodness)
         if gate.report.epochs:
-            further.append(lab.further(view, backbone, domain, best, gate.report.epochs))
-        kept.append(further[-1] if further else best)
+            continued.append(lab.continue_expert(view, backbone, domain, best, gate.report.epochs))
+        kept.append(continued[-1] if continued else best)
     result = _adapted(view, backbone, kept, None)
-    return replace(result, phases=(backbone.report, *(one.report for one in (*tried, *further))))
+    return replace(result, phases=(backbone.report, *(expert.report for expert in (*restarts, *continued))))
 
 
-def moe_mlora(lab: Lab) -> Trained:
-    """The backbone, experts of every domain, and a gate that was trained to mix them."""
+def moe_mlora(lab: Lab) -> TrainedArm:
+    """The backbone, experts of every domain, and a gate trained to mix them."""
     return _moe_mlora(lab, lab.view)
 
 
-def placebo_moe_mlora(lab: Lab) -> Trained:
-    """``moe_mlora`` with each row adapted as another's domain; the backbone is the same."""
+def placebo_moe_mlora(lab: Lab) -> TrainedArm:
+    """``moe_mlora`` with each row adapted as if it were of another row's domain; the backbone is the same."""
     return _moe_mlora(lab, _shuffled(lab))
 
 
-def uniform_gate_arm(lab: Lab) -> Trained:
-    """``moe_mlora``'s experts, all weighing the same, however many a trained gate would keep."""
+def uniform_gate_arm(lab: Lab) -> TrainedArm:
+    """The experts of ``moe_mlora``, all of them with equal weights."""
     view, backbone, experts = _with_experts(lab)
     view = replace(view, spec=replace(view.spec, gate_top_k=None))
     gate = uniform_gate(view.spec, backbone.state, as_experts(experts), view.data)
     return _adapted(view, backbone, experts, gate)
 
 
-def random_gate_arm(lab: Lab) -> Trained:
-    """``moe_mlora``'s experts, mixed by a gate of random logits that nobody trains."""
+def random_gate_arm(lab: Lab) -> TrainedArm:
+    """The experts of ``moe_mlora``, mixed by a gate with random logits that is not trained."""
     view, backbone, experts = _with_experts(lab)
     seed = lab.options.seed
     gate = random_gate(view.spec, backbone.state, as_experts(experts), view.data, seed=seed)
     return _adapted(view, backbone, experts, gate)
 
 
-def joint(lab: Lab) -> Trained:
-    """``moe_mlora``'s model with all parameters trained together from scratch."""
+def joint(lab: Lab) -> TrainedArm:
+    """The model of ``moe_mlora`` with all parameters trained together from scratch."""
     view = lab.view
     domains = [domain for domain in _domains(lab, view) for _ in range(lab.spec.experts_per_domain)]
-    stored = lab.joint(view, domains)
+    phase = lab.joint(view, domains)
     model = build_model(view.spec, expert_domains=domains)
-    model.load_state_dict(stored.state)
+    model.load_state_dict(phase.state)
     model.eval()
     parameters = {
         "backbone": sum(value.numel() for value in model.backbone_parameters()),
@@ -148,16 +149,16 @@ def joint(lab: Lab) -> Trained:
         "gate": sum(value.numel() for value in model.gate_parameters()),
     }
     slots = tuple((domain, number % lab.spec.experts_per_domain) for number, domain in enumerate(domains))
-    return Trained(
+    return TrainedArm(
         score=_scorer(model, view),
-        phases=(stored.report,),
+        phases=(phase.report,),
         parameters=parameters,
-        parts={"joint": stored.part},
+        parts={"joint": phase.part},
         mixing=Mixing(model, view.data, slots),
     )
 
 
-TRAINERS: dict[ArmName, Callable[[Lab], Trained]] = {
+TRAINERS: dict[ArmName, Callable[[Lab], TrainedArm]] = {
     "pooled": pooled,
     "pooled_domain": pooled_domain,
     "separate": separate,
@@ -172,16 +173,16 @@ TRAINERS: dict[ArmName, Callable[[Lab], Trained]] = {
 }
 
 
-def _backbone_alone(lab: Lab, view: RowView) -> Trained:
+def _backbone_alone(lab: Lab, view: RowView) -> TrainedArm:
     return _adapted(replace(view, spec=replace(view.spec, adaptation="none")), lab.backbone(view), (), None)
 
 
-def _mlora(lab: Lab, view: RowView) -> Trained:
+def _mlora(lab: Lab, view: RowView) -> TrainedArm:
     backbone = lab.backbone(lab.view)
     return _adapted(view, backbone, _experts(lab, view, backbone, 1), None)
 
 
-def _moe_mlora(lab: Lab, view: RowView) -> Trained:
+def _moe_mlora(lab: Lab, view: RowView) -> TrainedArm:
     backbone = lab.backbone(lab.view)
     experts = _experts(lab, view, backbone, lab.spec.experts_per_domain)
     gate = lab.gate(view, backbone, experts)
@@ -189,7 +190,7 @@ def _moe_mlora(lab: Lab, view: RowView) -> Trained:
     return replace(result, phases=(*result.phases, gate.report), parts={**result.parts, "gate": gate.part})
 
 
-def _with_experts(lab: Lab) -> tuple[RowView, Stored, list[Stored]]:
+def _with_experts(lab: Lab) -> tuple[RowView, TrainedPhase, list[TrainedPhase]]:
     view = lab.view
     backbone = lab.backbone(view)
     return view, backbone, _experts(lab, view, backbone, lab.spec.experts_per_domain)
@@ -202,20 +203,22 @@ def _shuffled(lab: Lab) -> RowView:
 
 
 def _domains(lab: Lab, view: RowView) -> list[int]:
-    found = trainable_domains(view.data, lab.training_set.label)
-    if not found:
-        raise DataError("training set", "no domain's training rows hold both classes of label")
-    return found
+    domains = trainable_domains(view.data, lab.training_set.label)
+    if not domains:
+        raise DataError("training set", "no domain's training rows have both labels")
+    return domains
 
 
-def _experts(lab: Lab, view: RowView, backbone: Stored, slots: int) -> list[Stored]:
+def _experts(lab: Lab, view: RowView, backbone: TrainedPhase, slots: int) -> list[TrainedPhase]:
     return [
         lab.expert(view, backbone, domain, slot) for domain in _domains(lab, view) for slot in range(slots)
     ]
 
 
-def _adapted(view: RowView, backbone: Stored, experts: Sequence[Stored], gate: State | None) -> Trained:
-    """Put a model together; without a gate's state, each domain's experts serve it alone."""
+def _adapted(
+    view: RowView, backbone: TrainedPhase, experts: Sequence[TrainedPhase], gate: State | None
+) -> TrainedArm:
+    """Assemble a model; without the state of a gate, a domain's experts serve that domain only."""
     spec = view.spec
     if experts:
         spec = replace(spec, adaptation="mlora" if gate is None else "moe_mlora")
@@ -223,15 +226,15 @@ def _adapted(view: RowView, backbone: Stored, experts: Sequence[Stored], gate: S
     model = assemble_model(
         spec, backbone=backbone.state, experts=[(e.domain, e.state) for e in own], gate=gate
     )
-    return Trained(
+    return TrainedArm(
         score=_scorer(model, view),
-        phases=(backbone.report, *(one.report for one in experts)),
+        phases=(backbone.report, *(expert.report for expert in experts)),
         parameters={
             "backbone": _count(backbone.state),
-            "experts": sum(_count(one.state) for one in experts),
+            "experts": sum(_count(expert.state) for expert in experts),
             "gate": sum(value.numel() for value in model.gate_parameters()),
         },
-        parts={"backbone": backbone.part, "experts": [one.part for one in experts]},
+        parts={"backbone": backbone.part, "experts": [expert.part for expert in experts]},
         mixing=None if gate is None else Mixing(model, view.data, tuple((e.domain, e.slot) for e in own)),
     )
 
@@ -244,8 +247,8 @@ def _count(state: State) -> int:
     return sum(value.numel() for value in state.values())
 
 
-def _goodness(expert: Stored) -> float:
-    """Return what its phase decided by, higher being better; one that wasn't trained comes last."""
+def _goodness(expert: TrainedPhase) -> float:
+    """Return an expert's metric on validation rows, higher is better; an untrained expert comes last."""
     value = expert.report.best_metric
     if value is None:
         return float("-inf")

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import UsageError
+from mmlora.features.feast_import import import_feast
 from mmlora.features.view_checks import faults_of_view
 from mmlora.schema import IdTypes
 
@@ -26,6 +27,7 @@ _HELP = "see feature_repo/README.md"
 
 def load_module(path: Path) -> ModuleType:
     """Import a file of definitions as a module."""
+    import_feast()  # before the file does: it would take twice as long
     spec = importlib.util.spec_from_file_location(f"mmlora_feature_repo_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -1,12 +1,13 @@
-"""The comparison of a model with its baselines: figures, a verdict, and one plain sentence."""
+"""Compare a model with its baselines: figures, a verdict, and the verdict as a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmlora.judgement import Coldness, Judgement, ListRow, Shown
 from mmlora.judging.comparison import best_baseline, cold, compared
@@ -37,7 +38,7 @@ def nothing_judged(why: str) -> Judgement:
 
 
 def judged_rows(rows: Rows, day_rows: RowNumbers) -> RowNumbers:
-    """Return every row that contenders have to score, sorted: the test rows and those of the held-out day."""
+    """Return the rows that contenders have to score, sorted: the test rows and those of the held-out day."""
     return np.union1d(rows.test, day_rows)
 
 
@@ -49,15 +50,15 @@ def judge(
     day: int | None,
     lists: Sequence[ListRow] = (),
 ) -> Judgement:
-    """Compare the model with what a user would pick instead.
+    """Compare the model with its baselines.
 
     Args:
         rows: the training set.
-        contenders: the model first; their scores are of ``numbers``.
+        contenders: the model first; their scores are for the rows ``numbers``.
         numbers: see :func:`judged_rows`.
         day_rows: rows of the held-out day, see :func:`~mmlora.judging.shown.held_out`.
-        day: the day, as days since 1970-01-01; None when they are of all test rows.
-        lists: one row for each domain and ranking, see :mod:`mmlora.judging.lists`.
+        day: the day, as days since 1970-01-01; None if ``day_rows`` are all test rows.
+        lists: one row per domain and ranking, see :mod:`mmlora.judging.lists`.
     """
     names = [str(name) for name in rows.data.domains]
     on_test = _of(contenders, numbers, rows.test)
@@ -65,8 +66,8 @@ def judge(
     table = compared(on_test, label, domain, names, rows.seed)
     best = best_baseline(table)
     shown, figures = shown_figures(_of(contenders, numbers, day_rows), rows, day_rows)
-    told = {MODEL} if best is None else {MODEL, best.name}
-    some = [each for each in on_test if each.name in told]
+    compared_names = {MODEL} if best is None else {MODEL, best.name}
+    model_and_best = [contender for contender in on_test if contender.name in compared_names]
     return Judgement(
         verdict=verdict_of(best.difference.wauc if best and best.difference else None),
         sentence=sentence(table[0], best, len(rows.test)),
@@ -82,30 +83,29 @@ def judge(
         ),
         lists=tuple(lists),
         cold=Coldness(
-            user=cold(some, label, _seen(rows, np.asarray(rows.data.user))),
-            item=cold(some, label, _seen(rows, rows.item)),
+            user=cold(model_and_best, label, _training_rows(rows, np.asarray(rows.data.user))),
+            item=cold(model_and_best, label, _training_rows(rows, rows.item)),
         ),
     )
 
 
 def _of(contenders: Sequence[Contender], numbers: RowNumbers, chosen: RowNumbers) -> list[Contender]:
-    """Return the contenders with the scores of some of the rows, sorted or not."""
-    place = np.searchsorted(numbers, chosen)
+    """Return the contenders with the scores of the chosen rows only."""
+    index = np.searchsorted(numbers, chosen)
     return [
-        Contender(
-            each.name,
-            None if each.scores is None else each.scores[place],
-            each.note,
-            each.seconds,
-            each.decides,
-        )
-        for each in contenders
+        replace(contender, scores=None if contender.scores is None else contender.scores[index])
+        for contender in contenders
     ]
 
 
-def _seen(rows: Rows, code: Any) -> Any:
-    """Return the training rows of the entity of each test row, ``[N]``."""
+def _training_rows(rows: Rows, code: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return the number of training rows of each test row's user (or item), ``[N]``.
+
+    Args:
+        rows: the training set.
+        code: the user's (or item's) code of every row.
+    """
     count = np.zeros(int(code.max(initial=-1)) + 1, np.int64)
     for _, block in blocks(rows.data.rows("train"), _COUNTED_ROWS):
         count += np.bincount(code[block], minlength=len(count))
-    return count[code[rows.test]]
+    return np.asarray(count[code[rows.test]])

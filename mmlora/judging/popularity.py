@@ -1,4 +1,4 @@
-"""The simplest baseline of all: an item's click rate in the domain, smoothed."""
+"""The simplest baseline: an item's smoothed click rate in the domain."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mmlora.training.epoch import RowNumbers
 from mmlora.training.rows import blocks
 
 PRIOR_ROWS = 20.0
-"""Rows that the domain's own click rate counts for against an item's."""
+"""Weight of the domain's click rate in an item's, in rows."""
 MOST_CELLS = 1 << 25
 _COUNTED_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
 class ItemRates:
-    """``(clicks + 20 x domain's rate) / (rows + 20)`` of each item in each domain, on training rows.
+    """Click rates of items in domains on training rows: ``(clicks + 20 x domain's rate) / (rows + 20)``.
 
     Attributes:
-        keys: domain index x items + item code, sorted, of those that have training rows, ``[K]``.
+        keys: domain index x items + item code of the pairs with training rows, sorted, ``[K]``.
         rates: their smoothed rates, ``[K]``.
-        base: each domain's rate, ``[D]``: of an item that it never showed.
-        items: items in all.
+        base: each domain's rate, which is also that of items without training rows, ``[D]``.
+        items: number of items.
     """
 
     keys: npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class ItemRates:
 
     @classmethod
     def of(cls, rows: Rows) -> ItemRates:
-        """Count training rows: all of them, or a sample where domains x items are too many to hold."""
+        """Count all training rows, or a sample if there are too many domains times items for a table."""
         domains, items = rows.data.num_domains, int(rows.item.max(initial=-1)) + 1
         cells = domains * items
         if cells <= MOST_CELLS:
@@ -48,13 +48,14 @@ class ItemRates:
             shown, clicks = shown[keys], clicks[keys]
         else:
             numbers = rows.part("train", MOST_TRAINING_ROWS)
-            keys, place = np.unique(_key(rows, numbers, items), return_inverse=True)
-            shown = np.bincount(place).astype(np.float64)
-            clicks = np.bincount(place, rows.label(numbers)).astype(np.float64)
+            keys, index = np.unique(_key(rows, numbers, items), return_inverse=True)
+            shown = np.bincount(index).astype(np.float64)
+            clicks = np.bincount(index, rows.label(numbers)).astype(np.float64)
         domain = keys // items
-        everywhere = clicks.sum() / max(shown.sum(), 1.0)
-        shown_there, clicks_there = np.bincount(domain, shown, domains), np.bincount(domain, clicks, domains)
-        base = (clicks_there + PRIOR_ROWS * everywhere) / (shown_there + PRIOR_ROWS)
+        overall = clicks.sum() / max(shown.sum(), 1.0)
+        domain_shown = np.bincount(domain, shown, domains)
+        domain_clicks = np.bincount(domain, clicks, domains)
+        base = (domain_clicks + PRIOR_ROWS * overall) / (domain_shown + PRIOR_ROWS)
         return cls(keys, (clicks + PRIOR_ROWS * base[domain]) / (shown + PRIOR_ROWS), base, items)
 
     def __call__(self, domain: npt.NDArray[np.integer], item: npt.NDArray[np.integer]) -> Floats:
@@ -62,8 +63,8 @@ class ItemRates:
         rate = self.base[domain]
         if len(self.keys):
             key = domain.astype(np.int64) * self.items + item
-            place = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
-            rate = np.where(self.keys[place] == key, self.rates[place], rate)
+            index = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
+            rate = np.where(self.keys[index] == key, self.rates[index], rate)
         return np.asarray(rate)
 
 

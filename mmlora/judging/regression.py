@@ -15,7 +15,7 @@ _STRENGTHS = (0.01, 0.03, 0.1, 0.3)
 """Values of scikit-learn's C, the inverse of the penalty's weight, from strong to weak penalties."""
 MOST_ENTRIES = 60_000_000
 """Maximum entries of the training matrix: 0.7 GB, and the same again while it is built."""
-_MOST_STEPS, _TOLERANCE = 60, 3e-5
+_MOST_STEPS, _TOLERANCE = 40, 1e-4
 
 
 def fit_regression(rows: Rows) -> tuple[Predict, str]:

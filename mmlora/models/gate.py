@@ -148,9 +148,13 @@ def _keep_largest(logits: Tensor, count: int) -> Tensor:
 
 
 def _own_experts(num_domains: int, expert_domains: Sequence[int]) -> Tensor:
-    """Return ``[num_domains, E]``: 1 where the expert is the domain's own."""
-    experts = torch.tensor(expert_domains, dtype=torch.int64)
-    return (torch.arange(num_domains).unsqueeze(1) == experts).float()
+    """Return ``[num_domains, E]``: 1 where the expert is the domain's own.
+
+    Always on the CPU: on the meta device, where models are built only to be refused, comparisons and sums
+    import torch's compiler, which takes three seconds.
+    """
+    experts = torch.tensor(expert_domains, dtype=torch.int64, device="cpu")
+    return (torch.arange(num_domains, device="cpu").unsqueeze(1) == experts).float()
 
 
 def _logits(own: Tensor, share: float) -> Tensor:

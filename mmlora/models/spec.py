@@ -67,10 +67,10 @@ class ModelSpec(ModelShape):
         """Return the fields of one kind, in order."""
         return tuple(field for field in self.fields if field.kind == kind)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready mapping."""
-        raw = as_kept(asdict(self))
-        return {**raw, "fields": list(raw["fields"]), "hidden_units": list(self.hidden_units)}
+        fields = [asdict(field) for field in self.fields]
+        return {**as_kept(asdict(self)), "fields": fields, "hidden_units": list(self.hidden_units)}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelSpec:

@@ -1,4 +1,4 @@
-"""``mmlora data``: read tables, check them, write them into the offline store."""
+"""``mmlora data``: read and check tables, and write them to the offline store."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Files = Path | Sequence[Path] | None
 
 @dataclass(frozen=True)
 class TablesReport(ImportReport):
-    """What an import of tables did.
+    """The result of an import of tables.
 
     Attributes:
-        duplicates: interactions that equal another one.
-        columns: what each column is and becomes.
+        duplicates: number of interactions that equal another one.
+        columns: the type of each column and the feature that it becomes.
     """
 
     duplicates: int = 0
@@ -40,11 +40,11 @@ class TablesReport(ImportReport):
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticReport(ImportReport):
-    """What an import of made-up domains did.
+    """The result of an import of synthetic domains.
 
     Attributes:
-        truth: a Parquet file: key, probability, shared and own part of the logit.
-        best: what the true probability reaches.
+        truth: a Parquet file of each row's key, true probability, and shared and own part of the logit.
+        best: the AUCs of the true probability.
     """
 
     truth: str
@@ -53,10 +53,10 @@ class SyntheticReport(ImportReport):
 
 @dataclass(frozen=True, kw_only=True)
 class ShopReport(TablesReport):
-    """What an import of a made-up shop did.
+    """The result of an import of a synthetic shop.
 
     Attributes:
-        as_of: the day after the last.
+        as_of: the day after the last imported day.
         next_day: a Parquet file of that day's interactions.
         truth: a Parquet file of the true click probabilities.
     """
@@ -68,12 +68,12 @@ class ShopReport(TablesReport):
 
 @dataclass(frozen=True, kw_only=True)
 class TaobaoReport(ImportReport):
-    """What an import of Taobao's log did.
+    """The result of an import of Taobao's log.
 
     Attributes:
-        clicks_without_vector: clicks left out.
-        sampling_file: the JSON file beside the store that keeps ``sampling``.
-        sampling: by theme, what :mod:`mmlora.data.taobao` needs for turning scores into CTR.
+        clicks_without_vector: number of clicks left out because their user or item has no vector.
+        sampling_file: the JSON file with ``sampling``.
+        sampling: how negatives were sampled by theme, for :mod:`mmlora.data.taobao` to turn scores into CTR.
     """
 
     clicks_without_vector: int
@@ -82,7 +82,7 @@ class TaobaoReport(ImportReport):
 
 
 def accept_files() -> list[str]:
-    """Take the offline store's files as they are now; return what differed from what was stored."""
+    """Accept the offline store's files as they are now; return how they differ from what was stored."""
     return open_workspace().store.accept_files()
 
 
@@ -93,9 +93,9 @@ def import_movielens(
     positive_rating: int = 5,
     workspace: Workspace | None = None,
 ) -> ImportReport:
-    """Import MovieLens-1M with one domain a gender, age group, occupation or first genre.
+    """Import MovieLens-1M with one domain per gender, age group, occupation or first genre.
 
-    The fetched file is kept in the current workspace, whichever the rows go to.
+    The downloaded file is cached in the current workspace, even if the rows are imported into another.
     """
     from mmlora.data.movielens import read_movielens
 
@@ -119,20 +119,23 @@ def import_tables(
     days: Sequence[date] = (),
     imported_at: datetime | None = None,
 ) -> TablesReport:
-    """Import anybody's Parquet or CSV tables; whatever columns the profiles have become features.
+    """Import Parquet or CSV tables of the user; every column of the profiles becomes a feature.
 
     Args:
-        interactions: files, folders or patterns; none where only profiles come.
+        interactions: files, folders or patterns; none to import profiles only.
         users: user profiles; ``items`` and ``domains`` likewise.
         items: see users.
         domains: see users.
-        options: what is to be known of the tables (:class:`mmlora.data.options.ReadOptions`).
+        options: how to read the tables (:class:`mmlora.data.options.ReadOptions`).
         history: whether all interactions count as known when they happened.
-        replace: whether stored rows of the delivery's days (or of its domains' days) that it lacks are
-            withdrawn.
-        days: stored days that the delivery is the whole truth of as well, with ``replace`` by day: it may
-            lack them, have no rows or not be there at all.
-        imported_at: when corrections and late rows became known; now when None.
+        replace: whether to withdraw stored rows of the delivery's days (or of its domains' days) that the
+            delivery does not have.
+        days: with ``replace`` by day, further days to replace; the delivery may have no rows of them, and
+            may even be empty.
+        imported_at: when corrections and late rows became known; now if None.
+
+    Raises:
+        UsageError: ``days`` without ``replace`` by day, or ``replace`` without interactions or days.
     """
     from mmlora.data.options import TABLES, ReadOptions
     from mmlora.data.reader import read_delivery
@@ -145,11 +148,11 @@ def import_tables(
         "domain": _paths(domains),
     }
     if days and replace != "day":
-        raise UsageError("--day names days that are replaced as a whole: give --replace day with it")
+        raise UsageError("--day needs --replace day, because the whole day is replaced")
     if replace and not days and not _paths(interactions):
         raise UsageError(
-            f"--replace {replace}: give the interactions that replace the stored ones, or --replace day with "
-            "the --day that has none"
+            f"--replace {replace} needs interactions that replace the stored ones; to empty a day, give "
+            "--replace day --day YYYY-MM-DD"
         )
     imported_at = imported_at or datetime.now(UTC)
     delivery = read_delivery(
@@ -175,8 +178,8 @@ def import_tables(
     return TablesReport(**facts, duplicates=delivery.duplicates, columns=delivery.columns)
 
 
-def _paths(given: Files) -> list[Path]:
-    return [given] if isinstance(given, Path) else list(given or ())
+def _paths(files: Files) -> list[Path]:
+    return [files] if isinstance(files, Path) else list(files or ())
 
 
 def _write(workspace: Workspace, interactions: pa.Table, profiles: dict[Entity, pa.Table]) -> ImportReport:
@@ -197,10 +200,10 @@ def import_synthetic(
     vectors: int | None = None,
     workspace: Workspace | None = None,
 ) -> SyntheticReport:
-    """Import made-up domains, and keep the true probability of every row beside the store.
+    """Import synthetic domains, and write the true probability of every row to a file beside the store.
 
-    Arguments are those of :class:`mmlora.data.synthetic.Dials`; the rows go to the current workspace unless
-    another is given.
+    The arguments are those of :class:`mmlora.data.synthetic.Dials`, and the workspace to import into, by
+    default the current one.
 
     Raises:
         UsageError: a dial is out of range, or the workspace holds other data.
@@ -213,7 +216,7 @@ def import_synthetic(
     dials.check()
     workspace = workspace or open_workspace()
     made_with = asdict(dials)
-    if vectors is None:  # as it was recorded before there were vectors
+    if vectors is None:  # releases before vectors did not record it
         del made_with["vectors"]
     folder = _claim(workspace, "synthetic", made_with)
     data = make_synthetic(dials)
@@ -227,10 +230,10 @@ def import_synthetic(
 
 
 def import_shop(*, seed: int = 1, scale: float = 1.0, days: int = 60) -> ShopReport:
-    """Write the files of a made-up shop to ``<home>/shop``, and import them as anybody's files are.
+    """Write the files of a synthetic shop to ``<home>/shop``, and import them like a user's files.
 
-    The next day's interactions and the truth stay in that folder for judging; nothing that trains or scores
-    reads them.
+    The interactions of the day after and the truth are kept in that folder for judging; training and scoring
+    do not read them.
 
     Raises:
         UsageError: a dial is out of range, or the workspace holds other data.
@@ -249,17 +252,17 @@ def import_shop(*, seed: int = 1, scale: float = 1.0, days: int = 60) -> ShopRep
 def import_taobao(
     path: Path, *, themes: int = 10, seed: int = 0, workspace: Workspace | None = None
 ) -> TaobaoReport:
-    """Import Taobao's theme click log with one domain a theme, and negatives drawn for its clicks.
+    """Import Taobao's theme click log with one domain per theme, and negatives sampled for its clicks.
 
     Raises:
-        UsageError: there is no such folder, or the workspace holds other data.
-        DataError: a file is missing or at fault, or there are too few themes.
+        UsageError: the folder does not exist, or the workspace holds other data.
+        DataError: a file is missing or invalid, or there are too few themes.
     """
     from mmlora.data.taobao import FILES, read_taobao
 
     workspace = workspace or open_workspace()
     data = read_taobao(path, themes=themes, seed=seed)
-    # Other files or themes would draw other negatives, and both would stand in the store.
+    # Other files or themes would give other negatives, which would mix with the stored ones.
     sizes = {name: (path / name).stat().st_size for name in FILES}
     folder = _claim(workspace, "taobao", {"themes": themes, "seed": seed, "bytes": sizes})
     sampling, file = data.sampling.to_pylist(), folder / "sampling.json"
@@ -274,20 +277,20 @@ def import_taobao(
 
 
 def _claim(workspace: Workspace, name: str, made_with: Mapping[str, object]) -> Path:
-    """Return ``home/name``, for data that can't be mixed with any other in the store.
+    """Create and return the folder ``home/name`` of generated data, which must not mix with other data.
 
     Raises:
-        UsageError: the store holds something that was not made like this.
+        UsageError: the store holds data that was not generated with the same arguments.
     """
     folder = workspace.home / name
     record, text = folder / "made_with.json", json.dumps(made_with, indent=2, sort_keys=True) + "\n"
     same = record.exists() and record.read_text(encoding="utf-8") == text
     if not same and workspace.store.days():
         raise UsageError(
-            f"{workspace.home} holds other data, and drawn rows of two kinds would mix; set MMLORA_HOME to a "
-            "new folder"
+            f"{workspace.home} holds other data, which must not mix with generated rows; set MMLORA_HOME to "
+            "a new folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Before the rows are stored: an import that was killed can then be run again.
+    # Written before the rows are stored, so that an import that was killed can be run again.
     write_atomically(record, text)
     return folder

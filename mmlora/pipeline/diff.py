@@ -1,4 +1,4 @@
-"""``mmlora diff`` and ``mmlora score --dry-run``: what readers of a domain would see change, or saw."""
+"""``mmlora diff`` and ``mmlora score --dry-run``: how the scores of two nights or loads differ."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def diff(
     against: date | None = None,
     load_id: str | None = None,
 ) -> LoadDifference:
-    """Compare two nights of a domain, or a load with what readers have.
+    """Compare two nights of a domain, or a load with what readers see.
 
     Args:
         domain: the domain; not with ``load_id``.
-        on: its published night; the newest when None.
-        against: the published night to compare with; the one before when None.
-        load_id: instead of a published night, a load: staged, published or superseded. It is compared with
-            what readers have of its date, else of the newest date before.
+        on: a published night; the newest if None.
+        against: the published night to compare with; the previous one if None.
+        load_id: a staged, published or superseded load, instead of a published night. It is compared with
+            what readers see for its date, else for the newest date before.
 
     Raises:
-        UsageError: there is no such domain, night or load, or nothing to compare with.
-        DataError: the load has no rows any more.
+        UsageError: the domain, night or load does not exist, or there is nothing to compare with.
+        DataError: the rows of a load were removed.
     """
     if (domain is None) == (load_id is None):
         raise UsageError("give a domain, or a load")
@@ -69,21 +69,21 @@ def dry_run(
     progress: Progress = silent,
     **options: Unpack[ScoreOptions],
 ) -> DryRun:
-    """Score a date's domains and say what publishing them would change; nothing is published.
+    """Score a date's domains and compare them with what readers see, without publishing them.
 
-    Features, and verdicts of a date without any, are computed and kept: they are the same whoever asks first.
-    Arguments are those of ``score_and_publish``.
+    Missing features and verdicts are computed and stored, because they do not depend on who computes them.
+    The arguments are those of ``score_and_publish``.
     """
     workspace = open_workspace()
     options["workspace"] = workspace
-    with workspace.open_warehouse():  # for all that follows
+    with workspace.open_warehouse():  # opened once for all domains
         domains, skipped = domains_to_score(workspace, on, domain, options)
-        loads = [_rehearsed(workspace, on, name, progress, options) for name in domains]
+        loads = [_rehearse(workspace, on, name, progress, options) for name in domains]
     return DryRun(tuple(loads), tuple(skipped))
 
 
 def change_since(workspace: Workspace, before: str, after: str) -> RowDifference | None:
-    """Compare a load with an earlier one of its domain and date; None if the earlier rows were freed."""
+    """Compare a load with an earlier load of its domain and date; None if the earlier rows were freed."""
     with workspace.open_warehouse() as warehouse:
         replaced = warehouse.load(before)
         if replaced.rows_freed_at is not None:
@@ -92,7 +92,7 @@ def change_since(workspace: Workspace, before: str, after: str) -> RowDifference
         return _difference(_rows(workspace, warehouse, replaced), _rows(workspace, warehouse, new))
 
 
-def _rehearsed(
+def _rehearse(
     workspace: Workspace, on: date, domain: str, progress: Progress, options: ScoreOptions
 ) -> RehearsedLoad:
     begun = time.monotonic()
@@ -123,7 +123,7 @@ def _published(warehouse: Warehouse, domain: Id, on: date | None) -> Publication
 
 
 def _before(warehouse: Warehouse, after: Load, against: date | None) -> Load:
-    """Return what a load is to be compared with."""
+    """Return the load to compare a load with."""
     if against is not None:
         return warehouse.load(_published(warehouse, after.domain_id, against).load_id)
     nights = warehouse.publications(domain=after.domain_id, end=after.score_date)
@@ -136,12 +136,12 @@ def _before(warehouse: Warehouse, after: Load, against: date | None) -> Load:
 
 
 def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> RowReader:
-    """Return a load's rows: in the warehouse, or staged."""
+    """Return a reader of a load's rows, from the warehouse or from its staged files."""
     if load.state in ("published", "superseded"):
         return lambda: warehouse.rows_of(load)
     folder = workspace.staging_folder(load.load_id)
     if load.state != "staged" or not any(folder.glob("part-*.parquet")):
-        raise DataError(f"load {load.load_id}", f"is {load.state}, and its rows are gone")
+        raise DataError(f"load {load.load_id}", f"is {load.state}, and its rows were removed")
     return lambda: _staged(folder)
 
 
@@ -152,7 +152,7 @@ def _staged(folder: Path) -> pa.RecordBatchReader:
 
 
 def _difference(before: RowReader | None, after: RowReader) -> RowDifference:
-    """Return how two loads' rows differ; with nothing before, all is new."""
+    """Return how the rows of two loads differ; without a load before, all rows are new."""
     import duckdb
 
     from mmlora.resources import sql

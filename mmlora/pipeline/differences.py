@@ -1,10 +1,10 @@
-"""How loads differ, as records; their ``to_json`` is what ``mmlora diff`` and ``--dry-run`` print as JSON."""
+"""Records of how loads differ; ``mmlora diff --json`` and ``mmlora score --dry-run --json`` print them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 from mmlora.names import LoadState
 from mmlora.pipeline.outcomes import SkippedDomain
@@ -14,7 +14,7 @@ from mmlora.warehouse.loads import Load
 
 @dataclass(frozen=True)
 class ComparedLoad(Record):
-    """A load that is compared."""
+    """A load in a comparison."""
 
     load_id: str
     score_date: date
@@ -23,7 +23,7 @@ class ComparedLoad(Record):
 
     @classmethod
     def of(cls, load: Load) -> ComparedLoad:
-        """Return what is said of a load."""
+        """Return the record of a load."""
         return cls(load.load_id, load.score_date, load.model_version, load.state)
 
 
@@ -32,14 +32,14 @@ class RowDifference(Record):
     """How the rows of two loads differ (``sql/difference.sql``); means are None without rows.
 
     Attributes:
-        rows_before, rows_after: rows of each.
-        mean_score_before, mean_score_after: mean of their scores.
-        users_before, users_after: users of each.
-        users_gone, users_new: users of one of them only.
-        same_first_item: share of the users in both whose first item is the same.
-        top_10_changed: share of these users whose first 10 items are others, or in another order.
-        pairs_in_both: pairs of a user and an item that both have.
-        mean_score_change, largest_score_change: of those pairs, without its sign.
+        rows_before, rows_after: number of rows.
+        mean_score_before, mean_score_after: mean score.
+        users_before, users_after: number of users.
+        users_gone, users_new: number of users in only one of the loads.
+        same_first_item: share of the users in both loads with the same first item.
+        top_10_changed: share of these users whose first 10 items or their order differ.
+        pairs_in_both: number of user-item pairs in both loads.
+        mean_score_change, largest_score_change: absolute difference of the scores of those pairs.
     """
 
     rows_before: int
@@ -66,26 +66,26 @@ class LoadDifference(Record):
     after: ComparedLoad
     rows: RowDifference
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping in one level."""
+    def to_json(self) -> dict[str, object]:
+        """Return a flat JSON-serialisable mapping."""
         raw = super().to_json()
-        rows = raw.pop("rows")
-        return {**raw, **rows}
+        del raw["rows"]
+        return {**raw, **self.rows.to_json()}
 
 
 @dataclass(frozen=True)
 class RehearsedLoad(Record):
-    """What publishing a domain's load would change, or why it would fail.
+    """The effect of publishing a domain's load, or the reason why it would fail.
 
     Attributes:
         domain_id: the domain.
         score_date: the date.
         state: ``would publish`` or ``would fail``.
-        exit_code: the command line's exit status for what would go wrong; 0 where nothing would.
-        reason: what would go wrong.
-        before: what readers have; None where nothing is published.
-        rows: how its rows differ from them; None where it would fail.
-        seconds: taken to score and to compare; None where it would fail.
+        exit_code: the command line's exit status for the failure; 0 without one.
+        reason: the reason of the failure.
+        before: the load that readers see; None if nothing is published.
+        rows: how the rows differ from those of ``before``; None if the load would fail.
+        seconds: time to score and compare; None if the load would fail.
     """
 
     domain_id: str
@@ -97,21 +97,21 @@ class RehearsedLoad(Record):
     rows: RowDifference | None = None
     seconds: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping in one level, of the difference or of the failure."""
+    def to_json(self) -> dict[str, object]:
+        """Return a flat JSON-serialisable mapping of the difference or of the failure."""
         raw = super().to_json()
         load = {name: raw[name] for name in ("domain_id", "score_date", "state")}
         if self.rows is None:
             return {**load, "exit_code": self.exit_code, "reason": self.reason}
-        return {**load, "before": raw["before"], **raw["rows"], "seconds": self.seconds}
+        return {**load, "before": raw["before"], **self.rows.to_json(), "seconds": self.seconds}
 
 
 @dataclass(frozen=True)
 class DryRun(Record):
-    """What scoring a night would change.
+    """The effect of scoring a night.
 
     Attributes:
-        loads: one a domain.
+        loads: one load per domain.
         skipped: the domains that would not be scored.
     """
 

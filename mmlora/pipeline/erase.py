@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from mmlora.data.erasing import erase_from_store, first_days
 from mmlora.errors import TransientError, UsageError
 from mmlora.features.built import STATE, read_state
-from mmlora.files import discard, is_held, locked, write_json
+from mmlora.files import ASIDE, discard, is_held, locked, write_json
 from mmlora.records import Record
 from mmlora.schema import USER_ID, Id
 from mmlora.warehouse.erasing import begin_erasures, erase_scores, finish_erasures
@@ -173,6 +173,8 @@ def _discard_staged(workspace: Workspace, warehouse: Warehouse, users: pa.Array)
 
 def _holds(folder: Path, users: pa.Array) -> bool:
     """Return whether a staged file has rows of the users, or can't be read since its writer was killed."""
+    if any(folder.glob(f".*{ASIDE}")):
+        return True
     for path in folder.rglob("*.parquet"):
         try:
             columns = pq.ParquetFile(path).read([USER_ID]).columns

@@ -1,4 +1,4 @@
-"""``mmlora features build``: activity views up to a date, then Feast's registry."""
+"""``mmlora features``: build the activity views and apply Feast's definitions; list the features."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ProfileColumn(Record):
     """A column of the profiles.
 
     Attributes:
-        column: ``users.age`` and so on.
-        type: as it is stored.
+        column: e.g. ``users.age``.
+        type: its stored type.
         became: the kind of its feature.
         why: the reason, in a clause.
-        values: distinct values.
-        missing: share of the rows without a value.
-        tags: of its Feast field.
+        values: number of distinct values.
+        missing: share of rows without a value.
+        tags: tags of its Feast field.
     """
 
     column: str
@@ -46,7 +46,7 @@ class ProfileColumn(Record):
 
 @dataclass(frozen=True)
 class ComputedView(Record):
-    """A view that is computed of the profiles: its features, and what they are or why there are none."""
+    """A view computed from the profiles: its features, and what they are or why there are none."""
 
     view: str
     features: tuple[str, ...]
@@ -55,14 +55,14 @@ class ComputedView(Record):
 
 @dataclass(frozen=True)
 class FeatureList(Record):
-    """What the columns of the imported profiles become, and what is computed of them."""
+    """The features of the imported profiles: the columns, and the views computed from them."""
 
     columns: tuple[ProfileColumn, ...]
     views: tuple[ComputedView, ...]
 
 
 def build_features(through: date, *, progress: Progress = silent) -> BuildReport:
-    """Compute the activity rows stamped up to ``through`` 00:00 UTC and apply the feature definitions."""
+    """Compute the activity rows with timestamps up to ``through`` 00:00 UTC, and apply the definitions."""
     workspace = open_workspace()
     report = build(workspace, through, progress, decide=True)
     workspace.feature_repo.apply()
@@ -70,13 +70,13 @@ def build_features(through: date, *, progress: Progress = silent) -> BuildReport
 
 
 def list_features() -> FeatureList:
-    """Return what each column of the imported profiles becomes, and which views are computed of them."""
+    """Return the kind of each column of the imported profiles, and the views computed from them."""
     repo = open_workspace().feature_repo
     columns = repo.columns()
-    return FeatureList(tuple(map(_described, columns)), tuple(_computed_views(repo, columns)))
+    return FeatureList(tuple(map(_profile_column, columns)), tuple(_computed_views(repo, columns)))
 
 
-def _described(column: Column) -> ProfileColumn:
+def _profile_column(column: Column) -> ProfileColumn:
     return ProfileColumn(
         column=f"{column.entity}s.{column.name}",
         type=str(column.stats.type),
@@ -92,6 +92,7 @@ def _computed_views(repo: FeatureRepo, columns: list[Column]) -> list[ComputedVi
     affinity = repo.chosen_affinity(columns)
     views = [ComputedView(view.name, view.features, view.what) for view in affinity.views]
     if affinity.attributes and not affinity.by_domain:
-        why = "left out: users keep to one domain, where it would say what user_affinity does"
+        why = "left out: each user keeps to one domain, so it would be the same as user_affinity"
         views.append(ComputedView("user_domain_affinity", (), why))
-    return views + [ComputedView(of.view, (of.name,), of.what) for of in repo.derived(columns)]
+    derived = repo.derived(columns)
+    return views + [ComputedView(feature.view, (feature.name,), feature.what) for feature in derived]

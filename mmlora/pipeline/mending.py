@@ -1,4 +1,4 @@
-"""Which command mends a model whose manifest or parts are lost, for ``mmlora verify`` to name."""
+"""Find the command that repairs a model whose manifest or parts are lost, for ``mmlora verify`` to show."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class ModelUse:
-    """Who needs a model version.
+    """The uses of a model version.
 
     Attributes:
-        decisions: those in force that make it champion or challenger.
-        loads: domain and date of the publications and staged loads that it scored.
+        model_version: the model version.
+        decisions: the current decisions that make it champion or challenger.
+        loads: domain and date of the published and staged loads that it scored.
     """
 
     model_version: str
@@ -33,11 +34,11 @@ class ModelUse:
     loads: list[tuple[str, date]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"model {self.model_version} ({', '.join(self._reasons())})"
+        return f"model {self.model_version} ({', '.join(self._uses())})"
 
-    def _reasons(self) -> Iterator[str]:
+    def _uses(self) -> Iterator[str]:
         for decision in self.decisions:
-            yield f"{decision.alias} of {_whom(decision)}"
+            yield f"{decision.alias} of {_domain_name(decision)}"
         if self.loads:
             first, last = self.nights
             dates = f"{first} to {last}" if first != last else f"{first}"
@@ -45,16 +46,16 @@ class ModelUse:
 
     @property
     def nights(self) -> tuple[date, date]:
-        """The first and the last date that it scored."""
+        """The first and the last date of its loads."""
         dates = [on for _, on in self.loads]
         return min(dates), max(dates)
 
 
 def mend_of(workspace: Workspace, warehouse: Warehouse, verifier: BundleVerifier, use: ModelUse) -> str:
-    """Return the command that mends a model, or has those who need it follow another.
+    """Return the command that restores a model, or that replaces it where it is used.
 
-    The run that made it gives it back bit by bit. Without that run, a champion is replaced first; then the
-    nights that the lost model scored are scored by the champion.
+    Repeating its training run restores it bit by bit. Without that run, a champion is replaced first, and
+    then the champion scores the nights of the lost model again.
     """
     if (command := retrain_command(workspace, use.model_version)) is not None:
         return command
@@ -84,10 +85,10 @@ def _another_champion(warehouse: Warehouse, verifier: BundleVerifier, decision: 
 def _train(model_version: str) -> str:
     try:
         day = datetime.strptime(model_version[:8], "%Y%m%d").date().isoformat()
-    except ValueError:  # no version that mmlora has made
+    except ValueError:  # not a version that mmlora made
         day = "DATE"
     return f"mmlora train --as-of {day}"
 
 
-def _whom(decision: Promotion) -> str:
+def _domain_name(decision: Promotion) -> str:
     return "all domains" if decision.domain_id is None else str(decision.domain_id)

@@ -1,12 +1,11 @@
-"""What a night's commands return, as records; their ``to_json`` is what ``--json`` prints."""
+"""Records of the results of a night's commands; ``--json`` prints their JSON form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
-from mmlora.load_checks import CandidateFacts
+from mmlora.load_checks import CandidateFacts, Resumed
 from mmlora.names import LoadState
 from mmlora.nights.planning import BackfillRequest, PlannedNight
 from mmlora.records import Record
@@ -19,18 +18,19 @@ class LoadOutcome(Record):
     Attributes:
         domain_id: the domain.
         score_date: the date.
-        state: of its load; ``failed`` also where there is none.
-        users, items, pairs: that were scored; None where nothing was.
-        rows: that were kept.
+        state: state of its load; ``failed`` also if there is no load.
+        users, items, pairs: numbers of users, items and pairs scored; None if nothing was scored.
+        rows: number of rows kept.
         model_version: the model.
-        candidates: the policy, and what it removed.
-        exit_code: the command line's exit status for what went wrong; 0 where nothing did.
-        load_id: the load; None where there is none.
-        reason: what went wrong.
-        seconds: from the first pair to publication; None where nothing was tried.
-        top_10_changed: share of users whose first 10 items are not those that readers had for the date
-            before, in their order; None where readers had nothing, or it wasn't compared.
-        mean_score_change: mean absolute difference to the scores that readers had.
+        candidates: the policy, and the pairs that it removed.
+        exit_code: the command line's exit status for the failure; 0 without one.
+        load_id: the load; None if there is none.
+        reason: the reason of the failure.
+        seconds: time from the first pair to publication; None if nothing was tried.
+        top_10_changed: share of users whose first 10 items or their order differ from the scores that this
+            load replaced; None if it replaced none, or they were not compared.
+        mean_score_change: mean absolute difference from the scores that this load replaced.
+        resumed: the shards that were taken over from an interrupted run; None if there were none.
     """
 
     domain_id: str
@@ -48,14 +48,17 @@ class LoadOutcome(Record):
     seconds: float | None = None
     top_10_changed: float | None = None
     mean_score_change: float | None = None
+    resumed: Resumed | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping, less a load and candidates that there never were."""
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON-serialisable mapping, without a missing load, comparison or candidates."""
         row = super().to_json()
         if self.load_id is None:
             del row["load_id"]
         if self.top_10_changed is None:
             del row["top_10_changed"], row["mean_score_change"]
+        if self.resumed is None:
+            del row["resumed"]
         if self.seconds is None:
             del row["candidates"]
         return row
@@ -63,7 +66,7 @@ class LoadOutcome(Record):
 
 @dataclass(frozen=True)
 class SkippedDomain(Record):
-    """A domain that is not scored, and why."""
+    """A domain that is not scored, and the reason."""
 
     domain_id: str
     reason: str
@@ -74,9 +77,9 @@ class NightOutcome(Record):
     """The outcome of a night, or of a backfill's nights.
 
     Attributes:
-        loads: one a domain and date.
-        skipped: the domains that were not to be scored.
-        seconds: in all.
+        loads: one load per domain and date.
+        skipped: the domains that were not scored.
+        seconds: total time.
     """
 
     loads: tuple[LoadOutcome, ...]
@@ -85,11 +88,11 @@ class NightOutcome(Record):
 
     @property
     def pairs(self) -> int:
-        """Pairs that were scored and published."""
+        """Number of pairs that were scored and published."""
         return sum(load.pairs or 0 for load in self.loads if load.state == "published")
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON-serialisable mapping."""
         raw = super().to_json()
         seconds = raw.pop("seconds")
         return {**raw, "pairs": self.pairs, "seconds": seconds}
@@ -100,9 +103,9 @@ class BackfillOutcome(Record):
     """A backfill's plan and its outcome.
 
     Attributes:
-        request: what was asked for.
+        request: the request.
         plan: one entry per domain and date.
-        night: the outcome of the dates that were not kept; None where only the plan was asked for.
+        night: the outcome of the dates that were not kept; None if only the plan was requested.
     """
 
     request: BackfillRequest
@@ -114,7 +117,7 @@ class BackfillOutcome(Record):
         """The outcome of each date that was not kept."""
         return self.night.loads if self.night else ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready mapping."""
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON-serialisable mapping."""
         plan = [planned.to_json() for planned in self.plan]
         return {"plan": plan, **(self.night.to_json() if self.night else {})}

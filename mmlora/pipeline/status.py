@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from mmlora.data.known_rows import known_interactions
 from mmlora.judgement import Standing
@@ -114,7 +114,7 @@ class Status(Record):
     models: tuple[StoredModel, ...]
     late: LateNights | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping."""
         return {**super().to_json(), "nights": [_as_text(vars(night)) for night in self.nights]}
 
@@ -127,7 +127,7 @@ class DomainStatus(Record):
     loads: tuple[Load, ...]
     ledger: tuple[LedgerEntry, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping, with ``LOAD_COLUMNS`` of each load."""
         return {
             "domain_id": self.domain_id,
@@ -147,7 +147,7 @@ class LoadStatus(Record):
     latest: date | None
 
 
-def _as_text(row: dict[str, Any]) -> dict[str, Any]:
+def _as_text(row: Mapping[str, object]) -> dict[str, object]:
     """Return a row with its dates and times as text, times with a space."""
     return {name: str(value) if isinstance(value, date) else value for name, value in row.items()}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 from mmlora.errors import UsageError
 from mmlora.records import Record
@@ -41,11 +40,11 @@ class SwapOutcome(Record):
     champion_of: tuple[str, ...]
     exchange: ExchangeReport
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a flat JSON-serialisable mapping."""
         raw = super().to_json()
-        exchange = raw.pop("exchange")
-        return {**raw, **exchange}
+        del raw["exchange"]
+        return {**raw, **self.exchange.to_json()}
 
 
 def swap(domain: str, source: str, *, why: str = "swapped by hand") -> SwapOutcome:

@@ -1,8 +1,7 @@
-"""``mmlora train``: training set -> backbone -> experts -> gate -> evaluation -> judgement -> a
-registered bundle.
+"""``mmlora train``: training set, backbone, experts, gate, evaluation, judgement, and a registered bundle.
 
-A run's id follows from what was asked and from the data, and each step leaves its parts in the registry and a
-record in the run's folder; so the same request finds its finished steps, whoever runs them.
+A run's id follows from the request and the data. Each step stores its parts in the registry and a record in
+the run's folder, so the same request reuses the steps that are done, whoever runs them.
 """
 
 from __future__ import annotations
@@ -44,25 +43,28 @@ def train(
     progress: Progress = silent,
     **choices: object,
 ) -> TrainingSummary:
-    """Run the steps up to ``phase`` (``backbone``, ``experts``, ``gate`` or ``all``) and sum them up.
+    """Run the steps up to ``phase`` (``backbone``, ``experts``, ``gate`` or ``all``) and return a summary.
 
     Args:
         as_of: see :func:`prepare`.
-        phase: the last phase; ``all`` also evaluates, judges, trains on all rows and registers.
+        phase: the last phase; ``all`` also evaluates, judges, trains on all rows and registers the model.
         domain: train only this domain's experts.
-        base: train them on this model version (or ``champion``); goes with the phase ``experts``, and also
-            evaluates, judges and registers, as nothing else is to be trained.
+        base: train them on this model version (or ``champion``); needs the phase ``experts``, and also
+            evaluates, judges and registers the model, because nothing else has to be trained.
         accept_below_baseline: see :func:`~mmlora.runs.registering.register`.
-        tune_minutes: see :func:`~mmlora.runs.tuning.tune`; goes with ``all`` and without a base.
-        progress: told how far each step is.
+        tune_minutes: see :func:`~mmlora.runs.tuning.tune`; needs the phase ``all`` and no base.
+        progress: called with the progress of each step.
         choices: see :func:`prepare`.
+
+    Raises:
+        UsageError: ``base`` with another phase than ``experts``; see also :func:`prepare`.
     """
     from mmlora.runs.refitting import refit
     from mmlora.runs.registering import register
 
     refuse_tuning(tune_minutes, phase=phase, base=base)
     if base is not None and phase != "experts":
-        raise UsageError(f"on a base only experts are trained, not {phase}: mmlora train experts --base ...")
+        raise UsageError(f"--base trains experts only, not {phase}: mmlora train experts --base ...")
     run_id = prepare(as_of, domain=domain, base=base, progress=progress, **choices)
     run_id = tune(run_id, tune_minutes=tune_minutes, progress=progress)
     train_backbone(run_id, progress=progress)

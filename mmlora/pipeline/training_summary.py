@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.judgement import Judgement
 from mmlora.names import Alias
@@ -70,7 +70,7 @@ class TestRow(Record):
     rows: int | None
     auc: Mapping[str, float | None]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a flat JSON-serialisable mapping."""
         return {"domain": self.domain, "rows": self.rows, **self.auc}
 
@@ -114,7 +114,7 @@ class TrainingSummary(Record):
         measured = {phase: metrics.by_domain.get(domain) for phase, metrics in self.metrics.items()}
         return {phase: figures.auc if figures else None for phase, figures in measured.items()}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping, without a missing version or exchange."""
         raw = super().to_json()
         registered = {name: raw[name] for name in ("model_version", "alias") if self.model_version}

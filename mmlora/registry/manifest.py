@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from mmlora.errors import ContractError
 from mmlora.judgement import Judgement
@@ -33,6 +33,17 @@ class ExpertPart(NamedTuple):
     def role(self) -> str:
         """The part's role in its bundle."""
         return f"expert:{self.domain}:{self.slot}"
+
+
+class TrainingFacts(TypedDict):
+    """The fields of a manifest that say when and from what a run trained, and how the model did."""
+
+    as_of: date
+    data_fingerprint: str
+    metrics: Mapping[str, Any]
+    judgement: Judgement | None
+    tuning: Mapping[str, Any] | None
+    code_version: str
 
 
 def _now() -> datetime:
@@ -190,7 +201,7 @@ class Manifest:
             raise _changed(version, manifest.model_version)
         return manifest
 
-    def _content(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, object]:
         raw = asdict(self)
         del raw["created_at"], raw["judgement"], raw["tuning"]
         if self.base is None:  # left out, so that versions are the same as before bases existed
@@ -199,7 +210,7 @@ class Manifest:
         raw["contract"] = json.loads(self.contract.to_json())
         raw["experts"] = [expert._asdict() for expert in self.experts]
         # A round trip through JSON, so that what is hashed is what will be read back (tuples, keys).
-        content: dict[str, Any] = json.loads(json.dumps(raw, allow_nan=False))
+        content: dict[str, object] = json.loads(json.dumps(raw, allow_nan=False))
         return content
 
 

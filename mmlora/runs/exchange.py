@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.records import Record
@@ -20,6 +20,7 @@ from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
     from mmlora.registry.bundle import Bundle, ExpertPart, Manifest
+    from mmlora.registry.manifest import TrainingFacts
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ def champion_bundle(workspace: Workspace, domain: Id) -> Bundle:
     return workspace.bundles.load(version)
 
 
-def exchanged(base: Manifest, experts: Sequence[ExpertPart], **changes: Any) -> Manifest:
-    """Return a base's manifest with its experts replaced, and other facts changed as given.
+def exchanged(base: Manifest, experts: Sequence[ExpertPart], facts: TrainingFacts | None = None) -> Manifest:
+    """Return a base's manifest with experts of another model, and with the facts of their training if given.
 
-    The base's metrics and judgement are removed, because they belong to another model.
+    The base's metrics, judgement and tuning are removed, because they belong to another model.
 
     Raises:
         ContractError: the base doesn't have one of the experts.
@@ -51,9 +52,8 @@ def exchanged(base: Manifest, experts: Sequence[ExpertPart], **changes: Any) -> 
     manifest = base
     for expert in experts:
         manifest = manifest.with_expert(*expert)
-    return replace(
-        manifest, base=base.model_version, **{"metrics": {}, "judgement": None, "tuning": None, **changes}
-    )
+    manifest = replace(manifest, base=base.model_version, metrics={}, judgement=None, tuning=None)
+    return manifest if facts is None else replace(manifest, **facts)
 
 
 def refuse_without_experts(base: Bundle, domain: Id) -> None:

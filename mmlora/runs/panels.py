@@ -76,7 +76,7 @@ class Ranker:
         from mmlora.scoring.work import Work
 
         settings = self.workspace.settings
-        excluded = PairIndex.from_rows(panel.had_user, panel.had_item, len(panel.users))
+        excluded = PairIndex.from_rows(panel.excluded_user, panel.excluded_item, len(panel.users))
         ids = (users[USER_ID].combine_chunks(), items[ITEM_ID].combine_chunks())
         work = Work(
             model=self.model,

@@ -112,10 +112,10 @@ class Chosen(Record):
     phases: Mapping[str, ChosenPhase]
     history_weight: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping by step."""
         weight = {} if self.history_weight is None else {"crosses": {"history_weight": self.history_weight}}
-        return {**super().to_json()["phases"], **weight}
+        return {**{step: phase.to_json() for step, phase in self.phases.items()}, **weight}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Chosen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mmlora
 from mmlora.errors import UsageError
@@ -33,6 +33,8 @@ from mmlora.schema import Id
 from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
+    from mmlora.registry.bundle import Manifest
+    from mmlora.registry.manifest import TrainingFacts
     from mmlora.registry.tracking import Point
     from mmlora.training.observer import PhaseReport
 
@@ -109,24 +111,24 @@ def _judgement(run: Run) -> Judgement:
     return judgement
 
 
-def _manifest(workspace: Workspace, run: Run) -> Any:
+def _manifest(workspace: Workspace, run: Run) -> Manifest:
     from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
 
     evaluation, judgement, final = _evaluation(run), _judgement(run), refitted(run)
     if final.result("config") is None:
         raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
     data = data_of(workspace, final)
-    facts = {
+    facts: TrainingFacts = {
         "as_of": run.config.as_of,
         "data_fingerprint": data.manifest.fingerprint,
-        "metrics": evaluation.to_json()["metrics"],
+        "metrics": {phase: metrics.to_json() for phase, metrics in evaluation.metrics.items()},
         "judgement": judgement,
         "tuning": run.result("tuning"),
         "code_version": mmlora.__version__,
     }
     base = base_of(workspace, run)
     if base is not None:
-        return composed(workspace, run, base, **facts)
+        return composed(workspace, run, base, facts)
     gate = final.result("gate")
     backbone = final.result("backbone")
     if backbone is None:

@@ -40,7 +40,7 @@ class RunConfig:
     training_revision: int
     base: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a flat JSON-serialisable mapping."""
         return {
             "as_of": self.as_of.isoformat(),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmlora.models.ctr import State
     from mmlora.models.spec import ModelSpec
     from mmlora.registry.bundle import Bundle, Manifest
+    from mmlora.registry.manifest import TrainingFacts
     from mmlora.training.checkpoint import Checkpoint
     from mmlora.training.dataset import TrainingSet
     from mmlora.training.epoch import TrainingData
@@ -237,13 +238,13 @@ def base_of(workspace: Workspace, run: Run) -> Bundle | None:
     return None if version is None else workspace.bundles.load(version)
 
 
-def composed(workspace: Workspace, run: Run, base: Bundle, **changes: Any) -> Manifest:
-    """Return a base's manifest with the experts trained by a run, and other facts changed as given."""
+def composed(workspace: Workspace, run: Run, base: Bundle, facts: TrainingFacts | None = None) -> Manifest:
+    """Return a base's manifest with the experts trained by a run, and with the run's facts if given."""
     from mmlora.registry.manifest import ExpertPart
 
     names = data_of(workspace, run).domains
     trained = [ExpertPart(names[domain], slot, part) for domain, slot, part in expert_records(run)]
-    return exchanged(base.manifest, trained, **changes)
+    return exchanged(base.manifest, trained, facts)
 
 
 def experts_of(workspace: Workspace, run: Run) -> list[Expert]:

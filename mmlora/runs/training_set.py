@@ -8,7 +8,7 @@ the same rows. The encoder is fitted in one pass over the file and encodes in an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +210,7 @@ def _retrieve(
     workspace: Workspace,
     rows: pa.Table,
     contract: FeatureContract,
-    recipe: dict[str, Any],
+    recipe: Mapping[str, object],
     progress: Progress,
 ) -> Callable[[], Iterator[pa.Table]]:
     """Return a function that yields the rows' features in chunks, each time it is called."""

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmlora.names import Verdict
 from mmlora.records import Record
@@ -38,7 +38,7 @@ class StoredVerdicts(Record):
         """The verdicts by domain."""
         return {str(domain.domain_id): domain.verdict for domain in self.domains}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping, with the verdicts by domain as well."""
         raw = super().to_json()
         return {"as_of": raw.pop("as_of"), "verdicts": self.verdicts, **raw}

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlora.batch import Batch
 from mmlora.models.crosses.terms import KNOTS, CrossInputs, CrossTerms
 from mmlora.training.checkpoint import Checkpoint
 from mmlora.training.epoch import RowNumbers, TrainingData, label_of
@@ -59,7 +58,8 @@ def fit_crosses(
         crosses: the terms, on the device to train on.
         data: the data.
         rows: row numbers to fit on.
-        measure: returns the current terms' metric for the report; None reports no metric.
+        measure: returns the terms' metric, for the report, before the first pass and after the last; None
+            reports no metric.
         higher_is_better: whether a higher metric is better.
         generator: decides the order of rows.
         on_epoch: called after every pass.
@@ -77,7 +77,9 @@ def fit_crosses(
         order, done = ShuffledRows(rows, generator), progress.epoch / passes
         loss = fit.go_over(in_pass(data, progress.epoch), order, done, 1 / passes)
         speed = len(rows) / max(time.perf_counter() - began, 1e-9)
-        record = EpochRecord(progress.epoch + 1, loss, measure() if measure else None, speed)
+        # Nothing is chosen between passes, so only the last is measured.
+        metric = measure() if measure and progress.epoch + 1 == passes else None
+        record = EpochRecord(progress.epoch + 1, loss, metric, speed)
         progress.add(record, higher_is_better=higher_is_better)
         checkpoint.save(progress.state())
         on_epoch(record)
@@ -103,26 +105,38 @@ class CrossFit:
         decay = {name: self.crosses.precision[group] / self.rows for name, group in self.groups.items()}
         curvature = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         starts = range(0, len(order), self.batch)
-        total, device = 0.0, self.crosses.weight.device.type
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(data.batch, order[: self.batch])
+        total = 0.0
+        with ThreadPoolExecutor(1, "crosses", torch.set_num_threads, (1,)) as pool:
+            coming = pool.submit(self._prepare, data, order[: self.batch])
             for step, start in enumerate(starts):
-                batch = coming.result().to(device)
+                inputs, label = coming.result()
                 if start + self.batch < len(order):
-                    coming = pool.submit(data.batch, order[start + self.batch : start + 2 * self.batch])
+                    following = order[start + self.batch : start + 2 * self.batch]
+                    coming = pool.submit(self._prepare, data, following)
                 rate = max(1 - done - share * step / len(starts), _LAST_RATE)
                 self.optimizer.param_groups[0]["lr"] = _LEARNING_RATE * rate
                 observed = curvature if step % _CURVATURE_EVERY == 0 else None
-                total += self._step(batch, decay, observed) * len(batch)
+                total += self._step(inputs, label, decay, observed) * len(label)
         seen = sum(min(self.batch, len(order) - start) for start in starts[::_CURVATURE_EVERY])
         self._learn_precisions(curvature, len(order) / seen)
         return total / len(order)
 
-    def _step(self, batch: Batch, decay: dict[str, Tensor], curvature: dict[str, Tensor] | None) -> float:
-        inputs, label = self.crosses.inputs(batch), label_of(batch)
+    @torch.no_grad()
+    def _prepare(self, data: TrainingData, rows: RowNumbers) -> tuple[CrossInputs, Tensor]:
+        """Read rows and compute their inputs, which costs as much as a step, beside the step before."""
+        batch = data.batch(rows).to(self.crosses.weight.device.type)
+        return self.crosses.inputs(batch), label_of(batch)
+
+    def _step(
+        self,
+        inputs: CrossInputs,
+        label: Tensor,
+        decay: dict[str, Tensor],
+        curvature: dict[str, Tensor] | None,
+    ) -> float:
         logits = self.crosses.backbone(inputs)
         probability = torch.sigmoid(logits)
-        slopes = (probability - label) / len(batch)
+        slopes = (probability - label) / len(label)
         for name, slope in self.sums(inputs, slopes, squared=False).items():
             parameter = self.parameters[name]
             parameter.grad = slope.addcmul_(decay[name], parameter)

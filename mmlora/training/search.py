@@ -61,7 +61,7 @@ def climb(
     Returns:
         The steps that lead from ``start`` to the best.
     """
-    best, steps, tried = dict(start), list[Step](), [dict(start)]
+    best, steps, tried = start, list[Step](), [start]
     metric = measure(best)
     if metric is None:
         return ()
@@ -84,7 +84,7 @@ def climb(
     return tuple(steps)
 
 
-def _stepped(settings: TrialSettings, name: str, up: bool) -> dict[str, Any] | None:
+def _stepped(settings: TrialSettings, name: str, up: bool) -> TrialSettings | None:
     """Return the settings with the next value of one of them; None if that value is not possible."""
     value = MOVES[name].next(settings[name], up)
     changed = {**settings, name: value}

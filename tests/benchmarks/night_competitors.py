@@ -1,8 +1,8 @@
 """The competitors of the night's benchmark: each scores and publishes in a process of its own.
 
 Run as ``python night_competitors.py prepare|ours|obvious ...`` in a workspace that the environment names.
-``prepare`` imports MovieLens-1M by gender and trains a short while; ``ours`` is the verb behind ``mmlora
-score``; ``obvious`` is what one would write with the same libraries and the same model: pairs in a data
+``prepare`` imports MovieLens-1M by gender and trains briefly; ``ours`` is the function behind ``mmlora
+score``; ``obvious`` is a straightforward pipeline of the same libraries and the same model: pairs in a data
 frame, Feast on the pairs, dictionaries, a DataLoader, a sort, ``to_sql``. Prints a line of JSON.
 """
 
@@ -31,29 +31,31 @@ BATCH = 8192
 TABLE = "obvious_scores"
 
 REST, WAITING = "verdicts, model, loads", "publication"
-# What our verb calls, and the step that it is counted as. What is left of the verb waits for publication.
-PLACES = {
+# The functions that mmlora score calls, and the step that each counts as; the rest waits for publication.
+WATCHED = {
     ("mmlora.pipeline.score", "scoring_domains"): REST,
     ("mmlora.pipeline.score", "left_out"): REST,
     ("mmlora.pipeline.score", "score"): REST,
     ("mmlora.pipeline.score", "publish"): WAITING,
     ("mmlora.nights.load", "ensure_features"): "features",
-    ("mmlora.nights.load", "_Job._candidates"): "candidates",
-    ("mmlora.nights.load", "_Job._features"): "features",
+    ("mmlora.nights.load", "choose"): "candidates",
+    ("mmlora.features.repo", "FeatureRepo.retrieve"): "features",
     ("mmlora.scoring.pair_scorer", "PairScorer.__init__"): "encoding",
     ("mmlora.scoring.pair_scorer", "PairScorer.of_users"): "encoding",
     ("mmlora.scoring.blocks", "Chunk.score"): "scoring",
     ("mmlora.scoring.blocks", "Chunk.rank"): "ranking",
+    ("mmlora.scoring.fingerprint", "fingerprint_load"): "encoding",
     ("mmlora.scoring.staging", "StagedWriter.write"): "staging",
+    ("mmlora.scoring.staging", "StagedWriter.end_part"): "staging",
     ("mmlora.scoring.staging", "StagedWriter.__exit__"): "staging",
     ("mmlora.checks.audit", "audit_load"): "audit",
 }
 
 
 class Stopwatch:
-    """Wall-clock and processor seconds by step; a step inside another counts for itself alone.
+    """Wall-clock and processor seconds by step, without the steps inside it.
 
-    What runs beside the main thread is counted apart.
+    Other threads than the main thread are counted separately.
     """
 
     def __init__(self) -> None:
@@ -73,9 +75,9 @@ class Stopwatch:
             if self._inner:
                 self._inner[-1] += took
 
-    def watch(self, module: str, place: str, name: str) -> None:
-        """Count a function's calls as a step, from now on."""
-        *owners, attribute = place.split(".")
+    def watch(self, module: str, function: str, name: str) -> None:
+        """Count the calls of a function (dotted for a method) as a step from now on."""
+        *owners, attribute = function.split(".")
         owner: Any = importlib.import_module(module)
         for part in owners:
             owner = getattr(owner, part)
@@ -125,8 +127,8 @@ def ours(version: str) -> dict[str, Any]:
             "mmlora.pipeline.score",
         ):
             importlib.import_module(name)
-    for (module, place), step in PLACES.items():
-        watch.watch(module, place, step)
+    for (module, name), step in WATCHED.items():
+        watch.watch(module, name, step)
     from mmlora.pipeline.score import score_and_publish
 
     with watch.step(WAITING):

@@ -26,7 +26,7 @@ def find(offline: Path, **changes: Any) -> Candidates:
     return select(offline, **{**EVER, **changes}).candidates
 
 
-def test_users_active_times_items_known_less_what_they_had(tmp_path: Path) -> None:
+def test_candidates_are_active_users_times_known_items_minus_seen_pairs(tmp_path: Path) -> None:
     offline = write(
         tmp_path,
         [
@@ -45,7 +45,7 @@ def test_users_active_times_items_known_less_what_they_had(tmp_path: Path) -> No
     assert [found.expected_rows(k) for k in (0, 1, 2)] == [5, 2, 4]
 
 
-def test_nothing_of_the_day_itself_or_unknown_by_then_counts(tmp_path: Path) -> None:
+def test_rows_of_the_day_itself_or_unknown_by_then_do_not_count(tmp_path: Path) -> None:
     offline = write(
         tmp_path,
         [
@@ -96,20 +96,20 @@ def test_items_with_a_profile_are_known_without_an_interaction(tmp_path: Path) -
     assert find(offline, known_as_of=at(3)).items.to_pylist() == [10, 20, 21, 23]
 
 
-def test_no_active_users_is_no_pairs(tmp_path: Path) -> None:
+def test_no_active_users_give_no_pairs(tmp_path: Path) -> None:
     found = find(write(tmp_path, [row(1, 10, -100), row(2, 10, -1, domain="b")]))
     assert (len(found.users), found.num_pairs, found.expected_rows(5)) == (0, 0, 0)
     assert found.users.type == pa.int64()
     assert found.items.to_pylist() == [10]
 
 
-def test_no_import_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_import_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="import data first"):
         find(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["int64", "string"])
-def test_candidates_equal_a_plain_loop(tmp_path: Path, kind: Any) -> None:
+def test_candidates_equal_a_simple_loop(tmp_path: Path, kind: Any) -> None:
     name: Callable[[int], Any] = (lambda n: n) if kind == "int64" else (lambda n: f"é{n}")
     ids = IdTypes(kind, kind, kind)
     draw = random.Random(5)

@@ -38,7 +38,7 @@ def choose(offline: Path, path: Path | str, **options: Any) -> Selection:
     return select(offline, pairs=str(path), **options)
 
 
-def test_a_pair_table_is_sorted_and_freed_of_doubles(offline: Path, tmp_path: Path) -> None:
+def test_a_pair_table_is_sorted_without_duplicates(offline: Path, tmp_path: Path) -> None:
     path = write_pairs(
         tmp_path / "p.parquet",
         item_id=pa.array([7, 3, 7, 9], pa.int32()),
@@ -55,7 +55,7 @@ def test_a_pair_table_is_sorted_and_freed_of_doubles(offline: Path, tmp_path: Pa
     assert (found.num_pairs, found.expected_rows(1)) == (3, 2)
 
 
-def test_a_pair_table_of_several_domains_gives_the_domains_own(tmp_path: Path) -> None:
+def test_a_pair_table_is_filtered_by_domain(tmp_path: Path) -> None:
     offline = write(tmp_path / "named", [row(1, "x", -1), row(2, "y", -1, domain="b")], NAMED)
     path = write_pairs(tmp_path / "p.parquet", user_id=[1, 2], item_id=["x", "y"], domain_id=["a", "b"])
     assert pairs(read(offline, path, ids=NAMED, domain="b")) == {(2, "y")}
@@ -63,7 +63,7 @@ def test_a_pair_table_of_several_domains_gives_the_domains_own(tmp_path: Path) -
     assert pair_domains(Table("pairs", str(path), "a", D), ids=NAMED) == {"a", "b"}
 
 
-def test_unknown_ids_are_named_and_not_scored(offline: Path, tmp_path: Path) -> None:
+def test_unknown_ids_are_reported_and_not_scored(offline: Path, tmp_path: Path) -> None:
     users, known = [2, *range(50, 58), 2], [7] * 9
     path = write_pairs(tmp_path / "p.parquet", user_id=users, item_id=[*known, 70])
     selection = choose(offline, path)
@@ -75,14 +75,14 @@ def test_unknown_ids_are_named_and_not_scored(offline: Path, tmp_path: Path) -> 
     ]
 
 
-def test_whoever_becomes_known_later_is_unknown_on_the_night(tmp_path: Path) -> None:
+def test_users_known_only_later_are_unknown_on_the_night(tmp_path: Path) -> None:
     offline = write(tmp_path / "offline", [row(1, 9, -1), row(2, 9, 0.5), row(3, 9, -1, known=2)])
     path = write_pairs(tmp_path / "p.parquet", user_id=[1, 2, 3], item_id=[9, 9, 9])
     assert pairs(read(offline, path)) == {(1, 9)}
     assert pairs(read(offline, path, known_as_of=at(3))) == {(1, 9), (3, 9)}
 
 
-def test_domain_and_date_are_filled_in(tmp_path: Path) -> None:
+def test_domain_and_date_placeholders_are_replaced(tmp_path: Path) -> None:
     offline = write(tmp_path / "offline", [row(1, 9, -1), row(2, 7, -1, domain="o'b*")])
     (tmp_path / "2024-03-01").mkdir()
     for domain, user, item in (("a", 1, 9), ("o'b*", 2, 7), ("o'b other", 1, 7)):
@@ -97,7 +97,7 @@ def test_domain_and_date_are_filled_in(tmp_path: Path) -> None:
         read(offline, f"{tmp_path}/{{domain}}.parquet", domain="../secret")
 
 
-def test_all_faults_of_a_pair_table_are_named(offline: Path, tmp_path: Path) -> None:
+def test_all_faults_of_a_pair_table_are_reported(offline: Path, tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "p.parquet", user_id=["1", "2"], item_id=[1, None], domain_id=["a", None])
     with pytest.raises(DataError) as caught:
         read(offline, path)

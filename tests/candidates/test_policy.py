@@ -62,7 +62,7 @@ def offline(tmp_path: Path) -> Path:
         ({"exclude": "none"}, set()),
     ],
 )
-def test_what_a_user_has_had_is_left_out(offline: Path, policy: dict[str, Any], left_out: set[int]) -> None:
+def test_seen_items_are_left_out(offline: Path, policy: dict[str, Any], left_out: set[int]) -> None:
     selection = select(offline, **policy)
     assert pairs(selection.candidates) == {(1, item) for item in {10, 11, 12, 13, 14, 15} - left_out}
     counts = {what: count for what, count in removed(selection).items() if what.startswith("pairs")}
@@ -90,7 +90,7 @@ def test_all_users_are_those_with_an_interaction_or_a_profile(offline: Path) -> 
     assert not any(part.what == "users" for part in selection.removed)
 
 
-def test_a_table_says_which_users(offline: Path, tmp_path: Path) -> None:
+def test_a_table_can_select_users(offline: Path, tmp_path: Path) -> None:
     table = pa.table({"user_id": [3, 2, 2, 77, 70], "domain_id": ["a", "a", "a", "a", "b"]})
     pq.write_table(table, tmp_path / "users-2024-03-01.parquet")
     selection = select(offline, users=str(tmp_path / "users-{date}.parquet"))
@@ -100,7 +100,7 @@ def test_a_table_says_which_users(offline: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "integer"])
-def test_a_column_says_what_can_be_had(offline: Path, kind: str) -> None:
+def test_a_column_can_mark_available_items(offline: Path, kind: str) -> None:
     values = ["true", "false", None, "Yes"] if kind == "text" else [1, 0, None, 1]
     write_profiles(offline, item_id=[10, 11, 12, 13], in_stock=values)
     selection = select(offline, available="in_stock")
@@ -109,7 +109,7 @@ def test_a_column_says_what_can_be_had(offline: Path, kind: str) -> None:
     assert (counts["items: no value of in_stock"], counts["items: in_stock is false"]) == (3, 1)
 
 
-def test_the_version_of_the_night_counts(offline: Path) -> None:
+def test_the_profile_version_of_the_night_is_used(offline: Path) -> None:
     write_profiles(offline, item_id=[10, 11], in_stock=["true", "true"])
     later = pa.array([at(-1), at(0.5)], TIMESTAMP)
     write_profiles(
@@ -119,7 +119,7 @@ def test_the_version_of_the_night_counts(offline: Path) -> None:
     assert items(offline, available="in_stock", known_as_of=at(-2)) == [10, 11]
 
 
-def test_two_columns_say_since_when_and_until_when(offline: Path) -> None:
+def test_two_columns_can_give_the_period_of_availability(offline: Path) -> None:
     first = pa.array([at(-5), at(0), at(1), None, at(-5), None], TIMESTAMP)
     last = pa.array([at(5), None, None, at(0), at(-1), None], TIMESTAMP)
     write_profiles(offline, item_id=[10, 11, 12, 13, 14, 15], launched=first, gone=last)
@@ -130,7 +130,7 @@ def test_two_columns_say_since_when_and_until_when(offline: Path) -> None:
     assert items(offline, available=("", "gone")) == [10, 11, 12, 15]
 
 
-def test_a_stock_table_says_where_and_when(offline: Path, tmp_path: Path) -> None:
+def test_a_stock_table_can_give_domains_and_dates(offline: Path, tmp_path: Path) -> None:
     table = {
         "item_id": [10, 11, 12, 13, 14, 99, 98],
         "domain_id": ["a", "b", None, "a", "a", "a", "b"],
@@ -154,7 +154,7 @@ def test_a_table_may_be_sql(offline: Path, tmp_path: Path) -> None:
     assert items(offline, stock=sql) == [10]
 
 
-def test_what_is_wrong_with_a_policy_is_said(offline: Path, tmp_path: Path) -> None:
+def test_faults_of_a_policy_are_reported(offline: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="import items with a profile first"):
         select(offline, available="in_stock")
     write_profiles(offline, item_id=[10, 11], in_stock=["perhaps", "true"], price=[1.5, 2.0])
@@ -177,7 +177,7 @@ def test_what_is_wrong_with_a_policy_is_said(offline: Path, tmp_path: Path) -> N
         select(offline, stock="SELECT * FROM nowhere")
 
 
-def test_what_decides_is_recorded_and_compared(tmp_path: Path) -> None:
+def test_the_policy_is_recorded_and_compared(tmp_path: Path) -> None:
     path = tmp_path / "stock.parquet"
     path.write_bytes(b"one")
     before = recorded(Policy(stock=str(path)), "a", D)
@@ -191,6 +191,6 @@ def test_what_decides_is_recorded_and_compared(tmp_path: Path) -> None:
     assert differences(None, now) == ["the policy of its candidates was not recorded"]
 
 
-def test_a_column_whose_name_holds_a_quote_is_read(offline: Path) -> None:
+def test_a_column_name_with_a_quote_is_read(offline: Path) -> None:
     write_profiles(offline, **{"item_id": [10, 11], 'on "sale"': [True, False]})
     assert items(offline, available='on "sale"', exclude="none") == [10]

@@ -51,7 +51,7 @@ def of_users(kept: Candidates) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(1024, 256), (16, 256), (16, 3), (1024, 1)])
-def test_each_user_keeps_the_best_items_that_are_left(
+def test_each_user_keeps_the_best_remaining_items(
     monkeypatch: pytest.MonkeyPatch, chunk: int, block: int
 ) -> None:
     monkeypatch.setattr(retrieval, "CHUNK_USERS", chunk)
@@ -72,7 +72,7 @@ def test_popularity_is_the_same_for_every_user() -> None:
     assert of_users(retrieve(grid, popular(popularity), KEEP)) == expected
 
 
-def test_recall_is_the_share_of_the_lists_that_was_kept() -> None:
+def test_recall_is_the_share_of_kept_list_items() -> None:
     grid, scores = made_up()
     kept = retrieve(grid, by_chunk(scores), KEEP)
     own = [[100 + item for item in items] for items in of_users(kept)]

@@ -17,7 +17,7 @@ def _marks(text: str) -> list[str]:
     return re.findall(r'class="(rich|passed|thin|warning|absent|broken|failed)"', text)
 
 
-def test_pages_lead_from_the_index_to_what_was_found(store: Store, validate: Validate) -> None:
+def test_the_index_links_to_the_results(store: Store, validate: Validate) -> None:
     store.write([*healthy("sports"), row("<b>news", days_ago(2), label=7)])
     report = validate(store, "arts")
     assert report.data_docs_index.name == "index.html"
@@ -48,7 +48,7 @@ def test_thin_is_a_warning_and_only_broken_is_red(store: Store, validate: Valida
         assert {"failed", "broken"}.isdisjoint(_marks(text))
 
 
-def test_pages_ask_nothing_of_the_web(store: Store, validate: Validate) -> None:
+def test_pages_load_nothing_from_the_web(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     index = validate(store).data_docs_index
     pages = list(index.parent.rglob("*.html"))
@@ -65,7 +65,7 @@ def test_every_date_keeps_its_page(store: Store, validate: Validate) -> None:
     assert all(linked.is_file() for page in _links(index) for linked in _links(page))
 
 
-def test_quiet_and_lazy(store: Store, tmp_path: Path) -> None:
+def test_great_expectations_is_imported_lazily_and_quietly(store: Store, tmp_path: Path) -> None:
     """No warning, progress bar or line reaches the user, and the room's door loads nothing heavy."""
     store.write(healthy("a"))
     script = f"""

@@ -11,7 +11,7 @@ from mmlora.errors import DataError
 from tests.checks.conftest import LIMITS, Store, Validate, days_ago, healthy, row, verdicts
 
 
-def test_faulty_rows_break_their_domain_and_no_other(store: Store, validate: Validate) -> None:
+def test_invalid_rows_break_only_their_domain(store: Store, validate: Validate) -> None:
     at = days_ago(3)
     faults = {
         "label": (row("label", at, label=7), "label other than 0 and 1"),
@@ -37,7 +37,7 @@ def test_faulty_rows_break_their_domain_and_no_other(store: Store, validate: Val
     assert any(line.startswith("interactions: label: 1 rows with a label") for line in report.failures)
 
 
-def test_rows_without_a_domain_are_told_and_the_others_go_on(store: Store, validate: Validate) -> None:
+def test_rows_without_a_domain_are_reported_and_the_others_checked(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     store.write([row(None, days_ago(3)), row(None, days_ago(4))], name="dropped")
     report = validate(store)
@@ -64,7 +64,7 @@ def test_a_wrong_type_breaks_the_domains_of_its_file(store: Store, validate: Val
         assert f"{domain}.parquet ({column} is {kind}, not" in found[domain].reasons[0]
 
 
-def test_strings_may_be_laid_out_otherwise(store: Store, validate: Validate) -> None:
+def test_other_string_types_are_valid(store: Store, validate: Validate) -> None:
     kinds = {"item_id": pa.large_string(), "domain_id": pa.dictionary(pa.int32(), pa.string())}
     store.write(healthy("a"), **kinds)
     assert validate(store).failures == []
@@ -90,7 +90,7 @@ def test_a_volume_that_explodes(store: Store, validate: Validate) -> None:
     assert "times the mean day, over 5" in report.verdicts[1].reasons[0]
 
 
-def test_quiet_and_young_domains_may_jump(store: Store, validate: Validate) -> None:
+def test_small_and_new_domains_may_jump(store: Store, validate: Validate) -> None:
     """A busy user in a quiet domain, and a launch, are no faults; nor is its day without rows."""
 
     def busy(domain: str, count: int) -> list[dict[str, object]]:
@@ -140,7 +140,7 @@ def test_a_day_that_is_missing_or_cut_short_breaks_its_domain_and_fails(
     assert "broken" not in verdicts(off).values() and off.passed
 
 
-def test_clumsy_days_leave_room_for_chance(store: Store, validate: Validate) -> None:
+def test_days_without_rows_are_no_fault_in_a_domain_of_bursts(store: Store, validate: Validate) -> None:
     """A domain whose rows come in sittings of 100, on a third of the days, has days without any."""
     sittings = [
         row("clumps", days_ago(day) + timedelta(seconds=place), user=day, item=f"i{place}", label=place % 2)
@@ -163,7 +163,7 @@ def test_a_day_without_any_rows_fails(store: Store, validate: Validate) -> None:
     assert not gone.passed
 
 
-def test_label_rate_beyond_chance(store: Store, validate: Validate) -> None:
+def test_a_label_rate_beyond_chance_is_reported(store: Store, validate: Validate) -> None:
     rows = healthy("always") + healthy("never") + healthy("few", a_day=1)
     labels = {"always": 1, "never": 0, "few": 1}
     store.write([{**each, "label": labels[each["domain_id"]]} for each in rows])
@@ -177,7 +177,7 @@ def test_label_rate_beyond_chance(store: Store, validate: Validate) -> None:
     assert "under 0.05" in found["never"].reasons[0]
 
 
-def test_unreadable_files_and_missing_columns_stop_it(store: Store, validate: Validate) -> None:
+def test_unreadable_files_and_missing_columns_are_errors(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     folder = store.root / "interactions" / "day=2024-02-20"
     (folder / "text.parquet").write_text("user_id,item_id")
@@ -189,7 +189,7 @@ def test_unreadable_files_and_missing_columns_stop_it(store: Store, validate: Va
     assert "column 'item_id': missing from day=2024-02-20/short.parquet" in told
 
 
-def test_damage_behind_a_whole_footer_stops_it(store: Store, validate: Validate) -> None:
+def test_damage_behind_a_valid_footer_is_an_error(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     file = next(store.root.rglob("*.parquet"))
     content = bytearray(file.read_bytes())
@@ -199,7 +199,7 @@ def test_damage_behind_a_whole_footer_stops_it(store: Store, validate: Validate)
         validate(store)
 
 
-def test_no_store_says_what_to_do(store: Store, validate: Validate) -> None:
+def test_a_missing_store_says_what_to_do(store: Store, validate: Validate) -> None:
     with pytest.raises(DataError, match="import data first"):
         validate(store)
     (store.root / "ids.json").unlink()

@@ -26,7 +26,7 @@ def test_rich_thin_and_absent(store: Store, validate: Validate) -> None:
     assert "domain_sparsity: never: no rows in the last 10 days" in report.failures
 
 
-def test_all_well(store: Store, validate: Validate) -> None:
+def test_valid_data_passes(store: Store, validate: Validate) -> None:
     store.write(healthy("a") + healthy("b"))
     report = validate(store)
     assert report.suites == {"interactions": True, "domain_sparsity": True}
@@ -47,7 +47,7 @@ def test_figures_equal_a_count_by_hand(store: Store, validate: Validate) -> None
     assert verdict.as_of == AS_OF
 
 
-def test_nothing_from_the_future_counts(store: Store, validate: Validate) -> None:
+def test_future_rows_do_not_count(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     before = validate(store)
     late = days_ago(2) + timedelta(hours=5)
@@ -84,7 +84,7 @@ def test_a_correction_replaces_the_label_once_known(store: Store, validate: Vali
     assert (after.rows, after.positives, after.verdict) == (before.rows, before.positives + 1, "rich")
 
 
-def test_the_same_date_again_gives_the_same(store: Store, validate: Validate, tmp_path: Path) -> None:
+def test_validating_again_gives_the_same(store: Store, validate: Validate, tmp_path: Path) -> None:
     store.write([*healthy("a"), row("b", days_ago(2))])
     first = validate(store, "c")
     pages = sorted(path.relative_to(tmp_path) for path in (tmp_path / "docs").rglob("*.html"))
@@ -107,7 +107,7 @@ def test_integer_ids(tmp_path: Path, validate: Validate) -> None:
         validate(store, "abc")
 
 
-def test_many_failing_domains_are_all_found(store: Store, validate: Validate) -> None:
+def test_all_of_many_failing_domains_are_reported(store: Store, validate: Validate) -> None:
     store.write([row(f"d{number:03}", days_ago(3), label=7) for number in range(60)])
     assert set(verdicts(validate(store, *(f"e{number:03}" for number in range(60)))).values()) == {
         "broken",
@@ -115,20 +115,20 @@ def test_many_failing_domains_are_all_found(store: Store, validate: Validate) ->
     }
 
 
-def test_equal_limits_do_not_confuse_absent_and_thin(store: Store, validate: Validate) -> None:
+def test_equal_limits_distinguish_absent_and_thin(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     limits = dataclasses.replace(LIMITS, rich_min_rows=1)
     assert verdicts(validate(store, "b", limits=limits)) == {"a": "rich", "b": "absent"}
 
 
-def test_density_can_be_asked_for(store: Store, validate: Validate) -> None:
+def test_a_density_limit_can_be_set(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     report = validate(store, limits=dataclasses.replace(LIMITS, min_density=0.9))
     assert verdicts(report) == {"a": "thin"}
     assert report.verdicts[0].reasons[0].endswith("density, under 0.9")
 
 
-def test_before_the_first_row_all_is_absent(store: Store, validate: Validate) -> None:
+def test_all_domains_are_absent_before_the_first_row(store: Store, validate: Validate) -> None:
     store.write(healthy("a"))
     assert verdicts(validate(store, "b", as_of=date(2020, 1, 1))) == {"b": "absent"}
 

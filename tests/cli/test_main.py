@@ -41,7 +41,7 @@ COMMANDS = _commands(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_verb_has_help_with_an_example_and_is_in_the_readme(command: tuple[str, ...]) -> None:
+def test_every_command_has_help_with_an_example_and_is_in_the_readme(command: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
     assert f"Example: mmlora {' '.join(command)}" in " ".join(result.output.split())
@@ -75,7 +75,7 @@ def test_importing_pulls_in_nothing_heavy(module: str) -> None:
         (("read", "--domain", "n", "--format", "csv", "--output", "no/n.csv"), 2, "there is no folder no"),
     ],
 )
-def test_wrong_use_says_so_in_one_line(
+def test_wrong_usage_is_reported_in_one_line(
     arguments: tuple[str, ...], code: int, text: str, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.parquet").write_text("not Parquet")
@@ -89,7 +89,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in _mmlora("--debug", "status", folder=tmp_path).stderr
 
 
-def test_settings_faults_are_named(tmp_path: Path) -> None:
+def test_faults_of_settings_are_reported(tmp_path: Path) -> None:
     (tmp_path / "mmlora.toml").write_text("[training]\nbatch_size = 0\nspeed = 3\n")
     result = _mmlora("init", folder=tmp_path)
     assert result.returncode == 2

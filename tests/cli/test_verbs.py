@@ -32,7 +32,7 @@ def _run(*arguments: Any) -> Result:
     return result
 
 
-def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
+def test_a_terminal_session(made_up_workspace: Path, tmp_path: Path) -> None:
     assert "user_activity" in _run("features", "build", "--through", "2001-04-08").output
     assert "rich" in _run("validate", "--as-of", "2001-04-08").output
     trained = _run("train", "--as-of", "2001-04-08", "--features", "ids", "--backbone", "deepfm")
@@ -73,7 +73,7 @@ def test_a_session(made_up_workspace: Path, tmp_path: Path) -> None:
     assert "keep" in plan.output, "the date that is published already"
 
 
-def test_an_import_says_what_came_and_may_replace_a_day(
+def test_an_import_reports_its_columns_and_may_replace_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "home"))
@@ -96,6 +96,7 @@ def test_an_import_says_what_came_and_may_replace_a_day(
     assert (alone["profiles"], alone["first_day"]) == ({"user": 0}, None)
 
 
+@pytest.mark.slow
 def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
     training = ("train", "--as-of", "2001-04-03", "--features", "ids", "--rank", "0.25", "--device", "cpu")
     output = _run(*training, "--gate-per-layer", "--balance", "0.01", "--json").stdout
@@ -107,36 +108,38 @@ def test_one_domains_expert_in_a_session(made_up_workspace: Path) -> None:
     assert "is the challenger" in alone
     assert "before" in alone and "macro_auc" in alone
     assert "parts exchanged: expert:news:0; the other 5 are the same by hash" in alone
-    assert "share the experts of news through the gate, with weight: " in alone
+    assert "domains that use the experts of news through the gate, with weight: " in alone
     second = json.loads(_run("status", "--json").stdout)["models"][0]["model_version"]
     swapped = _run("swap", "--domain", "news", "--from", second).output
     assert f"is the champion of all domains (was {first})" in swapped
 
 
-def test_a_model_that_is_neither_says_how_to_use_it_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_below_its_baseline_is_printed_with_how_to_promote_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     print_training(TrainingSummary("r", model_version="20010408-0a"))
     printed = capsys.readouterr().out
     assert "neither champion nor challenger, because it is below its best baseline" in printed
     assert "mmlora promote 20010408-0a --accept-below-baseline" in printed
 
 
-def test_what_could_not_be_compared_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_comparison_is_printed_as_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     print_judgement(nothing_judged("the split leaves no test rows"))
     assert capsys.readouterr().out == "the model was not compared: the split leaves no test rows\n"
 
 
-def test_domains_without_an_auc_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_domains_without_an_auc_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     pooled = Metrics(100, 20, auc=None, logloss=0.5, ne=0.9, calibration=1.0, ece=0.01)
     metrics = PhaseMetrics(0.8, 0.7, pooled, {}, without_auc=("rare", "7"))
     print_training(TrainingSummary("r", metrics={"gate": metrics}))
     printed = capsys.readouterr().out
     assert "0.7000" in printed and "0.0100" in printed
-    assert "auc is undefined for 2 domains whose test rows are of one class" in printed
+    assert "auc is undefined for 2 domains whose test rows all have the same label" in printed
     assert "rare, 7" in printed
 
 
 @pytest.mark.parametrize("format", ["csv", "parquet"])
-def test_a_read_that_breaks_leaves_the_file_that_was_there(format: str, tmp_path: Path) -> None:
+def test_a_failed_read_keeps_the_existing_file(format: str, tmp_path: Path) -> None:
     schema = pa.schema({"user_id": pa.string()})
 
     def batches() -> Iterator[pa.RecordBatch]:

@@ -28,7 +28,7 @@ def within(tasks, monkeypatch):
     return enter
 
 
-def test_the_date_is_the_params(tasks, within):
+def test_the_date_comes_from_the_params(tasks, within):
     within(params={"date": "2000-12-31"}, data_interval_end=datetime(2026, 5, 1, tzinfo=UTC))
     assert tasks.run_date() == date(2000, 12, 31)
 

@@ -97,7 +97,7 @@ def test_an_import_empties_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (report.withdrawn, report.unchanged) == (1, 1 if delivery == "other days" else 0)
     assert len(open_workspace().store.days()) == 2
     assert import_tables(files, replace="day", days=[date(2024, 1, 1)]).withdrawn == 0
-    with pytest.raises(UsageError, match="give --replace day with it"):
+    with pytest.raises(UsageError, match="--day needs --replace day"):
         import_tables(files, replace="domain-day", days=[date(2024, 1, 1)])
-    with pytest.raises(UsageError, match="the --day that has none"):
+    with pytest.raises(UsageError, match="to empty a day, give --replace day --day"):
         import_tables((), replace="day")

@@ -235,4 +235,4 @@ def test_the_import_keeps_the_sampling_rates_and_refuses_to_mix(
         import_taobao(made_up_log, themes=3)
     arguments = ["data", "taobao", "--path", str(made_up_log), "--themes", "2"]
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False).output
-    assert "negatives drawn by theme" in shown
+    assert "sampled negatives by theme" in shown

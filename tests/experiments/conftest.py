@@ -15,7 +15,7 @@ from mmlora_cli.main import app
 
 TINY = """
 title = "Tiny"
-description = "Every arm on made-up rows."
+description = "Every arm on synthetic rows."
 
 [data.made]
 source = "synthetic"
@@ -54,11 +54,11 @@ learning_rate = 0.01
 
 @dataclass(frozen=True)
 class Ran:
-    """An experiment that was run in a workspace of its own."""
+    """An experiment that was run in a workspace of its own, and its JSON result."""
 
     file: Path
     home: Path
-    said: dict[str, Any]
+    outcome: dict[str, Any]
 
     @property
     def folder(self) -> Path:
@@ -70,14 +70,14 @@ class Ran:
         ]
 
     def result(self, arm: str, experts: int | None = None, gate: str | None = None) -> dict[str, Any]:
-        found = [
+        results = [
             result
             for result in self.results()
             if result["cell"]["arm"] == arm
             and experts in (None, result["cell"]["experts_per_domain"])
             and gate in (None, result["cell"]["gate"])
         ]
-        return min(found, key=lambda result: result["cell"]["gate"] not in (None, "domain"))
+        return min(results, key=lambda result: result["cell"]["gate"] not in (None, "domain"))
 
     def array(self, result: dict[str, Any], name: str) -> np.ndarray:
         return np.load(self.folder / "data" / result["data_key"] / f"{name}.npy")
@@ -98,7 +98,7 @@ def run_cli() -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    """All arms on made-up rows, run by the command line in two processes; tests may only read it."""
+    """All arms on synthetic rows, run by the command line in two processes; tests must not change it."""
     folder = tmp_path_factory.mktemp("tiny")
     (file := folder / "tiny.toml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What the cells of a real run hold, and what they share."""
+"""The results of the cells of a real run, and the phases that they share."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from mmlora.training.phases import train_backbone
 pytestmark = pytest.mark.timeout(900)  # processes that each import torch, on a machine that may be busy
 
 
-def test_every_distinct_cell_has_a_whole_result(tiny: Any) -> None:
-    # 11 arms; of the second grid, arms with one expert and the gate `domain` are there already.
+def test_every_distinct_cell_has_a_complete_result(tiny: Any) -> None:
+    # 11 arms; the cells of the second grid with one expert and the gate `domain` are in the first grid, too.
     # New: moe_mlora with (1, sample), (2, domain), (2, sample), and uniform_gate with 2.
-    assert tiny.said["cells"] == tiny.said["ran"] == len(tiny.results()) == 15
+    assert tiny.outcome["cells"] == tiny.outcome["ran"] == len(tiny.results()) == 15
     for result in tiny.results():
         assert set(result) >= {
             *("cell", "data_key", "cell_key", "test", "by_domain", "validation_wauc", "phases", "helped"),
@@ -38,17 +38,17 @@ def test_every_distinct_cell_has_a_whole_result(tiny: Any) -> None:
         assert result["mlflow_run_id"]
 
 
-def test_metrics_are_those_of_the_scores_by_true_domain(tiny: Any) -> None:
+def test_metrics_are_of_the_scores_by_true_domain(tiny: Any) -> None:
     for result in tiny.results():
         label, domain = tiny.array(result, "label"), tiny.array(result, "domain")
-        found = metrics.wauc(label, tiny.scores(result), domain)
-        assert result["test"]["wauc"] == pytest.approx(found, abs=1e-4)
+        wauc = metrics.wauc(label, tiny.scores(result), domain)
+        assert result["test"]["wauc"] == pytest.approx(wauc, abs=1e-4)
         names = json.loads((tiny.folder / "data" / result["data_key"] / "domains.json").read_text())
         own = [result["by_domain"][each["name"]]["rows"] for each in names["domains"]]
         assert own == np.bincount(domain).tolist() == [each["test_rows"] for each in names["domains"]]
 
 
-def test_arms_on_one_backbone_share_it_and_their_experts(tiny: Any) -> None:
+def test_arms_share_their_backbone_and_experts(tiny: Any) -> None:
     sharing = ("pooled_domain", "mlora", "moe_mlora", "uniform_gate", "random_gate", "placebo_moe_mlora")
     assert len({tiny.result(arm)["parts"]["backbone"] for arm in sharing}) == 1
     assert tiny.result("pooled")["parts"]["backbone"] != tiny.result("mlora")["parts"]["backbone"]
@@ -59,14 +59,14 @@ def test_arms_on_one_backbone_share_it_and_their_experts(tiny: Any) -> None:
     assert tiny.result("moe_mlora", 1, "sample")["parts"]["gate"] != one["gate"]
 
 
-def test_a_placebos_experts_are_trained_on_other_rows(tiny: Any) -> None:
+def test_placebo_experts_are_trained_on_other_rows(tiny: Any) -> None:
     placebo, own = (tiny.result(arm)["parts"]["experts"] for arm in ("placebo_mlora", "mlora"))
     trained = [phase["helped"] for phase in tiny.result("placebo_mlora")["phases"]]
     assert len(placebo) == len(own) == 3
     assert any(trained) and set(placebo) != set(own)
 
 
-def test_separate_models_take_batches_as_small_as_an_experts(tiny: Any) -> None:
+def test_separate_models_use_the_batch_size_of_experts(tiny: Any) -> None:
     from mmlora.experiments.data import shared_home, workspace_at
 
     result, shared = tiny.result("separate"), shared_home(tiny.folder)
@@ -83,7 +83,7 @@ def test_separate_models_take_batches_as_small_as_an_experts(tiny: Any) -> None:
     assert same == {64: True, 128: False}
 
 
-def test_gates_that_nobody_trained(tiny: Any) -> None:
+def test_untrained_gates_have_uniform_or_random_weights(tiny: Any) -> None:
     uniform = tiny.result("uniform_gate", 2)["gate_weights"]
     assert np.allclose(list(uniform["rows"].values()), 1 / 6)
     assert [(expert["domain"], expert["slot"]) for expert in uniform["experts"]][:3] == [
@@ -103,7 +103,7 @@ def test_no_arm_beats_the_true_probability(tiny: Any) -> None:
     assert all(result["test"]["wauc"] < reachable + 0.02 for result in tiny.results())
 
 
-def test_matched_mlora_gets_what_moe_gets(tiny: Any) -> None:
+def test_matched_mlora_has_the_budget_of_moe_mlora(tiny: Any) -> None:
     gate = next(phase for phase in tiny.result("moe_mlora", 1)["phases"] if phase["phase"] == "gate")
     phases = tiny.result("mlora_matched")["phases"]
     further = [phase for phase in phases if phase["phase"] == "expert"][3:]
@@ -113,7 +113,7 @@ def test_matched_mlora_gets_what_moe_gets(tiny: Any) -> None:
         assert after["best_metric"] >= after["start_metric"]
 
 
-def test_each_cell_is_a_run_in_mlflow(tiny: Any) -> None:
+def test_each_cell_is_tracked_in_mlflow(tiny: Any) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tiny.home / 'mlflow.db'}")

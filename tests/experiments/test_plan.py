@@ -1,4 +1,4 @@
-"""Experiment files: their cells, each once, and what is said of files that are wrong."""
+"""Experiment files: their distinct cells, and the messages for invalid files."""
 
 from __future__ import annotations
 
@@ -31,45 +31,50 @@ def _fault(file: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_axes_that_an_arm_ignores_make_no_cells(file: Path) -> None:
-    found = _read(
+def test_ignored_axes_of_an_arm_make_no_cells(file: Path) -> None:
+    experiment = _read(
         file,
         MADE
         + '[grid]\nbackbone = "wdl"\narm = ["pooled_domain", "mlora", "uniform_gate", "moe_mlora"]\n'
         + 'experts_per_domain = [1, 2]\ngate = ["domain", "sample"]\nseed = [0, 1]\n'
         + "[grid.settings]\nrank = [2, 4]\ngate_learning_rate = [0.01, 0.1]\ndropout = [0.0, 0.5]\n",
     )
-    of_arm = {arm: [cell for cell in found.cells if cell.arm == arm] for arm in {c.arm for c in found.cells}}
+    of_arm = {
+        arm: [cell for cell in experiment.cells if cell.arm == arm]
+        for arm in {c.arm for c in experiment.cells}
+    }
     each = 2 * 2  # seeds and dropouts
     assert len(of_arm["pooled_domain"]) == each
     assert len(of_arm["mlora"]) == each * 2  # ranks
     assert len(of_arm["uniform_gate"]) == each * 2 * 2  # and experts
     assert len(of_arm["moe_mlora"]) == each * 2 * 2 * 2 * 2  # and gates and the gate's learning rates
-    assert len({found.key(cell) for cell in found.cells}) == len(found.cells)
+    assert len({experiment.key(cell) for cell in experiment.cells}) == len(experiment.cells)
     assert {cell.experts_per_domain for cell in of_arm["mlora"]} == {1}
 
 
-def test_several_grids_add_up(file: Path) -> None:
+def test_several_grids_are_combined(file: Path) -> None:
     other = '[[grid]]\nbackbone = "dcn"\narm = ["pooled", "mlora"]\n[grid.settings]\nrank = [2, 4]\n'
     for name in ("grid", "grids"):
         two = (GRID.replace("[grid]", "[[grid]]") + other).replace("grid", name)
         cells = _read(file, MADE + two).cells
-        found = [(cell.backbone, cell.arm, cell.settings.get("rank")) for cell in cells]
+        combinations = [(cell.backbone, cell.arm, cell.settings.get("rank")) for cell in cells]
         expected = [("wdl", "mlora", None), ("dcn", "pooled", None), ("dcn", "mlora", 2), ("dcn", "mlora", 4)]
-        assert found == expected
-    said = _fault(file, MADE + "[[grid]]\n" + GRID.removeprefix("[grid]\n") + '[[grid]]\nbackbone = "wdl"\n')
-    assert "[[grid]] 2 arm is missing" in said
+        assert combinations == expected
+    message = _fault(
+        file, MADE + "[[grid]]\n" + GRID.removeprefix("[grid]\n") + '[[grid]]\nbackbone = "wdl"\n'
+    )
+    assert "[[grid]] 2 arm is missing" in message
 
 
-def test_a_dial_of_several_values_is_an_axis_and_other_data(file: Path) -> None:
+def test_a_dial_with_several_values_is_an_axis_of_data_sets(file: Path) -> None:
     grid = '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
-    found = _read(file, MADE + "diversity = [0.0, 0.5]\nseed = [0, 1]\n" + grid)
-    assert [dict(cell.settings) for cell in found.cells] == [
+    experiment = _read(file, MADE + "diversity = [0.0, 0.5]\nseed = [0, 1]\n" + grid)
+    assert [dict(cell.settings) for cell in experiment.cells] == [
         {"data_seed": seed, "diversity": diversity} for diversity in (0.0, 0.5) for seed in (0, 1)
     ]
-    folders = {found.sources["made"].folder_name(cell.settings) for cell in found.cells}
+    folders = {experiment.sources["made"].folder_name(cell.settings) for cell in experiment.cells}
     assert len(folders) == 4
-    assert found.definition(found.cells[3]) == {
+    assert experiment.definition(experiment.cells[3]) == {
         "source": "synthetic",
         "rows": 1000,
         "diversity": 0.5,
@@ -77,25 +82,27 @@ def test_a_dial_of_several_values_is_an_axis_and_other_data(file: Path) -> None:
     }
 
 
-def test_what_the_file_fixes_for_all_cells_names_them_too(file: Path) -> None:
+def test_settings_of_all_cells_are_in_their_keys(file: Path) -> None:
     grid = '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
     keys = [
-        found.key(found.cells[0])
+        experiment.key(experiment.cells[0])
         for settings in ("", "[settings]\ndropout = 0.1\n", "[settings]\ndropout = 0.1\n")
-        for found in [_read(file, MADE + grid + settings)]
+        for experiment in [_read(file, MADE + grid + settings)]
     ]
     assert keys[0] != keys[1] == keys[2]
 
 
 def test_a_joint_arm_has_one_learning_rate(file: Path) -> None:
     rates = "expert_learning_rate = [0.1, 0.2]\ngate_learning_rate = [0.1, 0.2]\nlearning_rate = [0.1, 0.2]\n"
-    found = _read(file, MADE + '[grid]\nbackbone = "wdl"\narm = "joint"\n[grid.settings]\n' + rates)
-    assert [dict(cell.settings) for cell in found.cells] == [{"learning_rate": rate} for rate in (0.1, 0.2)]
+    experiment = _read(file, MADE + '[grid]\nbackbone = "wdl"\narm = "joint"\n[grid.settings]\n' + rates)
+    assert [dict(cell.settings) for cell in experiment.cells] == [
+        {"learning_rate": rate} for rate in (0.1, 0.2)
+    ]
 
 
 def _key(file: Path, text: str) -> str:
-    found = _read(file, text)
-    return found.key(found.cells[0])
+    experiment = _read(file, text)
+    return experiment.key(experiment.cells[0])
 
 
 def test_keys_follow_from_the_training_code_and_from_defaults(
@@ -103,8 +110,8 @@ def test_keys_follow_from_the_training_code_and_from_defaults(
 ) -> None:
     text = MADE + '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
     before = _key(file, text)
-    said = TrainingSettings()
-    assert _key(file, text + f"[settings]\ndropout = {said.dropout}\n") == before
+    defaults = TrainingSettings()
+    assert _key(file, text + f"[settings]\ndropout = {defaults.dropout}\n") == before
     monkeypatch.setattr("mmlora.experiments.plan.TRAINING_REVISION", TRAINING_REVISION + 1)
     assert _key(file, text) != before
 
@@ -120,7 +127,7 @@ def test_keys_follow_from_the_activity_features_where_they_are_read(
     assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
 
 
-def test_other_files_are_other_data(file: Path, tmp_path: Path) -> None:
+def test_changed_files_are_another_data_set(file: Path, tmp_path: Path) -> None:
     (log := tmp_path / "logs" / "theme_click_log.csv").parent.mkdir()
     text = f'[data.t]\nsource = "taobao"\npath = "{log.parent}"\n[grid]\nbackbone = "wdl"\narm = "pooled"\n'
     keys, folders = [], []
@@ -132,8 +139,8 @@ def test_other_files_are_other_data(file: Path, tmp_path: Path) -> None:
     assert keys[0] == keys[1] != keys[2] and folders[0] == folders[1] != folders[2]
 
 
-def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
-    said = _fault(
+def test_every_fault_of_a_file_is_reported_with_what_is_valid(file: Path) -> None:
+    message = _fault(
         file,
         'tittle = "x"\n[data.a]\nsource = "movielens"\ndomain_by = "zip"\nthemes = 3\n'
         '[data.b]\nsource = "netflix"\n[data.c]\nsource = "synthetic"\ndiversity = [0.5, 7]\n'
@@ -157,11 +164,11 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
         "'ranks' is unknown: valid are split_fractions",
         "[settings] 'seed' is unknown",
     ):
-        assert part in said, said
+        assert part in message, message
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "there is no data"),
         (MADE, "there is no [grid]"),
@@ -198,28 +205,28 @@ def test_every_fault_of_a_file_is_named_with_what_is_valid(file: Path) -> None:
         ),
     ],
 )
-def test_files_that_cannot_be_run(file: Path, text: str, said: str) -> None:
-    assert said in _fault(file, text)
+def test_invalid_files_are_refused(file: Path, text: str, message: str) -> None:
+    assert message in _fault(file, text)
 
 
 @pytest.mark.parametrize("arm", ["placebo_mlora", "placebo_moe_mlora"])
 def test_a_placebo_with_cross_terms_is_refused(file: Path, arm: str) -> None:
     placebo = MADE + GRID.replace('"mlora"', f'["mlora", "{arm}"]')
-    said = _fault(file, placebo).splitlines()[1:]  # cross terms are the default
-    assert len(said) == 1 and said[0].startswith(
+    message = _fault(file, placebo).splitlines()[1:]  # cross terms are the default
+    assert len(message) == 1 and message[0].startswith(
         f"  arm {arm} with crosses true: cross terms read the domain"
     )
-    assert _fault(file, placebo + "[grid.settings]\ncrosses = [false, true]\n").splitlines()[1:] == said
+    assert _fault(file, placebo + "[grid.settings]\ncrosses = [false, true]\n").splitlines()[1:] == message
     assert len(_read(file, placebo + "[settings]\ncrosses = false\n").cells) == 2
 
 
-def test_data_that_is_missing_is_said_once(file: Path) -> None:
+def test_missing_data_is_reported_once(file: Path) -> None:
     assert _fault(file, GRID).splitlines()[1:] == [
         '  there is no data: give a table such as [data.gender] with source = "movielens"'
     ]
 
 
-def test_there_is_no_such_file(file: Path) -> None:
+def test_a_missing_file_is_an_error(file: Path) -> None:
     with pytest.raises(UsageError, match=r"some\.toml.*give the experiment's TOML file"):
         read_experiment(file)
 
@@ -235,18 +242,18 @@ def test_the_experiments_of_the_repository_can_be_read(path: Path) -> None:
 TUNE = MADE + '[tune]\nbackbone = "wdl"\narm = "moe_mlora"\n'
 
 
-def test_what_is_tuned_by_default_follows_from_the_arm(file: Path) -> None:
-    found = {
+def test_the_default_search_space_follows_from_the_arm(file: Path) -> None:
+    spaces = {
         arm: tuning.space
         for arm in ("pooled_domain", "mlora", "moe_mlora", "joint")
         if (tuning := _read(file, TUNE.replace("moe_mlora", arm)).tuning)
     }
     of_backbone = {"dropout", "learning_rate", "weight_decay"}
     of_expert = {"rank", "alpha", "expert_learning_rate"}
-    assert found["pooled_domain"].keys() == of_backbone
-    assert found["mlora"].keys() == of_backbone | of_expert
-    assert found["moe_mlora"].keys() == found["mlora"].keys() | {"experts_per_domain", "gate_learning_rate"}
-    assert found["joint"].keys() == of_backbone | {"rank", "alpha", "experts_per_domain"}
+    assert spaces["pooled_domain"].keys() == of_backbone
+    assert spaces["mlora"].keys() == of_backbone | of_expert
+    assert spaces["moe_mlora"].keys() == spaces["mlora"].keys() | {"experts_per_domain", "gate_learning_rate"}
+    assert spaces["joint"].keys() == of_backbone | {"rank", "alpha", "experts_per_domain"}
     narrow = _read(file, TUNE + "[settings]\nhidden_units = [16, 5]\nrank = 1\n").tuning
     assert narrow and narrow.space["rank"].probes == (2, 4)
 
@@ -260,8 +267,8 @@ def test_a_trial_is_the_untuned_cell_with_other_settings(file: Path) -> None:
     assert [experiment.training_settings(cell).rank for cell in (tuning.untuned, trial)] == [4, 16]
 
 
-def test_every_fault_of_a_tune_table_is_named(file: Path) -> None:
-    said = _fault(
+def test_every_fault_of_a_tune_table_is_reported(file: Path) -> None:
+    message = _fault(
         file,
         MADE + '[data.more]\nsource = "synthetic"\n'
         '[tune]\ntrials = 0\nminutes = -1\nbackbone = "bert"\narm = "moe"\nrank = 3\n'
@@ -284,22 +291,22 @@ def test_every_fault_of_a_tune_table_is_named(file: Path) -> None:
         "[tune.space] learning_rate log True: valid are true, with low above 0",
         "[tune.space] experts_per_domain 0: give whole numbers from 1",
     ):
-        assert part in said, said
+        assert part in message, message
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (TUNE + "[tune.space]\nspeed = [1]\n", "arm moe_mlora: 'speed' is unknown: valid are dropout"),
         (
             TUNE.replace("moe_mlora", "pooled_domain") + "[tune.space]\nrank = [1]\n",
             "arm pooled_domain: 'rank' is unknown: valid are dropout, learning_rate, weight_decay",
         ),
-        (TUNE.replace("moe_mlora", "placebo_mlora"), "a placebo is no arm to tune"),
+        (TUNE.replace("moe_mlora", "placebo_mlora"), "a placebo cannot be tuned"),
         (TUNE.replace("rows = 1000", "rows = [1000, 2000]"), "data made: rows has several values"),
         (TUNE + "[tune.space]\nrank = [8, 600]\n", "rank 600 is above the smallest hidden width"),
         (TUNE + "[tune.space]\ndropout = {low = 0.5, high = 1.5}\n", "settings: dropout"),
     ],
 )
-def test_what_cannot_be_tuned(file: Path, text: str, said: str) -> None:
-    assert said in _fault(file, text)
+def test_invalid_tune_tables_are_refused(file: Path, text: str, message: str) -> None:
+    assert message in _fault(file, text)

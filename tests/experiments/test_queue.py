@@ -1,4 +1,4 @@
-"""Which cell a free worker takes: none that would wait for another, while there is one."""
+"""The queue of cells: workers get cells that do not have to wait for another's backbone."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _job(seed: int, arm: ArmName) -> Job:
     )
 
 
-def test_workers_open_different_backbones_and_stay_with_them() -> None:
+def test_workers_start_with_different_backbones_and_keep_them() -> None:
     queue = CellQueue([_job(seed, arm) for seed in (0, 1) for arm in ("pooled_domain", "mlora", "moe_mlora")])
     first, second = queue.take(), queue.take()
     assert first and second and (first.cell.seed, second.cell.seed) == (0, 1)
     assert queue.take() is None  # a third would wait for a backbone
-    queue.ended(first)
+    queue.release(first)
     third = queue.take()
     assert third and third.cell.seed == 0
 
@@ -46,8 +46,8 @@ def test_a_job_whose_worker_died_after_its_result_was_written_is_done(
     def die(queue: CellQueue, *others: object) -> None:
         for job in jobs:
             assert queue.take() == job
-        jobs[0].place.mkdir(parents=True)
-        (jobs[0].place / "result.json").touch()
+        jobs[0].result_folder.mkdir(parents=True)
+        (jobs[0].result_folder / "result.json").touch()
         raise BrokenProcessPool
 
     monkeypatch.setattr(pool, "run_until_broken", die)
@@ -57,17 +57,17 @@ def test_a_job_whose_worker_died_after_its_result_was_written_is_done(
     assert (done, failed) == (jobs[:1], jobs[1:])
 
 
-def test_at_the_end_idle_workers_help_with_what_is_left() -> None:
+def test_idle_workers_help_with_the_last_group() -> None:
     queue = CellQueue([_job(0, arm) for arm in ("pooled_domain", "mlora", "moe_mlora")])
     first = queue.take()
     assert first and queue.take() is None
-    queue.ended(first)
+    queue.release(first)
     assert queue.take() and queue.take()
     assert queue  # two are running
     assert len(queue.give_up()) == 2 and not queue
 
 
-def test_a_worker_has_mkls_mode_before_torch_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_sets_mkls_mode_before_importing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MKL_CBWR")  # as in a process that didn't inherit it
     context = get_context("spawn")
     start = (1, os.getpid(), context.Event())

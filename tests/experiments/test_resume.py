@@ -1,4 +1,4 @@
-"""Stopped and started again: what is done stays, what isn't is done."""
+"""Resuming an experiment: finished cells are kept, and the others are run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(900)  # processes that each import torch, on a 
 
 @pytest.fixture
 def copied(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The tiny experiment as it was left, to be changed."""
+    """A copy of the tiny experiment that a test may change."""
     shutil.copytree(tiny.home, tmp_path / "var")
     shutil.copy(tiny.file, tmp_path)
     monkeypatch.setenv("MMLORA_HOME", str(tmp_path / "var"))
@@ -34,7 +34,7 @@ def copied(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.slow
-def test_a_lost_cell_is_done_again_and_no_other(copied: Any, run_cli: Callable[..., Any]) -> None:
+def test_only_a_lost_cell_is_run_again(copied: Any, run_cli: Callable[..., Any]) -> None:
     lost = copied.result("moe_mlora", 2, "domain")
     shutil.rmtree(copied.folder / "cells" / lost["cell_key"])
     kept = {p: p.stat().st_mtime_ns for p in copied.folder.rglob("*") if p.suffix in (".json", ".npy")}
@@ -47,7 +47,7 @@ def test_a_lost_cell_is_done_again_and_no_other(copied: Any, run_cli: Callable[.
     assert {p: p.stat().st_mtime_ns for p in kept} == kept  # phases and data included
 
 
-def test_a_phase_of_other_training_code_is_trained_again(
+def test_a_phase_is_trained_again_after_changes_of_training_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = PhaseReport("backbone", None, 0, "wauc", 0.5, 0.6, 1, 1, True, (), 1.0, 10)
@@ -64,6 +64,7 @@ def test_a_phase_of_other_training_code_is_trained_again(
     assert len(trained) == 2
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_not_tracked_is_tracked_by_the_next_run(
     copied: Any, run_cli: Callable[..., Any]
 ) -> None:
@@ -81,7 +82,7 @@ def test_a_cell_that_cannot_be_trained_is_refused_before_the_others_start(
     grid = '[[grids]]\nbackbone = "wdl"\n'
     copied.file.write_text(
         copied.file.read_text().replace("[grid]", "[[grids]]", 1)
-        # More experts to keep than there are; arms without a trained gate don't ask.
+        # Keeps more experts than there are; arms without a trained gate ignore this.
         + f'{grid}arm = ["mlora", "moe_mlora"]\nsettings = {{gate_top_k = [9]}}\n'
         # Every domain has fewer clicks.
         + f'{grid}arm = ["mlora", "uniform_gate"]\nexperts_per_domain = 200\n'
@@ -92,9 +93,9 @@ def test_a_cell_that_cannot_be_trained_is_refused_before_the_others_start(
     copied.file.write_text(f"{head}\n[[grids]]{grids}{settings}{own}")
     done = run_cli("run", copied.file, "--json")
     assert done.exit_code == 1, done.output
-    said = json.loads(done.stdout)
-    assert said["ran"] == 0 and len(said["results"]) == 15
-    why = {failure["cell"].split(", ")[3]: failure["why"] for failure in said["failures"]}
+    outcome = json.loads(done.stdout)
+    assert outcome["ran"] == 0 and len(outcome["results"]) == 15
+    why = {failure["cell"].split(", ")[3]: failure["why"] for failure in outcome["failures"]}
     assert why.keys() == {"moe_mlora", "uniform_gate"}
     assert "gate_top_k" in why["moe_mlora"]
     assert "experts_per_domain is 200, and each expert needs" in why["uniform_gate"]
@@ -103,7 +104,7 @@ def test_a_cell_that_cannot_be_trained_is_refused_before_the_others_start(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_run_leaves_no_process_and_goes_on(tiny: Any, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_process_and_resumes(tiny: Any, tmp_path: Path) -> None:
     text = tiny.file.read_text()
     data, settings = text[: text.index("[grid]")], text[text.index("[settings]") :]
     grid = '[grid]\nbackbone = "wdl"\narm = ["pooled_domain", "mlora", "moe_mlora"]\nseed = [0, 1]\n'
@@ -134,20 +135,20 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tiny: Any, tmp_path: Path) -
 
     rest = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert rest.returncode == 0, rest.stderr
-    said = json.loads(rest.stdout)
-    assert len(said["results"]) == said["cells"] == 6
+    outcome = json.loads(rest.stdout)
+    assert len(outcome["results"]) == outcome["cells"] == 6
     finished = [path for path in done if (path.parent / "result.json").exists()]
-    assert said["ran"] == 6 - len(finished)
+    assert outcome["ran"] == 6 - len(finished)
     assert all(path.stat().st_mtime_ns == done[path] for path in finished)
 
 
 def _children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children]
 
 
-def _until(true: Callable[[], bool], seconds: float) -> None:
+def _until(condition: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.2)

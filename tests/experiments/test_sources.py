@@ -1,4 +1,4 @@
-"""Data that a user brings: Taobao's files, and the rows of the current workspace."""
+"""Experiments on data of the user: Taobao's files, and the rows of the current workspace."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def log(folder: Path) -> Path:
-    """Made-up clicks of 30 users in the theme click log's format."""
+    """Synthetic clicks of 30 users in the format of the theme click log."""
     draw, target = np.random.default_rng(5), folder / "log"
     target.mkdir()
     rows = [
@@ -49,7 +49,7 @@ def log(folder: Path) -> Path:
     (target / "theme_click_log.csv").write_text("user_id,item_id,theme_id,reach_time\n" + "".join(rows))
     ids = {"user": range(30), "item": [100 * theme + n for theme in range(1, THEMES + 1) for n in range(25)]}
     for name, own in ids.items():
-        vectors = (f"{one},{' '.join(f'{x:.4f}' for x in draw.normal(size=128))}\n" for one in own)
+        vectors = (f"{id_},{' '.join(f'{x:.4f}' for x in draw.normal(size=128))}\n" for id_ in own)
         (target / f"{name}_embedding.csv").write_text("id,embedding\n" + "".join(vectors))
     return target
 
@@ -82,7 +82,7 @@ def test_taobao_and_the_same_rows_in_the_workspace_give_the_same_model(
     assert own["test"] == taobao["test"] and own["parts"] == taobao["parts"]
 
 
-def test_other_rows_in_the_workspace_are_other_cells(folder: Path) -> None:
+def test_cells_of_other_workspace_rows_differ(folder: Path) -> None:
     jobs = []
     for day in (1, 2):
         _import_clicks(folder, day, label=lambda n: n % 2)
@@ -90,11 +90,11 @@ def test_other_rows_in_the_workspace_are_other_cells(folder: Path) -> None:
     assert jobs[0].key != jobs[1].key and jobs[0].rows.home != jobs[1].rows.home
 
 
-def test_rows_of_one_class_are_refused(folder: Path) -> None:
+def test_rows_with_one_label_are_refused(folder: Path) -> None:
     _import_clicks(folder, 1, label=lambda n: 1)
     job = _prepared("own", 'source = "workspace"\nas_of = 2020-01-09\n')
-    said = refusal(job.cell, job.rows, job.settings)
-    assert said and "training rows have label 1, so there is nothing to learn" in said
+    reason = refusal(job.cell, job.rows, job.settings)
+    assert reason and "training rows have label 1, so there is nothing to learn" in reason
 
 
 def _import_clicks(folder: Path, day: int, label: Callable[[int], int]) -> None:

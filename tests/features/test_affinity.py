@@ -158,7 +158,7 @@ def compare(offline: Path, versions: list, through: date, seed: int, tries: int 
 
 @pytest.mark.parametrize("most", [32, 2])
 @pytest.mark.parametrize("late", [False, True])
-def test_rows_say_what_was_known(tmp_path, make_rows, write_interactions, monkeypatch, late, most):
+def test_rows_have_what_was_known(tmp_path, make_rows, write_interactions, monkeypatch, late, most):
     monkeypatch.setattr(module, "MOST", most)
     versions, through = make_rows(1 + late, late=late), START + timedelta(days=90)
     write_interactions(tmp_path, versions, ids=IdTypes(), name="all")
@@ -201,7 +201,7 @@ def test_increments_equal_a_full_build(tmp_path, make_rows, write_interactions, 
     compare(full, versions, end, seed)
 
 
-def test_corrections_of_old_data_restate(tmp_path, make_rows, write_interactions):
+def test_corrections_of_old_data_change_later_rows(tmp_path, make_rows, write_interactions):
     versions = make_rows(4, late=False)
     step, full = tmp_path / "step", tmp_path / "full"
     for folder in (step, full):
@@ -219,7 +219,7 @@ def test_corrections_of_old_data_restate(tmp_path, make_rows, write_interactions
     compare(full, versions + news, START + timedelta(days=60), seed=3)
 
 
-def test_a_profile_that_says_something_of_built_days_builds_anew(tmp_path, make_rows, write_interactions):
+def test_a_profile_valid_on_built_days_triggers_a_rebuild(tmp_path, make_rows, write_interactions):
     write_interactions(tmp_path, make_rows(2, late=False), ids=IdTypes(), name="all")
     write_items(tmp_path, VERSIONS[:6])
     through = START + timedelta(days=60)
@@ -233,7 +233,7 @@ def test_a_profile_that_says_something_of_built_days_builds_anew(tmp_path, make_
     assert report.since is None and "new item profiles belong" in report.reason
 
 
-def test_what_is_decided_at_first_stays_until_it_is_decided_anew(tmp_path, make_rows, write_interactions):
+def test_the_first_choice_of_attributes_is_kept_until_chosen_again(tmp_path, make_rows, write_interactions):
     write_interactions(tmp_path, make_rows(2, late=False), ids=IdTypes(), name="all")
     through = START + timedelta(days=30)
     assert build(tmp_path, through=through).reason == "first build"
@@ -281,7 +281,7 @@ def test_attributes_are_categories_and_bags_of_a_few_hundred_values(tmp_path, ma
     assert [view.name for view in found.views] == ["user_affinity", "domain_affinity", "user_taste"]
 
 
-def test_a_store_built_before_priors_were_kept_goes_on_with_its_own(tmp_path, make_rows, write_interactions):
+def test_a_store_without_stored_priors_keeps_its_own(tmp_path, make_rows, write_interactions):
     write_interactions(tmp_path, make_rows(1, late=False), ids=IdTypes(), name="all")
     build(tmp_path, through=START + timedelta(days=30))
     path = tmp_path / "features" / "state.json"

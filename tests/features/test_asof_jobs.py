@@ -163,7 +163,7 @@ def test_reads_and_writes_s3(make_store, monkeypatch, tmp_path):
         server.stop()
 
 
-def test_a_created_time_counts_when_asked_for_where_the_store_is_told_so(make_store, stored):
+def test_created_times_are_respected_on_request(make_store, stored):
     store = make_store(stored, filter_by_created_timestamp="asked")
     assert prices(store) == [5.0, 2.5, 2.5, None, 1.0]
     assert prices(store, filter_by_created_timestamp=True) == PRICES
@@ -197,7 +197,7 @@ def on_demand(store):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_on_demand_features_are_computed_whole_and_streamed(make_store, stored, monkeypatch, full):
+def test_on_demand_features_are_computed_and_streamed(make_store, stored, monkeypatch, full):
     store = make_store(stored)
     job = store.get_historical_features(ASKED, on_demand(store), full_feature_names=full)
     whole = job.to_arrow()
@@ -228,7 +228,7 @@ def test_streams_the_same_rows_in_the_same_order(make_store, tmp_path):
         next(job.to_batches(memory_budget=1000))
 
 
-def test_a_budget_bounds_the_rows_at_hand(make_store, stored, tmp_path, monkeypatch):
+def test_a_budget_bounds_the_rows_in_memory(make_store, stored, tmp_path, monkeypatch):
     big = pa.concat_tables([STORED.set_column(4, "name", pa.array(["x" * 9_000_000] * 4))])
     pq.write_table(big, tmp_path / "big.parquet")
     job = make_store(tmp_path / "big.parquet").get_historical_features(ASKED, REFS)
@@ -236,7 +236,7 @@ def test_a_budget_bounds_the_rows_at_hand(make_store, stored, tmp_path, monkeypa
         list(job.to_batches(memory_budget=64 * 2**20))
 
 
-def test_writes_become_readable_and_nothing_else_changes(make_store, tmp_path, stored):
+def test_written_rows_are_readable_and_others_unchanged(make_store, tmp_path, stored):
     folder = tmp_path / "folder"
     folder.mkdir()
     pq.write_table(STORED, folder / "a.parquet")
@@ -286,7 +286,7 @@ def test_materialises_into_the_online_store(make_store, stored):
 
 
 @pytest.mark.parametrize("name", ["saved.parquet", "saved"])
-def test_saves_datasets_and_keeps_what_is_there(make_store, stored, tmp_path, name):
+def test_saves_datasets_without_overwriting(make_store, stored, tmp_path, name):
     from feast.errors import SavedDatasetLocationAlreadyExists
     from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
@@ -301,7 +301,7 @@ def test_saves_datasets_and_keeps_what_is_there(make_store, stored, tmp_path, na
         assert pq.read_table(tmp_path / name).equals(job.to_arrow())
 
 
-def test_says_what_was_asked_and_for_when(make_store, stored):
+def test_metadata_describes_the_request(make_store, stored):
     metadata = make_store(stored).get_historical_features(ASKED, REFS).metadata
     assert (metadata.features, metadata.keys) == (REFS, ["item_id", "rebate"])
     times = (metadata.min_event_timestamp, metadata.max_event_timestamp)

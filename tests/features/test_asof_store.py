@@ -164,7 +164,7 @@ def some_entities(seed, count, times=120):
 
 
 @pytest.mark.parametrize("known", [None, 0, 40, 90, 500])
-def test_equals_brute_force_whatever_is_known(stores, sources, known):
+def test_equals_brute_force_with_any_knowledge(stores, sources, known):
     rows, entities = flat(sources[1]), some_entities(1, 700)
     known_as_of = None if known is None else START + timedelta(hours=known)
     found = ask(stores[0], entities, known_as_of)
@@ -187,7 +187,7 @@ def test_one_time_for_all_rows_equals_brute_force(stores, sources, at, known):
     )
 
 
-def test_chunks_change_nothing(stores, monkeypatch):
+def test_chunk_size_does_not_change_results(stores, monkeypatch):
     entities = some_entities(2, 333)
     whole = ask(stores[0], entities)
     monkeypatch.setattr(asof_job, "CHUNK_ROWS", 50)
@@ -212,12 +212,12 @@ def test_equals_feasts_own_store(stores):
     pd.testing.assert_frame_equal(sorted_rows(stores[0]), sorted_rows(stores[1]), check_dtype=False)
 
 
-def test_what_was_created_later_is_hidden_without_asking_for_it(stores):
+def test_rows_created_later_are_hidden_by_default(stores):
     entities = some_entities(5, 100)
     assert ask(stores[0], entities).equals(ask(stores[0], entities, filter_by_created_timestamp=True))
 
 
-def test_data_frames_and_sql_text_ask_for_the_same(stores):
+def test_data_frames_and_sql_text_give_the_same(stores):
     entities = some_entities(6, 50)
     table = ask(stores[0], entities)
     frame = pd.DataFrame(entities, columns=["user_id", "item_id", "event_timestamp"]).astype(
@@ -255,7 +255,7 @@ def test_short_names_and_no_rows(stores):
     assert len(empty) == 0 and empty.schema.field("plain__a").type == pa.float32()
 
 
-def test_refuses_what_it_cannot_answer(stores, tmp_path):
+def test_refuses_unsupported_requests(stores, tmp_path):
     from feast import FeatureView, Field, FileSource
     from feast.types import Float32, Int64
 

@@ -34,7 +34,7 @@ FILES = {
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not SOURCE, reason="FEAST_SOURCE names no checkout of Feast")
 @pytest.mark.parametrize("name", FILES)
-def test_passes_what_feast_asks_of_an_offline_store(name):
+def test_passes_feasts_offline_store_tests(name):
     python = Path(SOURCE).resolve() / "sdk" / "python"
     assert (python / TESTS / name).is_file(), f"{python / TESTS} holds no {name}: is FEAST_SOURCE its root?"
     paths = [Path(__file__).parent / "feast_universal", ROOT, python]

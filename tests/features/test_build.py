@@ -103,7 +103,7 @@ def compare(offline: Path, versions: list, through: date, seed: int, tries: int 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("string_ids", [False, True])
-def test_rows_say_what_was_known(tmp_path, make_rows, write_interactions, build_features, late, string_ids):
+def test_rows_have_what_was_known(tmp_path, make_rows, write_interactions, build_features, late, string_ids):
     versions = make_rows(1 + late, late=late, string_ids=string_ids)
     ids = IdTypes(user="string", item="string") if string_ids else IDS
     write_interactions(tmp_path, versions, ids=ids, name="all")
@@ -217,7 +217,7 @@ def test_increments_over_old_data_with_new_corrections(
     compare(full, everything, START + timedelta(days=90), seed)
 
 
-def test_rows_of_the_built_past_that_claim_to_be_on_time_build_anew(
+def test_on_time_rows_for_built_days_trigger_a_rebuild(
     tmp_path, make_rows, write_interactions, build_features
 ):
     versions = make_rows(3)
@@ -236,7 +236,7 @@ def test_rows_of_the_built_past_that_claim_to_be_on_time_build_anew(
     assert rows_of(step) == rows_of(full)
 
 
-def test_nothing_new_writes_nothing_and_another_prior_builds_anew(
+def test_no_new_rows_write_nothing_and_another_prior_rebuilds(
     tmp_path, make_rows, write_interactions, build_features
 ):
     write_interactions(tmp_path, make_rows(1), ids=IDS, name="all")

@@ -55,7 +55,7 @@ def first_file(home: Path) -> Path:
     return Path(built_files(home / "offline" / "features" / "user_activity")[0])
 
 
-def test_a_full_rebuild_neither_fails_nor_changes_what_reads_meanwhile(home):
+def test_a_full_rebuild_does_not_disturb_concurrent_reads(home):
     before = features(home)
     with snapshot():
         repo = FeatureRepo(home=home)
@@ -65,7 +65,7 @@ def test_a_full_rebuild_neither_fails_nor_changes_what_reads_meanwhile(home):
     assert not features(home).equals(before)
 
 
-def test_files_out_of_use_go_a_day_later(home):
+def test_unused_files_are_removed_a_day_later(home):
     old, folder = first_file(home), home / "offline" / "features"
     rebuild(home)
     assert old.exists() and first_file(home) != old
@@ -90,7 +90,7 @@ def test_built_files_are_hashed_once(home, monkeypatch):
         (lambda path: path.write_bytes(bytes(path.stat().st_size)), "holds other bytes"),
     ],
 )
-def test_a_file_that_is_not_as_it_was_built_is_refused_and_built_anew(home, change, message):
+def test_a_changed_file_is_refused_and_rebuilt(home, change, message):
     before = features(home)
     change(first_file(home))
 

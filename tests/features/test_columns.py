@@ -91,18 +91,18 @@ DAYS = [datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=n) for n in range(ROWS
         ("taste", cycle([0.5], [1.0, 2.0]), "drop", {}),
     ],
 )
-def test_what_a_column_becomes_follows_from_its_data(tmp_path, name, values, kind, tags):
+def test_a_columns_kind_follows_from_its_data(tmp_path, name, values, kind, tags):
     column = one(tmp_path, values, name)
     assert (column.kind, dict(column.tags)) == (kind, tags), column.why
     assert column.why
 
 
-def test_days_that_could_be_months_are_no_dates(tmp_path):
+def test_ambiguous_days_and_months_are_not_dates(tmp_path):
     values = [f"{1 + n % 12:02d}/{1 + n % 11:02d}/2025" for n in range(ROWS)]
     assert one(tmp_path, values, "since").kind == "categorical"
 
 
-def test_a_handful_of_entities_is_judged_by_type_alone(tmp_path):
+def test_few_entities_are_judged_by_type_only(tmp_path):
     assert one(tmp_path / "text", ["a", "b", "c"]).kind == "categorical"
     assert one(tmp_path / "constant", ["a", "a", "a"]).kind == "categorical"
 
@@ -151,7 +151,7 @@ def test_a_users_values_are_matched_with_the_items_that_share_them(tmp_path):
     assert "dot" not in tags["user.short"]
 
 
-def test_settings_override_what_the_data_say(tmp_path):
+def test_settings_override_the_data(tmp_path):
     folder = store(tmp_path, user={"age": cycle(*range(20, 40)), "town": cycle("a", "b")})
     chosen = {"users.age": "log", "users.town": "drop"}
     kinds = {c.name: (c.kind, dict(c.tags), c.why) for c in analyse(folder, chosen)}

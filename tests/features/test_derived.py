@@ -47,7 +47,7 @@ def brute(prices: np.ndarray, category: np.ndarray, moments: np.ndarray) -> np.n
     return rank
 
 
-def test_a_price_is_ranked_among_those_known_before_its_day_or_with_it():
+def test_a_price_is_ranked_among_prices_known_by_its_day():
     rng = np.random.default_rng(3)
     moments = np.sort(rng.integers(0, 20, 400) * DAY + rng.choice([0, 0, 1, 2, 3], 400) * 1000)
     prices = np.where(rng.random(400) < 0.1, np.nan, rng.integers(1, 30, 400))
@@ -99,7 +99,7 @@ def test_ranks_and_first_dates_follow_the_profiles(tmp_path):
     assert decide(tmp_path, []) == wanted, "what a model may read stays"
 
 
-def test_undated_profiles_have_no_age_and_tables_without_categories_no_rank(tmp_path):
+def test_undated_profiles_have_no_age_and_uncategorised_items_no_rank(tmp_path):
     interact(tmp_path, {0: START})
     write(tmp_path, [(n, EPOCH, EPOCH, float(n), "a") for n in range(50)])
     assert decide(tmp_path, analyse(tmp_path)) == []
@@ -107,7 +107,7 @@ def test_undated_profiles_have_no_age_and_tables_without_categories_no_rank(tmp_
     assert not (tmp_path / "derived").exists()
 
 
-def test_versions_that_begin_with_the_first_interaction_have_no_date_of_their_own(tmp_path):
+def test_versions_from_the_first_interaction_have_no_date(tmp_path):
     moments = {n: START + timedelta(hours=n) for n in range(60)}
     interact(tmp_path, moments)
     write(tmp_path, [(n, moments[n], moments[n], 1.0, "a") for n in range(60)])

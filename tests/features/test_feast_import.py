@@ -16,12 +16,12 @@ print(any("typeguard" in function.__code__.co_names for function in (
 """
 
 
-def test_feast_is_imported_without_run_time_type_checks():
+def test_feast_is_imported_without_runtime_type_checks():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_a_plain_import_has_them():
+def test_a_plain_import_has_runtime_type_checks():
     """What the other test asserts would be true of nothing if Feast had dropped typeguard."""
     code = CODE.replace("import_feast()\nimport feast", "import feast").replace("import_feast()", "")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -60,7 +60,7 @@ def expected(versions: list, user: object, t: datetime, known: datetime) -> dict
 
 
 @pytest.mark.parametrize("string_ids", [False, True])
-def test_rows_say_what_was_known_before_their_midnight(
+def test_rows_have_what_was_known_before_their_midnight(
     tmp_path, make_rows, write_interactions, build_features, string_ids
 ):
     versions = sorted(make_rows(3, string_ids=string_ids), key=lambda row: row.known_at)

@@ -129,14 +129,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("view", FAULTS)
-def test_a_fault_is_named_when_definitions_are_applied(home: Path, view: str) -> None:
+def test_applying_definitions_names_a_fault(home: Path, view: str) -> None:
     with pytest.raises(UsageError) as caught:
         define(home, view).apply()
     assert FAULTS[view] in str(caught.value)
     assert str(home / "feature_repo" / "own.py") in str(caught.value) or "are named" in str(caught.value)
 
 
-def test_all_faults_of_all_files_are_named_and_nothing_is_applied(home: Path) -> None:
+def test_all_faults_of_all_files_are_reported_and_nothing_is_applied(home: Path) -> None:
     (home / "feature_repo" / "own.py").unlink(missing_ok=True)
     repo = FeatureRepo(home=home)
     repo.apply()
@@ -164,7 +164,7 @@ def test_all_faults_of_all_files_are_named_and_nothing_is_applied(home: Path) ->
     assert FeatureRepo(home=home).contract("all") == before
 
 
-def test_what_can_be_read_is_accepted(home: Path) -> None:
+def test_valid_definitions_are_accepted(home: Path) -> None:
     fields = [
         ("price", "Float32", {}),
         ("count", "Float32", {}),

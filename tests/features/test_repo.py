@@ -102,7 +102,7 @@ def test_the_contract_is_the_same_when_applied_again(repo, home):
     assert again.contract("all").hash == before
 
 
-def test_rows_come_back_as_asked_and_features_of_2000_are_found(repo, asked):
+def test_rows_are_returned_as_requested_with_features_of_2000(repo, asked):
     contract = repo.contract("all")
     found = repo.retrieve(asked, contract)
     assert found.column_names == [field.name for field in contract.fields]
@@ -114,7 +114,7 @@ def test_rows_come_back_as_asked_and_features_of_2000_are_found(repo, asked):
 
 
 @pytest.mark.parametrize("rows", [1, 37, 10_000])
-def test_streamed_it_is_the_same_in_tables_of_so_many_rows(repo, asked, rows):
+def test_streaming_gives_the_same_rows_in_chunks(repo, asked, rows):
     some = asked.slice(0, 100)
     for group in ("ids", "all"):
         contract = repo.contract(group)
@@ -124,7 +124,7 @@ def test_streamed_it_is_the_same_in_tables_of_so_many_rows(repo, asked, rows):
         assert pa.concat_tables(tables).cast(whole.schema).equals(whole)
 
 
-def test_a_stream_refuses_what_a_retrieval_refuses(repo, asked):
+def test_streaming_refuses_the_same_requests_as_retrieval(repo, asked):
     contract = repo.contract("profiles")
     field = replace(contract.fields[3], name="user_profile__shoe_size")
     with pytest.raises(ContractError, match="shoe_size"):
@@ -133,7 +133,7 @@ def test_a_stream_refuses_what_a_retrieval_refuses(repo, asked):
         list(repo.stream(asked.select(["user_id"]), contract, rows=10))
 
 
-def test_equals_the_interactions_counted_by_hand(repo, asked, make_rows, home):
+def test_activity_equals_interactions_counted_by_hand(repo, asked, make_rows, home):
     string_ids = pa.types.is_string(asked.schema.field("user_id").type)
     versions = sorted(make_rows(11, string_ids=string_ids), key=lambda row: row.known_at)
     found = repo.retrieve(asked, repo.contract("all")).to_pylist()
@@ -153,7 +153,7 @@ def test_equals_the_interactions_counted_by_hand(repo, asked, make_rows, home):
         assert (features["user_domain_activity__clicks_7d"] or 0) == sum(v.label for v in week)
 
 
-def test_only_the_features_whose_keys_are_there(repo, asked):
+def test_only_features_with_given_keys_are_returned(repo, asked):
     contract = repo.contract("all")
     users = asked.select(["user_id", "event_timestamp"])
     found = repo.retrieve(users, contract)
@@ -177,7 +177,7 @@ def test_ids_of_the_wrong_type_are_refused(repo, asked):
         )
 
 
-def test_a_contract_of_other_features_is_refused(repo, asked):
+def test_a_contract_with_other_features_is_refused(repo, asked):
     contract = repo.contract("profiles")
     field = replace(contract.fields[3], name="user_profile__shoe_size")
     with pytest.raises(ContractError, match="shoe_size"):
@@ -225,7 +225,7 @@ def leak(workspace):
         (9, 4, 1, "free"),  # with less than was known
     ],
 )
-def test_nothing_of_the_future_leaks(leak, days, known, clicks, plan):
+def test_no_future_data_leaks(leak, days, known, clicks, plan):
     repo, day = leak
     asked = pa.table({"user_id": [1, 2], "event_timestamp": times([day + timedelta(days=days)] * 2)})
     for rows in (
@@ -239,7 +239,7 @@ def test_nothing_of_the_future_leaks(leak, days, known, clicks, plan):
         assert (found[1]["user_activity__clicks_ever"], found[1]["user_profile__plan"]) == (0, "free")
 
 
-def test_views_of_your_own_become_input_and_go_again(workspace, make_rows):
+def test_user_views_become_input_and_can_be_removed(workspace, make_rows):
     home = workspace(make_rows(12), ids=IdTypes(), through=THROUGH, profiles={})
     (home / "feature_repo").mkdir()
     prices = {
@@ -285,7 +285,7 @@ def views(offline, entities):
         repo.retrieve(rows, contract)
 
 
-def test_says_what_to_run_first(tmp_path, make_rows, write_interactions):
+def test_errors_say_what_to_run_first(tmp_path, make_rows, write_interactions):
     repo = FeatureRepo(home=tmp_path)
     with pytest.raises(UsageError, match="import data first"):
         repo.apply()
@@ -301,7 +301,7 @@ def test_says_what_to_run_first(tmp_path, make_rows, write_interactions):
         repo.retrieve(rows, repo.contract("all"))
 
 
-def test_feast_is_imported_only_when_it_is_needed(tmp_path):
+def test_feast_is_imported_lazily(tmp_path):
     (tmp_path / "offline").mkdir()
     (tmp_path / "offline" / "ids.json").write_text('{"user": "int64", "item": "int64", "domain": "string"}')
     code = (
@@ -313,9 +313,7 @@ def test_feast_is_imported_only_when_it_is_needed(tmp_path):
     assert result.stdout.strip() == "[]"
 
 
-def test_dates_and_texts_come_as_the_model_reads_them_and_what_is_left_out_stays_readable(
-    workspace, make_rows
-):
+def test_dates_and_texts_are_returned_in_the_models_form(workspace, make_rows):
     users = list(range(25))
     stamps = {name: times([EPOCH] * 25) for name in ("event_timestamp", "created_timestamp")}
     table = {

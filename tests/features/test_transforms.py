@@ -41,7 +41,7 @@ def test_ages_are_as_of_the_row_and_missing_before_birth(column, written):
     assert again.to_pylist() == [1.0, 1.5]
 
 
-def test_words_become_buckets_whatever_their_case_and_order_of_rows():
+def test_words_are_hashed_regardless_of_case_and_row_order():
     column = chunked("Red shoes, RED!", None, "", "shoes red", "rød skø", " ".join(map(str, range(99))))
     red, nothing, empty, swapped, danish, long = words_of(column).to_pylist()
     assert len(red) == 2 and set(red) == set(swapped) and nothing is None and empty == []

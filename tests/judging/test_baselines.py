@@ -24,7 +24,7 @@ def _auc(rows, predict):
     return auc(rows.label(rows.test), predict(rows.test))
 
 
-def test_an_items_rate_is_that_of_its_training_rows_drawn_to_the_domains(rows):
+def test_an_items_rate_is_shrunk_towards_its_domains_rate(rows):
     train = rows.data.rows("train")
     domain, item, label = rows.domain(train), rows.item[train], rows.label(train)
     own = (domain == 1) & (item == 7)
@@ -43,7 +43,7 @@ def test_an_item_without_training_rows_has_its_domains_rate(make_rows):
     assert rates(np.array([0, 1]), np.array([40, 40])) == pytest.approx(rates.base)
 
 
-def test_rates_of_more_items_than_fit_a_table_are_the_same(rows, monkeypatch):
+def test_rates_are_the_same_with_too_many_items_for_a_table(rows, monkeypatch):
     whole = ItemRates.of(rows)
     monkeypatch.setattr(popularity, "MOST_CELLS", 0)
     sparse = ItemRates.of(rows)
@@ -51,7 +51,7 @@ def test_rates_of_more_items_than_fit_a_table_are_the_same(rows, monkeypatch):
     assert sparse.rates == pytest.approx(whole.rates)
 
 
-def test_regression_finds_crosses_that_no_single_column_tells(rows, monkeypatch):
+def test_regression_learns_crosses_that_no_single_column_shows(rows, monkeypatch):
     predict, note = fit_regression(rows)
     assert _auc(rows, predict) > 0.68
     assert note.startswith("C ")
@@ -69,7 +69,7 @@ def test_a_row_of_the_matrix_does_not_depend_on_the_others(rows):
     assert crosses.matrix(rows.test[:0]).shape == (0, crosses.width)
 
 
-def test_lists_of_what_was_met_and_kinds_that_are_not_known_are_passed_over(rows):
+def test_history_lists_and_unknown_kinds_are_skipped(rows):
     fields = Fields.of(rows.data)
     read = {
         field.name for kind in (fields.categorical, fields.dense, fields.bag, fields.vector) for field in kind
@@ -86,7 +86,7 @@ def test_columns_that_few_training_rows_have_are_dropped(rows, monkeypatch):
     assert (count >= 1000).all(), "but for the three numbers, each column has its rows"
 
 
-def test_a_matrix_too_large_is_of_a_sample_and_says_so(rows, monkeypatch):
+def test_a_matrix_that_is_too_large_uses_a_sample_and_notes_it(rows, monkeypatch):
     monkeypatch.setattr(regression, "MOST_ENTRIES", 20_000)
     predict, note = fit_regression(rows)
     trained = int(note.split(", ")[-1].removesuffix(" rows").replace(",", ""))
@@ -132,7 +132,7 @@ def test_a_baseline_that_is_not_installed_says_how_to_install_it(rows, monkeypat
         ({"label": np.zeros(6000, np.int8)}, "one label only"),
     ],
 )
-def test_rows_that_nothing_can_be_trained_on_are_said_so(make_rows, columns, why):
+def test_untrainable_rows_are_noted(make_rows, columns, why):
     rows = make_rows(**columns)
     assert all(why in each.note for each in train_baselines(rows, rows.test, threads=1))
 

@@ -52,7 +52,7 @@ def test_the_interval_of_the_difference_to_the_best_baseline_decides(rows, stren
     assert Judgement.from_json(json.loads(stored)) == judgement
 
 
-def test_figures_are_those_of_the_metrics_room(rows):
+def test_figures_equal_those_of_the_metrics_package(rows):
     judgement = _judged(rows, {MODEL: 1.0, "other": 0.5})
     label, domain = rows.label(np.sort(rows.test)), rows.domain(np.sort(rows.test))
     model, other = judgement.contenders
@@ -66,7 +66,7 @@ def test_figures_are_those_of_the_metrics_room(rows):
     assert model.difference is None
 
 
-def test_what_has_seen_the_test_rows_is_shown_and_does_not_decide(rows):
+def test_contenders_that_saw_the_test_rows_are_shown_but_do_not_decide(rows):
     judgement = _judged(rows, {MODEL: 1.0, "champion": 3.0}, decides=False)
     assert judgement.best_baseline is None and judgement.verdict == "unknown"
     assert judgement.contenders[1].difference.wauc.high < 0
@@ -83,7 +83,7 @@ def test_a_contender_without_scores_keeps_its_row(rows):
     }
 
 
-def test_test_rows_of_one_class_decide_nothing(make_rows):
+def test_test_rows_with_one_label_decide_nothing(make_rows):
     label = np.random.default_rng(0).integers(0, 2, 6000).astype(np.int8)
     label[4800:] = 0
     rows = make_rows(label=label, split=np.repeat([0, 1, 2], [3600, 1200, 1200]))
@@ -94,7 +94,7 @@ def test_test_rows_of_one_class_decide_nothing(make_rows):
     assert Judgement.from_json(json.loads(stored)) == judgement
 
 
-def test_a_judgement_of_nothing_has_every_part(rows):
+def test_a_judgement_without_comparison_has_every_part(rows):
     nothing = nothing_judged("no rows")
     assert nothing.to_json().keys() == _judged(rows, {MODEL: 1.0, "good": 1.0}).to_json().keys()
     assert Judgement.from_json(nothing.to_json()) == nothing
@@ -106,7 +106,7 @@ def _row(name, wauc, interval=None, decides=True):
     return ContenderRow(name, "", 0.0, decides, wauc, by_domain={}, difference=difference)
 
 
-def test_words_of_an_interval():
+def test_the_sentence_describes_the_interval():
     assert verdict_of(None) == verdict_of(Interval(None, None, None, 0)) == "unknown"
     assert verdict_of(Interval(-0.1, -0.2, 0.0, 200)) == "level"
     slightly = Interval(-0.1, -0.2, 0.1, 200)
@@ -152,7 +152,7 @@ class TestShown:
         assert day == 9 and (rows.day[chosen] == 9).all()
         assert len(chosen) == (rows.day == 9).sum()
 
-    def test_a_day_that_had_not_ended_is_not_whole(self, rows):
+    def test_an_unfinished_day_is_not_whole(self, rows):
         assert held_out(rows, last_day=8)[1] == 8
 
     def test_without_a_whole_day_all_test_rows_are_taken(self, make_rows):
@@ -166,7 +166,7 @@ class TestShown:
         chosen, day = held_out(sparse, last_day=9)
         assert day is None and len(chosen) == len(sparse.test)
 
-    def test_figures_by_hand(self, make_rows):
+    def test_figures_equal_a_calculation_by_hand(self, make_rows):
         # One day of user 0 in domain a: four items, the second and the fourth clicked.
         made = make_rows(rows=6000)
         data = made.data
@@ -188,14 +188,14 @@ class TestShown:
             assert row.ctr_at_5 == pytest.approx(label[position][:5].mean())
             assert row.calibration == pytest.approx(scores.sum() / label.sum())
 
-    def test_ties_are_broken_by_chance_and_not_by_the_order_of_rows(self, rows):
+    def test_ties_are_broken_at_random_not_by_row_order(self, rows):
         equal = Contender(MODEL, np.full(len(rows.test), 0.5))
         _, (row,) = shown_figures([equal], rows, rows.test)
         assert row.ctr_at_1 == pytest.approx(rows.label(rows.test).mean(), abs=0.06)
 
 
 class TestLists:
-    def test_how_alike_lists_are(self):
+    def test_similarity_of_lists(self):
         panel = Panel(0, np.arange(3), np.arange(10), np.zeros(0, int), np.zeros(0, int))
         user, item = np.array([0, 0, 1, 1, 2, 2]), np.array([4, 5, 4, 6, 7, 4])
         assert list_row("a", MODEL, panel, user, item) == ListRow(
@@ -207,31 +207,32 @@ class TestLists:
             coverage=0.4,
         )
 
-    def test_lists_of_nobody(self):
+    def test_lists_of_no_users(self):
         none = np.zeros(0, int)
         row = list_row("a", MODEL, Panel(0, none, none, none, none), none, none)
         assert row.most_common_first is None and row.coverage is None
 
-    def test_users_are_of_the_domain_and_what_they_had_is_left_out(self, rows):
+    def test_panels_have_the_domains_users_without_their_seen_items(self, rows):
         for panel in panels(rows):
             test = rows.test[rows.domain(rows.test) == panel.domain]
             assert set(panel.users) <= set(rows.data.user[test].tolist())
             pairs = set(zip(rows.data.user.tolist(), rows.item.tolist(), strict=True))
             had = {
-                (panel.users[u], panel.items[i]) for u, i in zip(panel.had_user, panel.had_item, strict=True)
+                (panel.users[u], panel.items[i])
+                for u, i in zip(panel.excluded_user, panel.excluded_item, strict=True)
             }
             assert had == {(u, i) for u, i in pairs if u in set(panel.users)}
 
-    def test_the_popular_come_first_unless_the_user_had_them(self, rows):
+    def test_popular_items_come_first_except_seen_ones(self, rows):
         panel, rates = panels(rows)[0], ItemRates.of(rows)
         user, item = popular_lists(panel, rates, seed=0)
-        had = set(zip(panel.had_user.tolist(), panel.had_item.tolist(), strict=True))
+        had = set(zip(panel.excluded_user.tolist(), panel.excluded_item.tolist(), strict=True))
         assert not had & set(zip(user.tolist(), item.tolist(), strict=True))
         rate = rates(np.zeros(len(item), int), panel.items[item])
         assert all((np.diff(rate[user == u]) <= 0).all() for u in np.unique(user))
 
 
-def test_contenders_score_the_test_rows_and_the_day_at_once(rows):
+def test_contenders_score_the_test_rows_and_the_day_together(rows):
     day, _ = held_out(rows, last_day=9)
     numbers = judged_rows(rows, day)
     assert set(numbers) == set(rows.test) | set(day)

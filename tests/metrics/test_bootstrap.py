@@ -27,7 +27,7 @@ def alone(label, probability, domain, **options):
     return compare(label, probability, np.full(len(label), 0.5), domain, **options)
 
 
-def test_values_are_those_of_the_rows_as_they_are():
+def test_values_are_computed_on_the_original_rows():
     label, probability, domain = made_up()
     result = alone(label, probability, domain, draws=20)
     plain = domain_metrics(label, probability, domain)
@@ -42,7 +42,7 @@ def test_values_are_those_of_the_rows_as_they_are():
         assert each.low < each.value < each.high and each.draws == 20
 
 
-def test_a_draw_weighs_rows_as_if_they_were_repeated():
+def test_a_draw_weights_rows_by_their_repetitions():
     """The bounds are those of a slow loop that repeats rows, on the same draws."""
     label, probability, domain = made_up(300)
     order = np.argsort(domain, kind="stable")
@@ -60,7 +60,7 @@ def test_a_draw_weighs_rows_as_if_they_were_repeated():
     assert (result.logloss.low, result.logloss.high) == pytest.approx(tuple(np.quantile(losses, [0.1, 0.9])))
 
 
-def test_the_width_is_that_of_theory():
+def test_the_width_agrees_with_theory():
     label, probability, _ = made_up(6000)
     result = alone(label, probability, np.zeros(6000, int), draws=300)
     positive, negative = probability[label == 1], probability[label == 0]
@@ -83,20 +83,20 @@ def test_pairing_narrows_the_difference():
     assert (turned.wauc.low, turned.wauc.high) == pytest.approx((-pair.wauc.high, -pair.wauc.low))
 
 
-def test_a_model_differs_from_itself_by_nothing():
+def test_a_model_compared_with_itself_has_no_difference():
     label, probability, domain = made_up(500)
     result = compare(label, probability, probability, domain, draws=10)
     assert (result.wauc.value, result.wauc.low, result.wauc.high) == (0, 0, 0)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_draws():
     label, probability, domain = made_up(500)
     first = alone(label, probability, domain, draws=10, seed=3)
     assert alone(label, probability, domain, draws=10, seed=3) == first
     assert alone(label, probability, domain, draws=10, seed=4) != first
 
 
-def test_a_domain_of_one_class_has_no_interval():
+def test_a_domain_with_one_label_has_no_interval():
     label, probability, domain = made_up(500)
     label[domain == 1] = 0
     result = alone(label, probability, domain, draws=10)
@@ -106,7 +106,7 @@ def test_a_domain_of_one_class_has_no_interval():
     assert raw["by_domain"]["1"]["low"] is None and raw["level"] == 0.95
 
 
-def test_draws_that_miss_a_class_are_counted():
+def test_draws_without_a_label_are_counted():
     label, probability, domain = made_up(500)
     label[domain == 2] = 0
     label[np.flatnonzero(domain == 2)[0]] = 1  # one click, in a draw with chance 1 - 1/e
@@ -115,7 +115,7 @@ def test_draws_that_miss_a_class_are_counted():
     assert result.wauc.draws == 200
 
 
-def test_no_rows_no_intervals():
+def test_no_rows_give_no_intervals():
     empty = np.zeros(0)
     result = alone(empty, empty, np.zeros(0, int), draws=3)
     assert (result.wauc.value, result.logloss.low, result.by_domain) == (None, None, {})

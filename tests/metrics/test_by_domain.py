@@ -48,7 +48,7 @@ def test_by_domain_equals_each_domain_alone():
     assert wauc(label, probability, domain) == pytest.approx(expected)
 
 
-def test_a_domain_of_one_class_is_left_out_and_named():
+def test_a_domain_with_one_label_is_left_out_and_named():
     label, probability, domain = rows()
     label[domain == 1] = 0
     result = domain_metrics(label, probability, domain)
@@ -60,7 +60,7 @@ def test_a_domain_of_one_class_is_left_out_and_named():
     assert result.wauc == pytest.approx(wauc(label[kept], probability[kept], domain[kept]))
 
 
-def test_nothing_to_measure():
+def test_no_rows_have_no_figures():
     empty = np.zeros(0)
     result = domain_metrics(empty, empty, np.zeros(0, int))
     assert (result.wauc, result.pooled.auc, result.pooled.logloss, result.by_domain) == (None, None, None, {})
@@ -68,5 +68,5 @@ def test_nothing_to_measure():
     assert wauc(np.ones(3), np.ones(3), np.zeros(3)) is None
 
 
-def test_certain_and_wrong_is_costly_but_finite():
+def test_a_certain_wrong_score_has_a_finite_logloss():
     assert np.isfinite(logloss(np.array([1, 0]), np.array([0.0, 1.0])))

@@ -7,7 +7,7 @@ from sklearn.calibration import calibration_curve
 from mmlora.metrics import ECE_BINS, domain_metrics, ece
 
 
-def test_by_hand():
+def test_equals_a_calculation_by_hand():
     probability = np.array([0.1, 0.3, 0.6, 0.8])
     label = np.array([0, 1, 1, 1])
     # Two bins of two rows: |1/2 - 0.2| and |1 - 0.7|, half of the rows each.
@@ -17,7 +17,7 @@ def test_by_hand():
     assert ece(label, probability, bins=4) == pytest.approx((0.1 + 0.7 + 0.4 + 0.2) / 4)
 
 
-def test_bins_hold_equal_rows_as_those_of_scikit_learn():
+def test_bins_have_equal_rows_like_scikit_learns():
     draw = np.random.default_rng(0)
     probability = draw.random(2000) ** 3
     label = draw.random(2000) < probability**0.8
@@ -25,7 +25,7 @@ def test_bins_hold_equal_rows_as_those_of_scikit_learn():
     assert ece(label, probability) == pytest.approx(np.abs(observed - predicted).mean(), abs=2e-4)
 
 
-def test_equal_probabilities_share_a_bin_in_any_order():
+def test_equal_probabilities_share_a_bin():
     probability, label = np.repeat([0.2, 0.7], [6, 2]), np.array([0, 0, 0, 1, 1, 1, 0, 1])
     # All six rows of 0.2 lie in the bin of their middle, the first of two.
     expected = (6 * abs(0.5 - 0.2) + 2 * abs(0.5 - 0.7)) / 8
@@ -34,7 +34,7 @@ def test_equal_probabilities_share_a_bin_in_any_order():
         assert ece(label[order], probability[order], bins=2) == pytest.approx(expected)
 
 
-def test_a_constant_prediction_is_off_by_its_bias():
+def test_the_ece_of_a_constant_prediction_is_its_bias():
     label = np.random.default_rng(3).integers(0, 2, 77)
     assert ece(label, np.full(77, 0.9)) == pytest.approx(0.9 - label.mean())
     assert ece(np.zeros(0), np.zeros(0)) is None

@@ -22,14 +22,14 @@ def test_macro_auc_counts_domains_and_wauc_their_rows():
     assert result.without_auc == (2,)
 
 
-def test_gauc_weights_users_by_rows_and_counts_those_left_out():
+def test_gauc_weights_users_by_rows_and_counts_left_out_users():
     users = np.array(["ann", "ann", "ann", "bob", "bob", "cid"])
     assert gauc(LABEL, SCORE, users) == UserAuc(pytest.approx((3 * 0.75 + 2 * 1.0) / 5), 3, 1)
     assert gauc(np.ones(3), SCORE[:3], users[:3]) == UserAuc(None, 1, 1)
     assert gauc(np.zeros(0), np.zeros(0), np.zeros(0, int)) == UserAuc(None, 0, 0)
 
 
-def test_a_users_rows_are_ranked_together_pooled_and_apart_by_domain():
+def test_a_users_rows_are_ranked_together_when_pooled_and_separately_by_domain():
     draw = np.random.default_rng(1)
     label, score = draw.integers(0, 2, 400), draw.integers(0, 30, 400) / 30
     domain, user = draw.integers(0, 3, 400), draw.integers(0, 40, 400) * 1_000_003
@@ -50,7 +50,7 @@ def test_a_users_rows_are_ranked_together_pooled_and_apart_by_domain():
         assert left_out or d == -9  # by domain, some user has one class
 
 
-def test_users_change_no_other_metric():
+def test_users_do_not_change_other_metrics():
     alone, with_users = (domain_metrics(LABEL, SCORE, DOMAIN, user) for user in (None, np.arange(6)))
     assert alone.wauc == with_users.wauc and alone.pooled.ece == pytest.approx(with_users.pooled.ece)
     assert (alone.pooled.gauc, alone.pooled.users) == (None, None)
@@ -61,7 +61,7 @@ def test_users_change_no_other_metric():
     )
 
 
-def test_auc_of_many_groups_is_that_of_each_alone():
+def test_auc_of_many_groups_equals_that_of_each_group():
     draw = np.random.default_rng(2)
     label, score, domain = draw.integers(0, 2, 3000), draw.integers(0, 9, 3000), draw.integers(0, 500, 3000)
     result = domain_metrics(label, score / 9, domain)
@@ -70,6 +70,6 @@ def test_auc_of_many_groups_is_that_of_each_alone():
     assert set(result.without_auc) == {d for d, m in result.by_domain.items() if m.auc is None} != set()
 
 
-def test_nan_scores_have_no_order():
+def test_nan_scores_are_refused():
     with pytest.raises(DataError, match="1 of 6 are NaN"):
         auc(LABEL, np.where(SCORE == 0.9, np.nan, SCORE))

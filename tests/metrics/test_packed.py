@@ -33,7 +33,7 @@ def test_zeros_of_both_signs_tie():
     assert packed_wauc(pack(np.array([0, 1, 0, 1]), score, np.zeros(4))) == 0.5
 
 
-def test_undefined_without_both_classes_and_without_rows():
+def test_auc_is_undefined_without_both_labels_or_rows():
     assert packed_wauc(pack(np.ones(3), np.arange(3), np.array([0, 0, 1]))) is None
     assert packed_wauc(np.zeros(0, np.uint64)) is None
 
@@ -93,7 +93,7 @@ def test_no_rows_have_no_metrics():
         assert streamed(none, none, none, user, 8) == domain_metrics(none, none, none)
 
 
-def test_memory_grows_with_neither_rows_nor_users():
+def test_memory_does_not_grow_with_rows_or_users():
     draw, peaks = np.random.default_rng(0), []
     for rows in (40_000, 160_000):
         domain, user = draw.integers(0, 5, rows), draw.integers(0, rows, rows)
@@ -107,7 +107,7 @@ def test_memory_grows_with_neither_rows_nor_users():
 
 
 @pytest.mark.parametrize("user", [-1, 2**32])
-def test_users_beyond_the_room_for_them_are_refused(user):
+def test_too_many_users_are_refused(user):
     users = np.array([0, user])
     with pytest.raises(DataError, match="1 of 2 users are not codes"):
         pack_probabilities(np.ones(2), np.ones(2), np.zeros(2, int), users)

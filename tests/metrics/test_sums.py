@@ -20,7 +20,7 @@ def as_columns(rows):
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=60), st.randoms(use_true_random=False), st.integers(1, 5))
-def test_batches_in_any_order_give_exactly_the_whole(rows, random, parts):
+def test_batches_in_any_order_sum_exactly_to_the_whole(rows, random, parts):
     whole = domain_metrics(*as_columns(rows))
     shuffled = random.sample(rows, len(rows))
     batches = [shuffled[i::parts] for i in range(parts) if shuffled[i::parts]]
@@ -32,7 +32,7 @@ def test_batches_in_any_order_give_exactly_the_whole(rows, random, parts):
     assert one_by_one.metrics() == whole
 
 
-def test_batches_of_continuous_scores_give_exactly_the_whole():
+def test_batches_of_continuous_scores_sum_exactly_to_the_whole():
     draw = np.random.default_rng(0)
     label, probability, domain = draw.integers(0, 2, 5000), draw.random(5000), draw.integers(0, 7, 5000)
     for user in (None, draw.integers(0, 90, 5000)):
@@ -43,25 +43,25 @@ def test_batches_of_continuous_scores_give_exactly_the_whole():
         assert Sums.merge(parts).metrics() == domain_metrics(label, probability, domain, user)
 
 
-def test_equal_rows_are_kept_once():
+def test_equal_rows_are_stored_once():
     ones, zeros = np.ones(1000, int), np.zeros(1000, int)
     sums = Sums.of(ones, ones * 0.25, zeros) + Sums.of(zeros, ones * 0.25, zeros)
     assert (sums.rows.tolist(), sums.positives.tolist()) == ([2000], [1000])
 
 
-def test_nothing_added_is_nothing_measured():
+def test_no_rows_give_no_metrics():
     result = Sums.merge([]).metrics()
     assert (result.wauc, result.macro_auc, result.pooled.rows, result.pooled.ece) == (None, None, 0, None)
 
 
-def test_what_is_not_defined_is_null_in_json():
+def test_undefined_metrics_are_null_in_json():
     result = domain_metrics(np.zeros(3), np.full(3, 0.5), np.array([4, 4, -1]), np.arange(3))
     raw = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert raw["wauc"] is raw["macro_auc"] is raw["pooled"]["auc"] is raw["by_domain"]["-1"]["gauc"] is None
     assert raw["without_auc"] == [-1, 4]
 
 
-def test_users_come_with_all_parts_or_none():
+def test_users_are_given_for_all_parts_or_none():
     one = np.ones(1)
     with pytest.raises(UsageError, match="1 of 2 sums have users"):
         Sums.of(one, one, one) + Sums.of(one, one, one, one)
@@ -75,6 +75,6 @@ def test_users_come_with_all_parts_or_none():
         ([0, 1], [0.1], "must have the same length"),
     ],
 )
-def test_what_is_no_prediction_is_refused(label, probability, message):
+def test_invalid_predictions_are_refused(label, probability, message):
     with pytest.raises(DataError, match=message):
         Sums.of(np.array(label), np.array(probability), np.zeros(2, int))

@@ -45,7 +45,9 @@ def _why(day: date) -> str:
     return str(backfill("news", day, day, plan_only=True).plan[0].reason)
 
 
-def test_what_was_removed_is_kept_and_shown(trained_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removed_candidates_are_stored_and_shown(
+    trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load = _load()
     kept = load.candidates
     assert kept.policy["exclude"] == "clicked" and kept.recall is None
@@ -67,7 +69,7 @@ def test_what_was_removed_is_kept_and_shown(trained_workspace: Path, monkeypatch
     assert _why(ON) == ""
 
 
-def test_retrieval_keeps_the_best_and_says_its_recall(
+def test_retrieval_keeps_the_best_and_reports_its_recall(
     trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = _load()
@@ -111,7 +113,7 @@ def test_pairs_of_the_settings_are_scored_by_the_nightly_tasks(
         score(ON, "news")
 
 
-def test_settings_of_a_domain_that_is_not_there_are_refused(
+def test_settings_of_an_unknown_domain_are_refused(
     trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _set(monkeypatch, domains={"new": {"exclude": "none"}})

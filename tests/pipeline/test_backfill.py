@@ -58,7 +58,7 @@ def _import_late_row(made_up: MadeUp, folder: Path, day: date, **options: Any) -
     import_tables(folder / "late.parquet", **options)
 
 
-def test_a_plan_tells_missing_stale_failed_and_current_apart(
+def test_a_plan_distinguishes_missing_stale_failed_and_current(
     champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third, last = (FIRST + timedelta(days=n) for n in range(4))
@@ -88,7 +88,7 @@ def test_a_reason_leaves_the_other_nights_alone(champion: str) -> None:
     assert [load.score_date for load in done.loads] == [FIRST] and _hash(FIRST) != before
 
 
-def test_domains_are_filled_side_by_side_and_nothing_else_is_touched(champion: str) -> None:
+def test_domains_are_filled_in_parallel_and_others_are_unchanged(champion: str) -> None:
     score_and_publish(LAST, domain="sport")
     before = _hash(LAST, "sport")
     alone = backfill("news", FIRST, FIRST)
@@ -125,9 +125,7 @@ def test_a_model_in_force_at_the_time_scores_the_night(champion: str) -> None:
     assert _states()[LAST] == "stale"
 
 
-def test_late_rows_are_seen_when_asked_for_and_else_the_bits_stay(
-    champion: str, made_up: MadeUp, tmp_path: Path
-) -> None:
+def test_late_rows_change_scores_only_on_request(champion: str, made_up: MadeUp, tmp_path: Path) -> None:
     train(TRAINED, **{**PLAIN, "features": "all"}, accept_below_baseline=True)
     backfill("news", FIRST, LAST)
     before = {day: _hash(day) for day in _states()}
@@ -178,7 +176,7 @@ def test_data_that_counts_as_known_then_makes_a_night_stale(
     assert _states()[third] == "current", "its model reads ids alone"
 
 
-def test_a_saved_plan_is_done_as_it_is_or_not_at_all(champion: str, tmp_path: Path) -> None:
+def test_a_saved_plan_is_executed_unchanged_or_refused(champion: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     plan = backfill("news", FIRST, LAST, plan_only=True, reason="missing")
     save_plan(plan, file)
@@ -193,13 +191,13 @@ def test_a_saved_plan_is_done_as_it_is_or_not_at_all(champion: str, tmp_path: Pa
         apply_plan(file)
 
 
-def test_no_more_rows_are_planned_than_asked_for(champion: str) -> None:
+def test_max_rows_limits_the_plan(champion: str) -> None:
     rows = score_and_publish(FIRST, domain="news").loads[0].rows or 0
     plan = backfill("news", FIRST, LAST, max_rows=2 * rows, plan_only=True).plan
     assert [night.action for night in plan] == ["keep", "score", "score"]
 
 
-def test_a_thousand_days_are_planned_without_validating_one(champion: str) -> None:
+def test_a_thousand_days_are_planned_without_validation(champion: str) -> None:
     plan = backfill("news", LAST - timedelta(days=999), LAST, plan_only=True).plan
     assert [night.action for night in plan].count("score") == 39, "the days with a day of data before"
     assert {night.action for night in plan} == {"refuse", "score"} and len(plan) == 1000

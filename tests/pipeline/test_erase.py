@@ -32,7 +32,9 @@ BEFORE, ON = date(2001, 4, 8), date(2001, 4, 9)
 GONE = "u01"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("duckdb", marks=pytest.mark.slow), "postgres"])
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "postgres"))]
+)
 def home(
     request: pytest.FixtureRequest,
     trained: tuple[Path, str],
@@ -77,7 +79,7 @@ def ledger() -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in connection.execute(sa.select(tables(warehouse.ids).erasures))]
 
 
-def test_nothing_of_a_user_is_left_and_the_others_keep_what_they_had(
+def test_erasing_removes_everything_of_a_user_and_nothing_of_others(
     home: Path, trained: tuple[Path, str]
 ) -> None:
     before = {night: rows_of_others(night) for night in (BEFORE, ON)}
@@ -111,7 +113,7 @@ def test_nothing_of_a_user_is_left_and_the_others_keep_what_they_had(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("home", ["sqlite"], indirect=True)
-def test_killed_at_any_step_erasing_again_completes_it(home: Path) -> None:
+def test_erasing_again_completes_an_erasure_killed_at_any_step(home: Path) -> None:
     others = {night: rows_of_others(night) for night in (BEFORE, ON)}
     script = (
         "import os, signal, sys\n"
@@ -142,7 +144,7 @@ def test_killed_at_any_step_erasing_again_completes_it(home: Path) -> None:
 
 
 @pytest.mark.parametrize("home", ["sqlite"], indirect=True)
-def test_staged_rows_go_and_their_load_fails(home: Path) -> None:
+def test_staged_rows_are_removed_and_their_load_fails(home: Path) -> None:
     load_id = score(ON, "sport")
     erase([GONE], reason="a request")
     assert not list((home / "staging").glob("*"))
@@ -152,7 +154,7 @@ def test_staged_rows_go_and_their_load_fails(home: Path) -> None:
 
 
 @pytest.mark.parametrize("home", ["sqlite"], indirect=True)
-def test_what_cannot_be_erased_now_is_refused(home: Path, tmp_path: Path) -> None:
+def test_erasures_that_are_not_possible_now_are_refused(home: Path, tmp_path: Path) -> None:
     with open_workspace().open_warehouse() as warehouse:
         load = warehouse.begin_load("sport", ON, model_version="v1", contract_hash="c0")
         with pytest.raises(TransientError, match="is being scored: erase when it is done"):

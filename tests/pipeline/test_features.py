@@ -14,7 +14,7 @@ from mmlora.workspace import open_workspace
 LAST = date(2001, 4, 9)
 
 
-def test_each_column_says_what_it_became_and_the_settings_can_say_otherwise(
+def test_each_column_is_listed_with_its_kind_which_settings_override(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = list_features()

@@ -27,9 +27,10 @@ from mmlora.pipeline.promote import promote
 from mmlora.pipeline.train import train
 from mmlora.pipeline.verify import verify
 from mmlora.schema import scores_schema
+from mmlora.scoring.shard_manifest import MANIFEST
 from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.loads import Load
-from mmlora.workspace import Workspace, open_workspace
+from mmlora.workspace import STAGING_LOCK, Workspace, open_workspace
 from mmlora_cli.main import app
 
 ON = date(2001, 4, 9)
@@ -126,9 +127,7 @@ def leftovers(home: Path, champion: str) -> dict[str, str]:
     return {**versions, "own": own}
 
 
-def test_what_nobody_needs_goes_and_the_rest_stays(
-    home: Path, champion: str, leftovers: dict[str, str]
-) -> None:
+def test_only_unneeded_rows_and_files_are_freed(home: Path, champion: str, leftovers: dict[str, str]) -> None:
     workspace, before = open_workspace(), tree(home)
     planned = gc(dry_run=True)
     assert tree(home) == before and workspace.tracking.runs_of(leftovers["other"])
@@ -160,7 +159,7 @@ def test_what_nobody_needs_goes_and_the_rest_stays(
     assert gc().freed == ()
 
 
-def test_the_newest_run_and_what_it_names_stay_at_any_age(home: Path, champion: str) -> None:
+def test_the_newest_run_and_its_parts_are_kept_at_any_age(home: Path, champion: str) -> None:
     assert kinds(gc()) == {"data docs": 2}, "but for the newest page"
     newer = home / "runs" / "newer"
     newer.mkdir()
@@ -172,7 +171,7 @@ def test_the_newest_run_and_what_it_names_stay_at_any_age(home: Path, champion: 
     open_workspace().bundles.load(champion).model()
 
 
-def test_models_that_are_decided_on_stay(home: Path, champion: str) -> None:
+def test_models_with_a_decision_are_kept(home: Path, champion: str) -> None:
     versions = [add_bundle(champion, rows) for rows in (1024, 2048, 8192)]
     for version in versions:
         promote(version, domain="news", accept_below_baseline=True)
@@ -183,7 +182,7 @@ def test_models_that_are_decided_on_stay(home: Path, champion: str) -> None:
     assert set(open_workspace().bundles.versions()) == {champion, *versions[1:]}, "rollback has where to go"
 
 
-def test_a_model_stays_as_long_as_a_load_of_it(
+def test_a_model_is_kept_as_long_as_its_loads(
     home: Path, champion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = add_bundle(champion, 1024)
@@ -195,7 +194,7 @@ def test_a_model_stays_as_long_as_a_load_of_it(
         assert kinds(gc()) == {"replaced loads": 1, "mlflow runs": 1, "models": 1}
 
 
-def test_while_training_is_under_way_its_files_stay(home: Path, leftovers: dict[str, str]) -> None:
+def test_files_of_running_training_are_kept(home: Path, leftovers: dict[str, str]) -> None:
     with locked(home / "runs/steps/some.lock"):
         done = kinds(gc())
     assert not [kind for kind in done if kind.startswith("training")]
@@ -223,7 +222,7 @@ gc()
 
 
 @pytest.mark.parametrize("removals", [2, 8, 14])
-def test_killed_while_files_go_the_next_call_completes_it(
+def test_the_next_call_completes_a_killed_removal_of_files(
     home: Path, champion: str, leftovers: dict[str, str], removals: int
 ) -> None:
     before = tree(home)
@@ -242,6 +241,29 @@ def test_killed_while_files_go_the_next_call_completes_it(
     assert workspace.bundles.versions() == [champion]
     assert not [path for path in tree(home) if ".partial" in path or leftovers["own"] in path]
     assert gc().freed == ()
+
+
+def test_shards_of_an_interrupted_load_stay_for_a_day(home: Path) -> None:
+    folders = {}
+    with open_workspace().open_warehouse() as warehouse:
+        for state in ("failed", "killed", "held"):
+            load = warehouse.begin_load(state, ON, model_version="v1", contract_hash="c0")
+            folders[state] = home / "staging" / load.load_id
+            folders[state].mkdir(parents=True)
+            (folders[state] / MANIFEST).write_text("{}")
+            if state == "failed":
+                warehouse.fail(load, reason="the disk was full")
+        with warehouse.database.writing() as connection:
+            silent = "UPDATE score_loads SET heartbeat_at = '2001-01-01T00:00:00.000000+00:00'"
+            connection.exec_driver_sql(f"{silent} WHERE state = 'running'")
+    gc()
+    assert all(folder.exists() for folder in folders.values())
+    (folders["held"] / STAGING_LOCK).touch()
+    age(home / "staging", days=1.1)
+    with locked(folders["held"] / STAGING_LOCK):
+        assert kinds(gc(dry_run=True))["staged files"] == 3
+        assert kinds(gc())["staged files"] == 2
+    assert [state for state, folder in folders.items() if folder.exists()] == ["held"]
 
 
 def test_nights_on_each_warehouse(workspace_on_each_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +291,7 @@ def test_nights_on_each_warehouse(workspace_on_each_warehouse: Path, monkeypatch
     assert table.exit_code == 0, table.output
     assert "old nights" in table.output and "in all" in table.output
     again = run("gc")
-    assert again.exit_code == 0 and "nothing is freed" in again.output
+    assert again.exit_code == 0 and "nothing was freed" in again.output
     gone = run("read", "--domain", "news", "--date", old.score_date)
     assert "nothing is published for domain 'news' on 2001-02-28" in str(gone.exception)
     assert {row.kind for row in verify().faults} == {"model"}, "v1 was made up"

@@ -30,7 +30,7 @@ VERBS: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("day", ["2001-03-05", "2001-04-08"])
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: os.truncate(path, 60)], ids=["gone", "cut"])
-def test_a_missing_or_cut_file_stops_every_verb(
+def test_a_missing_or_truncated_file_stops_every_command(
     made_up_workspace: Path, change: Callable[[Path], None], day: str
 ) -> None:
     (file,) = (made_up_workspace / "offline" / "interactions" / f"day={day}").glob("*.parquet")

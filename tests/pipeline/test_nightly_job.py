@@ -57,7 +57,7 @@ def test_the_nightly_job_publishes_what_ranking_reads(workspace_on_each_warehous
     ], "a rerun is a new load with the same rows"
 
 
-def test_a_broken_domain_is_left_out_and_the_others_go_on(
+def test_a_broken_domain_is_left_out_and_the_others_are_scored(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMLORA_CHECKS__CTR_MAX", "0.30")  # sport clicks more than that
@@ -73,7 +73,7 @@ def test_a_broken_domain_is_left_out_and_the_others_go_on(
     assert [row.domain_id for row in result.skipped] == ["sport"]
 
 
-def test_a_model_goes_on_with_the_features_it_was_trained_on(made_up_workspace: Path) -> None:
+def test_a_model_keeps_using_the_features_it_was_trained_on(made_up_workspace: Path) -> None:
     own = made_up_workspace / "feature_repo"
     own.mkdir()
     text = (
@@ -102,7 +102,7 @@ def test_a_model_goes_on_with_the_features_it_was_trained_on(made_up_workspace: 
         assert len(warehouse.loads()) == 1, "nothing was begun"
 
 
-def test_backfill_goes_on_where_it_was(trained_workspace: Path) -> None:
+def test_backfill_resumes(trained_workspace: Path) -> None:
     start = ON - timedelta(days=2)
     backfill("news", start, start)
     plan = backfill("news", start, ON, plan_only=True).plan
@@ -114,6 +114,7 @@ def test_backfill_goes_on_where_it_was(trained_workspace: Path) -> None:
         backfill("news", ON, start)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_later_data(made_up_workspace: Path) -> None:
     train(BEFORE, adaptation="none")
     score_and_publish(BEFORE, domain="news")

@@ -83,7 +83,7 @@ def _rows(domain: str = "news", on: date | None = None) -> int:
         return int(reader.read_all().num_rows)
 
 
-def test_a_verb_opens_the_warehouse_once(champion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_opens_the_warehouse_once(champion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, really = [], Warehouse.open
 
     def counted(*arguments: Any, **options: Any) -> Warehouse:
@@ -134,7 +134,7 @@ def test_a_date_that_the_data_does_not_reach_is_refused(
     assert score(ON, "news")
 
 
-def test_one_domains_missing_bundle_stops_no_other(champion: str, home: Path) -> None:
+def test_a_missing_bundle_of_one_domain_does_not_stop_others(champion: str, home: Path) -> None:
     other = _another(champion, 8192)
     promote(other, domain="rare", accept_below_baseline=True)
     shutil.rmtree(home / "registry" / "bundles" / other)
@@ -188,7 +188,7 @@ def test_a_load_far_smaller_than_the_last_night_is_stopped(champion: str, tmp_pa
     assert again.state == "published", "fewer rows by another top_k are as they should be"
 
 
-def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Path) -> None:
+def test_a_dry_run_shows_the_changes_and_makes_none(champion: str, home: Path) -> None:
     score_and_publish(BEFORE, domain="news")
     before = status()
     (row,) = dry_run(ON, domain="news").loads
@@ -219,7 +219,7 @@ def test_what_would_change_is_shown_and_nothing_changes(champion: str, home: Pat
     assert _code("diff") == 2
 
 
-def test_a_night_is_taken_back_and_restored_by_hand(champion: str) -> None:
+def test_a_night_is_unpublished_and_restored_by_hand(champion: str) -> None:
     score_and_publish(BEFORE, domain="news")
     first = score_and_publish(ON, domain="news").loads[0].load_id
     second = score_and_publish(ON, domain="news", top_k=2).loads[0].load_id
@@ -237,7 +237,7 @@ def test_a_night_is_taken_back_and_restored_by_hand(champion: str) -> None:
         restore(first, reason=" ")
 
 
-def test_backfill_refuses_plans_and_keeps(
+def test_backfill_refuses_plans_and_keeps_nights(
     champion: str, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UsageError, match="in the future"):
@@ -284,7 +284,7 @@ def test_a_publication_that_a_full_disk_stopped_is_published_again(
         publish(gone)
 
 
-def test_what_is_broken_is_named(champion: str, home: Path) -> None:
+def test_broken_inputs_are_named(champion: str, home: Path) -> None:
     manifest = home / "registry" / "bundles" / champion / "manifest.json"
     manifest.write_text("{")
     with pytest.raises(ContractError, match=r"manifest.json is broken.*train again"):

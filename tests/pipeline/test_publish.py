@@ -53,7 +53,7 @@ class Waiting:
             self.thread.start()
 
 
-def test_one_domain_waits_or_fails_and_the_others_are_published(warehouse: Warehouse) -> None:
+def test_a_domain_that_waits_or_fails_does_not_stop_the_others(warehouse: Warehouse) -> None:
     with warehouse.database.writing() as connection:
         connection.exec_driver_sql(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
@@ -78,7 +78,7 @@ def test_one_domain_waits_or_fails_and_the_others_are_published(warehouse: Wareh
     assert warehouse.publication("rare", ON) is None
 
 
-def test_interrupted_a_publication_under_way_is_finished(warehouse: Warehouse) -> None:
+def test_an_interrupt_lets_a_running_publication_finish(warehouse: Warehouse) -> None:
     interrupted: list[str] = []
     waiting = Waiting(warehouse, "news", until=lambda: interrupted)
 

@@ -86,7 +86,7 @@ def test_a_file_without_users_is_refused(
         users_in(tmp_path / name)
 
 
-def test_what_does_not_go_together_is_refused(nights: Workspace) -> None:
+def test_conflicting_arguments_are_refused(nights: Workspace) -> None:
     for options, message in (
         ({"on": LAST, "start": FIRST}, "two ways to say when"),
         ({"start": LAST, "end": FIRST}, "is after the last"),
@@ -97,7 +97,7 @@ def test_what_does_not_go_together_is_refused(nights: Workspace) -> None:
             rows(**options)
 
 
-def test_freed_nights_of_a_range_are_an_error_that_names_them(
+def test_freed_nights_in_a_range_are_named_in_an_error(
     nights: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (nights.home / "offline").mkdir()
@@ -109,7 +109,7 @@ def test_freed_nights_of_a_range_are_an_error_that_names_them(
     assert rows(end=LAST) == a_night(9)
 
 
-def test_the_command_line_says_on_standard_error_which_dates_have_no_night(
+def test_the_command_line_lists_dates_without_scores_on_standard_error(
     nights: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "u.txt").write_text("b\n")
@@ -121,7 +121,7 @@ def test_the_command_line_says_on_standard_error_which_dates_have_no_night(
     assert "nothing is published on 2001-04-07" in caplog.text
 
 
-def test_migrate_brings_the_promises_into_the_views(
+def test_migrate_stores_the_promises_for_the_views(
     nights: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seen() -> list[object]:

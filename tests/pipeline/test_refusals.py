@@ -23,7 +23,7 @@ from tests.conftest import MadeUp
 AS_OF = date(2001, 4, 8)
 
 
-def test_a_training_set_of_one_class_is_refused(
+def test_a_training_set_with_one_label_is_refused(
     made_up: MadeUp, made_up_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = pq.read_table(made_up.interactions)
@@ -60,7 +60,7 @@ def test_a_rank_that_no_layer_can_have_is_refused(made_up_workspace: Path, rank:
         prepare(AS_OF, features="ids", rank=rank)
 
 
-def test_without_a_rich_domain_the_backbone_alone_is_trained_and_said_so(
+def test_without_a_rich_domain_only_the_backbone_is_trained_with_a_note(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MMLORA_CHECKS__RICH_MIN_ROWS", "1000000")
@@ -70,7 +70,7 @@ def test_without_a_rich_domain_the_backbone_alone_is_trained_and_said_so(
     assert "no domain is rich as of 2001-04-08, so moe_mlora has no expert to train" in caplog.text
 
 
-def test_the_device_is_no_part_of_the_run(made_up_workspace: Path) -> None:
+def test_the_run_does_not_depend_on_the_device(made_up_workspace: Path) -> None:
     run_id = prepare(AS_OF, features="ids", device="cpu")
     assert prepare(AS_OF, features="ids") == run_id
     assert options_of(*open_run(run_id)).device == "auto"
@@ -84,7 +84,7 @@ def test_the_device_is_no_part_of_the_run(made_up_workspace: Path) -> None:
         prepare(AS_OF, features="ids", device="tpu")
 
 
-def test_test_metrics_are_whole(made_up_workspace: Path) -> None:
+def test_test_metrics_are_complete(made_up_workspace: Path) -> None:
     trained = train(AS_OF, features="ids", adaptation="none").to_json()
     found = trained["metrics"]["backbone"]
     assert set(found) == {"wauc", "macro_auc", "pooled", "by_domain", "without_auc"}

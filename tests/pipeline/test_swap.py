@@ -90,7 +90,7 @@ def _champion(domain: str | None = None) -> str | None:
         return warehouse.current("champion", domain)
 
 
-def test_one_domains_expert_is_trained_swapped_and_rolled_back_alone(versions: Versions) -> None:
+def test_one_domains_expert_is_trained_swapped_and_rolled_back(versions: Versions) -> None:
     first, result, second, *_ = versions
     assert [(row["phase"], row["domain"]) for row in result["phases"]] == [("expert", "news")]
     assert result["alias"] == "challenger"
@@ -124,7 +124,7 @@ def test_one_domains_expert_is_trained_swapped_and_rolled_back_alone(versions: V
     assert train(LATE, phase="experts", domain="news", base=first).run_id == result["run_id"]
 
 
-def test_who_shares_an_expert_through_the_gate_is_named(made_up_workspace: Path) -> None:
+def test_domains_that_use_an_expert_through_the_gate_are_listed(made_up_workspace: Path) -> None:
     first = train(EARLY, features="ids").model_version
     result = train(LATE, phase="experts", domain="news", base=first).to_json()
     report, after = result["exchange"], _bundle(result["model_version"])
@@ -173,11 +173,11 @@ def _made_up_bundle(folder: Path, **spec: Any) -> Bundle:
 
 
 @pytest.mark.parametrize("gate", ["sample", "both"])
-def test_where_the_gate_sees_the_row_any_domain_may_share(tmp_path: Path, gate: str) -> None:
+def test_with_a_sample_gate_any_domain_may_use_the_expert(tmp_path: Path, gate: str) -> None:
     assert shared_through_gate(_made_up_bundle(tmp_path, gate=gate), "news") is None
 
 
-def test_gates_of_each_layer_share_by_their_mean(tmp_path: Path) -> None:
+def test_gates_per_layer_share_by_their_mean_weight(tmp_path: Path) -> None:
     bundle = _made_up_bundle(tmp_path, gate_per_layer=True)
     shared = shared_through_gate(bundle, "news")
     assert shared is not None
@@ -188,7 +188,7 @@ def test_gates_of_each_layer_share_by_their_mean(tmp_path: Path) -> None:
     assert [sharer.weight for sharer in shared] == pytest.approx([weight for _, weight in expected])
 
 
-def test_a_domain_whose_gate_drops_an_expert_does_not_share_it(tmp_path: Path) -> None:
+def test_a_domain_whose_gate_drops_an_expert_does_not_use_it(tmp_path: Path) -> None:
     bundle = _made_up_bundle(tmp_path, gate_top_k=1)
     (gate,) = bundle.model().gates
     own = {name: ("news", "sport")[gate.table[n].argmax()] for n, name in enumerate(DOMAINS)}
@@ -221,7 +221,7 @@ def test_experts_of_another_backbone_are_refused(versions: Versions) -> None:
     assert _champion() == first
 
 
-def test_a_swap_leaves_alone_whoever_follows_another_version(versions: Versions) -> None:
+def test_a_swap_does_not_change_domains_with_another_champion(versions: Versions) -> None:
     promote(versions.other, domain="rare")
     swapped = swap("news", versions.second)
     assert swapped.champion_of == ("news", "sport")
@@ -235,7 +235,7 @@ def test_a_swap_leaves_alone_whoever_follows_another_version(versions: Versions)
     assert same.exchanged == {}
 
 
-def test_what_a_base_cannot_take_is_refused(versions: Versions) -> None:
+def test_training_that_does_not_fit_the_base_is_refused(versions: Versions) -> None:
     with pytest.raises(UsageError, match="no expert of news"):
         train(LATE, phase="experts", domain="news", base=versions.plain)
     with pytest.raises(UsageError, match="no expert of rare"):
@@ -247,5 +247,5 @@ def test_what_a_base_cannot_take_is_refused(versions: Versions) -> None:
         train(LATE, phase="experts", domain="news", base=versions.first, split="random")
     with pytest.raises(UsageError, match="give --domain"):
         train(LATE, phase="experts", base=versions.first)
-    with pytest.raises(UsageError, match="only experts are trained"):
+    with pytest.raises(UsageError, match="--base trains experts only"):
         train(LATE, domain="news", base=versions.first)

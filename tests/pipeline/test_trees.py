@@ -67,7 +67,7 @@ def test_trees_are_the_same_for_any_number_of_threads(made_up_workspace: Path) -
         assert np.array_equal(tensor.numpy(), states[1][name].numpy()), name
 
 
-def test_of_trees_only_min_count_is_tuned(made_up_workspace: Path) -> None:
+def test_only_min_count_of_trees_is_tuned(made_up_workspace: Path) -> None:
     own = prepare(AS_OF, **TREES)
     told = open_run(tune(own, tune_minutes=60))[1].result("tuning")
     assert told is not None
@@ -80,7 +80,7 @@ def test_trees_with_experts_are_refused_at_once(made_up_workspace: Path) -> None
     assert not (made_up_workspace / "training_sets").exists()
 
 
-def test_trees_without_lightgbm_are_refused_with_what_to_install(
+def test_trees_without_lightgbm_say_what_to_install(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refusals, "installed", lambda: False)
@@ -88,7 +88,7 @@ def test_trees_without_lightgbm_are_refused_with_what_to_install(
         train(AS_OF, **TREES)
 
 
-def test_rows_beyond_the_memory_of_training_are_sampled_and_said(
+def test_rows_beyond_the_memory_limit_are_sampled_with_a_note(
     made_up_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boosting, "MOST_CELLS", 20_000)

@@ -84,7 +84,7 @@ def part(home: Path, version: str, role: str) -> Path:
     return file
 
 
-def test_a_workspace_as_it_was_left_has_no_fault(home: Path, champion: str) -> None:
+def test_an_unchanged_workspace_has_no_fault(home: Path, champion: str) -> None:
     stage(champion, ON + timedelta(days=1))
     result = verify()
     assert [(row.kind, row.rows, row.fault) for row in result.checked] == [
@@ -105,7 +105,7 @@ def flip(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
-def test_training_again_gives_back_what_was_lost_bit_by_bit(
+def test_training_again_restores_lost_parts_bit_by_bit(
     home: Path, champion: str, damage: Callable[[Path], None]
 ) -> None:
     files = [part(home, champion, role) for role in ("encoder", "backbone", "calibration")]
@@ -125,7 +125,7 @@ def test_training_again_gives_back_what_was_lost_bit_by_bit(
     assert [file.read_bytes() for file in files] == whole
 
 
-def test_an_edited_manifest_is_written_again_by_training_again(home: Path, champion: str) -> None:
+def test_training_again_restores_an_edited_manifest(home: Path, champion: str) -> None:
     file = home / "registry/bundles" / champion / "manifest.json"
     file.write_text(file.read_text().replace('"adaptation": "none"', '"adaptation": "mlora"'))
     (row,) = faults()
@@ -134,7 +134,7 @@ def test_an_edited_manifest_is_written_again_by_training_again(home: Path, champ
     assert faults() == []
 
 
-def test_a_champion_whose_model_is_gone_is_rolled_back(home: Path, champion: str) -> None:
+def test_a_champion_with_a_lost_model_is_rolled_back(home: Path, champion: str) -> None:
     twin = twin_of(champion)
     promote(twin, domain="sport", accept_below_baseline=True)
     shutil.rmtree(home / "registry/bundles" / twin)
@@ -146,7 +146,7 @@ def test_a_champion_whose_model_is_gone_is_rolled_back(home: Path, champion: str
     assert faults() == []
 
 
-def test_a_champion_without_one_before_is_trained_and_promoted(home: Path, champion: str) -> None:
+def test_a_lost_first_champion_is_trained_and_promoted(home: Path, champion: str) -> None:
     shutil.rmtree(home / "registry/bundles" / champion)
     shutil.rmtree(home / "runs")
     (row,) = faults()
@@ -159,7 +159,7 @@ def test_a_champion_without_one_before_is_trained_and_promoted(home: Path, champ
     assert {each.model_version for each in faults()} == {champion, twin}
 
 
-def test_nights_of_a_model_that_is_gone_are_scored_by_the_champion(home: Path, champion: str) -> None:
+def test_nights_of_a_lost_model_are_scored_by_the_champion(home: Path, champion: str) -> None:
     twin = twin_of(champion)
     publish(stage(twin))
     shutil.rmtree(home / "registry/bundles" / twin)
@@ -188,7 +188,7 @@ def test_a_staged_load_that_cannot_be_published_is_scored_again(
     assert faults() == []
 
 
-def test_what_gc_has_freed_is_no_fault(home: Path, champion: str) -> None:
+def test_rows_freed_by_gc_are_not_a_fault(home: Path, champion: str) -> None:
     twin = twin_of(champion)
     publish(stage(twin, BEFORE))
     gc(keep_days=0, keep_loads=0)

@@ -64,7 +64,7 @@ def scores(**named: object) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("named", ["home", "url"])
-def test_scores_are_read_from_the_warehouse_alone(home: Path, named: str) -> None:
+def test_scores_can_be_read_with_only_the_warehouse(home: Path, named: str) -> None:
     given = {"home": home} if named == "home" else {"url": f"sqlite:///{home / 'warehouse.db'}"}
     assert scores(**given) == ROWS
     assert scores(user="b", **given) == ROWS[2:]
@@ -82,12 +82,12 @@ def test_the_command_line_reads_without_a_data_folder(home: Path) -> None:
     assert done.returncode == 2 and "no warehouse at" in done.stderr
 
 
-def test_a_home_and_a_url_are_too_many(home: Path) -> None:
+def test_a_home_and_a_url_together_are_refused(home: Path) -> None:
     with pytest.raises(UsageError, match="give one of them"):
         scores(home=home, url="sqlite:///x.db")
 
 
-def test_a_database_that_is_gone_is_not_silently_made_anew(workspace: Workspace) -> None:
+def test_a_lost_database_is_not_silently_recreated(workspace: Workspace) -> None:
     assert scores() == ROWS
     (workspace.home / "warehouse.db").unlink()
     for use in (scores, verify, migrate_warehouse):
@@ -113,7 +113,7 @@ def test_a_moved_workspace_knows_its_warehouse(workspace: Workspace, tmp_path: P
     assert scores(home=moved) == ROWS
 
 
-def test_verify_names_the_fault_and_the_command_and_ends_with_1(workspace: Workspace) -> None:
+def test_verify_shows_the_fault_and_the_command_and_exits_with_1(workspace: Workspace) -> None:
     command = [sys.executable, "-m", "mmlora_cli.main", "verify", "--domain", "news"]
     with Warehouse.open(workspace.warehouse_url) as warehouse, warehouse.database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM scores WHERE user_id = 'b'")

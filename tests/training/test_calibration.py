@@ -62,21 +62,21 @@ def test_rows_of_a_domain_absent_at_training_count_for_the_common_shift_only(mod
     assert evaluate(model, data, "validation", fitted).metrics.by_domain[-1].rows > 0
 
 
-def test_labels_of_one_class_change_nothing_and_say_so(model, data):
+def test_labels_of_one_class_leave_scores_unchanged_with_a_warning(model, data):
     data.label[:] = 0
     fitted = fit_calibration(model, data)
     assert (fitted.scale, fitted.shift, fitted.domain_shifts) == (1.0, 0.0, (0.0, 0.0, 0.0))
     assert "one class" in fitted.note
 
 
-def test_a_model_that_is_the_wrong_way_round_keeps_its_order(model, data):
+def test_calibration_keeps_the_order_of_an_inverted_model(model, data):
     data.label = 1 - data.label
     fitted = fit_calibration(model, data)
     assert fitted.scale == 1.0
     assert "only the shift" in fitted.note
 
 
-def test_applies_each_rows_own_shift_and_the_common_one_to_unknown_domains():
+def test_unknown_domains_get_the_common_shift():
     calibration = Calibration(2.0, 0.5, (1.0, -1.0))
     out = calibration.apply(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([-1, 0, 1]))
     torch.testing.assert_close(out, torch.sigmoid(torch.tensor([0.7, 1.4, -0.4])))

@@ -76,14 +76,14 @@ def test_one_domains_rows_alone(data: Any) -> None:
         assert np.array_equal(np.sort(np.concatenate(rows)), data.rows(part))
 
 
-def test_domains_of_one_class_train_no_expert(data: Any) -> None:
+def test_domains_with_one_label_train_no_expert(data: Any) -> None:
     label = data.label.numpy().copy()
     label[data.domain == 1] = 0
     assert trainable_domains(data, label) == [0, 2]
     assert trainable_domains(data, data.label.numpy()) == [0, 1, 2]
 
 
-def test_untrained_gates_weigh_all_experts_of_every_domain_that_was_trained_on(data: Any) -> None:
+def test_untrained_gates_weight_all_experts_of_every_trained_domain(data: Any) -> None:
     data.split[data.domain == 2] = 2  # the last domain has test rows only
     torch.manual_seed(0)
     model = build_model(_spec(), expert_domains=[0, 1, 1])
@@ -113,7 +113,7 @@ def test_untrained_gates_weigh_all_experts_of_every_domain_that_was_trained_on(d
     assert len(np.unique(weights["other"][known], axis=0)) > 2  # each row its own
 
 
-def test_the_uniform_arm_keeps_all_experts_however_many_a_trained_gate_would(
+def test_the_uniform_arm_keeps_all_experts_despite_gate_top_k(
     data: Any, options: TrainingOptions, tmp_path: Path
 ) -> None:
     spec = _spec(gate_top_k=1)
@@ -125,7 +125,7 @@ def test_the_uniform_arm_keeps_all_experts_however_many_a_trained_gate_would(
 
 
 @pytest.mark.parametrize("arm", [placebo_mlora, placebo_moe_mlora])
-def test_a_placebo_with_cross_terms_trains_nothing(
+def test_a_placebo_with_cross_terms_is_refused_before_training(
     data: Any, options: TrainingOptions, tmp_path: Path, arm: Callable[[Lab], Trained]
 ) -> None:
     lab = Lab(workspace_at(tmp_path), data, "made", _spec(crosses=True), options)

@@ -128,7 +128,7 @@ def first_order_wauc(data):
     return metrics.wauc(test.label.numpy(), (columns(test) @ weight).detach().numpy(), test.domain.numpy())
 
 
-def test_interactions_of_domain_and_interests_with_what_is_shown_are_learned(rows, make_spec, options):
+def test_interactions_of_domain_and_interests_with_the_item_are_learned(rows, make_spec, options):
     result = train_crosses(make_spec(), rows, options, SILENT)
     model = model_of(make_spec(), result.state)
     assert wauc(model, rows) > first_order_wauc(rows) + 0.05
@@ -137,7 +137,7 @@ def test_interactions_of_domain_and_interests_with_what_is_shown_are_learned(row
     assert wauc(model, rows, "validation") == pytest.approx(result.report.best_metric, abs=1e-9)
 
 
-def test_precisions_rise_where_a_pair_means_nothing_and_stay_low_where_it_matters(rows, make_spec, options):
+def test_precisions_rise_for_useless_pairs_and_stay_low_for_useful_ones(rows, make_spec, options):
     model = model_of(make_spec(), train_crosses(make_spec(), rows, options, SILENT).state)
     names = model.crosses.groups()[1]
     precision = dict(zip(names, model.crosses.precision.tolist(), strict=True))
@@ -149,7 +149,7 @@ def test_precisions_rise_where_a_pair_means_nothing_and_stay_low_where_it_matter
 
 
 @pytest.mark.parametrize("squared", [False, True], ids=["gradient", "curvature"])
-def test_sums_over_rows_are_what_autograd_finds(rows, make_spec, squared):
+def test_sums_over_rows_equal_autograd(rows, make_spec, squared):
     crosses = build_model(make_spec()).crosses
     batch = rows.batch(np.arange(40))
     batch.domain[::5] = -1
@@ -177,7 +177,7 @@ def test_sums_over_rows_are_what_autograd_finds(rows, make_spec, squared):
         torch.testing.assert_close(found[name], total, rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_what_stands_for_nothing_stays_at_zero(rows, make_spec, options):
+def test_weights_of_missing_values_stay_zero(rows, make_spec, options):
     data = replace(rows, all=rows.all.map(torch.clone))
     data.all.categorical[::7, :2] = 0
     model = model_of(make_spec(), train_crosses(make_spec(), data, options, SILENT).state)
@@ -263,7 +263,7 @@ def test_blocks_of_frozen_rows_train_the_same_expert(rows, make_spec, options, m
 
 
 @pytest.mark.parametrize("noisy", [True, False])
-def test_a_backbone_is_kept_where_it_gains_more_than_noise(rows, make_spec, options, noisy):
+def test_a_backbone_is_kept_if_it_gains_more_than_noise(rows, make_spec, options, noisy):
     fitted = train_crosses(make_spec(), rows, options, SILENT) if noisy else None
     model = build_model(make_spec())
     if fitted:

@@ -96,7 +96,7 @@ def test_columns_are_mapped_not_read(tmp_path, encoder, table):
     assert not data.label.flags.owndata and not data.label.flags.writeable
 
 
-def test_splits_part_the_rows_and_the_manifest_counts_them(tmp_path, encoder, table):
+def test_splits_partition_the_rows_and_the_manifest_counts_them(tmp_path, encoder, table):
     data = write(tmp_path / "set", encoder, table, info={"as_of": "2001-01-01"})
     parts = [data.rows(name) for name in ("train", "validation", "test")]
     assert sorted(np.concatenate(parts).tolist()) == list(range(300)) and len(data) == 300
@@ -119,12 +119,12 @@ def test_rows_of_a_split_are_arranged_by_domain_in_a_file(tmp_path, encoder, tab
         assert not data.rows(name).flags.owndata
 
 
-def test_the_encoder_comes_back(tmp_path, encoder, table):
+def test_the_encoder_is_loaded_as_stored(tmp_path, encoder, table):
     write(tmp_path / "set", encoder, table)
     assert TrainingSet.open(tmp_path / "set").encoder == encoder
 
 
-def test_user_codes_tell_users_apart():
+def test_user_codes_are_distinct():
     codes = user_codes(pa.chunked_array([["b", "a"], ["b", "c"]]))
     assert codes.tolist() == [0, 1, 0, 2] and codes.dtype == np.int32
 

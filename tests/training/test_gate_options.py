@@ -29,7 +29,7 @@ def trained(data, make_training_spec, options):
 @pytest.mark.parametrize("gate", ["domain", "both"])
 @pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("top_k", [None, 2])
-def test_a_gate_of_any_kind_is_trained_and_comes_back(
+def test_every_kind_of_gate_is_trained_and_loaded(
     trained, data, make_training_spec, options, gate, per_layer, top_k
 ):
     spec = make_training_spec(rank=0.25, gate=gate, gate_per_layer=per_layer, gate_top_k=top_k)
@@ -47,7 +47,7 @@ def test_a_gate_of_any_kind_is_trained_and_comes_back(
     assert len(gates) == (3 if per_layer else 1)
 
 
-def test_the_gates_loss_holds_the_penalty(trained, data, make_training_spec, options):
+def test_the_gates_loss_includes_the_penalty(trained, data, make_training_spec, options):
     losses = [
         train_gate(
             make_training_spec(rank=0.25, balance=balance), *trained, data, options, SILENT

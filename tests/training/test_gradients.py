@@ -53,7 +53,7 @@ def _assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("rows", [2, 1001])
-def test_smoothed_labels_pull_every_row_towards_a_half(model, data, rows):
+def test_smoothed_labels_pull_scores_towards_one_half(model, data, rows):
     batch = data.batch(np.arange(rows))
     smoothed = replace(batch, label=batch.label * 0.8 + 0.1)
     _assert_equal(_ours(model, batch, label_smoothing=0.2), _plain(model, smoothed))
@@ -61,12 +61,12 @@ def test_smoothed_labels_pull_every_row_towards_a_half(model, data, rows):
 
 @pytest.mark.parametrize("rows", [1, 2, 1001, 2400])
 @pytest.mark.parametrize("balance", [0.0, 0.3])
-def test_are_those_of_plain_autograd(model, data, rows, balance):
+def test_gradients_equal_plain_autograd(model, data, rows, balance):
     batch = data.batch(np.arange(rows))
     _assert_equal(_ours(model, batch, balance=balance), _plain(model, batch, balance))
 
 
-def test_a_batch_leaves_nothing_in_the_next_ones_table(make_training_spec, data):
+def test_a_batch_does_not_affect_the_next_batchs_gradients(make_training_spec, data):
     """Also where the table is so large that only the rows that were read are put back to 0."""
     user, *rest = make_training_spec().fields
     large = build_model(make_training_spec(fields=(FieldShape(user.name, "categorical", 50_000), *rest)))
@@ -75,7 +75,7 @@ def test_a_batch_leaves_nothing_in_the_next_ones_table(make_training_spec, data)
         _assert_equal(_ours(model.eval(), first, second), _plain(model, second))
 
 
-def test_what_is_frozen_gets_none(model, data):
+def test_frozen_parameters_get_no_gradient(model, data):
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for parameter in model.expert_parameters():
@@ -123,7 +123,7 @@ def test_where_weights_and_batch_lie_changes_no_bit(make_training_spec, data, ba
         assert all(torch.equal(found[1][name], value) for name, value in expected[1].items()), offset
 
 
-def test_torchs_threads_are_put_back_and_gradients_let_go(model, data):
+def test_torchs_threads_are_restored_and_gradients_freed(model, data):
     threads = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError), gradients_of(model, precision="float32", balance=0.0) as gradients:
         gradients(data.batch(np.arange(10)))

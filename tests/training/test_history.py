@@ -39,7 +39,7 @@ def spec(make_training_spec):
     return make_training_spec(fields=(*FIELDS, *HISTORY), num_domains=DOMAINS, crosses=True)
 
 
-def test_a_history_that_tells_is_kept_and_all_else_is_as_without_it(spec, options):
+def test_a_useful_history_is_kept_and_changes_nothing_else(spec, options):
     data = with_history(4.0)
     result = train_crosses(spec, data, options, SilentObserver())
     assert result.state[WEIGHT] > 0.2
@@ -54,7 +54,7 @@ def test_a_history_that_tells_is_kept_and_all_else_is_as_without_it(spec, option
     assert all(torch.equal(result.state[name], value) for name, value in plain.state.items())
 
 
-def test_a_history_that_says_nothing_is_dropped(spec, options):
+def test_a_useless_history_is_dropped(spec, options):
     result = train_crosses(spec, with_history(0.0), options, SilentObserver())
     assert result.state[WEIGHT] == 0
     assert "item history not kept" in result.report.note

@@ -7,7 +7,7 @@ from mmlora.models.builder import build_model
 from mmlora.training.loop import TrainingOptions, fit, predict, reproducible
 
 
-def test_options_gather_all_faults():
+def test_all_faults_of_the_options_are_reported():
     with pytest.raises(UsageError, match=r"batch_size is 0.*weight_decay.*patience is -1.*threads"):
         TrainingOptions(batch_size=0, patience=-1, weight_decay=-1.0, threads=0)
     with pytest.raises(UsageError, match="'gpu' is unknown: use one of auto, cpu, cuda"):
@@ -57,7 +57,7 @@ def test_stops_after_patience_and_keeps_the_best_epoch(data, make_training_spec,
     )
 
 
-def test_every_row_is_trained_on_once_an_epoch(data, make_training_spec, options):
+def test_every_row_is_trained_on_once_per_epoch(data, make_training_spec, options):
     read = []
     batch = data.batch
 

@@ -10,7 +10,7 @@ def shuffled(rows, seed, *, copied_rows=1):
 
 @pytest.mark.parametrize("size", [2, 3, 5, 100, 101, 9999, 10_000, 10_001, 123_457])
 @pytest.mark.parametrize("copied_rows", [1, 200_000])
-def test_every_row_comes_once(size, copied_rows):
+def test_every_row_occurs_once(size, copied_rows):
     rows = np.arange(7, 7 + size)
     order = shuffled(rows, 0, copied_rows=copied_rows)
     taken = np.concatenate([order[start : start + 512] for start in range(0, size, 512)])
@@ -23,7 +23,7 @@ def test_no_rows_and_one_row():
     assert shuffled(np.array([4]), 0)[0:5].tolist() == [4]
 
 
-def test_the_seed_decides_and_a_generator_goes_on():
+def test_the_seed_determines_the_order_and_a_generator_continues():
     rows, generator = np.arange(50_000), np.random.default_rng(0)
     first, second = (ShuffledRows(rows, generator, copied_rows=1)[0:50_000] for _ in range(2))
     np.testing.assert_array_equal(first, shuffled(rows, 0)[0:50_000])

@@ -70,7 +70,7 @@ def test_all_three_phases(data, make_training_spec, options, recorder, trained_m
 
 
 @pytest.mark.parametrize("gate", ["domain", "sample", "both"])
-def test_the_gate_is_trained_saved_and_comes_back(data, make_training_spec, options, gate):
+def test_the_gate_is_trained_and_loaded_as_saved(data, make_training_spec, options, gate):
     spec = make_training_spec(gate=gate)
     backbone = train_backbone(spec, data, options, SILENT).state
     # Domain 2 has no expert of its own; the gate finds out whose taste it shares.
@@ -102,7 +102,7 @@ def test_experts_know_their_domain_better_than_the_backbone(data, make_training_
     assert min(gains) >= 0
 
 
-def test_same_seed_same_weights_another_slot_others(data, make_training_spec, options):
+def test_weights_depend_on_seed_and_slot_only(data, make_training_spec, options):
     spec = make_training_spec()
     one, two = (train_backbone(spec, data, options, SILENT) for _ in range(2))
     assert same(one.state, two.state)
@@ -140,7 +140,7 @@ def test_training_leaves_torchs_random_state_and_threads_alone(data, make_traini
     assert torch.get_num_threads() == threads
 
 
-def test_a_phase_that_does_not_help_keeps_its_start_and_says_so(data, make_training_spec, options):
+def test_a_phase_that_does_not_help_keeps_its_start_and_reports_it(data, make_training_spec, options):
     spec = make_training_spec()
     backbone = train_backbone(spec, data, options, SILENT).state
     # Validation says the opposite of training: the more an expert learns, the worse it gets.
@@ -201,7 +201,7 @@ def test_a_gate_that_does_not_help_leaves_each_domain_to_its_own_experts(
         ({"gate_top_k": 1, "experts_per_domain": 2}, "1 of each domain's 2 experts"),
     ],
 )
-def test_a_gate_that_cannot_start_from_phase_two_says_so(data, make_training_spec, options, changes, note):
+def test_a_gate_that_cannot_start_from_phase_two_logs_why(data, make_training_spec, options, changes, note):
     spec = make_training_spec(**changes)
     backbone = train_backbone(spec, data, options, SILENT).state
     state = build_model(spec, expert_domains=[0]).expert_state(0)
@@ -211,7 +211,7 @@ def test_a_gate_that_cannot_start_from_phase_two_says_so(data, make_training_spe
     assert note in report.note
 
 
-def test_a_domain_with_one_class_in_validation_is_decided_by_logloss(data, make_training_spec, options):
+def test_a_domain_with_one_validation_label_is_decided_by_logloss(data, make_training_spec, options):
     spec = make_training_spec()
     backbone = train_backbone(spec, data, options, SILENT).state
     data.label[(torch.from_numpy(data.domain) == 2) & torch.from_numpy(data.split == 1)] = 0
@@ -246,13 +246,13 @@ def test_a_domain_absent_at_the_gates_training_gets_the_backbone(data, make_trai
     assert gate.state["present"].tolist() == [1.0, 1.0, 0.0]
 
 
-def test_no_rows_at_all_is_an_error(data, make_training_spec, options):
+def test_training_without_rows_is_an_error(data, make_training_spec, options):
     data.split[data.split == 1] = 0
     with pytest.raises(DataError, match="no validation rows"):
         train_backbone(make_training_spec(), data, options, SILENT)
 
 
-def test_what_has_no_gate_or_expert_says_so(data, make_training_spec, options):
+def test_missing_gate_or_expert_is_an_error(data, make_training_spec, options):
     with pytest.raises(UsageError, match="mlora with 0 experts has no gate"):
         train_gate(make_training_spec(adaptation="mlora"), {}, [], data, options, SILENT)
     with pytest.raises(UsageError, match="adaptation none has no experts"):
@@ -261,7 +261,7 @@ def test_what_has_no_gate_or_expert_says_so(data, make_training_spec, options):
         )
 
 
-def test_a_gate_has_nothing_to_mix_where_no_expert_was_kept(data, make_training_spec, options, recorder):
+def test_a_gate_without_kept_experts_is_not_trained(data, make_training_spec, options, recorder):
     spec = make_training_spec()
     first = train_backbone(spec, data, options, recorder)
     zero = build_model(spec, expert_domains=[0]).expert_state(0)
@@ -274,7 +274,7 @@ def test_a_gate_has_nothing_to_mix_where_no_expert_was_kept(data, make_training_
     assert torch.equal(alone(batch), mixed(batch))
 
 
-def test_experts_of_a_silent_tower_adapt_the_cross_terms_alone(data, make_training_spec, options):
+def test_experts_of_a_zero_tower_adapt_only_the_cross_terms(data, make_training_spec, options):
     spec = make_training_spec(adaptation="mlora", crosses=True)
     fitted = train_crosses(spec, data, options, SILENT).state
     silent = build_model(replace(spec, adaptation="none"))

@@ -160,7 +160,7 @@ def test_a_file_keeps_bits_and_facts_until_cleared(tmp_path):
     assert checkpoint.load() is None and not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_writer_left_is_passed_over(tmp_path, caplog):
+def test_leftovers_of_a_killed_writer_are_ignored(tmp_path, caplog):
     checkpoint = FileCheckpoint(tmp_path / "c")
     checkpoint.save(CheckpointState({"a": torch.ones(2)}, {}))
     (tmp_path / "c" / ".state.safetensors.partial").write_bytes(b"half a file")

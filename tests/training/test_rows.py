@@ -13,7 +13,7 @@ def test_blocks_cover_the_rows_in_order():
     np.testing.assert_array_equal(np.concatenate([block for _, block in found]), rows)
 
 
-def test_rows_of_a_domain_are_a_slice_where_they_lie_together(data):
+def test_contiguous_rows_of_a_domain_are_a_slice(data):
     apart = data.rows("train")
     together = apart[np.argsort(data.domain[apart], kind="stable")]
     for domain in range(3):

@@ -61,17 +61,17 @@ def test_no_settings_are_tried_twice() -> None:
     assert len(asked) == len({repr(sorted(settings.items())) for settings in asked})
 
 
-def test_a_gain_that_no_one_could_tell_is_none() -> None:
+def test_a_gain_within_noise_does_not_count() -> None:
     assert climb(OWN, TUNED, lambda settings: 0.7 + settings["learning_rate"] / 100) == ()
 
 
-def test_settings_that_nothing_beats_are_kept() -> None:
+def test_settings_without_a_better_trial_are_kept() -> None:
     asked, measure = recorded(lambda settings: 0.5)
     assert climb(OWN, TUNED, measure) == ()
     assert len(asked) > len(TUNED), "a step up and one down of nearly each"
 
 
-def test_when_the_time_is_up_the_steps_so_far_stand() -> None:
+def test_the_steps_so_far_count_when_time_runs_out() -> None:
     whole, measure = recorded(peak)
     climb(OWN, TUNED, measure)
     for most in range(1, len(whole)):
@@ -99,7 +99,7 @@ def test_every_value_that_is_tried_is_a_valid_setting(sign: int) -> None:
         assert chosen.rank <= min(chosen.hidden_units)
 
 
-def test_a_rank_that_is_a_share_stays_one() -> None:
+def test_a_rank_given_as_a_share_stays_a_share() -> None:
     asked, measure = recorded(lambda settings: settings["rank"], 20)
     climb({**OWN, "rank": 0.25}, ("rank",), measure)
     assert [settings["rank"] for settings in asked] == [0.25, 0.125, 0.5]

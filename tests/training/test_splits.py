@@ -35,13 +35,13 @@ def shuffled(columns: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], np.ndar
 
 
 @pytest.mark.parametrize("name", ["random", "user", "time"])
-def test_does_not_depend_on_the_order_of_rows(name):
+def test_the_split_does_not_depend_on_row_order(name):
     columns = interactions(moments=60)
     other, order = shuffled(columns)
     assert np.array_equal(split_rows(name, **columns)[order], split_rows(name, **other))
 
 
-def test_random_is_exact_in_every_domain_and_label_up_to_rounding():
+def test_random_splits_every_domain_and_label_exactly():
     columns = interactions(1000)
     parts = split_rows("random", **columns, seed=3)
     domain, label = columns["domain"].to_numpy(zero_copy_only=False), columns["label"].to_numpy()
@@ -59,7 +59,7 @@ def test_random_follows_its_seed():
     assert not np.array_equal(first, split_rows("random", **columns, seed=2))
 
 
-def test_user_cuts_each_users_own_time():
+def test_the_user_split_cuts_each_users_own_history():
     columns = interactions()
     parts = split_rows("user", **columns)
     user, time = columns["user"].to_numpy(), columns["event_timestamp"].to_numpy(zero_copy_only=False)
@@ -71,7 +71,7 @@ def test_user_cuts_each_users_own_time():
 
 
 @pytest.mark.parametrize("moments", [5, 60, 10_000])
-def test_time_never_parts_rows_of_one_moment(moments):
+def test_the_time_split_keeps_equal_timestamps_together(moments):
     columns = interactions(moments=moments)
     parts = split_rows("time", **columns)
     time = columns["event_timestamp"].to_numpy(zero_copy_only=False)
@@ -80,7 +80,7 @@ def test_time_never_parts_rows_of_one_moment(moments):
     assert abs((parts == 0).mean() - 0.6) <= 0.5 / moments + 0.1
 
 
-def test_one_moment_for_all_rows_leaves_nothing_to_test_on():
+def test_equal_timestamps_leave_no_test_rows():
     with pytest.raises(DataError, match="none are left for validation and test"):
         split_rows("time", **interactions(moments=1))
 
@@ -122,7 +122,7 @@ def write(table: pa.Table, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["splits.parquet", "splits.csv"])
-def test_a_file_is_followed_whatever_its_order(tmp_path, name):
+def test_a_split_file_may_be_in_any_order(tmp_path, name):
     columns = interactions()
     parts = split_rows("random", **columns, seed=5)
     table = split_table(*[shuffled(columns)[0], parts[shuffled(columns)[1]]])
@@ -147,7 +147,7 @@ def test_rows_missing_from_the_file_are_counted_and_shown(tmp_path):
     assert "item 0" in caught.value.faults[0].rows[0]
 
 
-def test_faulty_files_are_refused_by_name(tmp_path):
+def test_invalid_split_files_are_refused(tmp_path):
     columns = interactions()
     table = split_table(columns, split_rows("time", **columns))
     wrong = table.set_column(3, "split", pa.array(["dev"] * table.num_rows))

@@ -28,18 +28,18 @@ def data(tmp_path) -> TrainingSet:
     return TrainingSet.write(tmp_path / "set", [chunk], encoder=encoder, fingerprint="f")
 
 
-def test_the_share_is_that_of_validation_rows_and_domains_have_none(data):
+def test_the_share_of_unknown_ids_is_from_validation_rows(data):
     assert unknown_shares(data) == {"user_id": 0.5}
 
 
-def test_some_rows_always_teach_the_ids_own_weights(data):
+def test_some_rows_always_train_the_ids_own_weights(data):
     data.rows("validation")
     only_new = ForgetfulData(data, {"user_id": MOST}).in_pass(0)
     known = only_new.batch(data.rows("train")).categorical[:, 0] != OUT_OF_VOCABULARY
     assert 0.05 < known.float().mean() < 0.15
 
 
-def test_another_part_is_forgotten_in_each_pass_and_the_same_when_it_is_resumed(data):
+def test_each_epoch_drops_other_ids_and_repeats_them_when_resumed(data):
     rows, forgetful = data.rows("train"), ForgetfulData(data, {"user_id": 0.5})
     first, again, second = (in_pass(forgetful, number).batch(rows) for number in (0, 0, 1))
     forgotten = first.categorical[:, 0] == OUT_OF_VOCABULARY
@@ -55,7 +55,7 @@ def test_another_part_is_forgotten_in_each_pass_and_the_same_when_it_is_resumed(
     assert torch.equal(in_pass(forgetful, 0).batch(rows[7:9]).categorical, first.categorical[7:9])
 
 
-def test_rows_are_measured_with_the_ids_that_are_known(data):
+def test_metrics_use_the_known_ids(data):
     rows = data.rows("validation")
     assert torch.equal(
         ForgetfulData(data, {"user_id": 0.5}).batch(rows).categorical, data.batch(rows).categorical

@@ -21,7 +21,7 @@ _KNOWS_A_DATABASE = re.compile(
 )
 
 
-def test_only_the_backends_know_which_database_they_speak_to():
+def test_only_backends_depend_on_the_database():
     files = [path for folder in ("mmlora", "cli", "dags", "sql") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 100
     elsewhere = [path for path in files if ROOT / "mmlora/warehouse/backends" not in path.parents]
@@ -34,14 +34,14 @@ def test_only_the_backends_know_which_database_they_speak_to():
 
 
 @pytest.mark.parametrize("name", backends._MODULES)
-def test_each_accepts_its_own_example(name):
+def test_each_backend_accepts_its_example_url(name):
     backend = backends.backend_named(name)
     parsed, found = backends.parse_url(backend.example)
     assert found is backend
     assert parsed.get_dialect().name == name
 
 
-def test_a_migration_can_be_taken_back(url):
+def test_migrations_can_be_downgraded(url):
     row = "INSERT INTO scores VALUES (1, {user}, 1, 'books', '2001-01-01', {score}, 1)"
     with Warehouse.open(url, ids=IdTypes()) as warehouse:
         database = warehouse.database

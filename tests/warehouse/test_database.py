@@ -31,7 +31,7 @@ TEXT = IdTypes("string", "string", "string")
 
 
 @pytest.mark.parametrize("ids", [IDS, TEXT, IdTypes("int64", "int64", "int64")])
-def test_migrations_make_what_the_tables_declare(url, ids):
+def test_migrations_create_the_declared_tables(url, ids):
     with Warehouse.open(url, ids=ids) as warehouse:
         if warehouse.database.engine.dialect.name == "duckdb":
             pytest.skip("its dialect doesn't reflect: tests/warehouse/test_duckdb.py compares otherwise")
@@ -57,13 +57,13 @@ def test_the_id_types_are_chosen_once(url):
     assert (caught.value.expected, caught.value.found) == (TEXT, IDS)
 
 
-def test_no_warehouse_is_made_before_the_id_types_are_known(url, tmp_path):
+def test_no_warehouse_is_created_before_the_id_types_are_known(url, tmp_path):
     with pytest.raises(UsageError, match="import some first"):
         Warehouse.open(url)
     assert not (tmp_path / "folder").exists()
 
 
-def test_several_may_make_the_warehouse_at_once(url):
+def test_concurrent_processes_can_create_the_warehouse(url):
     def make(_):
         with Warehouse.open(url, ids=IDS) as warehouse:
             return warehouse.ids
@@ -95,7 +95,7 @@ def newer_mmlora(tmp_path, monkeypatch):
     return install
 
 
-def test_a_warehouse_behind_waits_for_mmlora_migrate(url, desk, newer_mmlora):
+def test_an_outdated_warehouse_needs_mmlora_migrate(url, desk, newer_mmlora):
     load = desk.publish(desk.rows(1))
     newer_mmlora(True)
     with pytest.raises(UsageError, match="run `mmlora migrate`"):
@@ -124,7 +124,7 @@ def _views_of_before(folder: Path) -> None:
         (folder / f"{name}.sql").write_text(without, encoding="utf-8")
 
 
-def test_loads_of_before_numerics_were_kept_are_kept(url, tmp_path, monkeypatch):
+def test_migration_keeps_loads_without_numerics(url, tmp_path, monkeypatch):
     """What computed them stays unknown."""
     shutil.copytree(resources.resource("sql"), tmp_path / "older" / "sql")
     for path in (tmp_path / "older/sql/migrations/versions").glob("*.py"):
@@ -165,12 +165,12 @@ def test_migrating_a_current_warehouse_changes_nothing(url, desk):
 @pytest.mark.parametrize(
     "bad", ["nonsense", "mysql://host/db", "sqlite://", "sqlite:///:memory:", "oracle:///x"]
 )
-def test_a_url_of_no_warehouse_is_named(bad):
+def test_names_a_url_without_a_backend(bad):
     with pytest.raises(UsageError, match="valid are sqlite"):
         Warehouse.open(bad, ids=IDS)
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path):
+def test_names_a_file_that_is_not_a_database(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("no database at all, but long enough to have a header" * 10)
     with pytest.raises(UsageError, match="not a SQLite database"):
@@ -184,14 +184,14 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
         "postgresql://x:secret@/db?host=/nowhere",
     ],
 )
-def test_a_database_that_is_gone_is_worth_a_retry_and_keeps_its_password(gone):
+def test_a_lost_database_is_worth_a_retry_and_its_password_is_hidden(gone):
     with pytest.raises(TransientError, match="try again later") as caught:
         Warehouse.open(gone, ids=IDS)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.postgres
-def test_a_server_that_refuses_is_not_worth_a_retry(postgres_url):
+def test_a_refusal_by_the_server_is_not_worth_a_retry(postgres_url):
     there = sa.make_url(postgres_url)
     for wrong, why in (
         (there.set(database="no_such_database"), 'database "no_such_database" does not exist'),
@@ -237,7 +237,7 @@ def _reload(database):
 
 
 @pytest.mark.parametrize("table", ["publications", "score_loads", "scores_latest"])
-def test_a_dropped_table_is_named(desk, table):
+def test_names_a_dropped_table(desk, table):
     kind = "VIEW" if table == "scores_latest" else "TABLE"
     cascade = " CASCADE" if desk.warehouse.database.engine.dialect.name == "postgresql" else ""
     with desk.warehouse.database.altering() as connection:
@@ -257,7 +257,7 @@ def test_a_full_disk_is_worth_a_retry(tmp_path):
             connection.exec_driver_sql("DELETE FROM scores")
 
 
-def test_a_broken_value_in_the_warehouse_is_named(desk):
+def test_names_a_broken_value_in_the_warehouse(desk):
     desk.publish(desk.rows(1))
     if desk.warehouse.database.engine.dialect.name == "sqlite":  # PostgreSQL checks its JSON itself
         desk.sql("UPDATE score_loads SET checks = '{'")
@@ -265,7 +265,7 @@ def test_a_broken_value_in_the_warehouse_is_named(desk):
             desk.warehouse.loads()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_names_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="the warehouse can't be created at"):
         Warehouse.open(f"sqlite:///{tmp_path / 'file' / 'w.db'}", ids=IDS)
@@ -283,14 +283,14 @@ def test_a_lock_held_too_long_is_worth_a_retry(tmp_path, monkeypatch):
         warehouse.begin_load("books", date(2000, 1, 1), model_version="v", contract_hash="c")
 
 
-def test_a_fault_of_the_program_is_not_hidden(warehouse):
+def test_bugs_are_not_hidden(warehouse):
     fault = pytest.raises((sa.exc.OperationalError, sa.exc.ProgrammingError), match="nowhere")
     with fault, warehouse.database.reading() as connection:
         connection.exec_driver_sql("SELECT * FROM nowhere")
 
 
 @pytest.mark.postgres
-def test_a_partition_is_made_while_others_read_and_write(postgres_url):
+def test_a_partition_is_created_while_others_read_and_write(postgres_url):
     with Warehouse.open(postgres_url, ids=IDS) as warehouse:
         assert ensure_partition(warehouse.database, date(2000, 12, 31)) == "scores_2000_12"
         with warehouse.database.writing() as busy:
@@ -328,7 +328,7 @@ def test_another_program_in_the_same_database_is_left_alone(postgres_url):
     database.close()
 
 
-def test_only_rows_that_do_not_count_yet_are_left_unsynced(tmp_path):
+def test_only_unpublished_rows_are_written_without_sync(tmp_path):
     normal, full = 1, 2
     with Warehouse.open(f"sqlite:///{tmp_path / 'warehouse.db'}", ids=IDS) as warehouse:
         for synced, level in ((False, normal), (True, full), (False, normal)):
@@ -336,7 +336,7 @@ def test_only_rows_that_do_not_count_yet_are_left_unsynced(tmp_path):
                 assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == level
 
 
-def test_an_empty_or_another_database_is_not_taken_for_the_warehouse(url, tmp_path, desk):
+def test_an_empty_or_other_database_is_not_used_as_the_warehouse(url, tmp_path, desk):
     identity = desk.warehouse.identity
     assert len(identity) == 32
     with Warehouse.open(url, identity=identity) as again:
@@ -353,7 +353,7 @@ def test_an_empty_or_another_database_is_not_taken_for_the_warehouse(url, tmp_pa
 
 
 @pytest.mark.postgres
-def test_an_empty_server_is_not_taken_for_the_warehouse(postgres_url):
+def test_an_empty_server_is_not_used_as_the_warehouse(postgres_url):
     with pytest.raises(ContractError, match="has no warehouse"):
         Warehouse.open(postgres_url, ids=IDS, identity="0" * 32)
     database = Database.at(postgres_url)
@@ -362,7 +362,7 @@ def test_an_empty_server_is_not_taken_for_the_warehouse(postgres_url):
     database.close()
 
 
-def test_a_warehouse_of_before_gets_the_range_of_scores_and_an_identity(url, tmp_path, monkeypatch):
+def test_migration_adds_the_range_of_scores_and_an_identity(url, tmp_path, monkeypatch):
     """Its rows are left as they are, whatever they hold."""
     shutil.copytree(resources.resource("sql"), tmp_path / "older" / "sql")
     for path in (tmp_path / "older/sql/migrations/versions").glob("*.py"):

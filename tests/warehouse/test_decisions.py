@@ -37,7 +37,7 @@ def test_the_newest_decision_for_a_domain_or_for_all_is_current(warehouse):
     assert history[0].metrics == {"wauc": 0.8}
 
 
-def test_a_verdict_is_stored_once_a_domain_and_day(warehouse):
+def test_one_verdict_is_stored_per_domain_and_day(warehouse):
     thin = DomainVerdict("books", DAY, "thin", 10, 1, 3, 4, 10 / 12, 0.1, "leans on others", ("few rows",))
     absent = DomainVerdict("toys", DAY, "absent", 0, 0, 0, 0, 0.0, None, "scored by the backbone")
     warehouse.record_verdicts([absent, thin])
@@ -50,7 +50,7 @@ def test_a_verdict_is_stored_once_a_domain_and_day(warehouse):
     assert warehouse.verdicts(date(2000, 1, 1)) == []
 
 
-def test_the_first_model_is_the_champion_whatever_it_is(warehouse):
+def test_the_first_model_is_the_champion_in_any_case(warehouse):
     first = warehouse.register("v1", who="me", only_first=True, note="a poor one")
     assert (first.alias, first.why) == ("champion", "the first model, a poor one")
 
@@ -69,7 +69,7 @@ def test_the_first_model_is_the_champion_and_a_later_one_the_challenger(warehous
     assert warehouse.register("v2", who="me").alias == "champion"
 
 
-def test_of_two_first_models_at_once_one_is_the_champion(warehouse, url):
+def test_one_of_two_concurrent_first_models_is_the_champion(warehouse, url):
     """Each on a connection of its own, the one's transaction open while the other begins."""
     started, names = threading.Event(), warehouse.tables
 

@@ -49,7 +49,7 @@ def held(url: str, *, read_only: bool) -> Iterator[subprocess.Popen[str]]:
                 other.communicate("\n")
 
 
-def test_processes_read_side_by_side(desk, url):
+def test_processes_read_concurrently(desk, url):
     desk.publish(desk.rows(1))
     with held(url, read_only=True), held(url, read_only=True):
         assert desk.seen() == desk.rows(1)
@@ -57,7 +57,7 @@ def test_processes_read_side_by_side(desk, url):
             assert not [v for v in another.verify() if v.fault]
 
 
-def test_between_its_transactions_mmlora_has_nothing_open(desk, url):
+def test_the_file_is_closed_between_transactions(desk, url):
     desk.publish(desk.rows(1))
     reader = desk.warehouse.read("books")
     reader.read_next_batch()  # a consumer that takes its time
@@ -67,7 +67,7 @@ def test_between_its_transactions_mmlora_has_nothing_open(desk, url):
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_who_holds_the_file_is_named(desk, url, monkeypatch, read_only):
+def test_the_error_names_the_process_that_locks_the_file(desk, url, monkeypatch, read_only):
     desk.publish(desk.rows(1))
     monkeypatch.setattr(base, "LOCK_WAIT_SECONDS", 0.1)
     with held(url, read_only=read_only) as other:
@@ -81,7 +81,7 @@ def test_who_holds_the_file_is_named(desk, url, monkeypatch, read_only):
     assert desk.seen() == desk.rows(1)
 
 
-def test_the_command_line_says_to_try_again_later(desk, url):
+def test_a_locked_file_exits_with_a_status_worth_a_retry(desk, url):
     desk.publish(desk.rows(1))
     code = (
         "from mmlora.warehouse.backends import base; base.LOCK_WAIT_SECONDS = 0.1\n"
@@ -96,7 +96,7 @@ def test_the_command_line_says_to_try_again_later(desk, url):
     assert subprocess.run(command, capture_output=True, text=True).returncode == 0
 
 
-def test_a_writer_waits_until_a_reader_is_done(desk, url):
+def test_a_writer_waits_for_a_reader_to_finish(desk, url):
     desk.publish(desk.rows(1))
     with held(url, read_only=True) as other:
         begun = Thread(target=desk.begin)
@@ -109,7 +109,7 @@ def test_a_writer_waits_until_a_reader_is_done(desk, url):
     assert [load.state for load in desk.warehouse.loads()] == ["running", "published"]
 
 
-def test_a_thread_that_writes_waits_for_those_that_read(desk, monkeypatch):
+def test_a_writing_thread_waits_for_reading_threads(desk, monkeypatch):
     monkeypatch.setattr(base, "LOCK_WAIT_SECONDS", 0.1)
     with desk.warehouse.database.reading() as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
@@ -122,7 +122,7 @@ def test_a_thread_that_writes_waits_for_those_that_read(desk, monkeypatch):
     assert desk.begin().attempt == 1
 
 
-def test_an_analyst_reads_it_with_duckdb_alone(desk, url):
+def test_duckdb_alone_can_read_the_file(desk, url):
     load = desk.publish(desk.rows(1))
     with duckdb.connect(str(sa.make_url(url).database), read_only=True) as connection:
         names = "domain_id, score_date, user_id, score, model_version, load_id"
@@ -135,14 +135,14 @@ def test_an_analyst_reads_it_with_duckdb_alone(desk, url):
         )
 
 
-def test_moments_need_no_package_beside_duckdb(desk, monkeypatch):
+def test_timestamps_need_no_package_besides_duckdb(desk, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytz", None)
     published = desk.publish(desk.rows(1)).finished_at
     assert published.utcoffset().total_seconds() == 0
     assert desk.warehouse.publication("books").published_at == published
 
 
-def test_migrations_make_what_the_tables_declare(url, tmp_path):
+def test_migrations_create_the_declared_tables(url, tmp_path):
     """The dialect doesn't reflect: what the migrations made is compared with what the declarations make."""
     for ids in (IdTypes(), IdTypes("string", "string", "string")):
         path = tmp_path / ids.user
@@ -171,7 +171,7 @@ def _columns(path: str) -> list[tuple[object, ...]]:
     return [*columns, *constraints]
 
 
-def test_a_file_that_is_no_duckdb_database_is_named(tmp_path):
+def test_names_a_file_that_is_not_a_duckdb_database(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("no database at all, but long enough to have a header" * 100)
     for folder_or_file in (path, tmp_path):
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_duckdb_database_is_named(tmp_path):
             Warehouse.open(f"duckdb:///{folder_or_file}", ids=IdTypes())
 
 
-def test_a_damaged_file_is_named(desk, url):
+def test_names_a_damaged_file(desk, url):
     desk.publish(desk.rows(1, users=100))
     desk.warehouse.close()
     path = Path(str(sa.make_url(url).database))
@@ -192,6 +192,6 @@ def test_a_damaged_file_is_named(desk, url):
 @pytest.mark.parametrize(
     "bad", ["duckdb://", "duckdb:///:memory:", "duckdb:///md:shop", "duckdb://host/file"]
 )
-def test_what_is_no_file_is_no_warehouse(bad):
+def test_refuses_a_path_that_is_not_a_file(bad):
     with pytest.raises(UsageError, match="valid are sqlite"):
         Warehouse.open(bad, ids=IdTypes())

@@ -86,7 +86,8 @@ def put(desk: Any, loads: list[tuple[date, str, int]]) -> None:
             connection.exec_driver_sql(query)
 
 
-def test_earlier_loads_go_but_for_the_newest(desk: Any, nights: dict[date, list[Load]]) -> None:
+@pytest.mark.slow_on("duckdb")
+def test_earlier_loads_are_freed_except_the_newest(desk: Any, nights: dict[date, list[Load]]) -> None:
     running, failed = desk.begin(day=NEWEST), desk.begin(domain="news", day=NEWEST)
     desk.warehouse.fail(failed, reason="it broke")
     staged, files = desk.stage(desk.rows(1), domain="toys", day=NEWEST)
@@ -123,7 +124,7 @@ def test_earlier_loads_go_but_for_the_newest(desk: Any, nights: dict[date, list[
     assert second.load_key in {load.load_key for load in free(desk, keep=0)}
 
 
-def test_old_nights_go_whole_and_leave_a_trace_in_the_ledger(
+def test_old_nights_are_freed_whole_and_recorded_in_the_ledger(
     desk: Any, nights: dict[date, list[Load]]
 ) -> None:
     old = [day for day in nights if (NEWEST - day).days > 31]
@@ -164,7 +165,8 @@ def test_old_nights_go_whole_and_leave_a_trace_in_the_ledger(
     assert {load.load_key for load in free(desk, days=31)} == {late.load_key, again.load_key}
 
 
-def test_without_a_retention_no_night_goes(desk: Any, nights: dict[date, list[Load]]) -> None:
+@pytest.mark.slow_on("duckdb")
+def test_without_a_retention_no_night_is_freed(desk: Any, nights: dict[date, list[Load]]) -> None:
     free(desk, keep=9)
     assert sum(rows_of(desk).values()) == 5 * 4 * 12
     assert free(desk, days=61, keep=9) == []
@@ -172,7 +174,7 @@ def test_without_a_retention_no_night_goes(desk: Any, nights: dict[date, list[Lo
     assert {load.load_key for load in nights[NEWEST][2:]} == set(rows_of(desk)), "the newest night stays"
 
 
-def test_a_load_restored_between_plan_and_deed_stays(desk: Any, nights: dict[date, list[Load]]) -> None:
+def test_a_load_restored_after_planning_is_kept(desk: Any, nights: dict[date, list[Load]]) -> None:
     plan = planned(desk)
     first = nights[NEWEST][0]
     desk.warehouse.restore(first, who="somebody", why="a test")
@@ -181,7 +183,7 @@ def test_a_load_restored_between_plan_and_deed_stays(desk: Any, nights: dict[dat
     assert desk.seen(day=NEWEST) == desk.rows(1)
 
 
-def test_a_large_load_goes_in_batches(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_load_is_freed_in_batches(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freeing, "BATCH_ROWS", 10)
     for version in (1, 2, 3):
         desk.publish(desk.rows(version, users=20))
@@ -207,7 +209,7 @@ def month_tables(desk: Any) -> Any:
     }
 
 
-def test_months_that_nobody_needs_are_dropped(
+def test_months_without_needed_rows_are_dropped(
     desk: Any, nights: dict[date, list[Load]], month_tables: Any
 ) -> None:
     assert month_tables() == {"scores_2001_01", "scores_2001_03"}
@@ -224,7 +226,7 @@ def test_months_that_nobody_needs_are_dropped(
     assert desk.seen(day=NEWEST - timedelta(days=61)) == desk.rows(1)
 
 
-def test_a_reader_who_holds_a_month_has_it_deleted_row_by_row(
+def test_a_month_with_readers_is_deleted_row_by_row(
     desk: Any, nights: dict[date, list[Load]], month_tables: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(freeing, "_DROP_TRIES", 2)
@@ -239,7 +241,8 @@ def test_a_reader_who_holds_a_month_has_it_deleted_row_by_row(
     assert month_tables() == {"scores_2001_01", "scores_2001_03"}
 
 
-def test_a_reader_sees_all_of_a_night_or_nothing(
+@pytest.mark.slow_on("duckdb")
+def test_a_reader_sees_a_whole_night_or_nothing(
     desk: Any, url: str, nights: dict[date, list[Load]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(freeing, "BATCH_ROWS", 1)
@@ -271,7 +274,8 @@ def test_a_reader_sees_all_of_a_night_or_nothing(
     assert {12, 0} < set(seen) | {12} and (24, 2) in seen and (0, 0) in seen
 
 
-def test_a_reader_who_followed_the_pointer_before_is_told(desk: Any, nights: dict[date, list[Load]]) -> None:
+@pytest.mark.slow_on("duckdb")
+def test_a_reader_of_freed_rows_gets_an_error(desk: Any, nights: dict[date, list[Load]]) -> None:
     old = NEWEST - timedelta(days=61)
     reader = desk.warehouse.read("books", score_date=old)  # reads when it is asked for rows
     free(desk, days=30)
@@ -281,7 +285,8 @@ def test_a_reader_who_followed_the_pointer_before_is_told(desk: Any, nights: dic
     assert quiet.rows == 0 and desk.seen(domain="quiet", day=NEWEST) == []
 
 
-def test_verify_passes_over_what_is_freed_meanwhile(desk: Any, nights: dict[date, list[Load]]) -> None:
+@pytest.mark.slow_on("duckdb")
+def test_verify_skips_loads_that_are_freed_meanwhile(desk: Any, nights: dict[date, list[Load]]) -> None:
     verified = desk.warehouse.verify()
     first = next(verified)
     free(desk, days=30)
@@ -314,6 +319,7 @@ list(freeing.free(warehouse.database, tables(warehouse.ids), plan, who="somebody
 """
 
 
+@pytest.mark.slow_on("duckdb", "postgresql")
 @pytest.mark.parametrize(
     ("moment", "nth"),
     [
@@ -325,7 +331,7 @@ list(freeing.free(warehouse.database, tables(warehouse.ids), plan, who="somebody
         ("DROP TABLE", 0),
     ],
 )
-def test_killed_anywhere_freeing_again_completes_it(
+def test_freeing_again_completes_a_run_killed_at_any_step(
     desk: Any, url: str, nights: dict[date, list[Load]], moment: str, nth: int
 ) -> None:
     if moment == "DROP TABLE" and not desk.warehouse.database.backend.drops_months:

@@ -56,7 +56,7 @@ class Fuse:
                 raise PowerCut
 
 
-def test_cut_before_any_statement_readers_see_the_old_load(desk):
+def test_readers_see_the_old_load_after_a_cut_before_any_statement(desk):
     fuse = Fuse(desk.warehouse.database)
     desk.publish(desk.rows(1))
     load, files = desk.stage(desk.rows(2))
@@ -78,7 +78,7 @@ def test_cut_before_any_statement_readers_see_the_old_load(desk):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 3])
-def test_cut_between_batches_readers_see_the_old_load(desk, batches):
+def test_readers_see_the_old_load_after_a_cut_between_batches(desk, batches):
     writer = CuttableWriter(desk.warehouse.database)
     desk.warehouse = Warehouse(desk.warehouse.database, desk.warehouse.ids, writer=writer)
     desk.publish(desk.rows(1))
@@ -134,7 +134,7 @@ def test_kill_9_in_a_publication(desk, url, moment):
     assert desk.seen() == desk.seen_by_sql() == desk.rows(2)
 
 
-def test_two_publishing_one_load_at_once_publish_it_once(desk, url):
+def test_concurrent_publications_of_a_load_publish_it_once(desk, url):
     desk.publish(desk.rows(1))
     load, files = desk.stage(desk.rows(2))
 

@@ -17,7 +17,7 @@ from tests.warehouse.conftest import AUDITED
 NOW = timedelta(0)
 
 
-def test_a_load_is_found_again_with_all_that_was_said_of_it(desk):
+def test_a_load_is_stored_with_all_of_its_facts(desk):
     load, _ = desk.stage(desk.rows(1))
     found = desk.warehouse.load(load.load_id)
 
@@ -68,7 +68,7 @@ def test_hashes_of_other_numerics_are_not_compared(desk, found):
 @pytest.mark.parametrize(
     "found", [replace(ZEN, kernels="CUDA 13.0"), together([ZEN, replace(ZEN, processor="b")])]
 )
-def test_what_does_not_repeat_itself_is_not_compared_with_its_own_kind(desk, found):
+def test_hashes_of_nondeterministic_numerics_are_not_compared(desk, found):
     load = desk.begin()
     desk.warehouse.mark_staged(load, rows=1, content_hash="a", checks=LoadChecks(), numerics=found)
     again = desk.warehouse.load(load.load_id)
@@ -76,7 +76,7 @@ def test_what_does_not_repeat_itself_is_not_compared_with_its_own_kind(desk, fou
         again.same_rows_as(again)
 
 
-def test_every_begin_is_a_new_attempt_even_at_once(desk):
+def test_concurrent_begins_are_separate_attempts(desk):
     with ThreadPoolExecutor(4) as pool:
         loads = list(pool.map(lambda _: desk.begin(), range(8)))
     assert sorted(load.attempt for load in loads) == list(range(1, 9))
@@ -99,7 +99,7 @@ def test_loads_are_listed_newest_first(desk):
     assert listed(states=("failed",)) == [third.load_key]
 
 
-def test_a_silent_load_is_given_up_at_the_next_begin_of_its_domain_and_date(desk):
+def test_the_next_begin_for_a_domain_and_date_abandons_a_load_without_heartbeat(desk):
     lost = desk.begin()
     elsewhere = desk.begin(domain="toys")
     time.sleep(0.05)
@@ -126,7 +126,7 @@ def test_a_heartbeat_keeps_a_load_alive(desk):
     assert desk.warehouse.load(load.load_id).heartbeat_at > load.heartbeat_at
 
 
-def test_a_step_out_of_turn_is_refused(desk):
+def test_a_step_out_of_order_is_refused(desk):
     load = desk.publish(desk.rows(1))
     for step in (
         lambda: desk.warehouse.mark_staged(load, rows=1, content_hash="", checks=LoadChecks()),

@@ -18,7 +18,7 @@ def verdict(domain: str, day: date, kind: str = "rich") -> DomainVerdict:
     return DomainVerdict(domain, day, kind, 1, 1, 1, 1, 1.0, 1.0, "trains", ())
 
 
-def test_what_is_unpublished_is_gone_and_the_newest_date_is_the_one_before(desk):
+def test_after_unpublishing_the_newest_date_is_the_one_before(desk):
     earlier = date(2000, 12, 30)
     desk.publish(desk.rows(1), day=earlier)
     load = desk.publish(desk.rows(2))
@@ -37,7 +37,7 @@ def test_what_is_unpublished_is_gone_and_the_newest_date_is_the_one_before(desk)
         desk.warehouse.unpublish("books", desk.day, **WHO)
 
 
-def test_a_load_that_readers_had_can_be_restored(desk):
+def test_a_load_that_was_published_can_be_restored(desk):
     first = desk.publish(desk.rows(1))
     second = desk.publish(desk.rows(2))
 
@@ -60,7 +60,7 @@ def test_a_load_that_readers_had_can_be_restored(desk):
     assert desk.warehouse.publication("books", desk.day).load_id == newest.load_id, "a new load wins again"
 
 
-def test_what_readers_never_had_or_is_no_longer_whole_is_not_restored(desk):
+def test_loads_never_published_or_no_longer_whole_are_not_restored(desk):
     overtaken, _ = desk.stage(desk.rows(1))
     second = desk.publish(desk.rows(2))
     desk.publish(desk.rows(3))
@@ -102,7 +102,7 @@ def test_a_night_is_complete_when_all_its_domains_are_published(desk):
     assert desk.warehouse.nights(date(2000, 12, 1)) == []
 
 
-def test_the_same_load_published_twice_at_once_is_published_by_both(desk, url):
+def test_concurrent_publications_of_a_load_both_succeed(desk, url):
     load, files = desk.stage(desk.rows(1))
     states = []
 

@@ -14,7 +14,7 @@ from mmlora.load_checks import LoadChecks
 from mmlora.warehouse import freeing
 
 
-def test_a_staged_load_is_seen_only_when_published(desk):
+def test_a_staged_load_is_invisible_until_published(desk):
     load, files = desk.stage(desk.rows(1))
     assert desk.seen() == desk.seen_by_sql() == []
 
@@ -35,7 +35,7 @@ def test_publishing_again_changes_nothing(desk):
     assert desk.sql("SELECT count(*) FROM scores") == [(12,)]
 
 
-def test_a_rerun_takes_the_place_of_the_earlier_load(desk):
+def test_a_rerun_replaces_the_earlier_load(desk):
     first = desk.publish(desk.rows(1))
     second = desk.publish(desk.rows(2, users=2))
 
@@ -45,7 +45,7 @@ def test_a_rerun_takes_the_place_of_the_earlier_load(desk):
 
 
 @pytest.mark.parametrize("moment", ["before it begins", "while it writes"])
-def test_an_older_load_never_takes_the_place_of_a_newer(desk, moment):
+def test_an_older_load_never_replaces_a_newer_one(desk, moment):
     old, old_files = desk.stage(desk.rows(1))
     new, new_files = desk.stage(desk.rows(2))
 
@@ -72,7 +72,7 @@ def test_an_empty_load_can_be_published(desk):
     assert desk.warehouse.publication("books", desk.day).rows == 0
 
 
-def test_domains_and_dates_do_not_touch_each_other(desk):
+def test_publications_of_domains_and_dates_are_independent(desk):
     desk.publish(desk.rows(1))
     desk.publish(desk.rows(2), day=date(2001, 1, 1))
     desk.publish(desk.rows(3), domain="o'%(x)s \\ books")
@@ -82,7 +82,7 @@ def test_domains_and_dates_do_not_touch_each_other(desk):
     assert desk.seen(domain="o'%(x)s \\ books") == desk.rows(3)
 
 
-def test_a_load_lacking_a_file_is_refused_until_the_file_is_back(desk):
+def test_a_load_with_a_missing_file_is_refused_until_it_is_back(desk):
     desk.publish(desk.rows(1))
     load, files = desk.stage(desk.rows(2))
 
@@ -131,6 +131,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow_on("duckdb", "postgresql")
 @pytest.mark.parametrize("number", [0, 2])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_staged_file_that_changed_since_the_audit_is_not_published(desk, change, number):
@@ -184,7 +185,7 @@ def test_a_load_that_is_not_staged_is_refused(desk):
         ("position", [1, None], "null"),
     ],
 )
-def test_rows_unfit_to_publish_are_named(desk, column, values, message):
+def test_rows_that_cannot_be_published_are_shown(desk, column, values, message):
     load = desk.begin()
     table = desk.table([(1, 1, 0.5, 1), (1, 2, 0.5, 2)])
     at = table.schema.get_field_index(column)
@@ -197,13 +198,13 @@ def test_rows_unfit_to_publish_are_named(desk, column, values, message):
     assert desk.seen() == []
 
 
-def test_a_key_twice_in_a_load_is_refused(desk):
+def test_duplicate_keys_in_a_load_are_refused(desk):
     load, files = desk.stage([(1, 1, 0.5, 1), (1, 1, 0.25, 2)])
     with pytest.raises(DataError, match="a user and item occur in two rows"):
         desk.warehouse.publish(load, files)
 
 
-def test_files_of_other_columns_are_refused(desk):
+def test_files_with_other_columns_are_refused(desk):
     load, files = desk.stage([])
     other = desk.write(desk.begin(), pa.table({"user_id": ["a"], "score": [1.0]}))
     with pytest.raises(ContractError, match="a staged load has user_id int64"):

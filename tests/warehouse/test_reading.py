@@ -37,7 +37,7 @@ def aged(desk: Desk) -> Desk:
     return desk
 
 
-def test_views_and_python_say_how_old_scores_are(aged: Desk) -> None:
+def test_views_and_python_return_the_age_of_scores(aged: Desk) -> None:
     seen = aged.sql("SELECT DISTINCT domain_id, age_days, is_stale FROM scores_published ORDER BY 1, 2")
     assert seen == [("books", 1, False), ("books", 2, True), ("games", 9, None), ("toys", 5, False)]
     assert aged.sql("SELECT DISTINCT domain_id, age_days FROM scores_latest ORDER BY 1") == [
@@ -63,9 +63,7 @@ def test_the_short_list_has_the_first_positions_of_each_user(aged: Desk) -> None
     assert set(names) == {names[0]}
 
 
-def test_some_users_of_some_nights_are_read_a_few_at_a_time(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lists_of_users_are_read_in_chunks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "USERS_AT_ONCE", 2)
     days = [desk.day, desk.day + timedelta(days=1)]
     for number, day in enumerate(days):
@@ -89,6 +87,7 @@ def superseded(desk: Desk) -> Desk:
     return desk
 
 
+@pytest.mark.slow_on("duckdb")
 def test_the_newest_scores_of_a_user_are_found_by_the_index(superseded: Desk) -> None:
     dialect = superseded.warehouse.database.engine.dialect.name
     assert len(superseded.sql(ONE_USER)) == 10

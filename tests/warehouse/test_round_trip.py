@@ -39,14 +39,14 @@ def in_order(found):
 
 @QUICK
 @given(rows=rows(INT_IDS))
-def test_rows_with_integer_ids_come_back(desk, rows):
+def test_rows_with_integer_ids_survive_a_round_trip(desk, rows):
     desk.publish(rows)
     assert desk.seen() == in_order(rows)
 
 
 @QUICK
 @given(rows=rows(TEXT_IDS), domain=TEXT_IDS.filter(bool))
-def test_rows_with_text_ids_come_back(text_desk, rows, domain):
+def test_rows_with_text_ids_survive_a_round_trip(text_desk, rows, domain):
     text_desk.publish(rows, domain=domain)
     assert text_desk.seen(domain=domain) == in_order(rows)
     for user in {row[0] for row in rows}:
@@ -89,7 +89,7 @@ def test_a_read_has_the_columns_of_the_views_and_their_values(desk):
     }
 
 
-def test_both_views_have_the_columns_that_are_promised(desk):
+def test_both_views_have_the_promised_columns(desk):
     desk.publish(desk.rows(1))
     with desk.warehouse.database.reading() as connection:
         for view in ("scores_published", "scores_latest"):
@@ -109,7 +109,7 @@ def test_latest_is_the_newest_published_date_of_each_domain(desk):
     assert len(desk.seen_by_sql("scores_published")) == 12 + 12 + 4
 
 
-def test_a_limit_cuts_and_an_unpublished_domain_is_empty(desk):
+def test_a_limit_is_kept_and_an_unpublished_domain_is_empty(desk):
     desk.publish(desk.rows(1))
     assert desk.seen(limit=5) == desk.rows(1)[:5]
     assert desk.seen(user=2) == desk.rows(1)[8:]
@@ -117,7 +117,7 @@ def test_a_limit_cuts_and_an_unpublished_domain_is_empty(desk):
     assert (nothing.num_rows, nothing.schema) == (0, published_schema(desk.warehouse.ids))
 
 
-def test_a_long_read_comes_in_batches(desk, monkeypatch):
+def test_a_long_read_is_batched(desk, monkeypatch):
     monkeypatch.setattr(base, "BATCH_ROWS", 1000)
     rows = desk.rows(1, users=30, items=100)
     load = desk.begin()

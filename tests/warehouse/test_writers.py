@@ -14,7 +14,7 @@ def batch(number):
     return pa.record_batch({"number": [number]})
 
 
-def test_rows_come_in_the_order_of_the_key(desk):
+def test_rows_are_sorted_by_key(desk):
     rows = [(user, item, 1.0, place) for user in (2, 1) for place, item in enumerate((9, 3, 7), 1)]
     load, files = desk.stage(rows)
 
@@ -27,7 +27,7 @@ def test_rows_come_in_the_order_of_the_key(desk):
     assert [tuple(row[key] for key in keys) for row in found] == [row for part in by_file for row in part]
 
 
-def test_one_batch_is_made_while_the_one_before_is_written_and_no_more():
+def test_only_one_batch_is_prepared_while_another_is_written():
     made, second = [], Event()
 
     def batches():
@@ -44,7 +44,7 @@ def test_one_batch_is_made_while_the_one_before_is_written_and_no_more():
     assert list(ahead) == [batch(number) for number in range(1, 5)]
 
 
-def test_what_goes_wrong_in_reading_comes_after_the_batches_before_it():
+def test_a_read_error_is_raised_after_the_batches_before_it():
     def batches():
         yield batch(0)
         raise OSError("the disk is gone")

@@ -1,1 +1,1 @@
-"""Reports of experiments, as Markdown and one HTML page: what was found, how sure that is, pictures of it."""
+"""Reports of experiments as Markdown and as one HTML page: findings, tables with intervals, and plots."""

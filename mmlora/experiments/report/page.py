@@ -1,4 +1,4 @@
-"""The report's pages: the same parts as Markdown, and as one HTML page that needs nothing but itself."""
+"""The report as Markdown, and with the same content as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmlora.templates import render
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
+    """A section of the report, in the order of its attributes.
 
     Attributes:
-        title: its heading.
-        lines: paragraphs, Markdown.
-        lists: then lists, each with its heading ("" for none), Markdown.
-        tables: then tables.
-        plots: then plots.
+        title: the heading.
+        lines: paragraphs; Markdown.
+        lists: lists, each with a heading ("" for none); Markdown.
+        tables: tables.
+        plots: plots.
     """
 
     title: str
@@ -34,10 +34,10 @@ class Page:
     """The whole report.
 
     Attributes:
-        title: its heading.
-        description: what the experiment is about, Markdown, paragraphs between empty lines.
-        facts: figures at the top: what, and how much.
-        sections: its parts.
+        title: the heading.
+        description: description of the experiment: paragraphs separated by empty lines, code in backquotes.
+        facts: names and values of the figures at the top.
+        sections: the sections.
     """
 
     title: str
@@ -49,7 +49,7 @@ class Page:
         """Return the report as Markdown.
 
         Args:
-            pictures: folder of the plots' files, from where the report is.
+            pictures: path of the folder of plots, relative to the report.
         """
         facts = " · ".join(f"{name}: {value}" for name, value in self.facts)
         parts = [f"# {self.title}", self.description.strip(), facts]
@@ -61,10 +61,10 @@ class Page:
                 parts.append("\n".join(f"- {bullet}" for bullet in bullets))
             parts += [table.to_markdown().rstrip() for table in section.tables]
             for plot in section.plots:
-                shown = "\n".join(f"![{plot.title}]({pictures}/{name})" for name in plot.files())
-                parts.append(f"### {plot.title}\n\n{shown}\n\n{plot.caption}")
+                images = "\n".join(f"![{plot.title}]({pictures}/{name})" for name in plot.files())
+                parts.append(f"### {plot.title}\n\n{images}\n\n{plot.caption}")
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def to_html(self) -> str:
-        """Return the report as one page: style and pictures inside, nothing fetched, no script."""
+        """Return the report as one page with embedded style and plots, without scripts or external files."""
         return render("mmlora.experiments.report", "report.html", page=self)

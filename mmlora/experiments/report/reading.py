@@ -3,9 +3,9 @@
 ::
 
     cells/<cell_key>/result.json, scores.npy       the cell, and its probabilities of the test rows
-    data/<data_key>/label.npy, domain.npy, user.npy, domains.json       those rows, and what their domains are
+    data/<data_key>/label.npy, domain.npy, user.npy, domains.json       the test rows, and their domains
 
-A cell that can't be used is left out and named among the problems: a report of what there is beats none.
+A cell that cannot be used is left out and listed among the problems; the report covers the others.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Domain:
     """A domain of a data set, in the split of one seed.
 
     Attributes:
-        name: its name.
-        train_rows: rows it was trained on.
-        test_rows: rows it is tested on.
-        users: users it has.
-        items: items it has.
-        density: share of its user-item pairs that have a row.
+        name: the domain.
+        train_rows: number of training rows.
+        test_rows: number of test rows.
+        users: number of users in the training rows.
+        items: number of items in the training rows.
+        density: training rows over users times items.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Domain:
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows:
-    """The test rows that cells of one data key share.
+    """The test rows of cells with the same data key.
 
     Attributes:
         label: 0/1, ``[N]``.
         domain: index into ``domains``, ``[N]``.
-        user: user code, ``[N]``; one code is one user in every ``ScoredRows`` of a data set.
+        user: user code, ``[N]``; a code is the same user in every ``ScoredRows`` of a data set.
         domains: the domains, by index.
     """
 
@@ -69,11 +69,11 @@ class CellResult:
     """A cell that was trained and tested.
 
     Attributes:
-        key: names it.
-        cell: what was trained, on what.
-        data_key: names its test rows.
+        key: name of its folder.
+        cell: the cell.
+        data_key: key of its test rows.
         scores: probabilities of the test rows, ``[N]``.
-        raw: the whole of its ``result.json``.
+        raw: the content of its ``result.json``.
     """
 
     key: str
@@ -84,18 +84,18 @@ class CellResult:
 
     @property
     def best_reachable(self) -> float | None:
-        """What the true probability of made-up data scores on the test rows; None where nobody knows it."""
-        found = self.raw.get("best_reachable")
-        return None if found is None else found["wauc"]
+        """The wauc of the true probability on the test rows; None for data that is not synthetic."""
+        best = self.raw.get("best_reachable")
+        return None if best is None else best["wauc"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A cell that the report is without.
+    """A cell that is not in the report.
 
     Attributes:
-        cell: its key or what it would be.
-        why: what is wrong with it.
+        cell: the cell, or its key.
+        why: the reason.
     """
 
     cell: str
@@ -104,12 +104,12 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All that was read of an experiment.
+    """The results of an experiment.
 
     Attributes:
-        cells: the usable cells, in the order of their keys.
+        cells: the usable cells, sorted by key.
         rows: test rows by data key.
-        problems: cells that can't be used, and those still to be run.
+        problems: cells that cannot be used, and cells that have not been run.
     """
 
     cells: tuple[CellResult, ...]
@@ -118,15 +118,15 @@ class Results:
 
 
 def read_results(folder: Path, planned: Mapping[str, Cell] | None = None) -> Results:
-    """Return the cells under a folder.
+    """Return the results in a folder.
 
     Args:
         folder: the experiment's folder.
-        planned: every cell of the grid by its key: those not yet run are named, and
-            what else the folder has, from another grid, is left out. None takes what the folder has.
+        planned: every cell of the grid by key. Cells that have not been run are listed as problems, and cells
+            of other grids are left out. None takes all cells of the folder.
 
     Raises:
-        UsageError: there is no finished cell in the folder.
+        UsageError: the folder has no finished cell.
     """
     cells: list[CellResult] = []
     rows: dict[str, ScoredRows] = {}
@@ -143,8 +143,8 @@ def read_results(folder: Path, planned: Mapping[str, Cell] | None = None) -> Res
                 rows[cell.data_key] = _read_rows(folder / "data" / cell.data_key)
             _check(cell, rows[cell.data_key])
         except (OSError, KeyError, ValueError, TypeError, DataError) as error:
-            what = str(planned[path.name]) if path.name in planned else path.name
-            problems.append(Problem(what, _why(path, error)))
+            name = str(planned[path.name]) if path.name in planned else path.name
+            problems.append(Problem(name, _reason(path, error)))
         else:
             cells.append(cell)
     names = {path.name for path in present}
@@ -152,13 +152,13 @@ def read_results(folder: Path, planned: Mapping[str, Cell] | None = None) -> Res
     if not cells:
         first = "; ".join(f"{problem.cell}: {problem.why}" for problem in problems[:5])
         raise UsageError(
-            f"{folder} has no finished cell to report on; run the experiment first. "
-            f"{len(problems)} not run or not readable{f', such as {first}' if first else ''}"
+            f"{folder} has no finished cell to report on; run the experiment first "
+            f"({len(problems)} cells not run or not readable{f', such as {first}' if first else ''})"
         )
     return Results(tuple(cells), rows, tuple(problems))
 
 
-def _why(path: Path, error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
     if not is_done(path):
         return "no result yet: it failed, was stopped, or is still running"
     return f"can't be read: {error!r}" if isinstance(error, KeyError) else f"can't be read: {error}"
@@ -173,13 +173,13 @@ def _read_cell(path: Path) -> CellResult:
 def _read_rows(path: Path) -> ScoredRows:
     raw = json.loads((path / "domains.json").read_text(encoding="utf-8"))["domains"]
     fields = Domain.__dataclass_fields__
-    domains = tuple(Domain(**{name: each[name] for name in fields}) for each in raw)
+    domains = tuple(Domain(**{name: domain[name] for name in fields}) for domain in raw)
     label, domain, user = (np.load(path / f"{name}.npy") for name in ("label", "domain", "user"))
     return ScoredRows(label, domain, user, domains)
 
 
 def _check(cell: CellResult, rows: ScoredRows) -> None:
-    """Raise where the scores aren't ones of the rows."""
+    """Raise if the scores do not fit the rows."""
     if cell.scores.shape != rows.label.shape:
         raise ValueError(f"{cell.scores.shape} scores for {rows.label.shape} test rows")
     if np.isnan(cell.scores).any():

@@ -1,26 +1,29 @@
-r"""How sure a mean over seeds, or a difference of two, is: with few seeds, and with many rows of few users.
+r"""Confidence intervals of means over seeds and of differences, with few seeds and many rows of few users.
 
-Two kinds of luck move a figure, and the interval holds both:
+The interval covers two sources of variation:
 
-    rows    who happens to be among the test rows. Their rows go together, so users are resampled, not rows.
-            An AUC is a mean over pairs; to first order it moves by what each row adds to it (its placement,
-            DeLong et al. 1988), so the variance under resampled users has a closed form, the infinitesimal
-            jackknife: V = G / (G - 1) * sum over the G users of (sum of what the user's rows add)^2.
-            It is what a paired bootstrap of users converges to, without the noise of its draws. Obuchowski,
-            "Nonparametric analysis of clustered ROC curve data" (1997). Of a difference of two models, what a
-            row adds is the difference of what it adds to each, hence paired; a user found in the test rows of
-            several seeds adds over all of them.
-    seeds   which rows were split off, how weights were drawn: s^2 / S, of the S seeds' values.
+    rows    which users are among the test rows. A user's rows depend on each other, so users are resampled,
+            not rows. An AUC is a mean over pairs; to first order, the effect of a row on it is the row's
+            influence (from its placement, DeLong et al. 1988), so the variance under resampled users has a
+            closed form, the infinitesimal jackknife:
+            V = G / (G - 1) * sum over the G users of (sum of the influences of the user's rows)^2.
+            A paired bootstrap of users converges to it, but with the noise of its draws. Obuchowski,
+            "Nonparametric analysis of clustered ROC curve data" (1997). For a difference of two models, a
+            row's influence is the difference of its influences on each, hence paired; the influences of a
+            user with test rows in several seeds are summed over the seeds.
+    seeds   the split of the rows and the initial weights: s^2 / S, from the values of the S seeds.
 
     variance T = V + s^2 / S
     interval = mean -+ t(0.975, v) * sqrt(T),   v = T^2 / (V^2 / (G - 1) + (s^2 / S)^2 / (S - 1))
 
-v is Satterthwaite's (1946). s^2 also sees each seed's own test rows, so rows may count twice: the interval
-errs towards being wide. Simulated with normal luck, the 95% interval of 3 seeds covers the truth in 94 to 99%
-of cases, however the luck divides; of rows alone it would in 68 to 95%, of seeds alone (Student's t) in 0 to
-95%, as seeds share users. Two seeds cover 91% or more. With one, s^2 is unknown: it is of rows only.
+v is Satterthwaite's (1946). s^2 also contains the variation of each seed's test rows, so rows may count
+twice: the interval tends to be too wide. In simulations with normal errors, the 95% interval of 3 seeds
+covers the truth in 94 to 99% of cases, however the variance divides between rows and seeds. An interval from
+rows alone would in 68 to 95%, and one from seeds alone (Student's t) in 0 to 95%, because seeds share users.
+Two seeds cover 91% or more. With one seed s^2 is unknown, and the interval covers rows only.
 
-wauc weighs domains by their test rows, held fixed; a domain of one class has no AUC and is left out.
+wauc weights domains by their test rows, which are held fixed; a domain with one label has no AUC and is left
+out.
 """
 
 from __future__ import annotations
@@ -39,14 +42,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and where it lies.
+    """A mean over seeds and its interval.
 
     Attributes:
         value: the mean.
-        low: lower bound of the 95% interval; None where too few users to say.
+        low: lower bound of the 95% interval; None if there are too few users.
         high: upper bound.
         by_seed: the value of each seed.
-        rows_error: standard error from the choice of test users.
+        rows_error: standard error due to the choice of test users.
         seed_spread: standard deviation of ``by_seed``; None with one seed.
     """
 
@@ -59,17 +62,17 @@ class Estimate:
 
     @property
     def seeds(self) -> int:
-        """How many seeds it is the mean of."""
+        """Number of seeds."""
         return len(self.by_seed)
 
     @property
     def half(self) -> float | None:
-        """Half of the interval's width."""
+        """Half the width of the interval."""
         return None if self.high is None else self.high - self.value
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies on that side of 0, else 0."""
+        """1 or -1 if the whole interval is on that side of 0, else 0."""
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)
@@ -77,14 +80,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Term:
-    """A cell's part in what is estimated: ``weight`` times its value, added up over the cells of a seed."""
+    """A cell's term in an estimate: ``weight`` times its value, summed over the cells of a seed."""
 
     tested: CellResult
     weight: float
 
 
 class Evidence:
-    """The AUCs of an experiment's cells and what each user adds to them, computed once a cell.
+    """The AUCs of an experiment's cells and each user's influence on them, computed once per cell.
 
     Args:
         results: cells and rows.
@@ -97,15 +100,15 @@ class Evidence:
         self._cells = {cell.key: self._rows[cell.data_key].measure(cell.scores) for cell in results.cells}
 
     def auc(self, cell: CellResult, domain: str) -> float | None:
-        """Return a domain's AUC; None where it has one class or no row."""
+        """Return a domain's AUC; None if the domain has one label or no rows."""
         return _defined(self._cells[cell.key], self._rows[cell.data_key], domain)
 
     def wauc(self, cell: CellResult) -> float | None:
-        """Return the mean of the domains' AUCs, weighted by rows; None where none has one."""
+        """Return the mean of the domains' AUCs, weighted by rows; None if no domain has one."""
         return _defined(self._cells[cell.key], self._rows[cell.data_key], None)
 
     def domains(self, data_keys: Iterable[str]) -> list[Domain]:
-        """Return the domains of test rows of these keys, their figures averaged over those that have them."""
+        """Return the domains of these keys' test rows, with figures averaged over the keys that have them."""
         by_name: dict[str, list[Domain]] = {}
         for key in sorted(set(data_keys)):
             for domain in self._rows[key].domains:
@@ -113,36 +116,34 @@ class Evidence:
         return [
             Domain(
                 name,
-                round(_mean(d.train_rows for d in found)),
-                round(_mean(d.test_rows for d in found)),
-                round(_mean(d.users for d in found)),
-                round(_mean(d.items for d in found)),
-                _mean(d.density for d in found),
+                round(_mean(domain.train_rows for domain in domains)),
+                round(_mean(domain.test_rows for domain in domains)),
+                round(_mean(domain.users for domain in domains)),
+                round(_mean(domain.items for domain in domains)),
+                _mean(domain.density for domain in domains),
             )
-            for name, found in by_name.items()
+            for name, domains in by_name.items()
         ]
 
     def estimate(self, terms: Iterable[Term], domain: str | None = None) -> Estimate | None:
         """Return the mean over seeds of the weighted sum of cells.
 
         Args:
-            terms: the cells; those of a seed are added up. Seeds with a cell of undefined AUC are left out.
-            domain: estimate its AUC; None estimates wauc.
+            terms: the cells, summed per seed. Seeds with a cell whose AUC is undefined are left out.
+            domain: the domain whose AUC is estimated; None for wauc.
 
         Returns:
-            The estimate, or None where no seed defines it.
+            The estimate, or None if it is undefined for every seed.
         """
         by_seed: dict[int, list[Term]] = {}
         for term in terms:
             by_seed.setdefault(term.tested.cell.seed, []).append(term)
         values: dict[int, float] = {}
         for seed, parts in sorted(by_seed.items()):
-            found = [
-                _defined(self._cells[t.tested.key], self._rows[t.tested.data_key], domain) for t in parts
-            ]
-            if all(value is not None for value in found):
+            aucs = [_defined(self._cells[t.tested.key], self._rows[t.tested.data_key], domain) for t in parts]
+            if all(auc is not None for auc in aucs):
                 values[seed] = math.fsum(
-                    term.weight * value for term, value in zip(parts, found, strict=True) if value is not None
+                    term.weight * auc for term, auc in zip(parts, aucs, strict=True) if auc is not None
                 )
         if not values:
             return None
@@ -150,14 +151,14 @@ class Evidence:
         return combine(list(values.values()), self._by_user(used, domain))
 
     def _by_user(self, terms: Sequence[Term], domain: str | None) -> Array:
-        """What each user adds to the weighted sum of all terms, ``[users]``."""
+        """Return each user's influence on the weighted sum of all terms, ``[users]``."""
         total = np.zeros(self._users)
-        by_rows: dict[str, Array] = {}
+        by_data_key: dict[str, Array] = {}
         for term in terms:
-            part = term.weight * self._cells[term.tested.key].added
-            by_rows[term.tested.data_key] = by_rows.get(term.tested.data_key, 0.0) + part
-        for key, added in by_rows.items():
-            total += self._rows[key].by_user(added, domain, self._users)
+            influence = term.weight * self._cells[term.tested.key].influence
+            by_data_key[term.tested.data_key] = by_data_key.get(term.tested.data_key, 0.0) + influence
+        for key, influence in by_data_key.items():
+            total += self._rows[key].by_user(influence, domain, self._users)
         return total
 
 
@@ -165,8 +166,8 @@ def combine(values: Sequence[float], by_user: Array) -> Estimate:
     """Return the mean of the seeds' values with the interval of the module's formula.
 
     Args:
-        values: a value a seed.
-        by_user: what each user adds to the mean, ``[users]``; zeros are users without part in it.
+        values: one value per seed.
+        by_user: each user's influence on the mean, ``[users]``; zero for users without test rows.
     """
     mean, seeds = math.fsum(values) / len(values), len(values)
     spread = float(np.std(values, ddof=1)) if seeds > 1 else None
@@ -196,14 +197,14 @@ def _student(freedom: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """A cell's AUC by domain, NaN where undefined, and what each user adds to it in each domain, ``[P]``."""
+    """A cell's AUC by domain, NaN if undefined, and the influence of each user-domain pair, ``[P]``."""
 
     aucs: Array
-    added: Array
+    influence: Array
 
 
 class _UserDomains:
-    """Test rows by user and domain: P pairs, sorted by domain."""
+    """Test rows grouped by user and domain: P pairs, sorted by domain."""
 
     def __init__(self, rows: ScoredRows, users: Array) -> None:
         self.domains = rows.domains
@@ -215,41 +216,41 @@ class _UserDomains:
         self._user, self._pair_domain = pairs % len(users), pairs // len(users)
         self.size = np.bincount(rows.domain, minlength=len(rows.domains))
         clicks = np.bincount(rows.domain, self._positive, minlength=len(self.size))
-        # Whether a domain has both classes is the rows' alone, so wauc's weights are too.
+        # Whether a domain has both labels depends on the rows only, and so do wauc's weights.
         shares = self.shares(np.where((clicks > 0) & (clicks < self.size), 0.0, np.nan))
         self._pair_share = shares[self._pair_domain]
 
     def measure(self, scores: Array) -> _Measured:
-        aucs, added = placements(self._positive, scores, self._domain, len(self.size))
-        return _Measured(aucs, np.bincount(self._pair, added, minlength=len(self._user)))
+        aucs, influence = auc_influence(self._positive, scores, self._domain, len(self.size))
+        return _Measured(aucs, np.bincount(self._pair, influence, minlength=len(self._user)))
 
     def shares(self, aucs: Array) -> Array:
-        """Each domain's part in wauc, 0 where it has no AUC."""
+        """Return each domain's weight in wauc, 0 if it has no AUC."""
         size = np.where(np.isnan(aucs), 0.0, self.size)
         return np.asarray(size / max(size.sum(), 1.0))
 
-    def by_user(self, added: Array, domain: str | None, users: int) -> Array:
+    def by_user(self, influence: Array, domain: str | None, users: int) -> Array:
         if domain is None:
-            return np.bincount(self._user, added * self._pair_share, minlength=users)
+            return np.bincount(self._user, influence * self._pair_share, minlength=users)
         chosen = self._pair_domain == self.names[domain]
-        return np.bincount(self._user[chosen], added[chosen], minlength=users)
+        return np.bincount(self._user[chosen], influence[chosen], minlength=users)
 
 
-def placements(positive: Array, scores: Array, domain: Array, domains: int) -> tuple[Array, Array]:
-    """Return each domain's AUC and what each row adds to it.
+def auc_influence(positive: Array, scores: Array, domain: Array, domains: int) -> tuple[Array, Array]:
+    """Return each domain's AUC and each row's influence on it.
 
-    A positive's placement is the share of its domain's negatives below it, a negative's that of positives
-    above it, ties counted as half; the AUC is the mean of either.
-    A row adds (placement - AUC) / rows of its class.
+    The placement of a positive is the share of its domain's negatives below it; that of a negative is the
+    share of positives above it; ties count half. The AUC is the mean placement of either.
+    A row's influence is (placement - AUC) / rows of its label.
 
     Args:
-        positive: ``[N]``.
-        scores: ``[N]``.
-        domain: 0, 1, ..., ``[N]``.
-        domains: how many.
+        positive: whether the label is 1, ``[N]``.
+        scores: scores, ``[N]``.
+        domain: domain index, ``[N]``.
+        domains: number of domains.
 
     Returns:
-        AUCs, ``[domains]``, NaN where a class is missing; what rows add, ``[N]``, 0 in such domains.
+        AUCs, ``[domains]``, NaN for a domain with one label; influences, ``[N]``, 0 in such domains.
     """
     order = np.lexsort((scores, domain))
     group, score, click = domain[order], scores[order], positive[order].astype(np.float64)
@@ -270,9 +271,10 @@ def placements(positive: Array, scores: Array, domain: Array, domains: int) -> t
         centred = aucs[of_run]
         of_positive = (negatives_below / others[of_run] - centred) / clicks[of_run]
         of_negative = (positives_above / clicks[of_run] - centred) / others[of_run]
-    added = np.empty(len(order))
-    added[order] = np.nan_to_num(np.where(click > 0, of_positive[run], of_negative[run]), posinf=0, neginf=0)
-    return aucs, added
+    influence = np.empty(len(order))
+    by_row = np.where(click > 0, of_positive[run], of_negative[run])
+    influence[order] = np.nan_to_num(by_row, posinf=0, neginf=0)
+    return aucs, influence
 
 
 def _defined(measured: _Measured, rows: _UserDomains, domain: str | None) -> float | None:

@@ -1,8 +1,8 @@
-"""Sort an experiment's cells into tables: studies (data, features, split), their rows, columns and seeds.
+"""Group an experiment's cells into studies (data, features, split) with rows, columns and seeds.
 
-A *study* is what one table shows. Its rows are backbones, and settings of the *dials*: settings that make
-other data (such as a synthetic set's diversity), seen from no data key having two values of it. Its columns
-are *variants*: an arm with its experts, gate and further settings.
+A *study* is the content of one table. Its rows are the backbones and the values of the *dials*, i.e. settings
+that change the data (such as the diversity of synthetic data), so that each data key has one value of them.
+Its columns are *variants*: an arm with its experts, gate and other settings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class RowKey:
-    """A row of a study: the values of the dials, and the backbone."""
+    """A row of a study: values of the dials, and a backbone."""
 
     dials: NamedValues
     backbone: str
@@ -43,13 +43,13 @@ class Study:
     """The cells of one data set, feature group and split.
 
     Attributes:
-        data: data set.
-        features: feature group.
-        split: how rows were split.
-        dials: names of the settings that make other data here, and vary.
-        cells: by row, then by variant, then by seed; variants in the order of the columns.
-        variants: all columns, in order.
-        evidence: of the experiment.
+        data: the data set.
+        features: the feature group.
+        split: how rows are held out.
+        dials: names of the settings that vary and change the data.
+        cells: cells by row, variant and seed; variants in the order of the columns.
+        variants: the columns, in order.
+        evidence: the AUCs of the experiment.
     """
 
     data: str
@@ -81,17 +81,17 @@ class Study:
         return tuple(dict.fromkeys(row.backbone for row in self.cells))
 
     def seeds(self) -> tuple[int, ...]:
-        """Every seed that any cell has."""
-        found = {seed for row in self.cells.values() for by_seed in row.values() for seed in by_seed}
-        return tuple(sorted(found))
+        """The seeds of all cells, sorted."""
+        seeds = {seed for row in self.cells.values() for by_seed in row.values() for seed in by_seed}
+        return tuple(sorted(seeds))
 
     def all_cells(self, rows: Iterable[RowKey] | None = None) -> list[CellResult]:
         """Return the cells of some rows, or of all."""
-        held = self.cells.values() if rows is None else [self.cells[row] for row in rows]
-        return [cell for row in held for by_seed in row.values() for cell in by_seed.values()]
+        by_row = self.cells.values() if rows is None else [self.cells[row] for row in rows]
+        return [cell for row in by_row for by_seed in row.values() for cell in by_seed.values()]
 
     def label(self, variant: Variant) -> str:
-        """Name a variant by its arm and by what sets it apart from the arm's other variants."""
+        """Return the name of a variant: its arm, and how it differs from the arm's other variants."""
         others = [other for other in self.variants if other.arm == variant.arm]
         parts = []
         if len({other.experts for other in others}) > 1:
@@ -105,34 +105,34 @@ class Study:
         return ", ".join([variant.arm, *parts])
 
     def mean(self, rows: Iterable[RowKey], variant: Variant) -> Estimate | None:
-        """Return wauc over seeds, averaged over rows.
+        """Return the mean wauc of a variant over rows and seeds.
 
         Args:
-            rows: those without the variant are left out; of the others, the seeds that all have are taken.
-            variant: an arm's.
+            rows: the rows; those without the variant are left out.
+            variant: the variant. Only the seeds that it has in all rows are used.
         """
-        found = [self.cells[row][variant] for row in rows if variant in self.cells[row]]
-        if not found:
+        cells = [self.cells[row][variant] for row in rows if variant in self.cells[row]]
+        if not cells:
             return None
-        seeds = sorted(set.intersection(*({*by_seed} for by_seed in found)))
-        weight = 1.0 / len(found)
-        return self.evidence.estimate([Term(by_seed[seed], weight) for seed in seeds for by_seed in found])
+        seeds = sorted(set.intersection(*({*by_seed} for by_seed in cells)))
+        weight = 1.0 / len(cells)
+        return self.evidence.estimate([Term(by_seed[seed], weight) for seed in seeds for by_seed in cells])
 
     def baseline(self, row: RowKey, candidate: Variant, arm: str) -> Variant | None:
-        """Return the variant of ``arm`` in a row most like the candidate; None where there is none."""
-        found = [variant for variant in self.cells[row] if variant.arm == arm and variant != candidate]
-        return max(found, key=lambda other: _likeness(candidate, other), default=None)
+        """Return the row's variant of ``arm`` most similar to the candidate; None if there is none."""
+        variants = [variant for variant in self.cells[row] if variant.arm == arm and variant != candidate]
+        return max(variants, key=lambda other: _similarity(candidate, other), default=None)
 
     def difference(
         self, rows: Iterable[RowKey], candidate: Variant, baseline: Variant | str, domain: str | None = None
     ) -> Estimate | None:
-        """Return candidate - baseline, averaged over rows, on the seeds that all of them have.
+        """Return candidate - baseline, averaged over rows, on the seeds that all rows have.
 
         Args:
-            rows: rows; those without both are left out.
+            rows: the rows; those without both variants are left out.
             candidate: a variant.
-            baseline: another, or an arm, of which the most similar variant is taken.
-            domain: of its AUC; None for wauc.
+            baseline: another variant, or an arm, of which the most similar variant is used.
+            domain: the domain whose AUC is compared; None for wauc.
         """
         pairs = [pair for row in rows if (pair := self._pair(row, candidate, baseline)) is not None]
         if not pairs:
@@ -148,7 +148,7 @@ class Study:
         return self.evidence.estimate(terms, domain)
 
     def paired_rows(self, candidate: Variant, baseline: Variant | str) -> list[RowKey]:
-        """Return the rows in which the two can be compared."""
+        """Return the rows in which the two can be compared, i.e. have a seed in common."""
         return [row for row in self.cells if self._pair(row, candidate, baseline) is not None]
 
     def _pair(self, row: RowKey, candidate: Variant, baseline: Variant | str) -> tuple[BySeed, BySeed] | None:
@@ -160,29 +160,29 @@ class Study:
         return (a, b) if {*a} & {*b} else None
 
     def main_variants(self) -> list[Variant]:
-        """Return one variant an arm.
+        """Return one variant per arm.
 
-        Of several, those that most cells have, so that backbones can be compared; of these, the one with the
-        best mean wauc on *validation* rows, so that test rows choose nothing.
+        It is the variant with most cells, so that backbones can be compared; of equals, the one with the best
+        mean wauc on *validation* rows, so that test rows do not influence the choice.
         """
         best: dict[str, Variant] = {}
         for variant in self.variants:
-            held = best.get(variant.arm)
-            if held is None or self._standing(variant) > self._standing(held):
+            other = best.get(variant.arm)
+            if other is None or self._preference(variant) > self._preference(other):
                 best[variant.arm] = variant
         return list(best.values())
 
-    def _standing(self, variant: Variant) -> tuple[int, float]:
+    def _preference(self, variant: Variant) -> tuple[int, float]:
         cells = [cell for row in self.cells.values() for cell in row.get(variant, {}).values()]
-        found = [wauc for cell in cells if (wauc := cell.raw.get("validation_wauc")) is not None]
-        return len(cells), sum(found) / len(found) if found else -1.0
+        waucs = [wauc for cell in cells if (wauc := cell.raw.get("validation_wauc")) is not None]
+        return len(cells), sum(waucs) / len(waucs) if waucs else -1.0
 
     def dial_values(self) -> tuple[NamedValues, ...]:
-        """Return the settings of the dials, each once, in order."""
+        """Return the distinct values of the dials, in order."""
         return tuple(dict.fromkeys(row.dials for row in self.cells))
 
     def domains(self, rows: Iterable[RowKey] | None = None) -> list[Domain]:
-        """Return the domains of some rows, or of all, their figures averaged over seeds' splits."""
+        """Return the domains of some rows, or of all, with figures averaged over the splits of the seeds."""
         return self.evidence.domains({cell.data_key for cell in self.all_cells(rows)})
 
 
@@ -197,26 +197,26 @@ def studies(results: Results, evidence: Evidence) -> list[Study]:
 
 def _study(key: tuple[str, str, str], cells: list[CellResult], evidence: Evidence) -> Study:
     dials = _dials(cells)
-    found: dict[RowKey, dict[Variant, dict[int, CellResult]]] = {}
+    table: dict[RowKey, dict[Variant, dict[int, CellResult]]] = {}
     for tested in cells:
         cell, settings = tested.cell, dict(tested.cell.settings)
         row = RowKey(tuple((name, settings.pop(name)) for name in dials), cell.backbone)
         variant = Variant(cell.arm, cell.experts_per_domain, cell.gate, _pairs(settings))
-        found.setdefault(row, {}).setdefault(variant, {})[cell.seed] = tested
-    variants = sorted({variant for row in found.values() for variant in row}, key=_column)
-    rows = sorted(found, key=lambda row: (tuple(_sortable(value) for _, value in row.dials), row.backbone))
-    ordered = {row: {v: found[row][v] for v in variants if v in found[row]} for row in rows}
+        table.setdefault(row, {}).setdefault(variant, {})[cell.seed] = tested
+    variants = sorted({variant for row in table.values() for variant in row}, key=_column)
+    rows = sorted(table, key=lambda row: (tuple(_sortable(value) for _, value in row.dials), row.backbone))
+    ordered = {row: {v: table[row][v] for v in variants if v in table[row]} for row in rows}
     return Study(*key, dials, ordered, tuple(variants), evidence)
 
 
 def _dials(cells: list[CellResult]) -> tuple[str, ...]:
-    """NamedValues of every cell with several values, none of which share a data key."""
+    """Return the settings of all cells that have several values and one value per data key."""
     names = set.intersection(*(set(tested.cell.settings) for tested in cells))
     dials = []
     for name in sorted(names):
-        held = {(tested.data_key, _freeze(tested.cell.settings[name])) for tested in cells}
-        values = {value for _, value in held}
-        if len(values) > 1 and len(held) == len({data_key for data_key, _ in held}):
+        pairs = {(tested.data_key, _freeze(tested.cell.settings[name])) for tested in cells}
+        values = {value for _, value in pairs}
+        if len(values) > 1 and len(pairs) == len({data_key for data_key, _ in pairs}):
             dials.append(name)
     return tuple(dials)
 
@@ -239,6 +239,6 @@ def _sortable(value: Any) -> tuple[int, float, str]:
     return (0, float(value), "") if number else (1, 0.0, str(value))
 
 
-def _likeness(one: Variant, other: Variant) -> int:
-    same_settings = len({*one.settings} & {*other.settings}) - len({*one.settings} ^ {*other.settings})
-    return 4 * (one.experts == other.experts) + 2 * (one.gate == other.gate) + same_settings
+def _similarity(a: Variant, b: Variant) -> int:
+    same_settings = len({*a.settings} & {*b.settings}) - len({*a.settings} ^ {*b.settings})
+    return 4 * (a.experts == b.experts) + 2 * (a.gate == b.gate) + same_settings

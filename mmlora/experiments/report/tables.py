@@ -1,4 +1,4 @@
-"""Tables of a report: made once as texts with marks, then written as Markdown or HTML."""
+"""The tables of a report, as texts with marks that are written as Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Entry:
     """A field of a table.
 
     Attributes:
-        main: its text.
+        main: the text.
         sub: a second, smaller text.
-        mark: what it stands out by.
+        mark: how it is highlighted.
     """
 
     main: str
@@ -30,7 +30,7 @@ class Entry:
 
     @property
     def arrow(self) -> str:
-        """What shows the way of a difference, colours apart."""
+        """An arrow for the sign of a difference, for readers who cannot tell the colours."""
         return _ARROWS.get(self.mark, "")
 
 
@@ -39,11 +39,11 @@ class ReportTable:
     """A table.
 
     Attributes:
-        title: above it.
+        title: the title above it.
         note: how to read it.
-        head: names of the columns; the first is of what rows are.
-        rows: fields, as many as ``head``.
-        folded: whether a page shows it only when asked.
+        head: names of the columns; the first names the rows.
+        rows: rows of as many fields as ``head``.
+        folded: whether a page shows it only on request.
     """
 
     title: str
@@ -53,7 +53,7 @@ class ReportTable:
     folded: bool = field(default=False)
 
     def to_markdown(self) -> str:
-        """Return it with its title and note."""
+        """Return the table with its title and note."""
         lines = [f"### {self.title}", "", self.note, "", _line(self.head)]
         lines.append(_line(["---", *("---:" for _ in self.head[1:])]))
         lines += [_line([_markdown(entry) for entry in row]) for row in self.rows]
@@ -61,15 +61,15 @@ class ReportTable:
 
 
 def signed(value: float) -> str:
-    """Return a difference of AUCs to four decimals; one that rounds to 0 has no sign."""
-    shown = f"{value:+.4f}"
-    return "0.0000" if float(shown) == 0 else shown
+    """Return a difference of AUCs with four decimals and its sign, without one if it rounds to 0."""
+    text = f"{value:+.4f}"
+    return "0.0000" if float(text) == 0 else text
 
 
 def interval(estimate: Estimate) -> str:
-    """Return a difference's interval."""
+    """Return the interval of a difference."""
     if estimate.low is None or estimate.high is None:
-        return "[too few users to say]"
+        return "[too few users]"
     return f"[{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
@@ -82,19 +82,17 @@ def result_table(study: Study) -> ReportTable:
         entries = [_wauc(study, means[variant], variant == best) for variant in study.variants]
         rows.append((_name(row), *entries))
     note = (
-        f"Mean over {_seeds(study)} ± half of its 95% interval. The best of a {_row_kind(study)} is in bold "
-        "only where "
-        "its paired difference to every other arm has an interval without 0. The intervals here also hold "
-        "what arms "
-        "share (easy and hard test users), so compare arms by the tables of differences, not by whether "
-        "these overlap."
+        f"Mean over {_seeds(study)} ± half of its 95% interval. The best arm for a {_row_kind(study)} is in "
+        "bold only if its paired difference to every other arm has an interval without 0. These intervals "
+        "include variation that arms share (easy and hard test users), so compare arms by the tables of "
+        "differences, not by whether the intervals overlap."
     )
     labels = [study.label(variant) for variant in study.variants]
     return _narrow(ReportTable("Test wauc", note, (_row_kind(study), *labels), rows))
 
 
 def difference_tables(study: Study) -> list[ReportTable]:
-    """Return the paired differences to each baseline arm that the study has."""
+    """Return a table of paired differences for each baseline arm that the study has."""
     tables = []
     for arm in BASELINES:
         columns = [v for v in study.variants if v.arm != arm and study.paired_rows(v, arm)]
@@ -108,9 +106,8 @@ def difference_tables(study: Study) -> list[ReportTable]:
             means = [_difference(study, study.difference(study.rows, v, arm)) for v in columns]
             rows.append((Entry("mean"), *means))
         note = (
-            f"Paired on the same test rows: wauc of an arm less that of `{arm}`, mean over {_seeds(study)}, "
-            "with its "
-            "95% interval. ▲ above, ▼ below: the interval is without 0."
+            f"Paired on the same test rows: an arm's wauc minus that of `{arm}`, mean over {_seeds(study)}, "
+            "with its 95% interval. ▲ above and ▼ below mark intervals without 0."
         )
         head = (_row_kind(study), *(study.label(v) for v in columns))
         tables.append(_narrow(ReportTable(f"Difference to {arm}", note, head, rows)))
@@ -118,7 +115,7 @@ def difference_tables(study: Study) -> list[ReportTable]:
 
 
 def question_table(study: Study) -> ReportTable | None:
-    """Return what each comparison answers, by backbone and over all; None where there is none."""
+    """Return a table of the questions' comparisons, by backbone and overall; None if there are none."""
     mains = {variant.arm: variant for variant in study.main_variants()}
     groups = [[row for row in study.rows if row.backbone == name] for name in study.backbones]
     over_all = [list(study.rows)] if len(groups) > 1 else []
@@ -128,22 +125,24 @@ def question_table(study: Study) -> ReportTable | None:
         if candidate is None or not study.paired_rows(candidate, question.baseline):
             continue
         asked = Entry(f"{study.label(candidate)} - {question.baseline}", question.asks)
-        found = [study.difference(group, candidate, question.baseline) for group in [*groups, *over_all]]
-        rows.append((asked, *(_difference(study, each) for each in found)))
+        differences = [
+            study.difference(group, candidate, question.baseline) for group in [*groups, *over_all]
+        ]
+        rows.append((asked, *(_difference(study, difference) for difference in differences)))
     if not rows:
         return None
     over = f", averaged over {' and '.join(study.dials)}" if study.dials else ""
     note = (
-        f"Paired differences of test wauc{over}, mean over {_seeds(study)}, with 95% intervals. Of an arm "
-        "with several "
-        "variants: the one that most backbones have and, of these, with the best wauc on validation rows."
+        f"Paired differences of test wauc{over}, mean over {_seeds(study)}, with 95% intervals. An arm with "
+        "several variants is represented by the one that most backbones have and, of equals, by the one with "
+        "the best wauc on validation rows."
     )
     head = ("comparison", *study.backbones, *("all backbones" for _ in over_all))
-    return ReportTable("What each part is worth", note, head, rows)
+    return ReportTable("What each part contributes", note, head, rows)
 
 
 def _narrow(table: ReportTable) -> ReportTable:
-    """Turn a table that is wider than a page, and long enough to gain by it."""
+    """Transpose a table that is wider than a page, if that makes it narrower."""
     columns = len(table.head) - 1
     if columns <= 8 or columns <= len(table.rows):
         return table
@@ -161,8 +160,8 @@ def _best(study: Study, row: RowKey, means: dict[Variant, Estimate | None]) -> V
     best = max(known, key=lambda variant: known[variant])
     for other in known:
         if other != best:
-            found = study.difference([row], best, other)
-            if found is None or found.sign <= 0:
+            difference = study.difference([row], best, other)
+            if difference is None or difference.sign <= 0:
                 return None
     return best
 
@@ -174,23 +173,25 @@ def _wauc(study: Study, mean: Estimate | None, best: bool) -> Entry:
     return Entry(f"{mean.value:.4f}", width + _other_seeds(study, mean), "best" if best else "")
 
 
-def _difference(study: Study, found: Estimate | None) -> Entry:
-    if found is None:
+def _difference(study: Study, estimate: Estimate | None) -> Entry:
+    if estimate is None:
         return Entry("–", mark="soft")
-    if found.value == 0 and found.low == found.high == 0:
+    if estimate.value == 0 and estimate.low == estimate.high == 0:
         return Entry("0", "same scores", "soft")
-    mark: Mark = "up" if found.sign > 0 else "down" if found.sign < 0 else ""
-    return Entry(signed(found.value), interval(found) + _other_seeds(study, found), mark)
+    mark: Mark = "up" if estimate.sign > 0 else "down" if estimate.sign < 0 else ""
+    return Entry(signed(estimate.value), interval(estimate) + _other_seeds(study, estimate), mark)
 
 
-def _other_seeds(study: Study, found: Estimate) -> str:
-    every = len(study.seeds())
-    return "" if found.seeds == every else f" · {found.seeds} seed{'s' * (found.seeds != 1)}"
+def _other_seeds(study: Study, estimate: Estimate) -> str:
+    """Return the number of seeds of an estimate if it does not have all of the study's."""
+    if estimate.seeds == len(study.seeds()):
+        return ""
+    return f" · {estimate.seeds} seed{'s' * (estimate.seeds != 1)}"
 
 
 def _seeds(study: Study) -> str:
     count = len(study.seeds())
-    return f"{count} seeds" if count > 1 else "1 seed (so intervals hold the luck of test rows only)"
+    return f"{count} seeds" if count > 1 else "1 seed (so intervals cover the variation of test users only)"
 
 
 def _name(row: RowKey) -> Entry:
@@ -207,4 +208,4 @@ def _markdown(entry: Entry) -> str:
 
 
 def _line(fields: Sequence[str]) -> str:
-    return f"| {' | '.join(each.replace('|', '/') for each in fields)} |"
+    return f"| {' | '.join(text.replace('|', '/') for text in fields)} |"

@@ -1,4 +1,4 @@
-"""Write the report of an experiment's folder."""
+"""Write the report of an experiment."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ _DATA_COLUMNS = (
     "code",
 )
 _METHOD = (
-    "`wauc` is the mean of the domains' AUCs, weighted by test rows; a domain whose test rows have one "
-    "class of label only has no AUC and is left out. Calibration and early stopping see validation rows; "
-    "test rows are scored, once.",
-    "Intervals are 95%: mean ∓ t(0.975, v) · √T, with T = V + s²/S. V is the variance from who is among the "
+    "`wauc` is the mean of the domains' AUCs, weighted by test rows; a domain whose test rows all have the "
+    "same label has no AUC and is left out. Calibration and early stopping use validation rows; test rows "
+    "are scored once.",
+    "Intervals are 95%: mean ∓ t(0.975, v) · √T, with T = V + s²/S. V is the variance due to the choice of "
     "test users: users are resampled with all their rows, paired over arms and over seeds, in the closed "
     "form that a paired bootstrap of users converges to (infinitesimal jackknife of the AUC's placements): "
-    "V = G/(G-1) · Σ over G users of (Σ of what their rows add)². s² is the variance of the S seeds' "
-    "values: another split, other initial weights. v = T² / (V²/(G-1) + (s²/S)²/(S-1)), after Satterthwaite.",
-    "s² sees each seed's own test rows too, so intervals err towards being wide: simulated with normal "
-    "luck, those of 3 seeds cover the truth in 94 to 99% of cases. With one seed they hold the luck of test "
-    "users only. Neither speaks for other data, and none is corrected for how many intervals there are: the "
-    "findings say how many chance alone would show.",
+    "V = G/(G-1) · Σ over G users of (Σ of their rows' influences)². s² is the variance of the values of the "
+    "S seeds, i.e. due to the split and the initial weights. v = T² / (V²/(G-1) + (s²/S)²/(S-1)), after "
+    "Satterthwaite.",
+    "s² also contains the variation of each seed's test rows, so intervals tend to be too wide: in "
+    "simulations with normal errors, those of 3 seeds cover the truth in 94 to 99% of cases. With one seed "
+    "they cover the variation of test users only. Neither says anything about other data, and intervals are "
+    "not corrected for their number: the findings say how many chance alone would give.",
 )
 
 
@@ -60,16 +61,16 @@ def write_report(
     output: Path,
     planned: Mapping[str, Cell] | None = None,
 ) -> list[Path]:
-    """Write ``report.md``, its ``plots/*.svg``, and ``report.html``, which holds all in one file.
+    """Write ``report.md``, its ``plots/*.svg``, and ``report.html``, which contains everything.
 
-    Equal cells give equal bytes.
+    The same cells give the same bytes.
 
     Args:
-        folder: the experiment's, with ``cells/`` and ``data/``.
-        title: of the report.
-        description: what the experiment is about: paragraphs between empty lines, code between backquotes.
-        output: folder to write to; made where missing.
-        planned: every cell of the grid by its key, so that those not yet run are listed.
+        folder: the experiment's folder, with ``cells/`` and ``data/``.
+        title: title of the report.
+        description: description of the experiment: paragraphs separated by empty lines, code in backquotes.
+        output: folder to write to, which is created if necessary.
+        planned: every cell of the grid by key, so that cells that have not been run are listed.
 
     Returns:
         The files, ``report.md`` and ``report.html`` first.
@@ -99,7 +100,7 @@ def _page(results: Results, title: str, description: str) -> Page:
     sections += [
         _what_was_run(every, results),
         _arms(results),
-        _missing(results, _doubts(results, evidence)),
+        _missing(results, _contradictions(results, evidence)),
     ]
     sections.append(Section("How figures are computed", _METHOD))
     return Page(title, description, _facts(results), sections)
@@ -107,8 +108,8 @@ def _page(results: Results, title: str, description: str) -> Page:
 
 def _facts(results: Results) -> list[tuple[str, str]]:
     cells = results.cells
-    spent = [cell.raw.get("seconds") or {} for cell in cells]
-    seconds = sum(each.get("cell") or each.get("total") or 0.0 for each in spent)
+    by_cell = [cell.raw.get("seconds") or {} for cell in cells]
+    seconds = sum(times.get("cell") or times.get("total") or 0.0 for times in by_cell)
     facts = [
         ("cells trained and tested", f"{len(cells):,}"),
         ("data sets", f"{len({cell.cell.data for cell in cells})}"),
@@ -116,7 +117,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("arms", f"{len({cell.cell.arm for cell in cells})}"),
         ("seeds", f"{len({cell.cell.seed for cell in cells})}"),
         (
-            "of computing, all cells",
+            "computing time of all cells",
             f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min",
         ),
     ]
@@ -124,7 +125,11 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _findings(every: list[Study]) -> Section:
-    lists = [(study.title if len(every) > 1 else "", found) for study in every if (found := findings(study))]
+    lists = [
+        (study.title if len(every) > 1 else "", sentences)
+        for study in every
+        if (sentences := findings(study))
+    ]
     return Section("Findings", [caution(every) or nothing_compared(every)], lists)
 
 
@@ -133,12 +138,12 @@ def _what_was_run(every: list[Study], results: Results) -> Section:
     tables = [_domain_table(study) for study in every if not study.dials]
     for study in every:
         for dials in study.dial_values():
-            held = [row for row in study.rows if row.dials == dials]
+            of_dials = [row for row in study.rows if row.dials == dials]
             name = ", ".join([study.title, *(f"{dial} {value}" for dial, value in dials)])
-            rows.append((Entry(name), *_data_row(study, study.all_cells(held), results)))
+            rows.append((Entry(name), *_data_row(study, study.all_cells(of_dials), results)))
     note = (
-        "Means over the seeds' splits. Density: share of a domain's pairs of user and item that have a row. "
-        "Best reachable: what the true probability of made-up data scores on the test rows."
+        "Means over the splits of the seeds. Density: a domain's training rows over its users times its "
+        "items. Best reachable: the wauc of the true probability of synthetic data on the test rows."
     )
     summary = ReportTable("Data sets", note, ("data", *_DATA_COLUMNS), rows)
     return Section("What was run", (), [("", [_grid(study) for study in every])], [summary, *tables])
@@ -152,8 +157,7 @@ def _grid(study: Study) -> str:
     )
     return (
         f"{study.title}: {len(study.all_cells())} cells; backbones {', '.join(study.backbones)};{dials} arms "
-        f"{arms}; "
-        f"seeds {', '.join(map(str, study.seeds()))}."
+        f"{arms}; seeds {', '.join(map(str, study.seeds()))}."
     )
 
 
@@ -179,8 +183,8 @@ def _data_row(study: Study, cells: list[CellResult], results: Results) -> tuple[
 
 def _best_reachable(cells: list[CellResult]) -> str:
     by_data = {cell.data_key: cell.best_reachable for cell in cells}
-    found = [wauc for wauc in by_data.values() if wauc is not None]
-    return f"{sum(found) / len(found):.4f}" if found else "unknown"
+    waucs = [wauc for wauc in by_data.values() if wauc is not None]
+    return f"{sum(waucs) / len(waucs):.4f}" if waucs else "unknown"
 
 
 def _code(cell: CellResult) -> str:
@@ -201,36 +205,38 @@ def _domain_table(study: Study) -> ReportTable:
         for domain in study.domains()
     ]
     head = ("domain", "training rows", "test rows", "users", "items", "density")
-    return ReportTable(f"Domains of {study.title}", "Means over the seeds' splits.", head, rows, folded=True)
+    note = "Means over the splits of the seeds."
+    return ReportTable(f"Domains of {study.title}", note, head, rows, folded=True)
 
 
 def _arms(results: Results) -> Section:
     run = {cell.cell.arm for cell in results.cells}
-    bullets = [f"`{name}`: {arm.what}." for name, arm in ARMS.items() if name in run]
+    bullets = [f"`{name}`: {arm.description}." for name, arm in ARMS.items() if name in run]
     return Section("Arms", (), [("", bullets)])
 
 
-def _missing(results: Results, doubts: list[str]) -> Section:
-    if not results.problems and not doubts:
+def _missing(results: Results, contradictions: list[str]) -> Section:
+    if not results.problems and not contradictions:
         return Section("Missing cells", ["None."])
     count = len(results.problems)
-    said = (
+    text = (
         f"{count:,} cell{'s' * (count != 1)} of the grid {'is' if count == 1 else 'are'} not in this report; "
-        "its means are of the cells that are."
+        "its means are of the others."
         if count
-        else "None. Of these, the result and the scores don't agree:"
+        else "None, but these cells have a result that does not agree with their scores:"
     )
     bullets = [f"{problem.cell}: {problem.why}" for problem in results.problems]
-    return Section("Missing cells", [said], [("", bullets + doubts)])
+    return Section("Missing cells", [text], [("", bullets + contradictions)])
 
 
-def _doubts(results: Results, evidence: Evidence) -> list[str]:
-    """Cells whose scores don't give the wauc that their result says; scores are kept in float32."""
-    doubts = []
+def _contradictions(results: Results, evidence: Evidence) -> list[str]:
+    """Return the cells whose result has another wauc than their scores, which are kept in float32."""
+    contradictions = []
     for cell in results.cells:
-        said, found = cell.raw["test"].get("wauc"), evidence.wauc(cell)
-        if (said is None) != (found is None) or (said is not None and abs(said - (found or 0)) > _TOLERANCE):
-            doubts.append(
-                f"{cell.cell}: its result says wauc {said}, its scores give {found}, which is used here"
+        stored, computed = cell.raw["test"].get("wauc"), evidence.wauc(cell)
+        differs = (stored is None) != (computed is None)
+        if differs or (stored is not None and abs(stored - (computed or 0)) > _TOLERANCE):
+            contradictions.append(
+                f"{cell.cell}: its result has wauc {stored}, its scores give {computed}, which is used here"
             )
-    return doubts
+    return contradictions

@@ -42,7 +42,8 @@ def train_crosses(
     """
     rows, validation = all_domains(data, refit=refit)
     run = Phase("crosses", None, 0, rows, validation, options, observer, checkpoint)
-    with reproducible(options, CROSSES_SEED) as generator:
+    # Steps are short, so the batches prepared beside them need the second thread more than they do.
+    with reproducible(replace(options, threads=1), CROSSES_SEED) as generator:
         model = build_model(spec).to(options.torch_device)
         assert model.crosses is not None
         observer.phase_start("crosses", None, rows=len(rows), max_epochs=passes_over(len(rows)))

@@ -1,4 +1,4 @@
-"""Made-up cells as an experiment's folder holds them: scores are the true logit, an arm's noise, and luck."""
+"""Synthetic cells in the format of an experiment's folder: scores are the true logit plus the arm's noise."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class MadeCells:
     """Writes cells under a folder.
 
     Args:
-        folder: the experiment's.
+        folder: the experiment's folder.
         sizes: share of rows by domain.
-        rows: test rows.
-        users: users, each of one domain.
+        rows: number of test rows.
+        users: number of users, each of one domain.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class MadeCells:
         noise: float | None = None,
         dials: Sequence[str] = ("diversity", "sparsity"),
     ) -> str:
-        """Write a cell and, where missing, its test rows; return its key."""
+        """Write a cell and, if missing, its test rows; return its key."""
         settings = dict(settings or {})
-        held = [f"{name}{settings[name]}" for name in dials if name in settings]
-        data_key = "-".join([data, features, str(seed), *held])
+        dial_values = [f"{name}{settings[name]}" for name in dials if name in settings]
+        data_key = "-".join([data, features, str(seed), *dial_values])
         label, domain, _, logit = self._data(data_key, seed)
         expert_arm = arm not in ("pooled", "pooled_domain", "separate")
         mixed = expert_arm and arm not in ("mlora", "placebo_mlora")

@@ -57,7 +57,7 @@ def report(gender: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     return write_report(gender, "Gender & arms", DESCRIPTION, tmp_path_factory.mktemp("out"))
 
 
-def test_means_are_those_of_the_cells(gender: Path, report: list[Path]) -> None:
+def test_means_equal_those_of_the_cells(gender: Path, report: list[Path]) -> None:
     results = [json.loads(path.read_text()) for path in sorted(gender.glob("cells/*/result.json"))]
     waucs = [
         r["test"]["wauc"] for r in results if (r["cell"]["arm"], r["cell"]["backbone"]) == ("mlora", "wdl")
@@ -67,7 +67,7 @@ def test_means_are_those_of_the_cells(gender: Path, report: list[Path]) -> None:
     assert len(waucs) == 3
 
 
-def test_paired_differences_are_of_the_same_seeds(gender: Path, report: list[Path]) -> None:
+def test_paired_differences_use_the_same_seeds(gender: Path, report: list[Path]) -> None:
     by_arm: dict[str, dict[int, float]] = {"mlora": {}, "pooled_domain": {}}
     for path in gender.glob("cells/*/result.json"):
         r = json.loads(path.read_text())
@@ -78,18 +78,18 @@ def test_paired_differences_are_of_the_same_seeds(gender: Path, report: list[Pat
     assert f"▲ {expected:+.4f} [" in fields[2]
 
 
-def test_findings_say_what_the_numbers_do(report: list[Path]) -> None:
+def test_findings_agree_with_the_figures(report: list[Path]) -> None:
     text = report[0].read_text()
     assert re.search(
-        r"Does one adapter a domain help\? `mlora` is above `pooled_domain`: \+0\.\d{4} wauc \[\+", text
+        r"Does one adapter per domain help\? `mlora` is above `pooled_domain`: \+0\.\d{4} wauc \[\+", text
     )
     assert re.search(
-        r"one model a domain do better\? `separate` is below `pooled_domain`: -0\.\d{4} wauc \[-", text
+        r"one model per domain do better\? `separate` is below `pooled_domain`: -0\.\d{4} wauc \[-", text
     )
     assert "mean of 2 backbones, gender, 3 seeds" in text
 
 
-def test_arms_alike_are_within_noise_and_none_is_marked_best(tmp_path: Path) -> None:
+def test_equal_arms_are_within_noise_and_none_is_marked_best(tmp_path: Path) -> None:
     made = MadeCells(tmp_path / "cells-here")
     for seed in range(3):
         for arm in ("pooled_domain", "mlora"):
@@ -99,20 +99,20 @@ def test_arms_alike_are_within_noise_and_none_is_marked_best(tmp_path: Path) -> 
     assert "**" not in text.split("### Difference", 1)[0].split("### Test wauc", 1)[1]
 
 
-def test_one_arm_alone_is_said_to_be_compared_with_nothing(tmp_path: Path) -> None:
+def test_a_single_arm_has_no_findings(tmp_path: Path) -> None:
     MadeCells(tmp_path / "cells-here").add("moe_mlora", seed=0)
     text = write_report(tmp_path / "cells-here", "t", "d", tmp_path)[0].read_text()
-    said = text.split("## Findings\n", 1)[1].split("\n## ", 1)[0].strip()
-    assert said.startswith("Nothing is compared")
-    assert "here is `moe_mlora` alone. Add arms to the grid, such as `pooled_domain`" in said
+    findings = text.split("## Findings\n", 1)[1].split("\n## ", 1)[0].strip()
+    assert findings.startswith("Nothing is compared")
+    assert "there is only `moe_mlora`. Add arms to the grid, such as `pooled_domain`" in findings
 
 
-def test_best_is_marked_where_it_is_above_every_other(report: list[Path]) -> None:
+def test_an_arm_above_every_other_is_marked_best(report: list[Path]) -> None:
     fields = row_of(report[0].read_text(), "Test wauc", "moe_mlora, 3 experts")
     assert fields[2].startswith("**")
 
 
-def test_the_page_stands_by_itself_and_is_well_formed(report: list[Path]) -> None:
+def test_the_page_is_self_contained_and_well_formed(report: list[Path]) -> None:
     page = report[1].read_text()
     tree = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
     assert not re.search(r"https?:|<script|<img|<link|@import|url\((?!#)", page)
@@ -125,7 +125,7 @@ def test_the_page_stands_by_itself_and_is_well_formed(report: list[Path]) -> Non
     assert {link.lstrip("#") for link in re.findall(r'href="([^"]+)"|url\(#', page) if link} <= set(ids)
 
 
-def test_plots_in_the_page_take_the_colours_of_its_light_or_dark_paper(report: list[Path]) -> None:
+def test_plots_in_the_page_follow_its_light_or_dark_colours(report: list[Path]) -> None:
     page = report[1].read_text()
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert drawings and not re.search("#[0-9a-f]{6};", "".join(drawings)), "a colour is the same on any paper"
@@ -137,7 +137,7 @@ def test_plots_in_the_page_take_the_colours_of_its_light_or_dark_paper(report: l
     assert COLOURS["paper"] in report[2].read_text(), "a file of its own is on white paper"
 
 
-def test_a_point_says_what_it_is_when_it_is_pointed_at(report: list[Path]) -> None:
+def test_points_have_tooltips(report: list[Path]) -> None:
     lift, cost = (
         ElementTree.parse(next(path for path in report if path.stem.startswith(name))).iter(f"{SVG}title")
         for name in ("lift", "cost")
@@ -148,7 +148,7 @@ def test_a_point_says_what_it_is_when_it_is_pointed_at(report: list[Path]) -> No
     assert any(re.match(r"joint on wdl: wauc 0\.\d{4}, 120 s", title.text or "") for title in cost)
 
 
-def test_every_plot_that_the_cells_have_is_there_with_its_words(report: list[Path]) -> None:
+def test_every_plot_with_figures_is_drawn_with_its_labels(report: list[Path]) -> None:
     names = {path.stem.split("-gender-ids-random")[0] for path in report[2:]}
     assert names == {"lift-by-domain", "experts", "gate", "cost"}  # 2 domains are too few for the scatter
     markdown = report[0].read_text()
@@ -156,17 +156,17 @@ def test_every_plot_that_the_cells_have_is_there_with_its_words(report: list[Pat
         ElementTree.fromstring(path.read_text())
         assert f"](plots/{path.name})" in markdown
     experts = "".join(path.read_text() for path in report if path.stem.startswith("experts"))
-    for words in ("experts per domain (count)", "test wauc less that of mlora", "dcn", "wdl"):
+    for words in ("experts per domain (count)", "test wauc minus that of mlora", "dcn", "wdl"):
         assert (words in experts) == (words != "dcn")  # dcn has one number of experts: no line
 
 
-def test_equal_cells_give_equal_bytes(gender: Path, report: list[Path], tmp_path: Path) -> None:
+def test_the_same_cells_give_the_same_bytes(gender: Path, report: list[Path], tmp_path: Path) -> None:
     again = write_report(gender, "Gender & arms", DESCRIPTION, tmp_path)
     assert [path.name for path in again] == [path.name for path in report]
     assert all(one.read_bytes() == other.read_bytes() for one, other in zip(again, report, strict=True))
 
 
-def test_missing_failed_and_broken_cells_are_named(tmp_path: Path) -> None:
+def test_missing_failed_and_broken_cells_are_listed(tmp_path: Path) -> None:
     folder = tmp_path / "made"
     made = MadeCells(folder)
     keys = [made.add(arm) for arm in ("pooled_domain", "mlora", "separate")]
@@ -185,17 +185,17 @@ def test_missing_failed_and_broken_cells_are_named(tmp_path: Path) -> None:
     assert "cells missing: 3" in text
 
 
-def test_a_result_that_its_scores_contradict_is_named(tmp_path: Path) -> None:
+def test_a_result_that_contradicts_its_scores_is_listed(tmp_path: Path) -> None:
     folder = tmp_path / "made"
     key = MadeCells(folder).add("mlora")
     raw = result(folder, key)
     raw["test"]["wauc"] = 0.99  # type: ignore[index]
     (folder / "cells" / key / "result.json").write_text(json.dumps(raw))
     text = write_report(folder, "t", "d", tmp_path)[0].read_text()
-    assert "its result says wauc 0.99" in text
+    assert "its result has wauc 0.99" in text
 
 
-def test_a_domain_of_one_class_is_said_to_be_left_out(tmp_path: Path) -> None:
+def test_domains_with_one_label_are_listed_as_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "made"
     made = MadeCells(folder, {"big": 0.9, "small": 0.1})
     key = made.add("mlora")
@@ -206,15 +206,15 @@ def test_a_domain_of_one_class_is_said_to_be_left_out(tmp_path: Path) -> None:
     raw["test"]["without_auc"] = ["small"]  # type: ignore[index]
     (folder / "cells" / key / "result.json").write_text(json.dumps(raw))
     text = write_report(folder, "t", "d", tmp_path)[0].read_text()
-    assert "Left out of means where their test rows have one class of label only: small." in text
+    assert "Left out of means because all of their test rows have the same label: small." in text
 
 
-def test_one_seed_is_said_to_be_too_few(tmp_path: Path) -> None:
+def test_a_report_of_one_seed_has_a_caution(tmp_path: Path) -> None:
     made = MadeCells(tmp_path / "made")
     for arm in ("pooled_domain", "mlora"):
         made.add(arm)
     text = write_report(tmp_path / "made", "t", "d", tmp_path)[0].read_text()
-    assert "1 seed (so intervals hold the luck of test rows only)" in text
+    assert "1 seed (so intervals cover the variation of test users only)" in text
     assert "they are too narrow" in text
 
 
@@ -242,7 +242,7 @@ def test_dials_are_rows_and_other_settings_are_columns(tmp_path: Path) -> None:
     assert any(path.stem.startswith("size") for path in files)
 
 
-def test_means_over_backbones_take_the_seeds_that_all_have(tmp_path: Path) -> None:
+def test_means_over_backbones_use_common_seeds(tmp_path: Path) -> None:
     made = MadeCells(tmp_path)
     for backbone, seeds in (("wdl", (0, 1, 2)), ("dcn", (0, 1))):
         for seed in seeds:
@@ -254,11 +254,11 @@ def test_means_over_backbones_take_the_seeds_that_all_have(tmp_path: Path) -> No
     each = [study.difference([row], mlora, "pooled_domain") for row in study.rows]
     assert whole is not None
     assert whole.seeds == 2
-    dcn, wdl = (found.by_seed[:2] for found in each if found is not None)
+    dcn, wdl = (difference.by_seed[:2] for difference in each if difference is not None)
     assert whole.by_seed == pytest.approx([(a + b) / 2 for a, b in zip(dcn, wdl, strict=True)])
 
 
-def test_the_baseline_most_like_the_candidate_is_taken(tmp_path: Path) -> None:
+def test_the_most_similar_baseline_is_used(tmp_path: Path) -> None:
     made = MadeCells(tmp_path)
     for experts in (1, 2, 3):
         made.add("moe_mlora", experts=experts)

@@ -1,4 +1,4 @@
-"""The plots of a study, drawn by matplotlib. Each appears only where the cells have what it shows."""
+"""The plots of a study, drawn with matplotlib. A plot is left out if the cells lack its figures."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ _ALL = (lift_by_domain, wauc_by_experts, dials, lift_by_size, gate_weights, cost
 
 
 def plots(study: Study) -> list[Plot]:
-    """Return the plots that a study has the cells for."""
+    """Return the plots of a study, except those whose figures its cells lack."""
     with rc_context(SETTINGS):
         return [plot for draw in _ALL if (plot := draw(study)) is not None]

@@ -1,4 +1,4 @@
-"""What each arm costs: wauc against seconds of training, and against parameters."""
+"""The cost of each arm: wauc against seconds of training, and against parameters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmlora.experiments.report.studies import Study
 
 
 @dataclass(frozen=True)
-class _Priced:
-    """An arm on a backbone: how it is drawn, its wauc, and its price."""
+class _Costed:
+    """An arm on a backbone: its look, wauc and cost."""
 
     look: Look
     backbone: str
@@ -25,7 +25,7 @@ class _Priced:
 
 
 def cost(study: Study) -> Plot | None:
-    """Each arm's wauc on each backbone against its training time, and against its parameters."""
+    """Plot each arm's wauc on each backbone against its training time, and against its parameters."""
     points = _points(study)
     if len(points) < 2:
         return None
@@ -37,14 +37,14 @@ def cost(study: Study) -> Plot | None:
     return make(
         study,
         "cost",
-        "What it costs",
+        "Cost",
         figures,
-        f"Each point is an arm on a backbone (mean over {seeds(study)}): up is better, left is cheaper, so a "
-        "point with another above and to its left isn't worth its price; point at one for its name.",
+        f"Each point is an arm on a backbone (mean over {seeds(study)}): higher is better, further left is "
+        "cheaper, so a point with another above and to its left is not worth its cost. Hover for names.",
     )
 
 
-def _points(study: Study) -> list[_Priced]:
+def _points(study: Study) -> list[_Costed]:
     points = []
     for backbone in study.backbones:
         rows = [row for row in study.rows if row.backbone == backbone]
@@ -52,19 +52,19 @@ def _points(study: Study) -> list[_Priced]:
             cells = [cell for row in rows for cell in study.cells[row].get(v, {}).values()]
             mean, seconds, parameters = study.mean(rows, v), _seconds(cells), _parameters(cells)
             if mean is not None and seconds and parameters:
-                points.append(_Priced(look_of(study, v), backbone, mean.value, seconds, parameters))
+                points.append(_Costed(look_of(study, v), backbone, mean.value, seconds, parameters))
     return points
 
 
-def _panel(points: Sequence[_Priced], title: str, prices: Sequence[float], unit: str) -> Figure:
+def _panel(points: Sequence[_Costed], title: str, costs: Sequence[float], unit: str) -> Figure:
     figure, axes = panel(dict.fromkeys(p.look for p in points))
     axes.set_ylim(*limits([p.wauc for p in points]))
-    use_log_axis(axes, prices)
+    use_log_axis(axes, costs)
     axes.set_xlabel(title)
     axes.set_ylabel("test wauc")
-    for p, price in zip(points, prices, strict=True):
-        tip = f"{p.look.label} on {p.backbone}: wauc {p.wauc:.4f}, {price:,.0f} {unit}"
-        point(axes, price, p.wauc, p.look, tip)
+    for p, amount in zip(points, costs, strict=True):
+        tip = f"{p.look.label} on {p.backbone}: wauc {p.wauc:.4f}, {amount:,.0f} {unit}"
+        point(axes, amount, p.wauc, p.look, tip)
     return figure
 
 
@@ -73,8 +73,8 @@ def _seconds(cells: Sequence[CellResult]) -> float | None:
 
 
 def _parameters(cells: Sequence[CellResult]) -> float | None:
-    held = [parts for cell in cells if (parts := cell.raw.get("parameters"))]
-    return _mean([sum(count or 0 for count in parts.values()) for parts in held])
+    by_cell = [parts for cell in cells if (parts := cell.raw.get("parameters"))]
+    return _mean([sum(count or 0 for count in parts.values()) for parts in by_cell])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Lift along the dials of made-up data: lines, and the best that can be reached."""
+"""Lift against the dials of synthetic data, and the best reachable lift."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Lines = Mapping[Look, list[tuple[float, Estimate]]]
 
 
 def dials(study: Study) -> Plot | None:
-    """Each arm's paired lift over the pooled backbone against each dial."""
+    """Plot each arm's paired lift over the pooled backbone against each dial."""
     variants = [v for v in study.main_variants() if v.arm not in ("pooled", BASELINE)]
     variants = [v for v in variants if study.paired_rows(v, BASELINE)]
     panels = {
@@ -42,10 +42,10 @@ def dials(study: Study) -> Plot | None:
     return make(
         study,
         "dials",
-        "Lift along the dials of the data",
+        "Lift against the dials of the data",
         [_panel(name, lines, y) for name, lines in panels.items()],
-        f"Each line is an arm's paired lift over `{BASELINE}`, averaged over all else in the grid at that "
-        f"setting ({seeds(study)}), with 95% intervals; best reachable is the lift of the true probability "
+        f"Each line is an arm's paired lift over `{BASELINE}`, averaged over the rest of the grid at that "
+        f"value ({seeds(study)}), with 95% intervals; best reachable is the lift of the true probability "
         "on the same rows.",
     )
 
@@ -63,33 +63,33 @@ def _lines(study: Study, name: str, variants: Sequence[Variant]) -> _Lines:
 
 
 def _panel(name: str, lines: _Lines, y: tuple[float, float]) -> Figure:
-    at = sorted({value for line in lines.values() for value, _ in line})
+    values = sorted({value for line in lines.values() for value, _ in line})
     figure, axes = panel(lines)
-    axes.set_xlim(*limits(at))
-    axes.set_xticks(at)
+    axes.set_xlim(*limits(values))
+    axes.set_xticks(values)
     axes.set_ylim(*y)
     axes.set_xlabel(f"{name} (setting of the data)")
-    axes.set_ylabel(f"wauc less that of {BASELINE}")
+    axes.set_ylabel(f"wauc minus that of {BASELINE}")
     label_differences(axes.yaxis, axes.axhline)
     for i, (look, points) in enumerate(lines.items()):
         if look != _BEST:
             series(axes, points, look, 4.0 * (i - (len(lines) - 1) / 2), bars=True)
-        elif all(found.value <= y[1] for _, found in points):
+        elif all(estimate.value <= y[1] for _, estimate in points):
             series(axes, points, look, 0, bars=False)
-        else:  # in the frame it would press all else together
-            _say_best(axes, [found.value for _, found in points])
+        else:  # inside the frame it would squeeze the other lines together
+            _note_best(axes, [estimate.value for _, estimate in points])
     return figure
 
 
-def _say_best(axes: Axes, values: Sequence[float]) -> None:
+def _note_best(axes: Axes, values: Sequence[float]) -> None:
     low, high = f"{min(values):+.3f}", f"{max(values):+.3f}"
-    said = f"best reachable, above the frame: {low}{f' to {high}' if high != low else ''}"
-    axes.set_title(said, loc="right", fontsize=11, color=COLOURS["soft"])
+    text = f"best reachable, above the frame: {low}{f' to {high}' if high != low else ''}"
+    axes.set_title(text, loc="right", fontsize=11, color=COLOURS["soft"])
 
 
 def _headroom(study: Study, rows: Sequence[RowKey]) -> Estimate | None:
-    """The best reachable wauc less the baseline's: a level, as the truth's scores aren't kept."""
-    found = [
+    """Return the best reachable wauc minus the baseline's, without interval: true scores are not stored."""
+    lifts = [
         best - own
         for row in rows
         for variant, by_seed in study.cells[row].items()
@@ -98,7 +98,7 @@ def _headroom(study: Study, rows: Sequence[RowKey]) -> Estimate | None:
         if (best := cell.best_reachable) is not None
         if (own := study.evidence.wauc(cell)) is not None
     ]
-    if not found:
+    if not lifts:
         return None
-    value = sum(found) / len(found)
+    value = sum(lifts) / len(lifts)
     return Estimate(value, None, None, (value,), None, None)

@@ -1,4 +1,4 @@
-"""What the plots share: panels with a legend, scales, points with interval and tip, and the SVG of it all."""
+"""What the plots share: panels with a legend, scales, points with interval and tooltip, and the SVG."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from mmlora.experiments.report.tables import interval, signed
 
 BASELINE = "pooled_domain"
 WIDTH = 420.0
-"""Of a panel, in points: what a phone shows at three quarters of its size."""
+"""Width of a panel in points; a phone shows it at three quarters of its size."""
 _HEIGHT = 290.0
-_MANY = 5  # times the median width of an interval
+_WIDE = 5  # times the median width of an interval
 _TIP = "tip: "
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -38,8 +38,8 @@ class Picture:
     """A drawing.
 
     Attributes:
-        svg: as a file holds it, on white paper.
-        width: points.
+        svg: the content of its file, for white paper.
+        width: width in points.
     """
 
     svg: str
@@ -47,9 +47,9 @@ class Picture:
 
     @property
     def inline(self) -> str:
-        """The drawing as part of an HTML page, whose variables colour it."""
+        """The drawing as part of an HTML page, coloured by the page's CSS variables."""
         names = {colour: name for name, colour in COLOURS.items()}
-        coloured = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]})", self.svg)
+        coloured = re.sub("|".join(names), lambda match: f"var(--{names[match[0]]})", self.svg)
         return coloured.replace(f' xmlns="{_SVG}"', "", 1)
 
 
@@ -58,10 +58,10 @@ class Plot:
     """A plot.
 
     Attributes:
-        slug: of its files.
-        title: above it.
-        pictures: its panels.
-        caption: how to read it, in a sentence; Markdown.
+        slug: stem of its files' names.
+        title: the title above it.
+        pictures: the panels.
+        caption: how to read it; Markdown.
     """
 
     slug: str
@@ -70,7 +70,7 @@ class Plot:
     caption: str
 
     def files(self) -> dict[str, str]:
-        """Return each panel's SVG by the name of its file."""
+        """Return each panel's SVG by file name."""
         many = len(self.pictures) > 1
         return {
             f"{self.slug}{f'-{number}' if many else ''}.svg": picture.svg
@@ -88,12 +88,12 @@ def make(study: Study, slug: str, title: str, figures: Iterable[Figure], caption
 def panel(
     looks: Iterable[Look] = (), *, height: float = _HEIGHT, width: float = WIDTH
 ) -> tuple[Figure, Axes]:
-    """Return an empty panel, its legend above.
+    """Return an empty panel with its legend above.
 
     Args:
-        looks: what the legend names.
-        height: of the panel without its legend, in points.
-        width: of the panel, in points.
+        looks: the series in the legend.
+        height: height of the panel without its legend, in points.
+        width: width of the panel, in points.
     """
     handles = [Line2D([], [], label=look.label, **_legend_mark(look)) for look in looks]
     longest = max((len(look.label) for look in looks), default=0)
@@ -110,12 +110,12 @@ def _legend_mark(look: Look) -> dict[str, Any]:
 
 
 def limits(values: Sequence[float], *, log: bool = False, zero: bool = False) -> tuple[float, float]:
-    """Return ends of an axis that hold the values with a margin.
+    """Return limits of an axis that contain the values with a margin.
 
     Args:
-        values: at least one.
-        log: for a logarithmic axis.
-        zero: whether 0 is to be inside.
+        values: at least one value.
+        log: whether the axis is logarithmic.
+        zero: whether the limits have to contain 0.
     """
     if log:
         low, high = math.log10(min(values)), math.log10(max(values))
@@ -128,25 +128,25 @@ def limits(values: Sequence[float], *, log: bool = False, zero: bool = False) ->
 
 
 def ends(estimates: Iterable[Estimate]) -> list[float]:
-    """Return the values of all, and their bounds, for an axis to hold.
+    """Return the values and bounds of estimates that an axis has to contain.
 
-    An interval of many times the usual width is left to run out of the frame, or the others would be dots.
+    The bounds of very wide intervals are left out, so that the others do not shrink to dots.
     """
-    found = list(estimates)
-    bounds = [(e.low, e.high) for e in found if e.low is not None and e.high is not None]
+    estimates = list(estimates)
+    bounds = [(e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
     usual = median(high - low for low, high in bounds) if bounds else 0.0
-    kept = [(low, high) for low, high in bounds if high - low <= _MANY * usual]
-    return [e.value for e in found] + [bound for pair in kept for bound in pair]
+    kept = [(low, high) for low, high in bounds if high - low <= _WIDE * usual]
+    return [e.value for e in estimates] + [bound for pair in kept for bound in pair]
 
 
 def label_differences(axis: Any, rule: Any) -> None:
-    """Write an axis' values with their sign, and draw 0 by ``rule``: ``axhline`` or ``axvline``."""
+    """Show the sign of an axis' values, and draw a line at 0 by ``rule`` (``axhline`` or ``axvline``)."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value, sign=True)))
     rule(0, color=COLOURS["soft"], linewidth=1.2)
 
 
 def use_log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Make the axis across logarithmic, with round numbers on it."""
+    """Make the x axis logarithmic, with round numbers."""
     axes.set_xscale("log")
     low, high = limits(values, log=True)
     axes.set_xlim(low, high)
@@ -172,77 +172,77 @@ def point(
     """Draw a point.
 
     Args:
-        axes: to draw on.
-        x: across.
-        y: up.
-        look: of its series.
-        tip: shows when it is pointed at.
-        shift: points to the right of ``x``.
-        small: whether it is one of very many.
+        axes: the axes to draw on.
+        x: x value.
+        y: y value.
+        look: look of its series.
+        tip: tooltip.
+        shift: offset to the right of ``x`` in points.
+        small: whether to draw it small, as one of very many.
     """
-    place = _beside(axes, shift)
+    transform = _beside(axes, shift)
     size = {"markersize": 5} if small else {}
-    axes.plot([x], [y], transform=place, gid=_TIP + tip, **{**look.point, **size}, zorder=3)
+    axes.plot([x], [y], transform=transform, gid=_TIP + tip, **{**look.point, **size}, zorder=3)
 
 
 def bar(
     axes: Axes, ends_x: Sequence[float], ends_y: Sequence[float], look: Look, *, shift: float = 0.0
 ) -> None:
-    """Draw an interval from one end to the other, ``shift`` points aside."""
-    place = _beside(axes, shift)
-    axes.plot(ends_x, ends_y, transform=place, color=COLOURS[look.colour], alpha=0.75, zorder=2)
+    """Draw an interval from one end to the other, ``shift`` points to the right."""
+    transform = _beside(axes, shift)
+    axes.plot(ends_x, ends_y, transform=transform, color=COLOURS[look.colour], alpha=0.75, zorder=2)
 
 
 def _beside(axes: Axes, shift: float) -> Transform:
-    """Places so many points to the right of where values lie."""
+    """Return the transform of values to places ``shift`` points further right."""
     return offset_copy(axes.transData, axes.get_figure(root=True), x=shift, units="points")
 
 
-def upright(axes: Axes, x: float, found: Estimate, look: Look, shift: float = 0.0) -> None:
-    """Draw an interval upright, where there is one."""
-    if found.low is not None and found.high is not None:
-        bar(axes, (x, x), (found.low, found.high), look, shift=shift)
+def vertical_bar(axes: Axes, x: float, estimate: Estimate, look: Look, shift: float = 0.0) -> None:
+    """Draw the interval of an estimate as a vertical bar, if it has one."""
+    if estimate.low is not None and estimate.high is not None:
+        bar(axes, (x, x), (estimate.low, estimate.high), look, shift=shift)
 
 
 def series(
     axes: Axes, points: Sequence[tuple[float, Estimate]], look: Look, shift: float, *, bars: bool
 ) -> None:
-    """Draw points joined by a line, each with its interval where ``bars`` says so."""
-    place = _beside(axes, shift)
-    axes.plot([x for x, _ in points], [e.value for _, e in points], transform=place, **look.line)
-    for x, found in points if look.marker else ():
+    """Draw points joined by a line, each with its interval if ``bars`` is true."""
+    transform = _beside(axes, shift)
+    axes.plot([x for x, _ in points], [e.value for _, e in points], transform=transform, **look.line)
+    for x, estimate in points if look.marker else ():
         if bars:
-            upright(axes, x, found, look, shift)
-        point(axes, x, found.value, look, f"{look.label} at {x:g}: {found.value:.4f}", shift=shift)
+            vertical_bar(axes, x, estimate, look, shift)
+        point(axes, x, estimate.value, look, f"{look.label} at {x:g}: {estimate.value:.4f}", shift=shift)
 
 
-def tip_of(where: str, look: Look, found: Estimate) -> str:
-    """Return what shows when the point of a difference is pointed at."""
-    return f"{where}, {look.label}: {signed(found.value)} {interval(found)}"
+def difference_tip(domain: str, look: Look, difference: Estimate) -> str:
+    """Return the tooltip of the point of a difference."""
+    return f"{domain}, {look.label}: {signed(difference.value)} {interval(difference)}"
 
 
 def tipped(artist: Any, tip: str) -> Any:
-    """Have a tip shown when an artist is pointed at."""
+    """Return an artist with a tooltip."""
     artist.set_gid(_TIP + tip)
     return artist
 
 
-def over(study: Study) -> str:
-    """Return what a mean of a study is over."""
+def mean_text(study: Study) -> str:
+    """Return what the means of a study are over, as text."""
     count = len(study.backbones)
     return f"mean over {seeds(study)}" + (f" and {count} backbones" if count > 1 else "")
 
 
 def seeds(study: Study) -> str:
-    """Return how many seeds a study has."""
+    """Return the number of seeds of a study as text."""
     count = len(study.seeds())
     return f"{count} seed{'s' * (count != 1)}"
 
 
 def _picture(figure: Figure, title: str, salt: str) -> Picture:
-    """Return a figure as SVG: without what names no thing, with its tips, and its title."""
+    """Return a figure as SVG with its tooltips and title, without metadata, styles and unused ids."""
     written = StringIO()
-    with rc_context({"svg.hashsalt": salt}):  # ids that no other drawing of the page has
+    with rc_context({"svg.hashsalt": salt}):  # makes ids unique in the page
         figure.savefig(written, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     root = ElementTree.fromstring(written.getvalue())
     for parent in list(root.iter()):

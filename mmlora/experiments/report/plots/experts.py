@@ -1,4 +1,4 @@
-"""wauc against experts per domain: lines, one a backbone."""
+"""wauc against experts per domain, one line per backbone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Lines = dict[str, list[tuple[int, Estimate, Estimate | None]]]
 
 
 def wauc_by_experts(study: Study) -> Plot | None:
-    """Test wauc of `moe_mlora`, and its paired difference to `mlora`, against experts per domain."""
+    """Plot the test wauc of `moe_mlora`, and its paired difference to `mlora`, against experts per domain."""
     lines = _lines(study)
     if not lines:
         return None
@@ -33,27 +33,31 @@ def wauc_by_experts(study: Study) -> Plot | None:
         "experts",
         "wauc against experts per domain",
         figures,
-        "First, the mean test wauc of `moe_mlora` by experts per domain; then its paired difference to "
-        "`mlora` with 95% intervals, in which what both share cancels: experts pay where one lies above 0 "
-        f"({seeds(study)}).",
+        "First the mean test wauc of `moe_mlora` by experts per domain, then its paired difference to "
+        "`mlora` with 95% intervals, in which variation that both share cancels: more experts pay off where "
+        f"an interval is above 0 ({seeds(study)}).",
     )
 
 
 def _panel(lines: _Lines, *, paired: bool) -> Figure:
     drawn = {
-        name: [(float(at), e) for at, mean, less in points if (e := less if paired else mean) is not None]
+        name: [
+            (float(experts), estimate)
+            for experts, mean, difference in points
+            if (estimate := difference if paired else mean) is not None
+        ]
         for name, points in lines.items()
     }
-    estimates = [found for points in drawn.values() for _, found in points]
-    values = ends(estimates) if paired else [found.value for found in estimates]
-    experts = sorted({at for points in lines.values() for at, *_ in points})
+    estimates = [estimate for points in drawn.values() for _, estimate in points]
+    values = ends(estimates) if paired else [estimate.value for estimate in estimates]
+    experts = sorted({number for points in lines.values() for number, *_ in points})
     styles = looks(list(lines))
     figure, axes = panel(styles)
     axes.set_xlim(experts[0] - 0.4, experts[-1] + 0.4)
     axes.set_xticks(experts)
     axes.set_ylim(*limits(values, zero=paired))
     axes.set_xlabel("experts per domain (count)")
-    axes.set_ylabel("test wauc less that of mlora" if paired else "test wauc")
+    axes.set_ylabel("test wauc minus that of mlora" if paired else "test wauc")
     if paired:
         label_differences(axes.yaxis, axes.axhline)
     for i, (look, points) in enumerate(zip(styles, drawn.values(), strict=True)):
@@ -63,13 +67,13 @@ def _panel(lines: _Lines, *, paired: bool) -> Figure:
 
 
 def _lines(study: Study) -> _Lines:
-    """The lines of several points by name: the backbone, and gate and settings where these vary."""
-    several = [v for v in study.variants if v.arm == "moe_mlora"]
-    kinds = {(v.gate, v.settings) for v in several}
+    """Return the lines with two points or more, by backbone, and by gate and settings if these vary."""
+    variants = [v for v in study.variants if v.arm == "moe_mlora"]
+    kinds = {(v.gate, v.settings) for v in variants}
     lines: _Lines = {}
     for backbone in study.backbones:
         rows = [row for row in study.rows if row.backbone == backbone]
-        for v in several:
+        for v in variants:
             if (mean := study.mean(rows, v)) is not None:
                 name = backbone + (_kind(v) if len(kinds) > 1 else "")
                 point = (v.experts, mean, study.difference(rows, v, "mlora"))

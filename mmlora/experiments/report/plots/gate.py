@@ -18,18 +18,18 @@ from mmlora.experiments.report.studies import Study
 from mmlora.experiments.results import GateWeights
 
 _SHADES = 20
-_LETTER = 6.6  # points that a letter of a name takes
+_LETTER = 6.6  # mean width of a letter in points
 ExpertSlot = tuple[str, int]
 """The domain that an expert was trained on, and its slot."""
 
 
 def gate_weights(study: Study) -> Plot | None:
-    """The mean weight that each domain's test rows give to each expert of `moe_mlora`."""
+    """Plot the mean weight of each expert of `moe_mlora` over each domain's test rows."""
     variant = {v.arm: v for v in study.main_variants()}.get("moe_mlora")
     if variant is None:
         return None
-    held = [cell for row in study.cells.values() for cell in row.get(variant, {}).values()]
-    measured = [gate for cell in held if (gate := cell.raw.get("gate_weights"))]
+    cells = [cell for row in study.cells.values() for cell in row.get(variant, {}).values()]
+    measured = [gate for cell in cells if (gate := cell.raw.get("gate_weights"))]
     if not measured:
         return None
     experts = _experts(measured[0])
@@ -45,9 +45,9 @@ def gate_weights(study: Study) -> Plot | None:
         "gate",
         "Gate weights",
         [_heat_map(names, experts, weights)],
-        "Stronger colour is more weight, from the rows of the domain at the left to the expert above; a "
-        f"domain's own experts are outlined and get {own:.2f} together on average, where equal weights would "
-        f"give {even:.2f} (`{study.label(variant)}`, mean of {len(tables)} cells: seeds and backbones).",
+        "A darker colour is more weight, from the rows of the domain on the left to the expert above. A "
+        f"domain's own experts are outlined; together they have {own:.2f} on average, where equal weights "
+        f"would give {even:.2f} (`{study.label(variant)}`, mean over {len(tables)} cells).",
     )
 
 
@@ -70,7 +70,7 @@ def _heat_map(names: Sequence[str], experts: Sequence[ExpertSlot], weights: np.n
     _draw_cells(axes, names, experts, weights, shades, written=wide >= 34)
     _name_cells(axes, names, heads, turned=turned)
     slots = len({slot for _, slot in experts})
-    axes.set_xlabel("expert: the domain it was trained on" + (f", {slots} a domain" if slots > 1 else ""))
+    axes.set_xlabel("expert: the domain it was trained on" + (f", {slots} per domain" if slots > 1 else ""))
     key = figure.colorbar(ScalarMappable(*shades), ax=axes, orientation="horizontal", aspect=40, shrink=0.6)
     key.set_label("weight (share of 1)")
     key.outline.set_visible(False)
@@ -78,7 +78,7 @@ def _heat_map(names: Sequence[str], experts: Sequence[ExpertSlot], weights: np.n
 
 
 def _head(expert: ExpertSlot, experts: Sequence[ExpertSlot], *, narrow: bool) -> str:
-    """An expert's name; where columns are narrow, each domain is named once, over its first expert."""
+    """Return an expert's name; with narrow columns, each domain is named once, over its first expert."""
     domain, slot = expert
     if all(other == 0 for _, other in experts):
         return domain
@@ -88,7 +88,7 @@ def _head(expert: ExpertSlot, experts: Sequence[ExpertSlot], *, narrow: bool) ->
 
 
 def _shades() -> Colormap:
-    """One colour, from hardly there to full, so that a page can set it."""
+    """Return shades of one colour from nearly transparent to opaque, so that a page can set the colour."""
     heat = COLOURS["blue"]
     return LinearSegmentedColormap.from_list("heat", [to_rgba(heat, 0.05), to_rgba(heat, 1.0)], N=_SHADES)
 

@@ -1,4 +1,4 @@
-"""Lift over the pooled backbone by domain: dots with intervals."""
+"""Lift over the pooled backbone by domain, with intervals."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from mmlora.experiments.report.plots.drawing import (
     BASELINE,
     Plot,
     bar,
+    difference_tip,
     ends,
     label_differences,
     limits,
     make,
-    over,
+    mean_text,
     panel,
     point,
-    tip_of,
 )
 from mmlora.experiments.report.plots.style import Look, look_of
 from mmlora.experiments.report.reading import Domain
 from mmlora.experiments.report.statistics import Estimate
 from mmlora.experiments.report.studies import Study, Variant
 
-# Arms whose point is another comparison; they would only crowd this plot.
+# Arms that are made for other comparisons; they would only crowd this plot.
 _LEFT_OUT = ("pooled", BASELINE, "placebo_mlora", "random_gate", "uniform_gate")
-_STEP = 11.0  # points from arm to arm
-_GAP = 16.0  # points between domains
+_STEP = 11.0  # distance of arms in points
+_GAP = 16.0  # gap between domains in points
 _Lifts = dict[tuple[str, Variant], Estimate]
 
 
 def lift_by_domain(study: Study) -> Plot | None:
-    """Each arm's AUC less the pooled backbone's, by domain."""
+    """Plot each arm's AUC minus the pooled backbone's, by domain."""
     variants = [v for v in study.main_variants() if v.arm not in _LEFT_OUT and study.paired_rows(v, BASELINE)]
     domains = sorted(study.domains(), key=lambda domain: -domain.train_rows)
     lifts = {
-        (domain.name, v): found
+        (domain.name, v): lift
         for domain in domains
         for v in variants
-        if (found := study.difference(study.rows, v, BASELINE, domain.name)) is not None
+        if (lift := study.difference(study.rows, v, BASELINE, domain.name)) is not None
     }
     if not lifts:
         return None
@@ -57,9 +57,9 @@ def lift_by_domain(study: Study) -> Plot | None:
         "lift-by-domain",
         "Lift over the pooled backbone by domain",
         [figure],
-        f"Each dot is an arm's AUC on a domain's test rows less that of `{BASELINE}` on the same rows, "
-        f"{over(study)}, with its 95% interval: right of the line the arm is better there; the domain with "
-        "most training rows comes first. A very wide interval is cut at the frame.",
+        f"Each dot is an arm's AUC on a domain's test rows minus that of `{BASELINE}` on the same rows, "
+        f"{mean_text(study)}, with its 95% interval: to the right of the line the arm is better. Domains are "
+        "sorted by training rows. Very wide intervals are cut off at the frame.",
     )
 
 
@@ -73,7 +73,7 @@ def _label(axes: Axes, shown: list[Domain]) -> None:
     axes.grid(visible=True, which="minor", axis="y")
     axes.grid(visible=True, axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel(f"test AUC less that of {BASELINE}")
+    axes.set_xlabel(f"test AUC minus that of {BASELINE}")
     label_differences(axes.xaxis, axes.axvline)
 
 
@@ -81,15 +81,15 @@ def _draw_domain(
     axes: Axes,
     row: int,
     domain: Domain,
-    places: dict[Variant, float],
+    offsets: dict[Variant, float],
     looks: dict[Variant, Look],
     lifts: _Lifts,
 ) -> None:
-    middle = max(places.values()) / 2
-    for v, place in places.items():
+    middle = max(offsets.values()) / 2
+    for v, offset in offsets.items():
         if (lift := lifts.get((domain.name, v))) is None:
             continue
-        y = row + place - middle
+        y = row + offset - middle
         if lift.low is not None and lift.high is not None:
             bar(axes, (lift.low, lift.high), (y, y), looks[v])
-        point(axes, lift.value, y, looks[v], tip_of(domain.name, looks[v], lift))
+        point(axes, lift.value, y, looks[v], difference_tip(domain.name, looks[v], lift))

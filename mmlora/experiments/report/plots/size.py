@@ -1,4 +1,4 @@
-"""Lift of each domain against how many rows it has, and how dense it is: two scatters."""
+"""Lift of each domain against its number of rows and its density: two scatter plots."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from mmlora.experiments.report.plots.drawing import (
     BASELINE,
     Plot,
+    difference_tip,
     ends,
     label_differences,
     limits,
     make,
-    over,
+    mean_text,
     panel,
     point,
-    tip_of,
-    upright,
     use_log_axis,
+    vertical_bar,
 )
 from mmlora.experiments.report.plots.style import look_of
 from mmlora.experiments.report.reading import Domain
@@ -26,17 +26,18 @@ from mmlora.experiments.report.statistics import Estimate
 from mmlora.experiments.report.studies import Study, Variant
 
 _ARMS = ("separate", "mlora", "moe_mlora")
-_FEWEST = 4  # domains, for a scatter to show anything
-_UNLIKE = 1.5  # times as many rows, or as dense, as the least
-_CROWDED = 120  # points, from which on intervals would hide each other
+_LEAST_DOMAINS = 4
+_LEAST_RATIO = 1.5  # of the largest to the smallest number of rows or density
+_CROWDED = 120  # with more points, intervals would hide each other
 _Points = list[tuple[Variant, Domain, Estimate]]
 
 
 def lift_by_size(study: Study) -> Plot | None:
-    """Each domain's lift against its training rows, and against its density."""
+    """Plot each domain's lift against its training rows, and against its density."""
     variants = [v for v in study.main_variants() if v.arm in _ARMS and study.paired_rows(v, BASELINE)]
     points = _points(study, variants)
-    if len({domain.name for _, domain, _ in points}) < _FEWEST or not _unlike([d for _, d, _ in points]):
+    domains = [domain for _, domain, _ in points]
+    if len({domain.name for domain in domains}) < _LEAST_DOMAINS or not _differ(domains):
         return None
     crowded = len(points) > _CROWDED
     figures = [
@@ -48,9 +49,9 @@ def lift_by_size(study: Study) -> Plot | None:
         "size",
         "Lift against domain size and density",
         figures,
-        f"Each point is a domain: how far an arm's AUC there lies above that of `{BASELINE}` "
-        f"({over(study)}), by how many rows it was trained on (first) and how densely its users and items "
-        "meet (second)" + ("." if crowded else ", with 95% intervals."),
+        f"Each point is a domain: an arm's AUC minus that of `{BASELINE}` ({mean_text(study)}), against the "
+        "number of its training rows (first) and the density of its user-item pairs (second)"
+        + ("." if crowded else ", with 95% intervals."),
     )
 
 
@@ -62,25 +63,25 @@ def _panel(study: Study, points: _Points, title: str, size: Callable[[Domain], f
     axes.set_ylim(*limits([e.value for e in lifts] if crowded else ends(lifts), zero=True))
     use_log_axis(axes, [size(domain) for _, domain, _ in points])
     axes.set_xlabel(title)
-    axes.set_ylabel(f"AUC less that of {BASELINE}")
+    axes.set_ylabel(f"AUC minus that of {BASELINE}")
     label_differences(axes.yaxis, axes.axhline)
     for v, domain, lift in points:
         shift = 3.0 * (variants.index(v) - (len(variants) - 1) / 2)
         if not crowded:
-            upright(axes, size(domain), lift, looks[v], shift)
-        tip = tip_of(domain.name, looks[v], lift)
+            vertical_bar(axes, size(domain), lift, looks[v], shift)
+        tip = difference_tip(domain.name, looks[v], lift)
         point(axes, size(domain), lift.value, looks[v], tip, shift=shift, small=crowded)
     return figure
 
 
-def _unlike(domains: Sequence[Domain]) -> bool:
-    """Whether domains differ in size or density: there is nothing to see where they are all alike."""
+def _differ(domains: Sequence[Domain]) -> bool:
+    """Return whether domains differ enough in size or density for a scatter plot to show anything."""
     rows, density = [d.train_rows for d in domains], [d.density for d in domains]
-    return max(rows) > _UNLIKE * min(rows) or max(density) > _UNLIKE * min(density)
+    return max(rows) > _LEAST_RATIO * min(rows) or max(density) > _LEAST_RATIO * min(density)
 
 
 def _points(study: Study, variants: list[Variant]) -> _Points:
-    """The lifts of domains: of each row of dials by itself, as dials change what domains are."""
+    """Return the lifts of domains for each value of the dials, because dials change the domains."""
     groups = [[row for row in study.rows if row.dials == dials] for dials in study.dial_values()]
     return [
         (v, domain, lift)

@@ -1,4 +1,4 @@
-"""How plots look: matplotlib's settings, colours that a page can set, and how a series is drawn."""
+"""The style of plots: matplotlib's settings, colours that a page can set, and the looks of series."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOURS = {
     "sky": "#2f93c8",
     "brown": "#7a5230",
 }
-"""On white paper, by name; a page sets the variable of each name to what suits its own paper."""
+"""Colours on white paper by name; a page sets the CSS variables of these names for its own background."""
 
 SETTINGS: dict[str, Any] = {
     "figure.dpi": 72,  # a point is a unit of the drawing
@@ -64,10 +64,10 @@ class Look:
     """How a series is drawn.
 
     Attributes:
-        label: in the legend.
+        label: label in the legend.
         colour: name of its colour.
-        marker: of its points, as matplotlib names it; empty for a level, a dashed line without points.
-        hollow: whether its points are.
+        marker: matplotlib's marker of its points; empty for a dashed line without points.
+        hollow: whether its points are hollow.
     """
 
     label: str
@@ -77,7 +77,7 @@ class Look:
 
     @property
     def point(self) -> dict[str, Any]:
-        """How matplotlib is to draw its points."""
+        """Matplotlib's arguments for its points."""
         colour, paper = COLOURS[self.colour], COLOURS["paper"]
         size = 6.5 if self.marker == "D" else 8
         if self.hollow:
@@ -88,11 +88,11 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """How matplotlib is to draw its line."""
+        """Matplotlib's arguments for its line."""
         return {"color": COLOURS[self.colour], "linestyle": "-" if self.marker else (0, (4, 3))}
 
 
-# One colour a family of arms; controls are hollow.
+# One colour per family of arms; controls are hollow.
 _OF_ARMS: dict[ArmName, tuple[str, str, bool]] = {
     "pooled": ("grey", "o", True),
     "pooled_domain": ("grey", "o", False),
@@ -109,10 +109,10 @@ _OF_ARMS: dict[ArmName, tuple[str, str, bool]] = {
 
 
 def look_of(study: Study, variant: Variant) -> Look:
-    """Return how a variant is drawn: as its arm always is."""
+    """Return the look of a variant, which is that of its arm."""
     return Look(study.label(variant), *_OF_ARMS[variant.arm])
 
 
 def looks(labels: list[str]) -> list[Look]:
-    """Return a look each, told apart by colour and marker both."""
+    """Return one look per label, different in both colour and marker."""
     return [Look(label, _CYCLE[i % 8], _MARKERS[(i + i // 8) % 4]) for i, label in enumerate(labels)]
