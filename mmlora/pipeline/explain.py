@@ -11,6 +11,7 @@ from mmlora.errors import UsageError
 from mmlora.load_checks import AuditCheck
 from mmlora.models.explaining import LogitPart, logit_parts
 from mmlora.records import Record
+from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of
 from mmlora.runs.contract import check_contract
 from mmlora.schema import (
@@ -104,6 +105,7 @@ def explain(domain: str, user: str, item: str, *, on: date | None = None) -> Exp
             raise UsageError(f"nothing is published for domain {domain!r}{f' on {on}' if on else ''}")
         pair = _id(workspace, "user", user), _id(workspace, "item", item)
         bundle = bundle_of(workspace, warehouse, target, night.model_version)
+        ensure_features(workspace, night.score_date)
         check_contract(workspace, bundle)
         listed = _listed(warehouse, night, *pair)
         checks = warehouse.load(night.load_id).checks
