@@ -17,6 +17,7 @@ import getpass
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -121,7 +122,8 @@ def _refuse_work_under_way(workspace: Workspace, warehouse: Warehouse) -> None:
     folders = ("runs/steps", "training_sets", "training_sets/.features")
     if any(is_held(lock) for folder in folders for lock in (workspace.home / folder).glob("*.lock")):
         raise TransientError("training is under way: erase when its step is done")
-    silent_loads = {load.load_key for load in warehouse.stale_loads()}
+    silence = timedelta(seconds=workspace.settings.scoring.stale_after_seconds)
+    silent_loads = {load.load_key for load in warehouse.stale_loads(silence)}
     for load in warehouse.loads(states=("running",)):
         if load.load_key not in silent_loads:
             raise TransientError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-from mmlora.data.late import late_rows
+from mmlora.data.known_rows import known_interactions
 from mmlora.judgement import Standing
 from mmlora.load_checks import CandidateFacts
 from mmlora.names import Alias, LoadState
@@ -159,7 +159,8 @@ def status() -> Status:
     with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
         aliases = {warehouse.current(alias): alias for alias in (CHALLENGER, CHAMPION)}
         domains = tuple(_published(warehouse, domain) for domain in workspace.expected_domains())
-        stalled = {load.load_key for load in warehouse.stale_loads()}
+        silence = timedelta(seconds=workspace.settings.scoring.stale_after_seconds)
+        stalled = {load.load_key for load in warehouse.stale_loads(silence)}
         loads = warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
         nights = tuple(warehouse.nights(limit=_NIGHTS))
         late = _late(workspace, warehouse)
@@ -179,11 +180,11 @@ def status() -> Status:
 
 def _late(workspace: Workspace, warehouse: Warehouse) -> LateNights | None:
     """Find the published nights that were scored without rows which are known by now."""
-    known = late_rows(workspace.offline, datetime.now(UTC))
+    known, now = known_interactions(workspace.offline), datetime.now(UTC)
     counts = [
         (load.score_date, rows)
         for load in warehouse.loads(states=("published",))
-        if (rows := known.count(before=load.score_date, known_after=known_at(load)))
+        if (rows := known.late(before=load.score_date, after=known_at(load), by=now))
     ]
     if not counts:
         return None
