@@ -118,6 +118,15 @@ def discard(path: Path) -> int:
     return 0
 
 
+def discard_unheld(path: Path, lock: Path | None) -> int | None:
+    """Remove a file or a folder like :func:`discard`, unless a process holds its lock: then return None."""
+    if lock is None or not lock.exists():
+        return discard(path)
+    with suppress(TransientError), locked(lock, wait=0):
+        return discard(path)
+    return None
+
+
 def size_of(path: Path) -> int:
     """Return the size in bytes of a file, or of all files under a folder."""
     return sum(stat.st_size for stat in _stats(path) if S_ISREG(stat.st_mode))

@@ -101,6 +101,22 @@ class CandidateFacts(Record):
 
 
 @dataclass(frozen=True)
+class Resumed(Record):
+    """What a load took over from an interrupted run.
+
+    Attributes:
+        shards: number of the load's shards.
+        staged: how many of them the interrupted run had staged.
+    """
+
+    shards: int
+    staged: int
+
+    def __str__(self) -> str:
+        return f"resumed: {self.staged:,} of {self.shards:,} shards were staged by an interrupted run"
+
+
+@dataclass(frozen=True)
 class LoadChecks(Record):
     """What is kept with a load.
 
@@ -114,6 +130,7 @@ class LoadChecks(Record):
         candidates: how they came about; None in loads of before this was kept.
         below_baseline: the sentence of a judgement that finds the model below its best baseline.
         overridden: why a failed check was overridden, by check.
+        resumed: the shards that were taken over from an interrupted run; None if there were none.
     """
 
     users: int | None = None
@@ -125,6 +142,7 @@ class LoadChecks(Record):
     candidates: CandidateFacts | None = None
     below_baseline: str | None = None
     overridden: Mapping[str, str] | None = None
+    resumed: Resumed | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping of what there is."""

@@ -231,6 +231,18 @@ class PromiseSettings(Promise):
         return {**parts, **own.model_dump(exclude_unset=True)}
 
 
+class QualitySettings(_Section):
+    """The limits beyond which `mmlora evaluate` reports a published night."""
+
+    min_clicks: int = Field(
+        50, ge=1, description="nights with fewer clicks on published pairs are not judged"
+    )
+    min_auc: float = Field(0.5, ge=0, le=1, description="lowest auc of a night's published scores")
+    max_miscalibration: float = Field(
+        2.0, gt=1, description="scores may sum to at most so many times the clicks, and at least 1 / that"
+    )
+
+
 class Settings(BaseSettings):
     """All settings, and the locations of the workspace's parts."""
 
@@ -253,6 +265,7 @@ class Settings(BaseSettings):
     scoring: ScoringSettings = ScoringSettings()
     retention: RetentionSettings = RetentionSettings()
     promises: PromiseSettings = PromiseSettings()
+    quality: QualitySettings = QualitySettings()
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 _WAREHOUSE = "warehouse.json"
+STAGING_LOCK = ".lock"
+"""File in a load's folder that its process locks while it stages the load's rows."""
 
 
 class _Session:

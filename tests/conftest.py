@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -52,17 +52,29 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """URL of a fresh, empty database."""
+def new_database(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Makes fresh, empty databases, and returns the URL of each."""
     import psycopg
     import sqlalchemy as sa
 
-    name = f"mmlora_test_{uuid.uuid4().hex[:12]}"
+    made: list[str] = []
     server = sa.make_url(postgres_server).set(drivername="postgresql")
     with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        yield server.set(database=name).render_as_string(hide_password=False)
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+        def make() -> str:
+            made.append(f"mmlora_test_{uuid.uuid4().hex[:12]}")
+            connection.execute(f"CREATE DATABASE {made[-1]} TEMPLATE template0")
+            return server.set(database=made[-1]).render_as_string(hide_password=False)
+
+        yield make
+        for name in made:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(new_database: Callable[[], str]) -> str:
+    """URL of a fresh, empty database."""
+    return new_database()
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,14 @@ def test_links_in_the_docs_work(page: str) -> None:
     assert [link for link in targets if not (folder / link).exists()] == []
 
 
+def test_tests_that_hold_promises_exist() -> None:
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 20
+    code = {path: (ROOT / path).read_text(encoding="utf-8") for path, _ in named if (ROOT / path).exists()}
+    assert [f"{path}::{name}" for path, name in named if f"def {name}(" not in code.get(path, "")] == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md"])
 def test_links_in_the_top_level_pages_work(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))

@@ -10,7 +10,20 @@ import typer
 import mmlora
 from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
-from mmlora_cli import data, experiment, features, nights, operate, score, train, upkeep, validate, workspace
+from mmlora_cli import (
+    data,
+    evaluate,
+    experiment,
+    explain,
+    features,
+    nights,
+    operate,
+    score,
+    train,
+    upkeep,
+    validate,
+    workspace,
+)
 
 app = typer.Typer(
     name="mmlora",
@@ -24,7 +37,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for module in (workspace, validate, train, score, nights, operate, upkeep):
+for module in (workspace, validate, train, score, nights, operate, evaluate, explain, upkeep):
     module.register(app)
 
 

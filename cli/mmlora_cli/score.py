@@ -297,6 +297,8 @@ def print_loads(night: NightOutcome) -> None:
     print_table("scored", columns, [[getattr(load, name) for name in columns] for load in night.loads])
     for load in night.loads:
         print_candidates(load.domain_id, load.candidates)
+        if load.resumed is not None:
+            typer.echo(f"{load.domain_id}: {load.resumed}")
     _print_skipped(night.skipped)
     pairs, seconds = night.pairs, night.seconds
     if pairs:

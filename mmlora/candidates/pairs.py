@@ -71,14 +71,20 @@ class Candidates:
         """Number of users with a pair to score."""
         return int((self.counts > 0).sum())
 
+    def kept_rows(self, top_k: int) -> Int64Array:
+        """Return the number of rows of each user in a load, ``[U]``: at most ``top_k`` (0: all pairs)."""
+        return np.minimum(self.counts, top_k) if top_k else self.counts
+
     def expected_rows(self, top_k: int) -> int:
-        """Return the number of rows of a load: each user's pairs, at most ``top_k`` of them (0: all)."""
-        counts = self.counts
-        return int((np.minimum(counts, top_k) if top_k else counts).sum())
+        """Return the number of rows of a load (see :meth:`kept_rows`)."""
+        return int(self.kept_rows(top_k).sum())
 
     def of_users(self, rows: Int64Array) -> Candidates:
         """Return the candidates of some users, given by ascending rows."""
-        own = [self.pairs.between(row, row + 1)[1] for row in rows.tolist()]
-        starts = np.concatenate([np.zeros(1, np.int64), self.pairs.counts[rows]]).cumsum()
-        pairs = PairIndex(starts, np.concatenate([np.zeros(0, np.int64), *own]))
+        starts, item_rows = self.pairs.starts, self.pairs.item_rows
+        gaps = np.flatnonzero(np.diff(rows) != 1) + 1  # runs of neighbours are taken at once
+        runs = [run for run in np.split(rows, gaps) if len(run)]
+        own = [item_rows[starts[run[0]] : starts[run[-1] + 1]] for run in runs]
+        counts = np.concatenate([np.zeros(1, np.int64), self.pairs.counts[rows]])
+        pairs = PairIndex(counts.cumsum(), np.concatenate([item_rows[:0], *own]))
         return Candidates(self.users.take(pa.array(rows)), self.items, pairs, self.listed)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -180,13 +181,21 @@ def recorded(policy: Policy, domain: Id, on: date) -> dict[str, object]:
         if table.is_sql:
             parts[name] = f"SQL {hashlib.sha256(table.text.encode()).hexdigest()[:12]}"
         else:
-            parts[f"{name}_content"] = _digest(table.files())
+            states = tuple((file, *_state(file)) for file in table.files())
+            parts[f"{name}_content"] = _digest(states)
     return parts
 
 
-def _digest(files: Sequence[Path]) -> str:
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=1024)
+def _digest(states: tuple[tuple[Path, int, int], ...]) -> str:
+    """Return a hash of files that are in these states; a plan asks for the same ones for every night."""
     digest = hashlib.sha256()
-    for path in files:
+    for path, *_ in states:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)

@@ -42,7 +42,16 @@ from mmlora.features.affinity import Affinity, choose_affinity, prepare
 from mmlora.features.asof.database import database
 from mmlora.features.built import retire, sweep
 from mmlora.features.columns import analyse
-from mmlora.features.plan import BuildState, Plan, Recipe, View, input_files, item_files, make_plan
+from mmlora.features.plan import (
+    FORMER_PRIOR_CTR,
+    BuildState,
+    Plan,
+    Recipe,
+    View,
+    input_files,
+    item_files,
+    make_plan,
+)
 from mmlora.features.profile_stats import profile_schema
 from mmlora.files import locked
 from mmlora.manifest import FileRecord, record
@@ -55,8 +64,6 @@ Progress = Callable[[str, int, int], None]
 
 LOCK_SECONDS = 300.0
 _BEGINNING = date(1, 1, 2)
-_FORMER_PRIOR_CTR = 0.2
-"""Prior CTR of stores whose state was written before it was recorded."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ def _recipe(
         affinity = affinity.union(chosen)
     affinity = affinity.within(profile_schema(offline / "profiles" / "item").names)
     if state:  # models were trained on features built with this prior
-        prior_ctr = prior_ctr or state.prior_ctr or _FORMER_PRIOR_CTR
+        prior_ctr = prior_ctr or state.prior_ctr or FORMER_PRIOR_CTR
     prior = prior_ctr or _overall_ctr(connection, interactions, through)
     return Recipe(prior, prior_weight, affinity)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -16,6 +17,7 @@ from mmlora.features.affinity import Affinity, AffinityView, TasteView
 from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
 from mmlora.features.history import HistoryView
+from mmlora.features.profile_stats import profile_schema
 from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
 from mmlora.files import write_json
 from mmlora.manifest import FileRecord
@@ -23,6 +25,9 @@ from mmlora.resources import sql
 from mmlora.schema import fingerprint
 
 logger = logging.getLogger(__name__)
+
+FORMER_PRIOR_CTR = 0.2
+"""Prior CTR of stores whose state was written before it was recorded."""
 
 View = ActivityView | HistoryView | AffinityView | TasteView
 
@@ -123,13 +128,22 @@ class Recipe:
         """The queries' parameters."""
         return {"prior_ctr": self.prior_ctr, "prior_weight": self.prior_weight}
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Hash of the recipe and of the queries."""
         texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
         for view in self.views:
             texts += [view.name, view.entries_sql(), view.rows_sql()]
         return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_json(), *texts])
+
+
+def kept_recipe(offline: Path, *, prior_ctr: float | None, prior_weight: float) -> Recipe | None:
+    """Return the recipe by which the next build goes on; None before the first build."""
+    state = BuildState.load(offline / "features")
+    if state is None:
+        return None
+    affinity = Affinity.from_json(state.affinity).within(profile_schema(offline / "profiles" / "item").names)
+    return Recipe(prior_ctr or state.prior_ctr or FORMER_PRIOR_CTR, prior_weight, affinity)
 
 
 def input_files(offline: Path) -> dict[str, int]:

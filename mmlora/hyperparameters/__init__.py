@@ -112,7 +112,7 @@ class ModelShape:
             # already.
             space=Choices((0.0, 0.2, 0.5)),
         ),
-    ] = 0.5
+    ] = 0.2
     rank: Annotated[
         Annotated[int, _FROM_1] | Annotated[float, Bounds(gt=0, lt=1)],
         Setting(
@@ -178,9 +178,9 @@ class Optimisation:
             "L2 penalty on everything that a phase trains",
             _EVERY_FIT,
             tuned=Times(10, turn=3, from_zero=1e-6),
-            space=Choices((1e-5, 1e-4)),
+            space=Choices((0.0, 1e-5, 1e-4)),
         ),
-    ] = 1e-5
+    ] = 0.0
     label_smoothing: Annotated[
         float,
         Bounds(ge=0, lt=0.5),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mmlora.errors import DataError, Fault, UsageError
 from mmlora.load_checks import Recall, Removed
+from mmlora.nights.inputs import Data
 from mmlora.schema import DOMAIN_ID, Id
 from mmlora.workspace import Workspace
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mmlora.scoring.work import Engine, Work
 
 logger = logging.getLogger(__name__)
+
+INPUTS, KNOWN_AS_OF = "inputs", "known_as_of"
+"""What is stored beside a policy: the state of the data, and up to when it was known."""
 
 
 def policy_of(workspace: Workspace, domain: Id, pairs: str | None = None) -> Policy:
@@ -57,11 +61,22 @@ def recorded_policy(
     pairs: str | None = None,
     known_as_of: datetime | None = None,
 ) -> dict[str, object]:
-    """Return what determines a load's candidates besides the imported data, as it is stored with the load."""
+    """Return what determines a load's candidates, as it is stored with the load.
+
+    Beside the policy this is the state of the data (:mod:`mmlora.nights.inputs`).
+    """
+    parts = deciding_policy(workspace, domain, on, pairs)
+    parts[INPUTS] = Data.of(workspace).inputs(on, known_as_of).to_json()
+    return parts if known_as_of is None else {**parts, KNOWN_AS_OF: known_as_of.isoformat()}
+
+
+def deciding_policy(
+    workspace: Workspace, domain: Id, on: date, pairs: str | None = None
+) -> dict[str, object]:
+    """Return what determines a load's candidates besides the imported data."""
     from mmlora.candidates.tables import recorded
 
-    parts = recorded(policy_of(workspace, domain, pairs), domain, on)
-    return parts if known_as_of is None else {**parts, "known_as_of": known_as_of.isoformat()}
+    return recorded(policy_of(workspace, domain, pairs), domain, on)
 
 
 def choose(

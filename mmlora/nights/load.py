@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
 from mmlora.judgement import below_baseline
-from mmlora.load_checks import AuditCheck, CandidateFacts, LoadChecks
+from mmlora.load_checks import AuditCheck, CandidateFacts, LoadChecks, Resumed
 from mmlora.names import Device, EngineName, Overridable
 from mmlora.nights.candidates import (
     check_retrieval,
@@ -28,6 +28,7 @@ from mmlora.nights.candidates import (
 from mmlora.nights.domains import broken_domains
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import keeps_failures
+from mmlora.nights.interrupted import being_staged, can_be_resumed, taken_over
 from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from mmlora.candidates.report import Selection
     from mmlora.nights.rehearsal import Rehearsal
     from mmlora.registry.bundle import Bundle
-    from mmlora.scoring.score import SideFeatures
+    from mmlora.scoring.score import SideFeatures, Staged
     from mmlora.scoring.work import Engine, Work
     from mmlora.warehouse.loads import Load
     from mmlora.warehouse.warehouse import Warehouse
@@ -157,8 +158,10 @@ def score(
             with _heartbeat(records, load, workspace.settings.scoring.heartbeat_seconds):
                 job.run(pairs, top_k)
         except BaseException as error:
-            shutil.rmtree(workspace.staging_folder(load.load_id), ignore_errors=True)
-            if not isinstance(error, CheckError):  # then the load is rejected already
+            rejected, folder = isinstance(error, CheckError), workspace.staging_folder(load.load_id)
+            if dry_run or rejected or not can_be_resumed(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            if not rejected:  # then it is recorded already
                 with suppress(MmloraError):
                     records.fail(load, reason=f"{type(error).__name__}: {error}")
             raise
@@ -193,26 +196,21 @@ class _Job:
 
     def run(self, pairs: str | None, top_k: int) -> None:
         """Stage the load and mark it staged, or reject it."""
+        with being_staged(self.workspace.staging_folder(self.load.load_id)):
+            self._run(pairs, top_k)
+
+    def _run(self, pairs: str | None, top_k: int) -> None:
         from mmlora.checks.audit import audit_load
         from mmlora.checks.scores import Expected
         from mmlora.nights.load_size import check_size
-        from mmlora.scoring.score import score_work
         from mmlora.scoring.staging import part_files
 
-        folder = self.workspace.staging_folder(self.load.load_id)
         candidates, users, work, chosen = self._chosen(pairs, top_k)
-        staged = score_work(
-            work,
-            candidates,
-            users,
-            folder=folder,
-            engine=self.engine,
-            progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
-        )
+        staged = self._stage(candidates, users, work)
         # Computed from the candidates, not from what was written.
         expected = Expected(candidates.expected_rows(top_k), candidates.num_users, top_k, staged.content_hash)
         report = audit_load(
-            part_files(folder),
+            part_files(staged.folder),
             ids=self.workspace.ids,
             domain=self.domain,
             on=self.on,
@@ -235,6 +233,7 @@ class _Job:
             audit=(*report.checks, size),
             candidates=chosen,
             below_baseline=below_baseline(self.bundle.manifest.judgement),
+            resumed=Resumed(staged.shards, staged.resumed) if staged.resumed else None,
         )
         if not report.passed:
             self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
@@ -248,8 +247,39 @@ class _Job:
             numerics=staged.numerics,
             checks=checks,
         )
-        rate = f"{staged.pairs:,} pairs, {staged.pairs / max(staged.seconds, 1e-9):,.0f} per second"
-        logger.info("scored %s, %s: %s", self.domain, self.on, rate)
+        rate = staged.scored_pairs / max(staged.seconds, 1e-9)
+        logger.info(
+            "scored %s, %s: %s pairs, %s per second",
+            self.domain,
+            self.on,
+            f"{staged.scored_pairs:,}",
+            f"{rate:,.0f}",
+        )
+
+    def _stage(self, candidates: Candidates, users: pa.Table, work: Work) -> Staged:
+        """Score the candidates, except those of shards that an interrupted run has staged."""
+        from mmlora.scoring.fingerprint import fingerprint_load
+        from mmlora.scoring.score import score_work
+
+        fingerprint = fingerprint_load(
+            work,
+            candidates,
+            users,
+            model=self.bundle.manifest.content_hash,
+            numerics=self.engine.numerics(),
+        )
+        with taken_over(self.workspace, self.warehouse, self.load, fingerprint.whole) as interrupted:
+            staged = score_work(
+                work,
+                candidates,
+                users,
+                folder=self.workspace.staging_folder(self.load.load_id),
+                engine=self.engine,
+                fingerprint=fingerprint.whole,
+                interrupted=interrupted,
+                progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
+            )
+        return staged
 
     def _chosen(self, pairs: str | None, top_k: int) -> tuple[Candidates, pa.Table, Work, CandidateFacts]:
         """Return the candidates, the users' features, the scoring work, and the facts to record."""

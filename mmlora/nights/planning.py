@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cache
 from statistics import median
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from mmlora.errors import UsageError
-from mmlora.load_checks import LoadChecks
 from mmlora.names import BackfillReason
-from mmlora.nights.candidates import recorded_policy
+from mmlora.nights.candidates import INPUTS, KNOWN_AS_OF, deciding_policy
+from mmlora.nights.inputs import Data, Inputs
 from mmlora.records import Record
 from mmlora.runs.champions import CHAMPION, bundle_of
 from mmlora.schema import Id, midnight
 from mmlora.workspace import Progress, Workspace
 
 if TYPE_CHECKING:
-    from mmlora.data.late import LateRows
     from mmlora.warehouse.decisions import Promotion
     from mmlora.warehouse.loads import Load
     from mmlora.warehouse.warehouse import Warehouse
@@ -138,19 +138,29 @@ class _Known:
 
     data_days: Sequence[date]
     broken: Mapping[tuple[str, date], str]
-    late: LateRows | None
+    data: Data
+    reads_computed: Callable[[str], bool]
 
     @classmethod
     def read(cls, workspace: Workspace, warehouse: Warehouse, request: BackfillRequest) -> _Known:
-        from mmlora.data.late import late_rows
-
         broken = {}
         for verdict in warehouse.verdicts(request.start, request.end):
             if verdict.verdict in ("broken", "absent"):
                 why = "; ".join(verdict.reasons) or "nobody to score"
                 broken[str(verdict.domain_id), verdict.as_of] = f"{verdict.verdict}: {why}"
-        late = None if request.known_as_of is None else late_rows(workspace.offline, request.known_as_of)
-        return cls(workspace.store.days(), broken, late)
+        data = Data.of(workspace)
+        return cls(workspace.store.days(), broken, data, _reads_computed(workspace, data))
+
+
+def _reads_computed(workspace: Workspace, data: Data) -> Callable[[str], bool]:
+    """Return a function that says whether a model version reads computed features."""
+    computed = {view.name for view in data.recipe.views} if data.recipe else set()
+
+    @cache
+    def reads(version: str) -> bool:
+        return any(field.view in computed for field in workspace.bundles.load(version).contract.fields)
+
+    return reads
 
 
 @dataclass(frozen=True)
@@ -233,22 +243,40 @@ class _Domain:
         return ("stale", why) if why else ("current", "")
 
     def _why_stale(self, load: Load, day: date, version: str | None) -> str:
+        changes = []
+        if version is not None and load.model_version != version:
+            changes.append(f"published by {load.model_version}")
+        top_k = load.checks.top_k if load.checks else None
+        if top_k not in (None, self.request.top_k):
+            changes.append(f"published with top_k {top_k}")
+        changes += self._other_candidates(load, day)
+        changes += self._other_data(load, day)
+        return "; ".join(changes)
+
+    def _other_candidates(self, load: Load, day: date) -> list[str]:
         from mmlora.candidates.policy import differences
 
-        if version is not None and load.model_version != version:
-            return f"published by {load.model_version}"
-        facts = load.checks or LoadChecks()
-        if facts.top_k not in (None, self.request.top_k):
-            return f"published with top_k {facts.top_k}"
-        before = dict(facts.candidates.policy) if facts.candidates else None
-        seen = (before or {}).pop("known_as_of", None)
-        changed = differences(before, recorded_policy(self.workspace, self.domain, day))
-        if self.known.late is not None:
-            if late := self.known.late.count(before=day, known_after=known_at(load)):
-                changed.append(f"{late:,} late rows of before that day have become known since")
-        elif seen is not None:
-            changed.append(f"scored on what was known at {seen}")
-        return "; ".join(changed)
+        facts = load.checks.candidates if load.checks else None
+        before = None
+        if facts is not None:
+            beside = (INPUTS, KNOWN_AS_OF)
+            before = {name: value for name, value in facts.policy.items() if name not in beside}
+        return differences(before, deciding_policy(self.workspace, self.domain, day))
+
+    def _other_data(self, load: Load, day: date) -> list[str]:
+        """Return what has become of the data that a load was computed from."""
+        policy = load.checks.candidates.policy if load.checks and load.checks.candidates else {}
+        changes, seen = [], known_at(load)
+        if (raw := policy.get(INPUTS)) is not None and self.workspace.bundles.exists(load.model_version):
+            computed = self.known.reads_computed(load.model_version)
+            before = Inputs.from_json(cast(dict[str, Any], raw))
+            changes += before.changes(self.known.data.inputs(day, seen), computed=computed)
+        if (by := self.request.known_as_of) is not None:
+            if late := self.known.data.interactions.late(before=day, after=seen, by=by):
+                changes.append(f"{late:,} late rows of before that day have become known since")
+        elif KNOWN_AS_OF in policy:
+            changes.append(f"scored on what was known at {policy[KNOWN_AS_OF]}")
+        return changes
 
     def _refused(self, day: date, version: str | None) -> str:
         """Return why a date can't be scored, as far as is known without validating it."""
@@ -272,7 +300,7 @@ class _Domain:
 def known_at(load: Load) -> datetime:
     """Return up to when (UTC) a load knew its data: 00:00 of its date unless it was restated."""
     candidates = load.checks.candidates if load.checks else None
-    seen = candidates.policy.get("known_as_of") if candidates else None
+    seen = candidates.policy.get(KNOWN_AS_OF) if candidates else None
     return midnight(load.score_date) if seen is None else datetime.fromisoformat(str(seen))
 
 

@@ -17,6 +17,7 @@ import getpass
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from mmlora.data.erasing import erase_from_store, first_days
 from mmlora.errors import TransientError, UsageError
 from mmlora.features.built import STATE, read_state
-from mmlora.files import discard, is_held, locked, write_json
+from mmlora.files import ASIDE, discard, is_held, locked, write_json
 from mmlora.records import Record
 from mmlora.schema import USER_ID, Id
 from mmlora.warehouse.erasing import begin_erasures, erase_scores, finish_erasures
@@ -121,7 +122,8 @@ def _refuse_work_under_way(workspace: Workspace, warehouse: Warehouse) -> None:
     folders = ("runs/steps", "training_sets", "training_sets/.features")
     if any(is_held(lock) for folder in folders for lock in (workspace.home / folder).glob("*.lock")):
         raise TransientError("training is under way: erase when its step is done")
-    silent_loads = {load.load_key for load in warehouse.stale_loads()}
+    silence = timedelta(seconds=workspace.settings.scoring.stale_after_seconds)
+    silent_loads = {load.load_key for load in warehouse.stale_loads(silence)}
     for load in warehouse.loads(states=("running",)):
         if load.load_key not in silent_loads:
             raise TransientError(
@@ -171,6 +173,8 @@ def _discard_staged(workspace: Workspace, warehouse: Warehouse, users: pa.Array)
 
 def _holds(folder: Path, users: pa.Array) -> bool:
     """Return whether a staged file has rows of the users, or can't be read since its writer was killed."""
+    if any(folder.glob(f".*{ASIDE}")):
+        return True
     for path in folder.rglob("*.parquet"):
         try:
             columns = pq.ParquetFile(path).read([USER_ID]).columns

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from mmlora.errors import TransientError
-from mmlora.files import discard, locked
+from mmlora.files import discard_unheld, locked
 from mmlora.pipeline.promote import champion_before
 from mmlora.records import Record
 from mmlora.runs.champions import CHALLENGER, CHAMPION
@@ -128,7 +127,7 @@ def _files(
             _count(kinds, MLFLOW_RUNS, _forget_runs(workspace, file.path.name, dry_run), None)
         if dry_run:
             _count(kinds, file.kind, 1, file.bytes)
-        elif (size := _remove(file)) is not None:
+        elif (size := discard_unheld(file.path, file.lock)) is not None:
             _count(kinds, file.kind, 1, size)
         progress("remove files", number, len(files))
     return kinds.values()
@@ -169,15 +168,6 @@ def _forget_runs(workspace: Workspace, version: str, dry_run: bool) -> int:
     for run in () if dry_run else runs:
         workspace.tracking.delete_run(run)
     return len(runs)
-
-
-def _remove(file: Unused) -> int | None:
-    """Remove a file, and return its size; None if a process uses it."""
-    if file.lock is None:
-        return discard(file.path)
-    with suppress(TransientError), locked(file.lock, wait=0):
-        return discard(file.path)
-    return None
 
 
 def _count(kinds: dict[str, Freed], kind: str, count: int, size: int | None) -> None:

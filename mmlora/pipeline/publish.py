@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 
+from mmlora.files import discard_unheld
 from mmlora.nights.failures import failures_kept
 from mmlora.warehouse.readers import keep_promises
-from mmlora.workspace import Workspace, open_workspace
+from mmlora.workspace import STAGING_LOCK, Workspace, open_workspace
 
 
 def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
@@ -30,5 +31,7 @@ def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
             domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
         )
     for name in (load_id, *(load.load_id for load in earlier)):
-        shutil.rmtree(workspace.staging_folder(name), ignore_errors=True)
+        folder = workspace.staging_folder(name)
+        with suppress(OSError):  # what stays is removed by `mmlora gc`
+            discard_unheld(folder, folder / STAGING_LOCK)  # a load that was given up may still be scored
     return load_id

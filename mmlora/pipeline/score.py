@@ -160,6 +160,7 @@ def _published(workspace: Workspace, on: date, domain: str, scored: _Scored) -> 
         load_id=scored.load_id,
         reason=load.reason,
         seconds=time.monotonic() - scored.begun,
+        resumed=checks.resumed,
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-from mmlora.data.late import late_rows
+from mmlora.data.known_rows import known_interactions
 from mmlora.judgement import Standing
 from mmlora.load_checks import CandidateFacts
 from mmlora.names import Alias, LoadState
@@ -19,6 +19,7 @@ from mmlora.schema import Id
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.nights import Night
+from mmlora.warehouse.quality import NightQuality, qualities
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import Workspace, open_workspace
 
@@ -121,11 +122,16 @@ class Status(Record):
 
 @dataclass(frozen=True)
 class DomainStatus(Record):
-    """A domain's newest loads, whatever became of them, and what people did to its publications."""
+    """A domain's newest loads, whatever became of them, and what people did to its publications.
+
+    Attributes:
+        quality: the figures that ``mmlora evaluate`` kept of its nights, newest first.
+    """
 
     domain_id: str
     loads: tuple[Load, ...]
     ledger: tuple[LedgerEntry, ...]
+    quality: tuple[NightQuality, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping, with ``LOAD_COLUMNS`` of each load."""
@@ -133,6 +139,7 @@ class DomainStatus(Record):
             "domain_id": self.domain_id,
             "loads": [_as_text({name: getattr(load, name) for name in LOAD_COLUMNS}) for load in self.loads],
             "ledger": [_as_text({**vars(entry), "domain_id": self.domain_id}) for entry in self.ledger],
+            "quality": [night.to_json() for night in self.quality],
         }
 
 
@@ -159,7 +166,8 @@ def status() -> Status:
     with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
         aliases = {warehouse.current(alias): alias for alias in (CHALLENGER, CHAMPION)}
         domains = tuple(_published(warehouse, domain) for domain in workspace.expected_domains())
-        stalled = {load.load_key for load in warehouse.stale_loads()}
+        silence = timedelta(seconds=workspace.settings.scoring.stale_after_seconds)
+        stalled = {load.load_key for load in warehouse.stale_loads(silence)}
         loads = warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
         nights = tuple(warehouse.nights(limit=_NIGHTS))
         late = _late(workspace, warehouse)
@@ -179,11 +187,11 @@ def status() -> Status:
 
 def _late(workspace: Workspace, warehouse: Warehouse) -> LateNights | None:
     """Find the published nights that were scored without rows which are known by now."""
-    known = late_rows(workspace.offline, datetime.now(UTC))
+    known, now = known_interactions(workspace.offline), datetime.now(UTC)
     counts = [
         (load.score_date, rows)
         for load in warehouse.loads(states=("published",))
-        if (rows := known.count(before=load.score_date, known_after=known_at(load)))
+        if (rows := known.late(before=load.score_date, after=known_at(load), by=now))
     ]
     if not counts:
         return None
@@ -215,7 +223,7 @@ def _troubled(load: Load, stalled: Collection[int]) -> TroubledLoad:
 
 
 def domain_status(domain: str) -> DomainStatus:
-    """Return a domain's newest loads, whatever became of them, and what people did to its publications.
+    """Return a domain's newest loads, the decisions about its publications, and how good its nights were.
 
     Raises:
         UsageError: no such domain.
@@ -225,7 +233,8 @@ def domain_status(domain: str) -> DomainStatus:
     with workspace.open_warehouse() as warehouse:
         loads = warehouse.loads(domain=target, limit=_TROUBLES)
         ledger = warehouse.ledger(target, limit=_TROUBLES)
-    return DomainStatus(str(target), tuple(loads), tuple(ledger))
+        quality = qualities(warehouse.database, warehouse.tables, target, limit=_TROUBLES)
+    return DomainStatus(str(target), tuple(loads), tuple(ledger), tuple(quality))
 
 
 def load_state(load_id: str, *, workspace: Workspace | None = None) -> LoadStatus:

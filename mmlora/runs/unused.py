@@ -11,13 +11,14 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from mmlora.errors import UsageError
 from mmlora.files import ASIDE, DISCARDED, is_held, last_change, size_of
-from mmlora.warehouse.loads import OPEN
+from mmlora.scoring.shard_manifest import MANIFEST
 from mmlora.warehouse.warehouse import Warehouse
-from mmlora.workspace import Workspace
+from mmlora.workspace import STAGING_LOCK, Workspace
 
 GRACE_SECONDS = 86_400.0
 _PART = re.compile(r"\b[0-9a-f]{64}\b")
@@ -84,13 +85,23 @@ class UnusedFiles:
         # List the folders before reading their loads, so that folders of new loads are not included.
         folders = sorted(self._home.glob("staging/[!.]*"))
         with self._warehouse.reads_in_a_row():
+            given_up = {
+                load.load_id for load in self._warehouse.stale_loads(timedelta(seconds=GRACE_SECONDS))
+            }
             for folder in folders:
-                try:
-                    needed = self._warehouse.load(folder.name).state in OPEN
-                except UsageError:  # a folder of a dry run, or of another warehouse
-                    needed = last_change(folder) >= self._lately
-                if not needed:
-                    yield _unused("staged files", folder)
+                if not self._is_staging(folder, given_up):
+                    yield _unused("staged files", folder, folder / STAGING_LOCK)
+
+    def _is_staging(self, folder: Path, given_up: Collection[str]) -> bool:
+        """Return whether a load needs its folder, or may be resumed from it."""
+        recent = last_change(folder) >= self._lately
+        try:
+            state = self._warehouse.load(folder.name).state
+        except UsageError:  # a folder of a dry run, or of another warehouse
+            return recent
+        if state == "failed":
+            return recent and (folder / MANIFEST).exists()
+        return state == "staged" or (state == "running" and (recent or folder.name not in given_up))
 
     def _spilled(self) -> Iterator[Unused]:
         for folder in sorted(self._home.glob("offline/.spill/duckdb-*")):

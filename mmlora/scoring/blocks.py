@@ -124,12 +124,12 @@ class ChunkLimits:
 
     def cut(self, candidates: Candidates) -> Iterator[Chunk]:
         """Divide the users into chunks, in order."""
-        used, streamed = self._used(candidates), _stream_starts(candidates)
+        used, streamed = self._used(candidates), stream_starts(candidates)
         first, users = 0, len(candidates.users)
         while first < users:
-            last = _last_within(used, first, self.memory)
+            last = last_within(used, first, self.memory)
             if self.pairs is not None:
-                last = min(last, _last_within(streamed, first, self.pairs))
+                last = min(last, last_within(streamed, first, self.pairs))
             yield Chunk(candidates, first, max(first + 1, last))
             first = max(first + 1, last)
 
@@ -140,23 +140,23 @@ class ChunkLimits:
     def _used(self, candidates: Candidates) -> Int64Array:
         """Return the cumulative bytes of the users before each user, ``[U + 1]``."""
         index_bytes = _LISTED_BYTES if candidates.listed else _EXCLUDED_BYTES
-        rows = np.minimum(candidates.counts, self.top_k) if self.top_k else candidates.counts
+        rows = candidates.kept_rows(self.top_k)
         per_user = self.user_bytes + index_bytes * candidates.pairs.counts + _ROW_BYTES * rows
-        return np.concatenate([[0], per_user.cumsum()]) + _PAIR_BYTES * _stream_starts(candidates)
+        return np.concatenate([[0], per_user.cumsum()]) + _PAIR_BYTES * stream_starts(candidates)
 
 
 def stream_pairs(candidates: Candidates) -> int:
     """Return the number of computed pairs, with excluded pairs."""
-    return int(_stream_starts(candidates)[-1])
+    return int(stream_starts(candidates)[-1])
 
 
-def _stream_starts(candidates: Candidates) -> Int64Array:
+def stream_starts(candidates: Candidates) -> Int64Array:
     """Return the cumulative pairs in the stream of the users before each user, ``[U + 1]``."""
     if candidates.listed:
         return candidates.pairs.starts
     return np.arange(len(candidates.users) + 1) * len(candidates.items)
 
 
-def _last_within(starts: Int64Array, first: int, limit: int) -> int:
+def last_within(starts: Int64Array, first: int, limit: int) -> int:
     """Return the last index whose start is at most ``limit`` after that of the first."""
     return int(np.searchsorted(starts, starts[first] + limit, side="right")) - 1

@@ -98,8 +98,8 @@ class PairScorer:
         run: ParallelMap = map,
     ) -> None:
         sides = Sides.of(encoder.contract.fields)
-        self._encoder, self._domain, self._sides = encoder, domain, sides
-        user, item = self._encode_users(users), encoder.encode(items, sides.item)
+        self._encoder, self._domain = encoder, domain
+        user, item = encode_users(encoder, users, domain), encoder.encode(items, sides.item)
         domain_index = int(encoder.domain_index(domain.column(DOMAIN_ID))[0])
         self._model = (
             TreePairs(model, device=device)
@@ -128,7 +128,7 @@ class PairScorer:
     def with_users(self, users: pa.Table) -> PairScorer:
         """Return a scorer of other users that shares the items' side."""
         scorer = copy(self)
-        scorer._users = self._encode_users(users)
+        scorer._users = encode_users(self._encoder, users, self._domain)
         return scorer
 
     def of_users(self, first: int, last: int) -> ScorePairs:
@@ -164,10 +164,6 @@ class PairScorer:
 
         return scores
 
-    def _encode_users(self, users: pa.Table) -> EncodedColumns:
-        fields = tuple(field for field in self._encoder.contract.fields if field not in self._sides.item)
-        return self._encoder.encode(_repeat_beside(users, self._domain, self._sides.domain), fields)
-
     def user_side(self, first: int, last: int) -> SideTensors:
         """Compute the side of users ``first..last - 1``."""
         return self._side(self._users, "user", first, last)
@@ -185,6 +181,13 @@ class PairScorer:
     @torch.inference_mode()
     def _side_block(self, encoded: EncodedColumns, role: Role, rows: NDArray[np.int64]) -> SideTensors:
         return self._model.side(_to_batch(encoded, rows).to(self._device), role)
+
+
+def encode_users(encoder: Encoder, users: pa.Table, domain: pa.Table) -> EncodedColumns:
+    """Encode the user's side: the fields keyed by the user, and those keyed by the domain alone."""
+    sides = Sides.of(encoder.contract.fields)
+    fields = tuple(field for field in encoder.contract.fields if field not in sides.item)
+    return encoder.encode(_repeat_beside(users, domain, sides.domain), fields)
 
 
 def _repeat_beside(table: pa.Table, domain: pa.Table, fields: Sequence[FeatureField]) -> pa.Table:

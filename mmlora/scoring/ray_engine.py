@@ -27,6 +27,7 @@ import torch
 import mmlora
 from mmlora.candidates.pairs import Candidates
 from mmlora.errors import ContractError, MmloraError, TransientError, UsageError
+from mmlora.numerics import Numerics, here
 from mmlora.scoring.blocks import CHUNK_MEMORY, ChunkLimits
 from mmlora.scoring.shards import ShardScorer, combine, cut, pairs_of_shards
 from mmlora.scoring.work import ComputedBy, Count, Work
@@ -63,6 +64,16 @@ class RayEngine:
 
     def __post_init__(self) -> None:
         require_ray()
+
+    def numerics(self) -> frozenset[Numerics]:
+        """Ask every node of the cluster; see :class:`~mmlora.scoring.work.Engine`.
+
+        Raises:
+            TransientError: the cluster can't be reached.
+        """
+        with _ray_errors(), redirect_stdout(sys.stderr):
+            join_cluster(self.address)
+            return _numerics_of_nodes()
 
     def tables(
         self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
@@ -240,6 +251,19 @@ def room_for_workers(threads: int) -> int:
     fit = sum(count // threads for count in cpus)
     spare = sum(cpus) - fit * threads
     return max(1, fit if spare else fit - 1)
+
+
+def _numerics_of_nodes() -> frozenset[Numerics]:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0)(here)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    answers = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in nodes
+    ]
+    return frozenset(ray.get(answers))
 
 
 def library_versions() -> dict[str, str]:

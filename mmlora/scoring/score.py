@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import Encoder
@@ -21,11 +23,15 @@ from mmlora.numerics import Numerics, here, together
 from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
 from mmlora.scoring.blocks import CHUNK_MEMORY, stream_pairs
 from mmlora.scoring.devices import numerics_of, torch_device
+from mmlora.scoring.rows import RowStream
+from mmlora.scoring.shard_manifest import InterruptedShards, ShardLog
+from mmlora.scoring.staged_shards import Shard, cut_shards
 from mmlora.scoring.staging import StagedWriter
 from mmlora.scoring.work import ComputedBy, Count, Engine, Work
 from mmlora.scoring.workers import ParallelMap, workers
 
 Progress = Callable[[str, int, int], None]
+NONE_INTERRUPTED = InterruptedShards()
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ class Staged:
         content_hash: SHA-256 of the rows in order (64 hex digits).
         numerics: the environment that computed the rows; hashes are comparable within the same one.
         seconds: time from encoding the sides to writing the last row.
+        scored_pairs: number of pairs that this run has computed, with excluded pairs of a grid.
+        shards: number of its shards.
+        resumed: how many of them were taken over from an interrupted run.
     """
 
     folder: Path
@@ -70,6 +79,9 @@ class Staged:
     content_hash: str
     numerics: Numerics
     seconds: float
+    scored_pairs: int
+    shards: int
+    resumed: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,10 @@ class LocalEngine:
 
     def __post_init__(self) -> None:
         torch_device(self.device)
+
+    def numerics(self) -> frozenset[Numerics]:
+        """Return the environment that computes rows; see :class:`~mmlora.scoring.work.Engine`."""
+        return frozenset({numerics_of(torch_device(self.device))})
 
     def tables(
         self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy
@@ -181,6 +197,8 @@ def score_work(
     *,
     folder: Path,
     engine: Engine,
+    fingerprint: str | None = None,
+    interrupted: InterruptedShards = NONE_INTERRUPTED,
     progress: Progress | None = None,
 ) -> Staged:
     """Score every candidate pair with a prepared :class:`Work`; see :func:`score_candidates`.
@@ -191,6 +209,9 @@ def score_work(
         users: one row per candidate user, in the candidates' order, with the fields keyed by the user.
         folder: the load's own folder.
         engine: the engine.
+        fingerprint: the load's fingerprint, by which a later run finds its complete shards if this one is
+            interrupted; None for a load that can't be resumed.
+        interrupted: shards of this fingerprint to take over instead of scoring their users.
         progress: called with ``("score", pairs done, total pairs)`` after each block.
 
     Raises:
@@ -199,14 +220,26 @@ def score_work(
             rows.
     """
     _check_features(candidates, SideFeatures(users, work.items, work.domain), work.domain_id)
-    started, numerics = time.monotonic(), set[Numerics]()
-    count = _counter(stream_pairs(candidates), progress)
+    started, numerics = time.monotonic(), set(interrupted.numerics)
+    shards = cut_shards(candidates, work.top_k)
+    left = _users_left(shards, interrupted)
+    remaining = candidates if left.all() else candidates.of_users(np.flatnonzero(left))
+    pairs = stream_pairs(remaining)
+    count = _counter(pairs, progress)
+    rows, log = users if left.all() else users.filter(pa.array(left)), ShardLog(folder, fingerprint)
     with (
         StagedWriter(folder, ids=work.ids) as writer,
-        closing(engine.tables(work, candidates, users, count, numerics.add)) as tables,
+        closing(_tables(engine, work, remaining, rows, count, numerics.add)) as tables,
     ):
-        for table in tables:
-            writer.write(table)
+        scored = RowStream(tables)
+        for number, shard in enumerate(shards):
+            if (file := interrupted.files.get(number)) is not None:
+                log.add(writer.take_part(file), numerics)
+                continue
+            for table in scored.take(shard.rows):
+                writer.write(table)
+            log.add(writer.end_part(), numerics)
+        scored.end()
     return Staged(
         folder=folder,
         files=tuple(writer.files),
@@ -217,7 +250,31 @@ def score_work(
         content_hash=writer.content_hash,
         numerics=together(numerics or {here()}),
         seconds=time.monotonic() - started,
+        scored_pairs=pairs,
+        shards=len(shards),
+        resumed=len(interrupted.files),
     )
+
+
+def _users_left(shards: Sequence[Shard], interrupted: InterruptedShards) -> NDArray[np.bool_]:
+    """Return which users are still to be scored, ``[U]``."""
+    left = np.ones(shards[-1].last, bool)
+    for number in interrupted.files:
+        left[shards[number].first : shards[number].last] = False
+    return left
+
+
+def _tables(
+    engine: Engine,
+    work: Work,
+    candidates: Candidates,
+    users: pa.Table,
+    count: Count,
+    computed_by: ComputedBy,
+) -> Generator[pa.Table, None, None]:
+    """Score the candidates, if there are any."""
+    if len(candidates.users):
+        yield from engine.tables(work, candidates, users, count, computed_by)
 
 
 def _counter(total: int, progress: Progress | None) -> Count:

@@ -22,6 +22,7 @@ from mmlora.models.calibration import Calibration
 from mmlora.names import Precision
 from mmlora.numerics import Numerics
 from mmlora.schema import Id, IdTypes, scores_schema
+from mmlora.scoring import staged_shards
 from mmlora.scoring.blocks import Chunk, ChunkLimits, Scorer
 from mmlora.scoring.devices import require_precision
 from mmlora.scoring.pair_scorer import PairScorer
@@ -118,7 +119,8 @@ class Work:
             device: the scorer's device.
             run: map that computes blocks in parallel.
         """
-        limits = ChunkLimits(memory, scorer.user_bytes, self.top_k)
+        # No more pairs than a shard has, so that shards are staged while the others are scored.
+        limits = ChunkLimits(memory, scorer.user_bytes, self.top_k, staged_shards.SHARD_PAIRS)
         if (needed := limits.largest_user(candidates)) > memory:
             logger.warning(
                 "a chunk's memory of %.0f MB is too small for one user's pairs, which take up to %.0f MB: "
@@ -152,6 +154,9 @@ class Work:
 
 class Engine(Protocol):
     """Something that scores a load's users, on one machine or on many."""
+
+    def numerics(self) -> frozenset[Numerics]:
+        """Return the environments of all machines that may compute rows."""
 
     def tables(
         self, work: Work, candidates: Candidates, users: pa.Table, count: Count, computed_by: ComputedBy

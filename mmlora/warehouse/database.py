@@ -17,7 +17,15 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from mmlora.errors import AccessError, ContractError, DataError, MmloraError, TransientError, UsageError
+from mmlora.errors import (
+    AccessError,
+    ContractError,
+    DataError,
+    MmloraError,
+    TransientError,
+    UsageError,
+    meaning_of,
+)
 from mmlora.redaction import redact
 from mmlora.warehouse.backends import backend_of, parse_url
 from mmlora.warehouse.backends.base import UNCHECKED, UNSYNCED, WRITES, Backend, RowWriter
@@ -159,7 +167,7 @@ class Database:
             return AccessError(f"{name}: {text}; correct warehouse_url, or the server's users and privileges")
         if fault == "transient" or (isinstance(error, DBAPIError) and error.connection_invalidated):
             return TransientError(f"{name}: {text}; try again later")
-        return None
+        return meaning_of(error)  # of its files
 
     def _missing_table(self, text: str) -> str | None:
         """Return the warehouse table or view that a message reports as missing."""

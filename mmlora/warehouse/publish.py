@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
@@ -193,7 +193,7 @@ def count_rows(connection: sa.Connection, tables: Tables, load: Load) -> int:
 
 def move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
     """Make a load the published one of its domain and date; the load published before is superseded."""
-    now = clock(connection)
+    now = _after_the_last(connection, tables, load)
     column = tables.score_loads.c
     connection.execute(
         sa.update(tables.score_loads)
@@ -222,6 +222,17 @@ def move_pointer(connection: sa.Connection, tables: Tables, load: Load) -> None:
     upsert(connection, tables.publications, [pointer])
 
 
+def _after_the_last(connection: sa.Connection, tables: Tables, load: Load) -> datetime:
+    """Return the time; later than any publication of the domain and date, even if the clock went back."""
+    column, now = tables.score_loads.c, clock(connection)
+    last = connection.execute(
+        sa.select(sa.func.max(column.finished_at)).where(
+            column.domain_id == load.domain_id, column.score_date == load.score_date
+        )
+    ).scalar()
+    return now if last is None else max(now, last + timedelta(microseconds=1))
+
+
 def _newer(connection: sa.Connection, tables: Tables, load: Load) -> bool:
     """Whether a later attempt is published already, which an older load never replaces."""
     published = publications(
@@ -231,11 +242,12 @@ def _newer(connection: sa.Connection, tables: Tables, load: Load) -> bool:
 
 
 def _supersede(connection: sa.Connection, tables: Tables, load: Load) -> Load:
+    # Without `finished_at`: what readers never had doesn't count as a load that can be restored.
     _log.warning("load %s is older than the published one, so it was not published", load.load_id)
     connection.execute(
         sa.update(tables.score_loads)
         .where(tables.score_loads.c.load_key == load.load_key)
-        .values(state="superseded", finished_at=clock(connection))
+        .values(state="superseded")
     )
     return loads.find(connection, tables, load.load_key)
 

@@ -113,6 +113,7 @@ class Tables:
     night_failures: sa.Table
     promises: sa.Table
     erasures: sa.Table
+    night_quality: sa.Table
 
 
 def _one_of(column: str, names: tuple[str, ...], constraint: str) -> sa.CheckConstraint:
@@ -191,6 +192,7 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("finished_at", UtcTimestamp),  # null while it is under way, or when it was killed
             sqlite_autoincrement=True,
         ),
+        night_quality=_night_quality(metadata, domain),
     )
 
 
@@ -280,4 +282,26 @@ def _domain_verdicts(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table
         sa.Column("reasons", json_type(), nullable=False),
         sa.Column("recorded_at", UtcTimestamp, nullable=False),
         _one_of("verdict", valid_names(Verdict), "ck_domain_verdicts_verdict"),
+    )
+
+
+def _night_quality(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
+    return sa.Table(
+        "night_quality",
+        metadata,
+        sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
+        sa.Column("score_date", sa.Date, primary_key=True),
+        sa.Column("load_id", sa.Text, nullable=False),
+        sa.Column("model_version", sa.Text, nullable=False),
+        sa.Column("impressions", sa.BigInteger, nullable=False),
+        sa.Column("scored", sa.BigInteger, nullable=False),
+        sa.Column("clicks", sa.BigInteger, nullable=False),
+        sa.Column("auc", sa.Double),
+        sa.Column("logloss", sa.Double),
+        sa.Column("calibration", sa.Double),
+        sa.Column("against", sa.Text),  # the model that the gain is over
+        sa.Column("auc_gain", sa.Double),
+        sa.Column("auc_gain_low", sa.Double),
+        sa.Column("auc_gain_high", sa.Double),
+        sa.Column("evaluated_at", UtcTimestamp, nullable=False),
     )

@@ -44,7 +44,9 @@ WATCHED = {
     ("mmlora.scoring.pair_scorer", "PairScorer.of_users"): "encoding",
     ("mmlora.scoring.blocks", "Chunk.score"): "scoring",
     ("mmlora.scoring.blocks", "Chunk.rank"): "ranking",
+    ("mmlora.scoring.fingerprint", "fingerprint_load"): "encoding",
     ("mmlora.scoring.staging", "StagedWriter.write"): "staging",
+    ("mmlora.scoring.staging", "StagedWriter.end_part"): "staging",
     ("mmlora.scoring.staging", "StagedWriter.__exit__"): "staging",
     ("mmlora.checks.audit", "audit_load"): "audit",
 }

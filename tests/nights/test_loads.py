@@ -15,10 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import CheckError, DataError, UsageError
+from mmlora.load_checks import Resumed
 from mmlora.nights.load import score
 from mmlora.pipeline.publish import publish
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
+from mmlora.scoring import staged_shards
+from mmlora.warehouse.loads import Load
 from mmlora.workspace import open_workspace
 from tests.conftest import published, take_warehouse
 
@@ -97,20 +100,36 @@ def test_a_load_is_alive_as_long_as_its_process(
     assert silent_for == [[]]
 
 
-def test_scoring_again_after_a_kill_during_scoring(trained_on_each_warehouse: Path) -> None:
-    expected = _rows_after(lambda: score_and_publish(ON, domain="sport"))
+def test_scoring_again_after_a_kill_during_scoring(
+    trained_on_each_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_and_publish(ON, domain="sport", top_k=3)
+    before, undisturbed = _key(published("sport")), _load(score(ON, "sport"))
     script = (
         "import os, signal\n"
         "from datetime import date\n"
         "from mmlora.nights.load import score\n"
+        "from mmlora.scoring import staged_shards\n"
+        "staged_shards.SHARD_PAIRS = 400\n"
         "def die(what, done, total):\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if what.startswith('score') and done * 2 > total:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
         f"score(date({ON.year}, {ON.month}, {ON.day}), 'sport', progress=die)\n"
     )
     died = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL
-    assert _key(published("sport")) == expected, "readers still see the load before"
-    assert _rows_after(lambda: score_and_publish(ON, domain="sport")) == expected
+    assert _key(published("sport")) == before, "readers still see the load before"
+    with open_workspace().open_warehouse() as warehouse:
+        (killed,) = warehouse.loads(states=("running",))
+
+    monkeypatch.setattr(staged_shards, "SHARD_PAIRS", 400)
+    counted = []
+    (load,) = score_and_publish(ON, domain="sport", progress=lambda *said: counted.append(said)).loads
+    assert (load.state, load.resumed) == ("published", Resumed(shards=6, staged=3))
+    assert counted[-1][2] == load.items * 30, "half of the users were scored"
+    assert _load(load.load_id).same_rows_as(undisturbed)
+    assert "takes its shards over" in str(_load(killed.load_id).reason)
+    assert not (trained_on_each_warehouse / "staging" / killed.load_id).exists()
 
 
 def test_scoring_again_after_a_kill_before_publication(trained_on_each_warehouse: Path) -> None:
@@ -124,9 +143,9 @@ def test_scoring_again_after_a_kill_before_publication(trained_on_each_warehouse
     assert not (trained_on_each_warehouse / "staging" / load_id).exists()
 
 
-def _rows_after(act: Any) -> list[tuple[Any, ...]]:
-    assert [row.state for row in act().loads] == ["published"]
-    return _key(published("sport"))
+def _load(load_id: str) -> Load:
+    with open_workspace().open_warehouse() as warehouse:
+        return warehouse.load(load_id)
 
 
 def _key(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from mmlora.errors import UsageError
 from mmlora.pipeline.backfill import apply_plan, backfill, save_plan
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.diff import diff
+from mmlora.pipeline.erase import erase
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
@@ -45,7 +46,7 @@ def _hash(day: date, domain: str = "news") -> str:
         return str(warehouse.load(publication.load_id).content_hash)
 
 
-def _import_late_row(made_up: MadeUp, folder: Path, day: date) -> None:
+def _import_late_row(made_up: MadeUp, folder: Path, day: date, **options: Any) -> None:
     """Import a row of an earlier day again, of another user: it is known from now on."""
     table = pq.read_table(made_up.interactions)
     late = table.slice(0, 1)
@@ -54,7 +55,7 @@ def _import_late_row(made_up: MadeUp, folder: Path, day: date) -> None:
     for name, values in (("event_timestamp", moment), ("user_id", user)):
         late = late.set_column(late.schema.get_field_index(name), name, values)
     pq.write_table(late, folder / "late.parquet")
-    import_tables(folder / "late.parquet")
+    import_tables(folder / "late.parquet", **options)
 
 
 def test_a_plan_distinguishes_missing_stale_failed_and_current(
@@ -149,6 +150,30 @@ def test_late_rows_change_scores_only_on_request(champion: str, made_up: MadeUp,
     assert status().late is None, "both know the late row by now"
     assert set(_states(known_as_of="now").values()) == {"current"}
     assert [state for state in _states().values()].count("stale") == 2
+
+
+def test_data_that_counts_as_known_then_makes_a_night_stale(
+    champion: str, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader_of_all = str(
+        train(TRAINED, **{**PLAIN, "features": "all"}, accept_below_baseline=True).model_version
+    )
+    second, third, last = (FIRST + timedelta(days=n) for n in (1, 2, 3))
+    backfill("news", FIRST, third)
+    backfill("news", last, last, model=reader_of_all)
+    assert set(_states().values()) == {"current", "stale"} and _states(model=reader_of_all)[last] == "current"
+    _import_late_row(made_up, tmp_path, second, history=True)
+    stale = {night.score_date: night.reason for night in backfill("news", FIRST, third, plan_only=True).plan}
+    why = "1 interactions that count as known then were imported since"
+    assert stale == {FIRST: "", second: "", third: why}
+    backfill("news", third, third, reason="stale")
+    erase([pq.read_table(made_up.interactions)["user_id"][0].as_py()], reason="what is gone is no change")
+    assert _states()[third] == "current"
+
+    monkeypatch.setenv("MMLORA_FEATURES__PRIOR_WEIGHT", "30")
+    (night,) = backfill("news", last, last, model=reader_of_all, plan_only=True).plan
+    assert night.reason == "settings or queries of computed features have changed"
+    assert _states()[third] == "current", "its model reads ids alone"
 
 
 def test_a_saved_plan_is_executed_unchanged_or_refused(champion: str, tmp_path: Path) -> None:

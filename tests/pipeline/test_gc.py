@@ -27,9 +27,10 @@ from mmlora.pipeline.promote import promote
 from mmlora.pipeline.train import train
 from mmlora.pipeline.verify import verify
 from mmlora.schema import scores_schema
+from mmlora.scoring.shard_manifest import MANIFEST
 from mmlora.scoring.staging import StagedWriter
 from mmlora.warehouse.loads import Load
-from mmlora.workspace import Workspace, open_workspace
+from mmlora.workspace import STAGING_LOCK, Workspace, open_workspace
 from mmlora_cli.main import app
 
 ON = date(2001, 4, 9)
@@ -242,6 +243,29 @@ def test_the_next_call_completes_a_killed_removal_of_files(
     assert gc().freed == ()
 
 
+def test_shards_of_an_interrupted_load_stay_for_a_day(home: Path) -> None:
+    folders = {}
+    with open_workspace().open_warehouse() as warehouse:
+        for state in ("failed", "killed", "held"):
+            load = warehouse.begin_load(state, ON, model_version="v1", contract_hash="c0")
+            folders[state] = home / "staging" / load.load_id
+            folders[state].mkdir(parents=True)
+            (folders[state] / MANIFEST).write_text("{}")
+            if state == "failed":
+                warehouse.fail(load, reason="the disk was full")
+        with warehouse.database.writing() as connection:
+            silent = "UPDATE score_loads SET heartbeat_at = '2001-01-01T00:00:00.000000+00:00'"
+            connection.exec_driver_sql(f"{silent} WHERE state = 'running'")
+    gc()
+    assert all(folder.exists() for folder in folders.values())
+    (folders["held"] / STAGING_LOCK).touch()
+    age(home / "staging", days=1.1)
+    with locked(folders["held"] / STAGING_LOCK):
+        assert kinds(gc(dry_run=True))["staged files"] == 3
+        assert kinds(gc())["staged files"] == 2
+    assert [state for state, folder in folders.items() if folder.exists()] == ["held"]
+
+
 def test_nights_on_each_warehouse(workspace_on_each_warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = open_workspace()
     loads = [publish(workspace, ON, score=n / 4) for n in (1, 2, 3)]
@@ -267,7 +291,7 @@ def test_nights_on_each_warehouse(workspace_on_each_warehouse: Path, monkeypatch
     assert table.exit_code == 0, table.output
     assert "old nights" in table.output and "in all" in table.output
     again = run("gc")
-    assert again.exit_code == 0 and "nothing is freed" in again.output
+    assert again.exit_code == 0 and "nothing was freed" in again.output
     gone = run("read", "--domain", "news", "--date", old.score_date)
     assert "nothing is published for domain 'news' on 2001-02-28" in str(gone.exception)
     assert {row.kind for row in verify().faults} == {"model"}, "v1 was made up"

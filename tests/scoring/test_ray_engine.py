@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,10 +19,11 @@ import pytest
 from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError, TransientError
+from mmlora.load_checks import Resumed
 from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
 from mmlora.schema import IdTypes
-from mmlora.scoring import ray_engine
+from mmlora.scoring import ray_engine, staged_shards
 from mmlora.scoring.ray_engine import RayEngine
 from mmlora.scoring.staging import part_files
 from mmlora.workspace import open_workspace
@@ -102,6 +104,35 @@ def test_the_verbs_use_it(trained_workspace: Path, cluster: Any) -> None:
     assert found.rows == here.rows > 0
     filled = backfill("news", on - timedelta(days=1), on, **there)
     assert [load.state for load in filled.loads] == ["published"] * 2
+
+
+def test_a_killed_load_goes_on_with_its_shards(
+    trained_workspace: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on, there = date(2001, 4, 9), {"engine": "ray", "ray_address": cluster.address}
+    undisturbed = score(on, "sport", **there)
+    script = (
+        "import functools, os, signal\n"
+        "from datetime import date\n"
+        "from mmlora.nights.load import score\n"
+        "from mmlora.scoring import ray_engine, staged_shards\n"
+        "staged_shards.SHARD_PAIRS = 400\n"
+        "ray_engine.RayEngine = functools.partial(ray_engine.RayEngine, shard_pairs=400)\n"
+        "def die(what, done, total):\n"
+        "    if what.startswith('score') and done * 2 > total:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"score(date(2001, 4, 9), 'sport', progress=die, **{there})\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script], timeout=600, check=False)
+    assert died.returncode == -signal.SIGKILL
+    monkeypatch.setattr(staged_shards, "SHARD_PAIRS", 400)
+    counted = []
+    resumed = score(on, "sport", progress=lambda *said: counted.append(said), **there)
+    with open_workspace().open_warehouse() as warehouse:
+        before, after = warehouse.load(undisturbed), warehouse.load(resumed)
+    assert after.checks.resumed == Resumed(shards=6, staged=3)
+    assert counted[-1][1:] == (after.checks.items * 30,) * 2, "half of the users were scored"
+    assert after.same_rows_as(before)
 
 
 def test_a_cluster_keeps_a_cpu_free(engine: RayEngine) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmlora.content_hash import ContentHash
+from mmlora.errors import UsageError
 from mmlora.schema import IdTypes, scores_schema
 from mmlora.scoring import staging
 from mmlora.scoring.staging import StagedWriter, part_files
@@ -60,18 +61,29 @@ def test_the_hash_tells_any_change() -> None:
 SCHEMA_WITH_NULLS = pa.schema([field.with_nullable(True) for field in SCHEMA])
 
 
-def test_parts_are_cut_and_hold_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "ROWS_PER_PART", 10)
+def test_parts_hold_every_row_and_can_be_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "ROWS_PER_GROUP", 4)
     tables = [load([f"{batch}-{row}" for row in range(3)]) for batch in range(11)]
     with StagedWriter(tmp_path / "load", ids=IDS) as writer:
-        for table in tables:
+        for number, table in enumerate(tables):
             writer.write(table)
+            if number % 4 == 3:
+                writer.end_part()
     files = part_files(tmp_path / "load")
     assert files == writer.files
-    assert [file.name for file in files[:2]] == ["part-00000.parquet", "part-00001.parquet"]
+    assert [file.name for file in files] == [f"part-0000{number}.parquet" for number in range(3)]
+    assert [pq.read_metadata(file).num_rows for file in files] == [12, 12, 9]
     assert pa.concat_tables([pq.read_table(file) for file in files]).equals(pa.concat_tables(tables))
     assert writer.content_hash == content_hash(pa.concat_tables(tables))
+
+    with StagedWriter(tmp_path / "again", ids=IDS) as again:
+        again.take_part(files[0])
+        for table in tables[4:]:
+            again.write(table)
+    assert (again.content_hash, again.rows) == (writer.content_hash, writer.rows)
+    assert [pq.read_metadata(file).num_rows for file in again.files] == [12, 21]
+    with pytest.raises(UsageError, match="already has staged rows"):
+        StagedWriter(tmp_path / "again", ids=IDS)
 
 
 def test_a_broken_off_load_leaves_no_part_that_is_not_whole(tmp_path: Path) -> None:

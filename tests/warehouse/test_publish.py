@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from mmlora.errors import CheckError, ContractError, DataError, UsageError
 from mmlora.load_checks import LoadChecks
+from mmlora.warehouse import freeing
 
 
 def test_a_staged_load_is_invisible_until_published(desk):
@@ -208,3 +209,21 @@ def test_files_with_other_columns_are_refused(desk):
     other = desk.write(desk.begin(), pa.table({"user_id": ["a"], "score": [1.0]}))
     with pytest.raises(ContractError, match="a staged load has user_id int64"):
         desk.warehouse.publish(load, files + other)
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # a server has its own clock
+def test_a_clock_that_goes_back_changes_neither_order_nor_readers(desk, monkeypatch):
+    first = desk.publish(desk.rows(1))
+    earlier = first.finished_at - timedelta(hours=5)
+    monkeypatch.setattr(type(desk.warehouse.database.backend), "clock", lambda *_: earlier)
+    second = desk.publish(desk.rows(2))
+    assert second.finished_at > first.finished_at > earlier, "readers who look for what is newer find it"
+    assert desk.seen() == desk.seen_by_sql() == desk.seen_by_sql("scores_latest") == desk.rows(2)
+    assert desk.warehouse.stale_loads() == []
+    running = desk.begin()
+    assert desk.begin().attempt == 4 and desk.warehouse.load(running.load_id).state == "running"
+    third = desk.publish(desk.rows(3))
+    plan = freeing.plan(desk.warehouse.database, desk.warehouse.tables, keep_days=None, keep_loads=1)
+    assert [load.load_id for load in plan.loads] == [first.load_id], "the load before the present one stays"
+    desk.warehouse.restore(desk.warehouse.load(second.load_id), who="me", why="a test")
+    assert desk.seen() == desk.rows(2) and desk.warehouse.load(third.load_id).state == "superseded"

@@ -29,9 +29,9 @@ def train_backbone(
 ) -> PhaseResult:
     """Phase 1: train everything except cross terms, experts and gate on all domains; ``wauc`` decides.
 
-    Beside cross terms, which explain most of the labels already, more than one epoch overfits (seen on
-    MovieLens and the made-up worlds). Training then stops after the first epoch without a gain, and its
-    result is kept only if it gains more than noise: see :mod:`mmlora.training.evidence`.
+    Beside cross terms, which explain most of the labels already, more than one epoch overfits on rows of
+    later days (seen on MovieLens and the made-up worlds). Training then stops after the first epoch without
+    a gain, and its result is kept only if it gains more than noise: see :mod:`mmlora.training.evidence`.
 
     Args:
         spec: the model's specification.

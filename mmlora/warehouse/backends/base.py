@@ -205,7 +205,9 @@ def alone_by_file(file: Path, name: str) -> Iterator[None]:
     lock = file.with_name(f"{file.name}.{name}.lock")
     with locked(lock):
         yield
-    lock.unlink(missing_ok=True)  # not after an error: another process may be waiting for it
+        lock.unlink(
+            missing_ok=True
+        )  # while it is held: who waits for it sees that it is gone, and makes another
 
 
 def excluded(insert: Any, changed: Sequence[str]) -> Mapping[str, Any]:

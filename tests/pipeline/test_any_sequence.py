@@ -1,0 +1,452 @@
+"""Whatever is run in whatever order, and killed wherever, readers see what a model predicts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mmlora.nights.load import score
+from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.data import import_tables
+from mmlora.pipeline.erase import erase
+from mmlora.pipeline.gc import gc
+from mmlora.pipeline.promote import promote, rollback
+from mmlora.pipeline.publish import publish
+from mmlora.pipeline.read import read_scores
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.unpublish import restore, unpublish
+from mmlora.pipeline.verify import verify
+from mmlora.schema import DomainVerdict
+from mmlora.scoring.staging import part_files
+from mmlora.workspace import open_workspace
+from tests.conftest import MadeUp, take_warehouse, use_workspace
+from tests.faults import Kill, needs_fork, run_and_kill
+from tests.pipeline.readers_model import Decision, Event, Key, Load, Model, Rows, Seen
+
+pytestmark = needs_fork
+
+ON = date(2001, 4, 9)
+FIRST, LAST = ON - timedelta(days=3), ON + timedelta(days=3)
+DOMAINS = ("news", "rare", "sport")
+SEEN = sa.text(
+    "SELECT domain_id, score_date, load_id, user_id, item_id, score, position FROM scores_published "
+    "ORDER BY domain_id, score_date, user_id, position"
+)
+
+days = st.integers(0, (LAST - FIRST).days).map(lambda n: FIRST + timedelta(days=n))
+domains = st.sampled_from(DOMAINS)
+kills = st.one_of(
+    st.none(),
+    st.builds(Kill, step=st.integers(0, 120)),
+    st.builds(Kill, seconds=st.floats(0.001, 1.0)),
+)
+some = st.integers(0, 1000)
+
+
+class Sequence(RuleBasedStateMachine):
+    """Commands on a workspace, and their effect on the model."""
+
+    begin: ClassVar[Callable[[], tuple[Path, Model]]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home, self.model = type(self).begin()
+        self.erased: set[str] = set()
+
+    # Commands
+
+    @rule(on=days, domain=domains, kill=kills)
+    def score_one(self, on: date, domain: str, kill: Kill | None) -> None:
+        if on > self.model.last_day + timedelta(days=1):
+            return
+        expected = self.expected(domain, on)
+        made: list[str] = []
+        if not self.killed(kill, lambda: made.append(score(on, domain)), {}):
+            self.take_new_loads({(domain, on): expected})
+            assert all(self.model.loads[load_id].state == "staged" for load_id in made)
+        else:
+            self.take_new_loads({(domain, on): expected})
+
+    @precondition(lambda self: self.model.staged)
+    @rule(n=some, kill=kills)
+    def publish(self, n: int, kill: Kill | None) -> None:
+        load = self.model.staged[n % len(self.model.staged)]
+        after = {load.key: load.rows}
+        if self.killed(kill, lambda: publish(load.load_id), after) and not self.is_state(load, "published"):
+            return
+        self.model.publish(load)
+
+    @rule(on=days, domain=st.none() | domains, kill=kills)
+    def score_and_publish(self, on: date, domain: str | None, kill: Kill | None) -> None:
+        if on > self.model.last_day + timedelta(days=1):
+            return
+        names = DOMAINS if domain is None else (domain,)
+        after = {(name, on): self.expected(name, on) for name in names}
+        killed = self.killed(kill, lambda: self.done(score_and_publish(on, domain=domain).loads), after)
+        self.take_new_loads(after, complete=not killed)
+
+    @rule(
+        start=days, more=st.integers(0, 3), names=st.sets(domains, min_size=1), now=st.booleans(), kill=kills
+    )
+    def backfill(self, start: date, more: int, names: set[str], now: bool, kill: Kill | None) -> None:
+        end = min(start + timedelta(days=more), self.model.last_day + timedelta(days=1))
+        if start > end:
+            return
+        known = datetime.now(UTC) if now else None
+        after = {
+            (name, start + timedelta(days=n)): self.expected(name, start + timedelta(days=n), known)
+            for name in names
+            for n in range((end - start).days + 1)
+        }
+        as_of: Any = "now" if now else "then"
+        killed = self.killed(
+            kill, lambda: self.done(backfill(sorted(names), start, end, known_as_of=as_of).loads), after
+        )
+        self.take_new_loads(after, known)
+        for name, on in after if not killed else ():
+            assert self.model.published[name, on].version == self.model.champion(name)
+            assert now or self.model.published[name, on].known is None, "on what was known then"
+
+    @precondition(lambda self: self.model.published)
+    @rule(n=some, kill=kills)
+    def unpublish(self, n: int, kill: Kill | None) -> None:
+        key = sorted(self.model.published)[n % len(self.model.published)]
+        load = self.model.published[key]
+        killed = self.killed(kill, lambda: unpublish(*key, reason="a test"), {key: ()})
+        if not killed or self.is_state(load, "superseded"):
+            self.model.unpublish(key)
+
+    @precondition(lambda self: self.model.restorable)
+    @rule(n=some, kill=kills)
+    def restore(self, n: int, kill: Kill | None) -> None:
+        load = self.model.restorable[n % len(self.model.restorable)]
+        killed = self.killed(kill, lambda: restore(load.load_id), {load.key: load.rows})
+        if not killed or self.is_state(load, "published"):
+            self.model.show(load)
+
+    @rule(keep_days=st.integers(1, 4), keep_loads=st.integers(0, 2), kill=kills)
+    def gc(self, keep_days: int, keep_loads: int, kill: Kill | None) -> None:
+        last = max((on for _, on in self.model.published), default=FIRST)
+        old: dict[Key, Rows] = {
+            key: () for key in self.model.published if key[1] < last - timedelta(days=keep_days)
+        }
+
+        def run() -> object:
+            return gc(keep_days=keep_days, keep_loads=keep_loads)
+
+        if self.killed(kill, run, old):
+            left = {key[1] for key in self.shown()}
+            assert all(key in self.shown() or key[1] not in left for key in old), "a part of a night went"
+            run()
+        self.model.free(keep_days, keep_loads)
+
+    @precondition(lambda self: len(self.erased) < 5)
+    @rule(n=some, kill=kills)
+    def erase(self, n: int, kill: Kill | None) -> None:
+        users = sorted({event.user for event in self.model.events})
+        user = users[n % len(users)]
+        self.let_time_pass()
+        after = {key: load.without(user) for key, load in self.model.published.items()}
+        if self.killed(kill, lambda: erase([user], reason="a test"), after):
+            erase([user], reason="a test")
+        self.erased.add(user)
+        self.model.erase(user)
+
+    @rule(version=st.integers(0, 1), domain=st.none() | domains, kill=kills)
+    def promote(self, version: int, domain: str | None, kill: Kill | None) -> None:
+        name = sorted(self.model.scores)[version]
+
+        def run() -> object:
+            return promote(name, domain=domain, accept_below_baseline=True)
+
+        if not self.killed(kill, run, {}) or self.decisions() > len(self.model.decisions):
+            self.model.promote(name, domain)
+
+    @rule(domain=st.none() | domains, kill=kills)
+    def rollback(self, domain: str | None, kill: Kill | None) -> None:
+        if self.model.before(domain) is None:
+            return
+        killed = self.killed(kill, lambda: rollback(domain=domain), {})
+        if not killed or self.decisions() > len(self.model.decisions):
+            self.model.rollback(domain)
+
+    @precondition(lambda self: self.model.last_day < LAST - timedelta(days=1))
+    @rule(seed=some, kill=kills)
+    def import_day(self, seed: int, kill: Kill | None) -> None:
+        """A day's rows come in time."""
+        rng, day = np.random.default_rng(seed), self.model.last_day + timedelta(days=1)
+        users = sorted({event.user for event in self.model.events})
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        moments = [midnight + timedelta(seconds=int(s)) for s in rng.choice(86_400, 30, replace=False)]
+        events = [
+            Event(str(rng.choice(users)), int(rng.choice(self.model.items)), DOMAINS[n % 3], at, n % 2, at)
+            for n, at in enumerate(moments)
+        ]
+        self.bring(events, kill)
+
+    @rule(n=some, seed=some, kill=kills)
+    def import_late(self, n: int, seed: int, kill: Kill | None) -> None:
+        """A row of an earlier day comes late, or an earlier row is corrected."""
+        now, event = datetime.now(UTC), self.model.events[-1 - n]
+        if seed % 2:
+            self.bring([event._replace(label=1 - event.label, known=now)], kill)
+            return
+        moved = event.at.replace(microsecond=1 + seed)
+        if moved.date() < self.model.last_day:
+            self.bring([event._replace(at=moved, label=1, known=now)], kill)
+
+    @rule(on=days, domain=domains)
+    def fail(self, on: date, domain: str) -> None:
+        """A night fails: its table of users isn't there."""
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setenv("MMLORA_CANDIDATES__USERS", "/nowhere.parquet")
+            outcome = score_and_publish(on, domain=domain, allow_stale=True)
+        assert [load.state for load in outcome.loads] == ["failed"]
+
+    # What readers see
+
+    @invariant()
+    def readers_see_what_they_must(self) -> None:
+        assert self.shown() == self.model.seen()
+        assert self.shown("scores_latest") == self.model.latest()
+        users = {row[0] for _, rows in self.shown().values() for row in rows}
+        assert not users & self.erased
+        for domain in {key[0] for key in self.model.latest()}:
+            with read_scores(domain) as reader:
+                assert _by_key(reader.read_all().to_pylist()).items() <= self.model.latest().items()
+
+    def teardown(self) -> None:
+        assert verify().faults == ()
+        shutil.rmtree(self.home.parent)
+
+    # How commands are run
+
+    def killed(self, kill: Kill | None, action: Callable[[], object], after: Mapping[Key, Rows]) -> bool:
+        """Run a command, perhaps in a process that dies; a night is as before or as ``after`` meanwhile."""
+        if kill is None:
+            action()
+            return False
+        before, polled = self.model.seen(), list[Seen]()
+        died = run_and_kill(action, kill, self.home, lambda: polled.append(self.shown()))
+        for seen in (*polled, self.shown()):
+            for key in {*seen, *before}:
+                rows = seen.get(key, ("", ()))[1]
+                assert rows in (before.get(key, ("", ()))[1], after.get(key)), f"{key} is neither old nor new"
+        return died
+
+    def shown(self, view: str = "scores_published") -> Seen:
+        query = sa.text(str(SEEN).replace("scores_published", view))
+        with open_workspace().open_warehouse() as warehouse, warehouse.database.reading() as connection:
+            return _by_key([dict(row._mapping) for row in connection.execute(query)])
+
+    def expected(self, domain: str, on: date, known: datetime | None = None) -> Rows:
+        return self.model.rows(domain, on, self.model.champion(domain), known)
+
+    def done(self, loads: Any) -> None:
+        assert [load.reason for load in loads if load.state != "published"] == []
+
+    def take_new_loads(
+        self, expected: Mapping[Key, Rows], known: datetime | None = None, *, complete: bool = False
+    ) -> None:
+        """Have the model know the loads that a command made, and what became of them.
+
+        Args:
+            expected: the rows that each domain and date should have got.
+            known: up to when the data was known.
+            complete: whether each of them must have been published.
+        """
+        with open_workspace().open_warehouse() as warehouse:
+            for key, rows in expected.items():
+                new = [
+                    load
+                    for load in reversed(warehouse.loads(domain=key[0], score_date=key[1]))
+                    if load.load_id not in self.model.loads and load.state in ("staged", "published")
+                ]
+                assert len(new) <= 1 and (new or not complete)
+                for load in new:
+                    assert load.rows == len(rows)
+                    ours = Load(load.load_id, key, load.model_version, rows, known=known)
+                    self.model.add(ours)
+                    if load.state == "published":
+                        self.model.publish(ours)
+
+    def bring(self, events: list[Event], kill: Kill | None) -> None:
+        """Import rows; an import that was killed is run again."""
+        names = ("user_id", "item_id", "domain_id", "event_timestamp", "label")
+        path = self.home.parent / "delivery.parquet"
+        pq.write_table(pa.table({name: [event[n] for event in events] for n, name in enumerate(names)}), path)
+
+        def run() -> object:
+            return import_tables(path, imported_at=max(event.known for event in events))
+
+        if self.killed(kill, run, {}):
+            run()
+        self.model.events += events
+
+    def is_state(self, load: Load, state: str) -> bool:
+        with open_workspace().open_warehouse() as warehouse:
+            return warehouse.load(load.load_id).state == state
+
+    def decisions(self) -> int:
+        with open_workspace().open_warehouse() as warehouse, warehouse.database.reading() as connection:
+            return int(connection.execute(sa.text("SELECT count(*) FROM promotions")).scalar_one())
+
+    def let_time_pass(self) -> None:
+        """Have the loads of killed processes be silent for long."""
+        with open_workspace().open_warehouse() as warehouse, warehouse.database.writing() as connection:
+            loads = warehouse.tables.score_loads
+            long_ago = datetime.now(UTC) - timedelta(hours=1)
+            connection.execute(
+                sa.update(loads).where(loads.c.state == "running").values(heartbeat_at=long_ago)
+            )
+
+
+def _by_key(rows: list[dict[str, Any]]) -> Seen:
+    seen: dict[Key, tuple[str, list[Any]]] = {}
+    for row in rows:
+        on = row["score_date"]
+        key = row["domain_id"], on if isinstance(on, date) else date.fromisoformat(on)
+        score = float(np.float32(row["score"]))
+        seen.setdefault(key, (row["load_id"], []))[1].append(
+            (row["user_id"], row["item_id"], score, row["position"])
+        )
+    return {key: (load_id, tuple(found)) for key, (load_id, found) in seen.items()}
+
+
+# The workspace in which each sequence begins
+
+
+@pytest.fixture(scope="module")
+def begun(
+    trained: tuple[Path, str], made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Model]:
+    """A trained workspace with two versions, whose nights need no validation, and the model of it."""
+    home = Path(shutil.copytree(trained[0], tmp_path_factory.mktemp("begun") / "var"))
+    with pytest.MonkeyPatch.context() as here:
+        use_workspace(here, home)
+        versions = (trained[1], _another(trained[1]))
+        _record_verdicts()
+        lab = Path(shutil.copytree(home, tmp_path_factory.mktemp("lab") / "var"))
+        use_workspace(here, lab)
+        scores = {version: _score_of_pairs(version, lab.parent) for version in versions}
+    table = pq.read_table(made_up.interactions).to_pylist()
+    names = ("user_id", "item_id", "domain_id", "event_timestamp", "label", "event_timestamp")
+    events = [Event(*(row[name] for name in names)) for row in table]
+    items = sorted({event.item for event in events})
+    return home, Model(events, scores, items, [Decision(None, trained[1], 0)])
+
+
+def _another(version: str) -> str:
+    """Store a model with the same order of items, but other scores."""
+    workspace = open_workspace()
+    bundle = workspace.bundles.load(version)
+    halved = replace(bundle.calibration, scale=bundle.calibration.scale / 2)
+    part = workspace.parts.put_json(halved.to_json())
+    return workspace.bundles.save(replace(bundle.manifest, calibration=part))
+
+
+def _record_verdicts() -> None:
+    """Take each domain for rich on all dates: validation takes seconds, and isn't what is tested here."""
+    made = [
+        DomainVerdict(domain, FIRST + timedelta(days=n), "rich", 100, 50, 10, 10, 1.0, 0.5, "as it is")
+        for domain in DOMAINS
+        for n in range((LAST - FIRST).days + 1)
+    ]
+    with open_workspace().open_warehouse() as warehouse:
+        warehouse.record_verdicts(made)
+
+
+def _score_of_pairs(version: str, folder: Path) -> dict[tuple[str, str, int], float]:
+    """Score every pair of every domain."""
+    users, items = [f"u{n:02d}" for n in range(60)], range(100, 140)
+    pairs = {"user_id": [u for u in users for _ in items], "item_id": [i for _ in users for i in items]}
+    pq.write_table(pa.table(pairs), folder / "pairs.parquet")
+    scores = {}
+    for domain in DOMAINS:
+        load_id = score(ON, domain, pairs=str(folder / "pairs.parquet"), top_k=0, model_version=version)
+        for file in part_files(open_workspace().staging_folder(load_id)):
+            for row in pq.read_table(file).to_pylist():
+                scores[domain, row["user_id"], row["item_id"]] = float(row["score"])
+    return scores
+
+
+def _machine(
+    begun: tuple[Path, Model], here: pytest.MonkeyPatch, folder: Path, url: Callable[[Path], str]
+) -> type[Sequence]:
+    """Return the machine whose sequences begin with a copy of the workspace, on a warehouse of its own."""
+    numbers = count()
+    version = begun[1].champion(None)
+
+    def begin() -> tuple[Path, Model]:
+        home = Path(shutil.copytree(begun[0], folder / str(next(numbers)) / "var"))
+        here.delenv("MMLORA_WAREHOUSE_URL", raising=False)
+        use_workspace(here, home)
+        if warehouse_url := url(home):
+            take_warehouse(here, home, version, warehouse_url)
+            _record_verdicts()
+        model = begun[1]
+        return home, Model([*model.events], model.scores, model.items, [Decision(None, version, 0)])
+
+    return type("Sequence", (Sequence,), {"begin": staticmethod(begin)})
+
+
+def _run(machine: type[Sequence], sequences: int, steps: int) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(
+            max_examples=sequences,
+            stateful_step_count=steps,
+            phases=[Phase.generate],  # to shrink a failure takes hours: each sequence runs for seconds
+            suppress_health_check=list(HealthCheck),
+            deadline=None,
+            derandomize=sequences < 10,
+            database=None,
+            report_multiple_bugs=False,
+        ),
+    )
+
+
+def test_readers_see_what_the_model_predicts(
+    begun: tuple[Path, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(_machine(begun, monkeypatch, tmp_path, lambda _: ""), sequences=2, steps=6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_readers_see_what_the_model_predicts_in_many_sequences(
+    begun: tuple[Path, Model],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    kind: str,
+) -> None:
+    sequences = int(os.environ.get("MMLORA_TEST_SEQUENCES", "500" if kind == "sqlite" else "50"))
+    url = {
+        "sqlite": lambda _: "",
+        "duckdb": lambda home: f"duckdb:///{home / 'scores.duckdb'}",
+        "postgres": lambda _: request.getfixturevalue("new_database")(),
+    }[kind]
+    _run(_machine(begun, monkeypatch, tmp_path, url), sequences, steps=12)
