@@ -14,6 +14,7 @@ from mmlora_cli import (
     data,
     evaluate,
     experiment,
+    explain,
     features,
     nights,
     operate,
@@ -36,7 +37,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for module in (workspace, validate, train, score, nights, operate, evaluate, upkeep):
+for module in (workspace, validate, train, score, nights, operate, evaluate, explain, upkeep):
     module.register(app)
 
 

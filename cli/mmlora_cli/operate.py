@@ -192,6 +192,19 @@ def _print_domain(result: DomainStatus, as_json: bool) -> None:
     loads = [{name: getattr(load, name) for name in LOAD_COLUMNS} for load in result.loads]
     _print_rows(f"loads of {result.domain_id}", loads)
     _print_records("ledger", result.ledger, without="domain_id")
+    if result.quality:
+        columns = (
+            "score_date",
+            "model_version",
+            "scored",
+            "clicks",
+            "auc",
+            "logloss",
+            "calibration",
+            "auc_gain",
+        )
+        rows = [{name: getattr(night, name) for name in columns} for night in result.quality]
+        _print_rows("quality of published nights", rows)
 
 
 def verify(

@@ -15,7 +15,7 @@ from mmlora.nights.load import score
 from mmlora.records import Record
 from mmlora.schema import DOMAIN_ID, ITEM_ID, LABEL, SCORE, USER_ID, midnight
 from mmlora.settings import QualitySettings
-from mmlora.warehouse.quality import NightQuality, qualities, record_quality
+from mmlora.warehouse.quality import NightQuality, record_quality
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
@@ -88,12 +88,6 @@ def evaluate(
     ordered = tuple(sorted(measured, key=lambda one: (str(one.domain_id), one.score_date)))
     faults = tuple(fault for one in ordered for fault in faults_of(one, workspace.settings.quality))
     return Evaluation(ordered, total - len(measured), faults, tuple(notes))
-
-
-def kept_qualities(workspace: Workspace, *, start: date | None = None) -> list[NightQuality]:
-    """Return the figures of earlier evaluations, by domain and date."""
-    with workspace.open_warehouse() as warehouse:
-        return qualities(warehouse.database, warehouse.tables, start=start)
 
 
 def faults_of(night: NightQuality, limits: QualitySettings) -> Iterator[str]:

@@ -19,6 +19,7 @@ from mmlora.schema import Id
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.nights import Night
+from mmlora.warehouse.quality import NightQuality, qualities
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import Workspace, open_workspace
 
@@ -121,11 +122,16 @@ class Status(Record):
 
 @dataclass(frozen=True)
 class DomainStatus(Record):
-    """A domain's newest loads, whatever became of them, and what people did to its publications."""
+    """A domain's newest loads, whatever became of them, and what people did to its publications.
+
+    Attributes:
+        quality: the figures that ``mmlora evaluate`` kept of its nights, newest first.
+    """
 
     domain_id: str
     loads: tuple[Load, ...]
     ledger: tuple[LedgerEntry, ...]
+    quality: tuple[NightQuality, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping, with ``LOAD_COLUMNS`` of each load."""
@@ -133,6 +139,7 @@ class DomainStatus(Record):
             "domain_id": self.domain_id,
             "loads": [_as_text({name: getattr(load, name) for name in LOAD_COLUMNS}) for load in self.loads],
             "ledger": [_as_text({**vars(entry), "domain_id": self.domain_id}) for entry in self.ledger],
+            "quality": [night.to_json() for night in self.quality],
         }
 
 
@@ -216,7 +223,7 @@ def _troubled(load: Load, stalled: Collection[int]) -> TroubledLoad:
 
 
 def domain_status(domain: str) -> DomainStatus:
-    """Return a domain's newest loads, whatever became of them, and what people did to its publications.
+    """Return a domain's newest loads, the decisions about its publications, and how good its nights were.
 
     Raises:
         UsageError: no such domain.
@@ -226,7 +233,8 @@ def domain_status(domain: str) -> DomainStatus:
     with workspace.open_warehouse() as warehouse:
         loads = warehouse.loads(domain=target, limit=_TROUBLES)
         ledger = warehouse.ledger(target, limit=_TROUBLES)
-    return DomainStatus(str(target), tuple(loads), tuple(ledger))
+        quality = qualities(warehouse.database, warehouse.tables, target, limit=_TROUBLES)
+    return DomainStatus(str(target), tuple(loads), tuple(ledger), tuple(quality))
 
 
 def load_state(load_id: str, *, workspace: Workspace | None = None) -> LoadStatus:

@@ -231,8 +231,7 @@ def _retrieve(
     strings = [
         field.name for field in contract.fields if field.dtype == "STRING" and field.kind == "categorical"
     ]
-    file = open_retrieved(workspace.home / "training_sets" / ".features", name, read, strings)
-    return lambda: (file.read_row_group(group) for group in range(file.num_row_groups))
+    return open_retrieved(workspace.home / "training_sets" / ".features", name, read, strings)
 
 
 def _fit(

@@ -131,7 +131,7 @@ class UnusedFiles:
         for folder in sorted(self._home.glob("training_sets/[!.]*")):
             if folder.name not in used and last_change(folder) < self._old:
                 yield _unused("training sets", folder, folder.with_name(f".{folder.name}.lock"))
-        for file in sorted(self._home.glob("training_sets/.features/*.parquet")):
+        for file in sorted(self._home.glob("training_sets/.features/*.arrow")):
             if last_change(file) < self._old:
                 yield _unused("retrieved features", file, file.with_name(f".{file.stem}.lock"))
 

@@ -62,14 +62,15 @@ def record_quality(database: Database, tables: Tables, nights: Sequence[NightQua
 
 
 def qualities(
-    database: Database, tables: Tables, *, domain: Id | None = None, start: date | None = None
+    database: Database, tables: Tables, domain: Id, *, limit: int | None = None
 ) -> list[NightQuality]:
-    """Return the kept figures by domain and date, of the dates from ``start`` on."""
+    """Return a domain's kept figures, newest date first."""
     table = tables.night_quality
-    query = sa.select(*(table.c[name] for name in _COLUMNS)).order_by(table.c.domain_id, table.c.score_date)
-    if domain is not None:
-        query = query.where(table.c.domain_id == domain)
-    if start is not None:
-        query = query.where(table.c.score_date >= start)
+    query = (
+        sa.select(*(table.c[name] for name in _COLUMNS))
+        .where(table.c.domain_id == domain)
+        .order_by(table.c.score_date.desc())
+        .limit(limit)
+    )
     with database.reading() as connection:
         return [NightQuality(**row._mapping) for row in connection.execute(query)]

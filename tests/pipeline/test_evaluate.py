@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.data import import_tables
-from mmlora.pipeline.evaluate import PREVIOUS, evaluate, faults_of, kept_qualities
+from mmlora.pipeline.evaluate import PREVIOUS, evaluate, faults_of
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.status import domain_status
 from mmlora.pipeline.train import train
 from mmlora.settings import QualitySettings
 from mmlora.workspace import open_workspace
@@ -51,7 +52,7 @@ def test_the_figures_are_those_of_the_published_pairs(night: Path, made_up: Made
     assert quality.auc == pytest.approx(roc_auc_score(label, score))
     assert quality.logloss == pytest.approx(log_loss(label, score), rel=1e-5)
     assert quality.calibration == pytest.approx(sum(score) / sum(label), rel=1e-5)
-    assert kept_qualities(open_workspace()) == [quality]
+    assert domain_status("news").quality == (quality,)
 
 
 def test_labels_that_come_later_replace_the_figures(night: Path, made_up: MadeUp, tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_labels_that_come_later_replace_the_figures(night: Path, made_up: MadeUp
     import_tables(tmp_path / "late.parquet")
     (after,) = evaluate().nights
     assert (after.scored, after.clicks) == (before.scored + 1, before.clicks + 1)
-    assert kept_qualities(open_workspace()) == [after]
+    assert domain_status("news").quality == (after,)
 
 
 def test_the_champion_before_scores_the_same_pairs(night: Path) -> None:
@@ -132,6 +133,7 @@ def test_the_command_ends_with_1_where_a_night_is_outside_of_the_limits(
     monkeypatch.setenv("MMLORA_QUALITY__MIN_CLICKS", "1")
     done = CliRunner().invoke(app, ["evaluate", "--published"])
     assert "published nights and what users clicked" in done.output
+    assert "quality of published nights" in CliRunner().invoke(app, ["status", "--domain", "news"]).output
     monkeypatch.setenv("MMLORA_QUALITY__MIN_AUC", "1")
     failed = CliRunner().invoke(app, ["evaluate", "--domain", "news"])
     assert failed.exit_code == 1 and "is below 1" in str(failed.exception)

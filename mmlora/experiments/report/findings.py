@@ -23,8 +23,8 @@ def caution(every: Iterable[Study]) -> str:
         return ""
     count, clear = len(differences), sum(difference.sign != 0 for difference in differences)
     text = (
-        f"Each comparison uses the same test rows and is made per row of a table. Of {count:,} comparisons, "
-        f"{clear:,} have a 95% interval without 0. If all arms were equal, about {count * 0.05:.1f} would "
+        "Each comparison uses the same test rows and is made per row of a table. Comparisons with a 95% "
+        f"interval without 0: {clear:,} of {count:,}. If all arms were equal, about {count * 0.05:.1f} would "
         "have one by chance: a single one is a hint, not proof."
     )
     if any(len(study.seeds()) == 1 for study in every):

@@ -1,0 +1,78 @@
+"""``mmlora explain``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmlora_cli.options import parse_date
+from mmlora_cli.output import JsonFlag, format_value, print_json, print_table
+
+if TYPE_CHECKING:
+    from mmlora.pipeline.explain import Explanation
+
+_SHOWN_PARTS = 20
+_LONGEST = 60
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(explain)
+
+
+def explain(
+    domain: Annotated[str, typer.Option(help="The domain.")],
+    user: Annotated[str, typer.Option(help="The user.")],
+    item: Annotated[str, typer.Option(help="The item; the user's list may lack it.")],
+    date: Annotated[
+        str | None, typer.Option(help="The score date; the newest published when left out.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how a pair's score came about: parts of the logit, experts, features, model and checks.
+
+    Example: mmlora explain --domain farmer --user 12 --item 260
+    """
+    from mmlora.pipeline.explain import explain as run
+
+    result = run(domain, user, item, on=parse_date(date) if date else None)
+    if as_json:
+        print_json(result.to_json())
+        return
+    _print(result)
+
+
+def _print(result: Explanation) -> None:
+    place = "not in the user's list"
+    if result.position is not None:
+        place = f"published as {format_value(result.published_score)} at position {result.position}"
+    typer.echo(
+        f"user {result.user_id}, item {result.item_id} in {result.domain_id} on {result.score_date}: "
+        f"score {format_value(result.score)}, {place}"
+    )
+    typer.echo(
+        f"load {result.load_id}, model {result.model_version} as of {result.model_as_of} "
+        f"(mmlora {result.code_version})"
+    )
+    typer.echo(
+        f"score = sigmoid({result.scale:.4f} * logit + {result.shift:.4f}), with logit {result.logit:.4f}, "
+        "the sum of these parts"
+    )
+    rows: list[list[object]] = [[part.kind, part.name, part.value] for part in result.parts[:_SHOWN_PARTS]]
+    if rest := result.parts[_SHOWN_PARTS:]:
+        rows.append(["", f"{len(rest):,} smaller parts", sum(part.value for part in rest)])
+    print_table("parts of the logit", ("kind", "part", "value"), rows)
+    if result.gate:
+        print_table("gate", ("expert", "weight"), [[name, weight] for name, weight in result.gate.items()])
+    features = [[name, _short(value)] for name, value in sorted(result.features.items())]
+    print_table(f"features as of {result.score_date} 00:00 UTC", ("feature", "value"), features)
+    failed = [check for check in result.checks if not check.passed]
+    typer.echo(f"checks of the load: {len(result.checks) - len(failed)} of {len(result.checks)} passed")
+    for check in failed:
+        typer.echo(f"{check.name}: {check.detail}")
+
+
+def _short(value: object) -> str:
+    text = format_value(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -1,0 +1,85 @@
+"""A published score is explained by parts that give the same score."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mmlora.errors import UsageError
+from mmlora.pipeline.explain import explain
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.train import train
+from mmlora_cli.main import app
+from tests.conftest import published
+
+TRAINED, NIGHT = date(2001, 4, 8), date(2001, 4, 9)
+
+
+@pytest.fixture(scope="module")
+def night(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A night by a model of all features, with experts, as readers have it."""
+    import shutil
+
+    from tests.conftest import use_workspace
+
+    home = tmp_path_factory.mktemp("explained") / "var"
+    shutil.copytree(imported, home)
+    with pytest.MonkeyPatch.context() as here:
+        use_workspace(here, home)
+        train(TRAINED, adaptation="moe_mlora", expert_confidence=0)
+        score_and_publish(NIGHT, domain="news", top_k=15)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def workspace(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.conftest import use_workspace
+
+    use_workspace(monkeypatch, night)
+
+
+def test_the_score_is_the_published_one() -> None:
+    rows = published("news", NIGHT)
+    for row in (rows[0], rows[14], rows[100], rows[-1]):
+        found = explain("news", row["user_id"], str(row["item_id"]), on=NIGHT)
+        assert (found.published_score, found.position) == (row["score"], row["position"])
+        assert found.score == pytest.approx(row["score"], abs=1e-6)
+        assert found.logit == pytest.approx(sum(part.value for part in found.parts))
+        assert found.load_id == row["load_id"]
+        assert found.checks and all(check.passed for check in found.checks)
+
+
+def test_features_are_those_of_the_score_date() -> None:
+    row = published("news", NIGHT)[0]
+    found = explain("news", row["user_id"], str(row["item_id"]))
+    assert found.features["user_profile__city"] in ("oslo", "bergen")
+    assert (found.features["user_id"], found.features["item_id"]) == (row["user_id"], row["item_id"])
+
+
+def test_a_pair_that_no_list_has_is_explained_too() -> None:
+    rows = published("news", NIGHT)
+    listed = {row["item_id"] for row in rows if row["user_id"] == rows[0]["user_id"]}
+    other = next(item for item in range(100, 140) if item not in listed)
+    found = explain("news", rows[0]["user_id"], str(other))
+    assert (found.published_score, found.position) == (None, None)
+    assert 0 < found.score < 1
+
+
+def test_the_command_prints_parts_and_features() -> None:
+    row = published("news", NIGHT)[0]
+    pair = ["--domain", "news", "--user", row["user_id"], "--item", str(row["item_id"])]
+    shown = CliRunner().invoke(app, ["explain", *pair]).output
+    assert "at position 1" in shown and "parts of the logit" in shown and "user_profile__age" in shown
+    raw = json.loads(CliRunner().invoke(app, ["explain", *pair, "--json"]).stdout)
+    assert raw["position"] == 1 and raw["parts"]
+
+
+def test_what_was_not_published_has_no_explanation() -> None:
+    with pytest.raises(UsageError, match="nothing is published for domain 'sport'"):
+        explain("sport", "u01", "100")
+    with pytest.raises(UsageError, match="item 'x': item ids are whole numbers"):
+        explain("news", "u01", "x")
