@@ -238,6 +238,7 @@ class Sequence(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         assert verify().faults == ()
+        os.chdir(self.home.parents[1])
         shutil.rmtree(self.home.parent)
 
     # How commands are run
