@@ -117,6 +117,42 @@ class Resumed(Record):
 
 
 @dataclass(frozen=True)
+class Fingerprint(Record):
+    """What a load's rows depend on (:mod:`mmlora.scoring.fingerprint`).
+
+    Attributes:
+        shared: fingerprint of what the rows of all users depend on.
+        users: SHA-256 of the file with a digest per user.
+    """
+
+    shared: str
+    users: str
+
+
+@dataclass(frozen=True)
+class Carried(Record):
+    """What was carried over from an earlier night, because nothing had changed for these users.
+
+    Attributes:
+        load_id: the load that had the rows before.
+        users: number of users.
+        rows: number of their rows.
+        share: of the load's rows.
+    """
+
+    load_id: str
+    users: int
+    rows: int
+    share: float
+
+    def __str__(self) -> str:
+        return (
+            f"carried over: {self.share:.1%} of the rows ({self.rows:,} of {self.users:,} users) are those "
+            f"of load {self.load_id}, since nothing has changed for these users"
+        )
+
+
+@dataclass(frozen=True)
 class LoadChecks(Record):
     """What is kept with a load.
 
@@ -131,6 +167,8 @@ class LoadChecks(Record):
         below_baseline: the sentence of a judgement that finds the model below its best baseline.
         overridden: why a failed check was overridden, by check.
         resumed: the shards that were taken over from an interrupted run; None if there were none.
+        carried: the rows that were carried over from an earlier night; None if there were none.
+        fingerprint: of what its rows depend on; None in loads that nothing is carried over from.
     """
 
     users: int | None = None
@@ -143,6 +181,8 @@ class LoadChecks(Record):
     below_baseline: str | None = None
     overridden: Mapping[str, str] | None = None
     resumed: Resumed | None = None
+    carried: Carried | None = None
+    fingerprint: Fingerprint | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping of what there is."""

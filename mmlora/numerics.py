@@ -60,6 +60,12 @@ class Numerics:
         mixed = any(_MIXED in value for value in (self.processor, self.kernels, self.torch_version))
         return not mixed and not self.kernels.startswith("CUDA")
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether repeated computations have the same bits wherever their operands lie in memory."""
+        mode = self.kernels.split(", ")[0].removeprefix(f"{MKL_SETTING}=")
+        return self.repeats and _is_strict(mode)
+
 
 def settle() -> None:
     """Put MKL into its strict reproducible mode, unless the user chose a mode."""

@@ -180,6 +180,9 @@ class ScoringSettings(_Section):
     )
     memory_mb: int = Field(128, ge=1, description="approximate memory for users, pairs and rows held at once")
     ray_threads: int = Field(1, ge=1, description="CPUs per Ray worker, which share the items' tensors")
+    carry_over: bool = Field(
+        True, description="take rows from the last published night where nothing has changed for a user"
+    )
     max_days_ahead: int = Field(1, ge=0, description="days after the data's last one that may be scored")
     max_age_hours: float = Field(
         24.0, gt=0, description="maximum age of the newest interaction at a night's 00:00 UTC"

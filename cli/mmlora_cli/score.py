@@ -297,8 +297,8 @@ def print_loads(night: NightOutcome) -> None:
     print_table("scored", columns, [[getattr(load, name) for name in columns] for load in night.loads])
     for load in night.loads:
         print_candidates(load.domain_id, load.candidates)
-        if load.resumed is not None:
-            typer.echo(f"{load.domain_id}: {load.resumed}")
+        for taken in filter(None, (load.resumed, load.carried)):
+            typer.echo(f"{load.domain_id}: {taken}")
     _print_skipped(night.skipped)
     pairs, seconds = night.pairs, night.seconds
     if pairs:

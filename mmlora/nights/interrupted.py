@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mmlora.errors import MmloraError, TransientError, UsageError
 from mmlora.files import discard, locked
+from mmlora.nights.carrying import CARRIED
 from mmlora.nights.rehearsal import Rehearsal
 from mmlora.scoring.shard_manifest import (
     MANIFEST,
@@ -36,7 +37,7 @@ def being_staged(folder: Path) -> Iterator[None]:
     """Hold a load's folder while its rows are staged; if they all are, only its parts stay in it."""
     with locked(folder / STAGING_LOCK, wait=0):
         yield
-        for name in (MANIFEST, STAGING_LOCK):
+        for name in (MANIFEST, CARRIED, STAGING_LOCK):
             (folder / name).unlink(missing_ok=True)
 
 

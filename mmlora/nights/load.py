@@ -5,9 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -25,9 +23,11 @@ from mmlora.nights.candidates import (
     recorded_policy,
     retrieve_best,
 )
+from mmlora.nights.carrying import find_carried, keep_digests
 from mmlora.nights.domains import broken_domains
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import keeps_failures
+from mmlora.nights.heartbeat import heartbeat
 from mmlora.nights.interrupted import being_staged, can_be_resumed, taken_over
 from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of, warn_of_labels
@@ -155,7 +155,7 @@ def score(
         job = _Job(workspace, records, bundle, load, known_as_of, chosen, progress)
         job.override = (override, reason or "") if override else None
         try:
-            with _heartbeat(records, load, workspace.settings.scoring.heartbeat_seconds):
+            with heartbeat(records, load, workspace.settings.scoring.heartbeat_seconds):
                 job.run(pairs, top_k)
         except BaseException as error:
             rejected, folder = isinstance(error, CheckError), workspace.staging_folder(load.load_id)
@@ -206,7 +206,7 @@ class _Job:
         from mmlora.scoring.staging import part_files
 
         candidates, users, work, chosen = self._chosen(pairs, top_k)
-        staged = self._stage(candidates, users, work)
+        staged, taken = self._stage(candidates, users, work)
         # Computed from the candidates, not from what was written.
         expected = Expected(candidates.expected_rows(top_k), candidates.num_users, top_k, staged.content_hash)
         report = audit_load(
@@ -224,7 +224,8 @@ class _Job:
             top_k=top_k,
             min_ratio=self.workspace.settings.scoring.min_size_ratio,
         )
-        checks = LoadChecks(
+        checks = replace(
+            taken,
             users=staged.users,
             items=staged.items,
             pairs=staged.pairs,
@@ -233,7 +234,6 @@ class _Job:
             audit=(*report.checks, size),
             candidates=chosen,
             below_baseline=below_baseline(self.bundle.manifest.judgement),
-            resumed=Resumed(staged.shards, staged.resumed) if staged.resumed else None,
         )
         if not report.passed:
             self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
@@ -256,30 +256,33 @@ class _Job:
             f"{rate:,.0f}",
         )
 
-    def _stage(self, candidates: Candidates, users: pa.Table, work: Work) -> Staged:
-        """Score the candidates, except those of shards that an interrupted run has staged."""
+    def _stage(self, candidates: Candidates, users: pa.Table, work: Work) -> tuple[Staged, LoadChecks]:
+        """Score the users whose rows can't be taken from elsewhere; return also what was taken."""
         from mmlora.scoring.fingerprint import fingerprint_load
         from mmlora.scoring.score import score_work
 
-        fingerprint = fingerprint_load(
-            work,
-            candidates,
-            users,
-            model=self.bundle.manifest.content_hash,
-            numerics=self.engine.numerics(),
-        )
-        with taken_over(self.workspace, self.warehouse, self.load, fingerprint.whole) as interrupted:
+        workspace, warehouse, load = self.workspace, self.warehouse, self.load
+        numerics = self.engine.numerics()
+        version = self.bundle.manifest.content_hash
+        fingerprint = fingerprint_load(work, candidates, users, model=version, numerics=numerics)
+        with taken_over(workspace, warehouse, load, fingerprint.whole) as interrupted:
+            carried = find_carried(workspace, warehouse, load, candidates, fingerprint, numerics)
             staged = score_work(
                 work,
                 candidates,
                 users,
-                folder=self.workspace.staging_folder(self.load.load_id),
+                folder=workspace.staging_folder(load.load_id),
                 engine=self.engine,
                 fingerprint=fingerprint.whole,
                 interrupted=interrupted,
+                carried=carried,
                 progress=lambda what, done, total: self.progress(f"{what} {self.domain}", done, total),
             )
-        return staged
+        return staged, LoadChecks(
+            resumed=Resumed(staged.shards, staged.resumed) if staged.resumed else None,
+            carried=None if carried is None else carried.facts(candidates.kept_rows(work.top_k)),
+            fingerprint=keep_digests(workspace, warehouse, load, candidates.users, fingerprint),
+        )
 
     def _chosen(self, pairs: str | None, top_k: int) -> tuple[Candidates, pa.Table, Work, CandidateFacts]:
         """Return the candidates, the users' features, the scoring work, and the facts to record."""
@@ -375,25 +378,3 @@ class _Job:
         return self.workspace.feature_repo.retrieve(
             pa.table(columns), self.bundle.contract, known_as_of=self.known_as_of
         )
-
-
-@contextmanager
-def _heartbeat(warehouse: Warehouse | Rehearsal, load: Load, seconds: float) -> Iterator[None]:
-    """Send a heartbeat for the load every ``seconds``, whatever its process is doing."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(seconds):
-            try:
-                warehouse.heartbeat(load)
-            except MmloraError as error:
-                # The load was given up, or the database is gone: its own steps will report it.
-                logger.warning("load %s: can't send a heartbeat: %s", load.load_id, error)
-
-    thread = threading.Thread(target=beat, name=f"heartbeat-{load.load_id}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

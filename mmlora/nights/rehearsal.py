@@ -20,6 +20,7 @@ class Rehearsal:
     def __init__(self, warehouse: Warehouse) -> None:
         self.publications = warehouse.publications
         self.load = warehouse.load
+        self.rows_of = warehouse.rows_of
 
     def begin_load(
         self, domain: Id, score_date: date, *, model_version: str, contract_hash: str, stale_after: timedelta

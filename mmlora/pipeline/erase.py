@@ -155,7 +155,12 @@ def _discard_computed(workspace: Workspace) -> int:
                 write_json(folder / STATE, {**read_state(folder), "files": {}, "records": {}, "retired": {}})
                 removed += sum(1 for path in folder.iterdir() if path.is_dir() and discard(path))
     sets = workspace.home / "training_sets"
-    paths = [*sets.glob("*"), *sets.glob(".features/*"), *(workspace.offline / ".spill").glob("*")]
+    paths = [
+        *sets.glob("*"),
+        *sets.glob(".features/*"),
+        *(workspace.home / "user_digests").glob("*"),
+        *(workspace.offline / ".spill").glob("*"),
+    ]
     kept = (".lock", ".features")
     return removed + sum(1 for path in sorted(paths) if not path.name.endswith(kept) and discard(path))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from mmlora.load_checks import CandidateFacts, Resumed
+from mmlora.load_checks import CandidateFacts, Carried, Resumed
 from mmlora.names import LoadState
 from mmlora.nights.planning import BackfillRequest, PlannedNight
 from mmlora.records import Record
@@ -31,6 +31,7 @@ class LoadOutcome(Record):
             load replaced; None if it replaced none, or they were not compared.
         mean_score_change: mean absolute difference from the scores that this load replaced.
         resumed: the shards that were taken over from an interrupted run; None if there were none.
+        carried: the rows that were carried over from an earlier night; None if there were none.
     """
 
     domain_id: str
@@ -49,6 +50,7 @@ class LoadOutcome(Record):
     top_10_changed: float | None = None
     mean_score_change: float | None = None
     resumed: Resumed | None = None
+    carried: Carried | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable mapping, without a missing load, comparison or candidates."""
@@ -57,8 +59,9 @@ class LoadOutcome(Record):
             del row["load_id"]
         if self.top_10_changed is None:
             del row["top_10_changed"], row["mean_score_change"]
-        if self.resumed is None:
-            del row["resumed"]
+        for name in ("resumed", "carried"):
+            if row[name] is None:
+                del row[name]
         if self.seconds is None:
             del row["candidates"]
         return row

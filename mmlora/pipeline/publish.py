@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from mmlora.files import discard_unheld
+from mmlora.nights.carrying import forget_digests
 from mmlora.nights.failures import failures_kept
 from mmlora.warehouse.readers import keep_promises
 from mmlora.workspace import STAGING_LOCK, Workspace, open_workspace
@@ -27,6 +28,8 @@ def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
             promise = workspace.settings.promises.of(str(load.domain_id))
             keep_promises(warehouse.database, warehouse.tables, {load.domain_id: promise})
             load = warehouse.publish(load, sorted(folder.glob("part-*.parquet")))
+        if load.state == "published":
+            forget_digests(workspace, load)
         earlier = warehouse.loads(
             domain=load.domain_id, score_date=load.score_date, states=("failed", "rejected", "superseded")
         )

@@ -161,6 +161,7 @@ def _published(workspace: Workspace, on: date, domain: str, scored: _Scored) -> 
         reason=load.reason,
         seconds=time.monotonic() - scored.begun,
         resumed=checks.resumed,
+        carried=checks.carried,
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from mmlora.errors import UsageError
 from mmlora.files import ASIDE, DISCARDED, is_held, last_change, size_of
 from mmlora.scoring.shard_manifest import MANIFEST
+from mmlora.warehouse.loads import OPEN
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import STAGING_LOCK, Workspace
 
@@ -66,6 +67,7 @@ class UnusedFiles:
 
     def __iter__(self) -> Iterator[Unused]:
         yield from self._staged()
+        yield from self._digests()
         yield from self._spilled()
         yield from self._pages()
         if not self._training:
@@ -102,6 +104,17 @@ class UnusedFiles:
         if state == "failed":
             return recent and (folder / MANIFEST).exists()
         return state == "staged" or (state == "running" and (recent or folder.name not in given_up))
+
+    def _digests(self) -> Iterator[Unused]:
+        files = sorted(self._home.glob("user_digests/*/*.parquet"))
+        with self._warehouse.reads_in_a_row():
+            for file in files:
+                try:
+                    state = self._warehouse.load(file.stem).state
+                except UsageError:  # of another warehouse
+                    state = "failed"
+                if state not in (*OPEN, "published") and last_change(file) < self._lately:
+                    yield _unused("digests of users", file)
 
     def _spilled(self) -> Iterator[Unused]:
         for folder in sorted(self._home.glob("offline/.spill/duckdb-*")):

@@ -22,6 +22,7 @@ from mmlora.names import Device, Precision
 from mmlora.numerics import Numerics, here, together
 from mmlora.schema import ITEM_ID, USER_ID, Id, IdTypes
 from mmlora.scoring.blocks import CHUNK_MEMORY, stream_pairs
+from mmlora.scoring.carried import CarriedRows, MergedRows
 from mmlora.scoring.devices import numerics_of, torch_device
 from mmlora.scoring.rows import RowStream
 from mmlora.scoring.shard_manifest import InterruptedShards, ShardLog
@@ -199,6 +200,7 @@ def score_work(
     engine: Engine,
     fingerprint: str | None = None,
     interrupted: InterruptedShards = NONE_INTERRUPTED,
+    carried: CarriedRows | None = None,
     progress: Progress | None = None,
 ) -> Staged:
     """Score every candidate pair with a prepared :class:`Work`; see :func:`score_candidates`.
@@ -212,6 +214,7 @@ def score_work(
         fingerprint: the load's fingerprint, by which a later run finds its complete shards if this one is
             interrupted; None for a load that can't be resumed.
         interrupted: shards of this fingerprint to take over instead of scoring their users.
+        carried: rows to carry over instead of scoring their users.
         progress: called with ``("score", pairs done, total pairs)`` after each block.
 
     Raises:
@@ -220,9 +223,9 @@ def score_work(
             rows.
     """
     _check_features(candidates, SideFeatures(users, work.items, work.domain), work.domain_id)
-    started, numerics = time.monotonic(), set(interrupted.numerics)
+    started, numerics = time.monotonic(), {*interrupted.numerics, *(carried.numerics if carried else ())}
     shards = cut_shards(candidates, work.top_k)
-    left = _users_left(shards, interrupted)
+    left = _users_left(shards, interrupted, carried)
     remaining = candidates if left.all() else candidates.of_users(np.flatnonzero(left))
     pairs = stream_pairs(remaining)
     count = _counter(pairs, progress)
@@ -231,15 +234,16 @@ def score_work(
         StagedWriter(folder, ids=work.ids) as writer,
         closing(_tables(engine, work, remaining, rows, count, numerics.add)) as tables,
     ):
-        scored = RowStream(tables)
+        merged = MergedRows(RowStream(tables), carried, candidates.kept_rows(work.top_k))
         for number, shard in enumerate(shards):
             if (file := interrupted.files.get(number)) is not None:
                 log.add(writer.take_part(file), numerics)
+                merged.skip(shard.first, shard.last)
                 continue
-            for table in scored.take(shard.rows):
+            for table in merged.take(shard.first, shard.last):
                 writer.write(table)
             log.add(writer.end_part(), numerics)
-        scored.end()
+        merged.end()
     return Staged(
         folder=folder,
         files=tuple(writer.files),
@@ -256,9 +260,11 @@ def score_work(
     )
 
 
-def _users_left(shards: Sequence[Shard], interrupted: InterruptedShards) -> NDArray[np.bool_]:
+def _users_left(
+    shards: Sequence[Shard], interrupted: InterruptedShards, carried: CarriedRows | None
+) -> NDArray[np.bool_]:
     """Return which users are still to be scored, ``[U]``."""
-    left = np.ones(shards[-1].last, bool)
+    left = np.ones(shards[-1].last, bool) if carried is None else ~carried.users
     for number in interrupted.files:
         left[shards[number].first : shards[number].last] = False
     return left

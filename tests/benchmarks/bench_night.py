@@ -188,6 +188,7 @@ def main() -> None:
             "MMLORA_HOME": str(folder.resolve()),
             "MMLORA_WAREHOUSE_URL": url,
             "MMLORA_TRAINING__THREADS": str(asked.threads),
+            "MMLORA_SCORING__CARRY_OVER": "false",  # each repeat scores everybody
             # Everybody was active in the last 2,000 days.
             "MMLORA_CANDIDATES__ACTIVE_DAYS": "2000",
             "MMLORA_CANDIDATES__EXCLUDE": "seen",

@@ -23,28 +23,10 @@ from mmlora.pipeline.status import status
 from mmlora.scoring import staged_shards
 from mmlora.warehouse.loads import Load
 from mmlora.workspace import open_workspace
-from tests.conftest import published, take_warehouse
+from tests.conftest import published
 
 ON = date(2001, 4, 9)
 BEFORE = ON - timedelta(days=1)
-
-
-@pytest.fixture(
-    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "postgres"))]
-)
-def trained_on_each_warehouse(
-    request: pytest.FixtureRequest,
-    trained: tuple[Path, str],
-    trained_workspace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    """The trained workspace, on each warehouse."""
-    if request.param == "duckdb":
-        url = f"duckdb:///{trained_workspace / 'scores.duckdb'}"
-        take_warehouse(monkeypatch, trained_workspace, trained[1], url)
-    if request.param == "postgres":
-        take_warehouse(monkeypatch, trained_workspace, trained[1], request.getfixturevalue("postgres_url"))
-    return trained_workspace
 
 
 def test_a_pair_table_given_by_the_user_is_scored(trained_workspace: Path, tmp_path: Path) -> None:

@@ -146,8 +146,11 @@ def test_erasing_again_completes_an_erasure_killed_at_any_step(home: Path) -> No
 @pytest.mark.parametrize("home", ["sqlite"], indirect=True)
 def test_staged_rows_are_removed_and_their_load_fails(home: Path) -> None:
     load_id = score(ON, "sport")
+    half_written = home / "staging" / "dry-run-1" / ".part-00000.parquet.partial"  # of a killed process
+    half_written.parent.mkdir()
+    half_written.touch()
     erase([GONE], reason="a request")
-    assert not list((home / "staging").glob("*"))
+    assert not list((home / "staging").glob("*")) and not list((home / "user_digests").glob("*"))
     with open_workspace().open_warehouse() as warehouse:
         load = warehouse.load(load_id)
     assert load.state == "failed" and "score the date again" in str(load.reason)

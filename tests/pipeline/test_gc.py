@@ -253,16 +253,21 @@ def test_shards_of_an_interrupted_load_stay_for_a_day(home: Path) -> None:
             (folders[state] / MANIFEST).write_text("{}")
             if state == "failed":
                 warehouse.fail(load, reason="the disk was full")
+                digests = home / "user_digests" / "domain" / f"{load.load_id}.parquet"
         with warehouse.database.writing() as connection:
             silent = "UPDATE score_loads SET heartbeat_at = '2001-01-01T00:00:00.000000+00:00'"
             connection.exec_driver_sql(f"{silent} WHERE state = 'running'")
     gc()
+    digests.parent.mkdir(parents=True)
+    digests.touch()
     assert all(folder.exists() for folder in folders.values())
     (folders["held"] / STAGING_LOCK).touch()
     age(home / "staging", days=1.1)
+    age(digests, days=1.1)
     with locked(folders["held"] / STAGING_LOCK):
         assert kinds(gc(dry_run=True))["staged files"] == 3
-        assert kinds(gc())["staged files"] == 2
+        done = kinds(gc())
+    assert (done["staged files"], done["digests of users"]) == (2, 1)
     assert [state for state, folder in folders.items() if folder.exists()] == ["held"]
 
 

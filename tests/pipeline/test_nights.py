@@ -224,7 +224,7 @@ def test_a_night_is_unpublished_and_restored_by_hand(champion: str) -> None:
     first = score_and_publish(ON, domain="news").loads[0].load_id
     second = score_and_publish(ON, domain="news", top_k=2).loads[0].load_id
     taken = _run("unpublish", "--domain", "news", "--date", ON, "--reason", "wrong prices")
-    assert taken.exit_code == 0 and "the newest date published is 2001-04-08" in taken.output
+    assert taken.exit_code == 0 and "the newest published date is 2001-04-08" in taken.output
     with read_scores("news") as reader:
         assert set(reader.read_all()["score_date"].to_pylist()) == {BEFORE}
     assert unpublish("news", BEFORE, reason="too").latest is None
