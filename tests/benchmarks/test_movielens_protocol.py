@@ -32,7 +32,7 @@ def _wauc(features: str, adaptation: str, seed: int) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("features", "target"), [("ids", 0.8045), ("profiles", 0.811)])
+@pytest.mark.parametrize(("features", "target"), [("ids", 0.809), ("profiles", 0.813)])
 def test_wauc_reaches_the_target(
     features: str, target: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
