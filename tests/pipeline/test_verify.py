@@ -119,7 +119,7 @@ def test_training_again_restores_lost_parts_bit_by_bit(
         assert f"model {champion} (champion of all domains, loads scored: 4 of 2001-04-08 to" in row.fault
     done = run("mmlora verify")
     assert done.exit_code == 1
-    assert done.stderr.count("; to mend it: mmlora train --as-of 2001-04-08 ") == len(files)
+    assert done.stderr.count("; to repair it: mmlora train --as-of 2001-04-08 ") == len(files)
     assert run(found[0].mend).exit_code == 0
     assert faults() == []
     assert [file.read_bytes() for file in files] == whole

@@ -13,7 +13,7 @@ import torch
 
 from mmlora.errors import UsageError
 from mmlora.experiments.data import workspace_at
-from mmlora.experiments.lab import Lab, Trained
+from mmlora.experiments.lab import Lab, TrainedArm
 from mmlora.experiments.train_arms import placebo_mlora, placebo_moe_mlora, uniform_gate_arm
 from mmlora.models.builder import assemble_model, build_model
 from mmlora.models.spec import FieldShape, ModelSpec
@@ -126,7 +126,7 @@ def test_the_uniform_arm_keeps_all_experts_despite_gate_top_k(
 
 @pytest.mark.parametrize("arm", [placebo_mlora, placebo_moe_mlora])
 def test_a_placebo_with_cross_terms_is_refused_before_training(
-    data: Any, options: TrainingOptions, tmp_path: Path, arm: Callable[[Lab], Trained]
+    data: Any, options: TrainingOptions, tmp_path: Path, arm: Callable[[Lab], TrainedArm]
 ) -> None:
     lab = Lab(workspace_at(tmp_path), data, "made", _spec(crosses=True), options)
     with pytest.raises(UsageError, match="set crosses = false"):
