@@ -55,8 +55,9 @@ def _print(result: Explanation) -> None:
         f"load {result.load_id}, model {result.model_version} as of {result.model_as_of} "
         f"(mmlora {result.code_version})"
     )
+    shift = f"{'-' if result.shift < 0 else '+'} {abs(result.shift):.4f}"
     typer.echo(
-        f"score = sigmoid({result.scale:.4f} * logit + {result.shift:.4f}), with logit {result.logit:.4f}, "
+        f"score = sigmoid({result.scale:.4f} * logit {shift}); the logit is {result.logit:.4f}, "
         "the sum of these parts"
     )
     rows: list[list[object]] = [[part.kind, part.name, part.value] for part in result.parts[:_SHOWN_PARTS]]
