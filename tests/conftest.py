@@ -211,6 +211,24 @@ def workspace_on_each_warehouse(
     return made_up_workspace
 
 
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "postgres"))]
+)
+def trained_on_each_warehouse(
+    request: pytest.FixtureRequest,
+    trained: tuple[Path, str],
+    trained_workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The trained workspace, on each warehouse."""
+    if request.param == "duckdb":
+        url = f"duckdb:///{trained_workspace / 'scores.duckdb'}"
+        take_warehouse(monkeypatch, trained_workspace, trained[1], url)
+    if request.param == "postgres":
+        take_warehouse(monkeypatch, trained_workspace, trained[1], request.getfixturevalue("postgres_url"))
+    return trained_workspace
+
+
 def published(domain: str = "news", on: date | None = None) -> list[dict[str, Any]]:
     """Return what readers get of a domain, on a date or its newest."""
     from mmlora.pipeline.read import read_scores
@@ -231,4 +249,6 @@ SMALL = {
     "MMLORA_TRAINING__THREADS": "1",
     "MMLORA_SCORING__BLOCK_ROWS": "4096",
     "MMLORA_SCORING__TOP_K": "5",
+    # A night that is scored again is scored: else it would have the same rows whatever computes them.
+    "MMLORA_SCORING__CARRY_OVER": "false",
 }

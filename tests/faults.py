@@ -9,11 +9,14 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+
+from mmlora.workspace import open_workspace
 
 PAUSE_SECONDS = 0.03
 """Pause between two looks at a running process, which needs the processor too."""
@@ -126,3 +129,11 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
     """Whether an ``open`` may write: by its mode, or its flags where there is none."""
     mode, flags = arguments[1], arguments[2]
     return any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool(flags & 0b11)
+
+
+def let_time_pass() -> None:
+    """Have the loads of killed processes be silent for long."""
+    with open_workspace().open_warehouse() as warehouse, warehouse.database.writing() as connection:
+        loads = warehouse.tables.score_loads
+        long_ago = datetime.now(UTC) - timedelta(hours=1)
+        connection.execute(sa.update(loads).where(loads.c.state == "running").values(heartbeat_at=long_ago))

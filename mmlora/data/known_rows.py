@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,17 @@ class KnownRows:
 
 def known_interactions(offline: Path) -> KnownRows:
     """Count the interactions of an offline store."""
-    return _counted(_INTERACTIONS, sorted((offline / "interactions").glob("day=*/*.parquet")))
+    return _counted(_INTERACTIONS, tuple(sorted((offline / "interactions").glob("day=*/*.parquet"))))
 
 
 def known_profiles(offline: Path, entity: Entity) -> KnownRows:
     """Count the profile versions of an entity."""
-    return _counted(_PROFILES, sorted((offline / "profiles" / entity).glob("*.parquet")))
+    return _counted(_PROFILES, tuple(sorted((offline / "profiles" / entity).glob("*.parquet"))))
 
 
-def _counted(query: str, files: list[Path]) -> KnownRows:
+@lru_cache(maxsize=16)
+def _counted(query: str, files: tuple[Path, ...]) -> KnownRows:
+    """Count the rows of files, which are named by their content, once for all domains of a night."""
     if not files:
         return KnownRows(np.empty(0, "datetime64[D]"), np.empty(0, "datetime64[us]"), np.empty(0, np.int64))
     with connect() as connection:

@@ -55,7 +55,9 @@ def scored_in_full(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Load:
 
 
 @pytest.fixture(autouse=True)
-def few_pairs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def carrying_over(trained_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are carried over, even if that saves only a few pairs."""
+    monkeypatch.setenv("MMLORA_SCORING__CARRY_OVER", "true")
     monkeypatch.setattr(carrying, "PAIRS_PER_ROW", 0)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 Key = tuple[str, date]
 Row = tuple[str, int, float, int]
@@ -210,3 +212,16 @@ class Model:
         earlier = self.before(domain)
         assert earlier is not None
         self.decisions.append(earlier._replace(domain=domain))
+
+
+def by_key(rows: list[dict[str, Any]]) -> Seen:
+    """Return what readers see of each domain and date, from rows in order."""
+    seen: dict[Key, tuple[str, list[Any]]] = {}
+    for row in rows:
+        on = row["score_date"]
+        key = row["domain_id"], on if isinstance(on, date) else date.fromisoformat(on)
+        score = float(np.float32(row["score"]))
+        seen.setdefault(key, (row["load_id"], []))[1].append(
+            (row["user_id"], row["item_id"], score, row["position"])
+        )
+    return {key: (load_id, tuple(found)) for key, (load_id, found) in seen.items()}

@@ -7,7 +7,6 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -39,18 +38,21 @@ from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.unpublish import restore, unpublish
 from mmlora.pipeline.verify import verify
-from mmlora.schema import DomainVerdict
-from mmlora.scoring.staging import part_files
 from mmlora.workspace import open_workspace
 from tests.conftest import MadeUp, take_warehouse, use_workspace
-from tests.faults import Kill, needs_fork, run_and_kill
-from tests.pipeline.readers_model import Decision, Event, Key, Load, Model, Rows, Seen
+from tests.faults import Kill, let_time_pass, needs_fork, run_and_kill
+from tests.pipeline.readers_model import Decision, Event, Key, Load, Model, Rows, Seen, by_key
+from tests.pipeline.sequence_start import (
+    DOMAINS,
+    FIRST,
+    LAST,
+    record_verdicts,
+    score_of_pairs,
+    store_another,
+)
 
 pytestmark = needs_fork
 
-ON = date(2001, 4, 9)
-FIRST, LAST = ON - timedelta(days=3), ON + timedelta(days=3)
-DOMAINS = ("news", "rare", "sport")
 SEEN = sa.text(
     "SELECT domain_id, score_date, load_id, user_id, item_id, score, position FROM scores_published "
     "ORDER BY domain_id, score_date, user_id, position"
@@ -168,7 +170,7 @@ class Sequence(RuleBasedStateMachine):
     def erase(self, n: int, kill: Kill | None) -> None:
         users = sorted({event.user for event in self.model.events})
         user = users[n % len(users)]
-        self.let_time_pass()
+        let_time_pass()
         after = {key: load.without(user) for key, load in self.model.published.items()}
         if self.killed(kill, lambda: erase([user], reason="a test"), after):
             erase([user], reason="a test")
@@ -236,7 +238,7 @@ class Sequence(RuleBasedStateMachine):
         assert not users & self.erased
         for domain in {key[0] for key in self.model.latest()}:
             with read_scores(domain) as reader:
-                assert _by_key(reader.read_all().to_pylist()).items() <= self.model.latest().items()
+                assert by_key(reader.read_all().to_pylist()).items() <= self.model.latest().items()
 
     def teardown(self) -> None:
         if (error := sys.exc_info()[1]) is not None:  # a replay may be killed elsewhere and hide it
@@ -264,7 +266,7 @@ class Sequence(RuleBasedStateMachine):
     def shown(self, view: str = "scores_published") -> Seen:
         query = sa.text(str(SEEN).replace("scores_published", view))
         with open_workspace().open_warehouse() as warehouse, warehouse.database.reading() as connection:
-            return _by_key([dict(row._mapping) for row in connection.execute(query)])
+            return by_key([dict(row._mapping) for row in connection.execute(query)])
 
     def expected(self, domain: str, on: date, known: datetime | None = None) -> Rows:
         return self.model.rows(domain, on, self.model.champion(domain), known)
@@ -318,27 +320,6 @@ class Sequence(RuleBasedStateMachine):
         with open_workspace().open_warehouse() as warehouse, warehouse.database.reading() as connection:
             return int(connection.execute(sa.text("SELECT count(*) FROM promotions")).scalar_one())
 
-    def let_time_pass(self) -> None:
-        """Have the loads of killed processes be silent for long."""
-        with open_workspace().open_warehouse() as warehouse, warehouse.database.writing() as connection:
-            loads = warehouse.tables.score_loads
-            long_ago = datetime.now(UTC) - timedelta(hours=1)
-            connection.execute(
-                sa.update(loads).where(loads.c.state == "running").values(heartbeat_at=long_ago)
-            )
-
-
-def _by_key(rows: list[dict[str, Any]]) -> Seen:
-    seen: dict[Key, tuple[str, list[Any]]] = {}
-    for row in rows:
-        on = row["score_date"]
-        key = row["domain_id"], on if isinstance(on, date) else date.fromisoformat(on)
-        score = float(np.float32(row["score"]))
-        seen.setdefault(key, (row["load_id"], []))[1].append(
-            (row["user_id"], row["item_id"], score, row["position"])
-        )
-    return {key: (load_id, tuple(found)) for key, (load_id, found) in seen.items()}
-
 
 # The workspace in which each sequence begins
 
@@ -351,50 +332,16 @@ def begun(
     home = Path(shutil.copytree(trained[0], tmp_path_factory.mktemp("begun") / "var"))
     with pytest.MonkeyPatch.context() as here:
         use_workspace(here, home)
-        versions = (trained[1], _another(trained[1]))
-        _record_verdicts()
+        versions = (trained[1], store_another(trained[1]))
+        record_verdicts()
         lab = Path(shutil.copytree(home, tmp_path_factory.mktemp("lab") / "var"))
         use_workspace(here, lab)
-        scores = {version: _score_of_pairs(version, lab.parent) for version in versions}
+        scores = {version: score_of_pairs(version, lab.parent) for version in versions}
     table = pq.read_table(made_up.interactions).to_pylist()
     names = ("user_id", "item_id", "domain_id", "event_timestamp", "label", "event_timestamp")
     events = [Event(*(row[name] for name in names)) for row in table]
     items = sorted({event.item for event in events})
     return home, Model(events, scores, items, [Decision(None, trained[1], 0)])
-
-
-def _another(version: str) -> str:
-    """Store a model with the same order of items, but other scores."""
-    workspace = open_workspace()
-    bundle = workspace.bundles.load(version)
-    halved = replace(bundle.calibration, scale=bundle.calibration.scale / 2)
-    part = workspace.parts.put_json(halved.to_json())
-    return workspace.bundles.save(replace(bundle.manifest, calibration=part))
-
-
-def _record_verdicts() -> None:
-    """Take each domain for rich on all dates: validation takes seconds, and isn't what is tested here."""
-    made = [
-        DomainVerdict(domain, FIRST + timedelta(days=n), "rich", 100, 50, 10, 10, 1.0, 0.5, "as it is")
-        for domain in DOMAINS
-        for n in range((LAST - FIRST).days + 1)
-    ]
-    with open_workspace().open_warehouse() as warehouse:
-        warehouse.record_verdicts(made)
-
-
-def _score_of_pairs(version: str, folder: Path) -> dict[tuple[str, str, int], float]:
-    """Score every pair of every domain."""
-    users, items = [f"u{n:02d}" for n in range(60)], range(100, 140)
-    pairs = {"user_id": [u for u in users for _ in items], "item_id": [i for _ in users for i in items]}
-    pq.write_table(pa.table(pairs), folder / "pairs.parquet")
-    scores = {}
-    for domain in DOMAINS:
-        load_id = score(ON, domain, pairs=str(folder / "pairs.parquet"), top_k=0, model_version=version)
-        for file in part_files(open_workspace().staging_folder(load_id)):
-            for row in pq.read_table(file).to_pylist():
-                scores[domain, row["user_id"], row["item_id"]] = float(row["score"])
-    return scores
 
 
 def _machine(
@@ -408,9 +355,10 @@ def _machine(
         home = Path(shutil.copytree(begun[0], folder / str(next(numbers)) / "var"))
         here.delenv("MMLORA_WAREHOUSE_URL", raising=False)
         use_workspace(here, home)
+        here.setenv("MMLORA_SCORING__CARRY_OVER", "true")
         if warehouse_url := url(home):
             take_warehouse(here, home, version, warehouse_url)
-            _record_verdicts()
+            record_verdicts()
         model = begun[1]
         return home, Model([*model.events], model.scores, model.items, [Decision(None, version, 0)])
 

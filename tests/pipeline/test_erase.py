@@ -26,29 +26,18 @@ from mmlora.pipeline.verify import verify
 from mmlora.warehouse.tables import tables
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
-from tests.conftest import published, take_warehouse
+from tests.conftest import published
 
 BEFORE, ON = date(2001, 4, 8), date(2001, 4, 9)
 GONE = "u01"
 
 
-@pytest.fixture(
-    params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "postgres"))]
-)
-def home(
-    request: pytest.FixtureRequest,
-    trained: tuple[Path, str],
-    trained_workspace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
+@pytest.fixture
+def home(trained_on_each_warehouse: Path) -> Path:
     """A workspace with two nights of a domain, the newer of them scored twice."""
-    if request.param != "sqlite":
-        of_duckdb = f"duckdb:///{trained_workspace / 'scores.duckdb'}"
-        url = of_duckdb if request.param == "duckdb" else request.getfixturevalue("postgres_url")
-        take_warehouse(monkeypatch, trained_workspace, trained[1], url)
     for night in (BEFORE, ON, ON):
         score_and_publish(night, domain="news")
-    return trained_workspace
+    return trained_on_each_warehouse
 
 
 def traces(home: Path, user: str = GONE) -> set[str]:

@@ -33,6 +33,13 @@ def night(trained_workspace: Path) -> Path:
     return trained_workspace
 
 
+def test_figures_are_kept_on_each_warehouse(trained_on_each_warehouse: Path) -> None:
+    score_and_publish(NIGHT, domain="news", top_k=20)
+    for _ in range(2):  # the second time they replace what was kept
+        (quality,) = evaluate().nights
+        assert domain_status("news").quality == (quality,)
+
+
 def _clicked(made_up: MadeUp, domain: str = "news") -> list[tuple[int, float | None]]:
     """Return label and published score of each interaction of the night, found by plain look-ups."""
     scores = {(row["user_id"], row["item_id"]): row["score"] for row in published(domain, NIGHT)}

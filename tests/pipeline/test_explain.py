@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mmlora.pipeline.explain import explain
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.train import train
 from mmlora_cli.main import app
-from tests.conftest import published
+from tests.conftest import published, use_workspace
 
 TRAINED, NIGHT = date(2001, 4, 8), date(2001, 4, 9)
 
@@ -22,10 +23,6 @@ TRAINED, NIGHT = date(2001, 4, 8), date(2001, 4, 9)
 @pytest.fixture(scope="module")
 def night(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A night by a model of all features, with experts, as readers have it."""
-    import shutil
-
-    from tests.conftest import use_workspace
-
     home = tmp_path_factory.mktemp("explained") / "var"
     shutil.copytree(imported, home)
     with pytest.MonkeyPatch.context() as here:
@@ -37,8 +34,6 @@ def night(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def workspace(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.conftest import use_workspace
-
     use_workspace(monkeypatch, night)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from mmlora.errors import UsageError
 from mmlora.models.trees.model import TreeModel
+from mmlora.pipeline.explain import explain
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.train import train
 from mmlora.runs.steps import prepare
@@ -21,6 +22,7 @@ from mmlora.training import boosting, refusals
 from mmlora.training.observer import SilentObserver
 from mmlora.training.phases import train_backbone
 from mmlora.workspace import open_workspace
+from tests.conftest import published
 
 pytest.importorskip("lightgbm")
 
@@ -54,6 +56,11 @@ def test_trees_are_judged_refitted_and_score_a_night(
     with open_workspace().open_warehouse() as warehouse:
         last, first = warehouse.loads(domain="news")
     assert last.same_rows_as(first), "whatever its chunks and threads"
+
+    row = published("news")[0]
+    explained = explain("news", row["user_id"], str(row["item_id"]))
+    assert [part.kind for part in explained.parts] == ["trees"] and explained.gate == {}
+    assert explained.score == pytest.approx(row["score"], abs=1e-6)
 
 
 def test_trees_are_the_same_for_any_number_of_threads(made_up_workspace: Path) -> None:

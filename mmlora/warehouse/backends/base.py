@@ -205,9 +205,8 @@ def alone_by_file(file: Path, name: str) -> Iterator[None]:
     lock = file.with_name(f"{file.name}.{name}.lock")
     with locked(lock):
         yield
-        lock.unlink(
-            missing_ok=True
-        )  # while it is held: who waits for it sees that it is gone, and makes another
+        # While it is held: whoever waits for it sees that it is gone, and makes another.
+        lock.unlink(missing_ok=True)
 
 
 def excluded(insert: Any, changed: Sequence[str]) -> Mapping[str, Any]:
