@@ -110,6 +110,17 @@ def test_domains_are_scored_in_batches_and_each_has_a_task_that_says_what_became
     ]
 
 
+def test_the_docs_ranking_dag_waits_for_the_asset_of_a_domain(dag_bag, tmp_path):
+    from airflow.dag_processing.dagbag import DagBag
+
+    page = (resource("dags").parent / "docs/airflow.md").read_text(encoding="utf-8")
+    (tmp_path / "rank.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    bag = DagBag(str(tmp_path))
+    assert bag.import_errors == {}
+    assets = [asset.name for asset in bag.dags["rank"].timetable.asset_condition.objects]
+    assert assets == ["mmlora_scores_drama"]
+
+
 def test_a_failed_domain_fails_the_run_though_the_others_are_announced(dag_bag):
     # A run's state is that of its leaves, and `announce` alone would succeed.
     dag = dag_bag.dags["nightly_scoring"]
