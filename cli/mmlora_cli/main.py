@@ -11,6 +11,7 @@ import mmlora
 from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
 from mmlora_cli import (
+    compare,
     data,
     evaluate,
     experiment,
@@ -18,6 +19,7 @@ from mmlora_cli import (
     features,
     nights,
     operate,
+    promote,
     score,
     share,
     train,
@@ -38,7 +40,20 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for module in (workspace, validate, train, share, score, nights, operate, evaluate, explain, upkeep):
+for module in (
+    workspace,
+    validate,
+    train,
+    promote,
+    share,
+    score,
+    nights,
+    compare,
+    operate,
+    evaluate,
+    explain,
+    upkeep,
+):
     module.register(app)
 
 

@@ -92,6 +92,7 @@ def score(
     override: Overridable | None = None,
     reason: str | None = None,
     dry_run: bool = False,
+    shadow: bool = False,
     progress: Progress = silent,
     workspace: Workspace | None = None,
 ) -> str:
@@ -111,6 +112,7 @@ def score(
         override: a check to override: ``size``.
         reason: why the check is overridden; recorded in the ledger.
         dry_run: write the staged files, but don't change the warehouse.
+        shadow: likewise, but record the load as a shadow load, which nothing publishes.
         progress: called with the number of pairs done.
         workspace: the caller's workspace, whose open warehouse is used; None opens that of the settings.
 
@@ -124,7 +126,7 @@ def score(
         UsageError: there is no such domain or model, or the engine, device or precision isn't available.
     """
     from mmlora.nights.load_size import check_override
-    from mmlora.nights.rehearsal import Rehearsal
+    from mmlora.nights.rehearsal import Rehearsal, Shadow
 
     workspace = workspace or open_workspace()
     chosen = choose_engine(workspace.settings, engine, ray_address, device)
@@ -144,7 +146,9 @@ def score(
             warn_of_labels(str(workspace.home), bundle.manifest.model_version, seen)
         if below := below_baseline(bundle.manifest.judgement):
             warn_below_baseline(str(workspace.home), on, bundle.manifest.model_version, below)
-        records = Rehearsal(warehouse) if dry_run else warehouse
+        records: Warehouse | Rehearsal = warehouse
+        if dry_run or shadow:
+            records = Shadow(warehouse) if shadow else Rehearsal(warehouse)
         load = records.begin_load(
             target,
             on,
@@ -159,7 +163,7 @@ def score(
                 job.run(pairs, top_k)
         except BaseException as error:
             rejected, folder = isinstance(error, CheckError), workspace.staging_folder(load.load_id)
-            if dry_run or rejected or not can_be_resumed(folder):
+            if dry_run or shadow or rejected or not can_be_resumed(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             if not rejected:  # then it is recorded already
                 with suppress(MmloraError):

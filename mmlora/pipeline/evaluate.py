@@ -6,14 +6,15 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmlora.errors import MmloraError, UsageError
 from mmlora.nights.load import score
+from mmlora.pipeline.shown import interactions_on
 from mmlora.records import Record
-from mmlora.schema import DOMAIN_ID, ITEM_ID, LABEL, SCORE, USER_ID, midnight
+from mmlora.schema import DOMAIN_ID, ITEM_ID, LABEL, SCORE, USER_ID
 from mmlora.settings import QualitySettings
 from mmlora.warehouse.quality import NightQuality, record_quality
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -77,7 +78,7 @@ def evaluate(
         nights = _published(workspace, warehouse, domains, start, end)
         done, total = 0, sum(map(len, nights.values()))
         for on, published in sorted(nights.items()):
-            shown = _interactions(workspace, on, known_as_of)
+            shown = interactions_on(workspace, on, known_as_of)
             for night in published:
                 rows = _joined(warehouse, night, shown)
                 if rows is not None:
@@ -131,16 +132,6 @@ def _published(
     for night in found:
         nights.setdefault(night.score_date, []).append(night)
     return nights
-
-
-def _interactions(workspace: Workspace, on: date, known_as_of: datetime) -> pa.Table:
-    """Return a date's interactions as they are known now."""
-    from mmlora.data.current import read_current
-
-    day_end = midnight(on + timedelta(days=1))
-    return read_current(
-        workspace.offline, known_as_of=known_as_of, since=midnight(on), before=min(day_end, known_as_of)
-    )
 
 
 @dataclass(frozen=True)
