@@ -27,6 +27,7 @@ from mmlora.features.feast_import import import_feast
 from mmlora.features.inputs import source_state
 from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
+from mmlora.features.source_times import SourceTime, source_times
 from mmlora.features.transforms import to_input
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.files import locked, read_json
@@ -256,6 +257,15 @@ class FeatureRepo:
             if not (self._folder / str(view.batch_source.path)).resolve().is_relative_to(offline)
         }
 
+    def source_times(self, entities: pa.Table, contract: FeatureContract) -> list[SourceTime]:
+        """Return, for one entity row, the times of the row that each view's features are read from."""
+        features = [field for field in _fields(entities, contract) if field.view]
+        views = list(dict.fromkeys(field.view for field in features))
+        if not views:
+            return []
+        with _contract_errors(features):
+            return source_times(self._applied_store(), views, _entity_rows(entities, features, None))
+
     def _historical(
         self,
         entities: pa.Table,
@@ -267,14 +277,11 @@ class FeatureRepo:
         activity = {view.name for view in ACTIVITY_VIEWS}.intersection(field.view for field in features)
         if activity and not (self._offline / "features" / "state.json").exists():
             raise UsageError(f"features are not built: {_BUILD_FIRST}")
-        keys = {key for field in features for key in field.keys}
-        keys |= set(columns).intersection(ENTITY_KEYS.values())
-        rows = entities.select([*sorted(keys), EVENT_TIMESTAMP])
-        if known_as_of is not None:
-            moment = known_as_of if known_as_of.tzinfo else known_as_of.replace(tzinfo=UTC)
-            rows = rows.replace_schema_metadata({"known_as_of": moment.isoformat()})
         job: AsofJob = store.get_historical_features(
-            rows, _references(features), full_feature_names=True, filter_by_created_timestamp=True
+            _entity_rows(entities, features, known_as_of, columns),
+            _references(features),
+            full_feature_names=True,
+            filter_by_created_timestamp=True,
         )
         return job
 
@@ -330,6 +337,22 @@ def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField
         columns = ", ".join(entities.column_names)
         raise UsageError(f"entity rows need {EVENT_TIMESTAMP} besides their ids; they have {columns}")
     return contract.keyed_by(entities.column_names).fields
+
+
+def _entity_rows(
+    entities: pa.Table,
+    features: list[FeatureField],
+    known_as_of: datetime | None,
+    columns: Iterable[str] = (),
+) -> pa.Table:
+    """Return the rows' keys and times, with the moment by which values must be known."""
+    keys = {key for field in features for key in field.keys}
+    keys |= set(columns).intersection(ENTITY_KEYS.values())
+    rows = entities.select([*sorted(keys), EVENT_TIMESTAMP])
+    if known_as_of is None:
+        return rows
+    moment = known_as_of if known_as_of.tzinfo else known_as_of.replace(tzinfo=UTC)
+    return rows.replace_schema_metadata({"known_as_of": moment.isoformat()})
 
 
 def _input(field: FeatureField, retrieved: pa.Table) -> pa.ChunkedArray:

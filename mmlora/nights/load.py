@@ -33,6 +33,7 @@ from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
 from mmlora.runs.freshness import refuse_stale
+from mmlora.runs.lineage import facts_of
 from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.schema import (
     DOMAIN_ID,
@@ -145,6 +146,7 @@ def score(
         if below := below_baseline(bundle.manifest.judgement):
             warn_below_baseline(str(workspace.home), on, bundle.manifest.model_version, below)
         records = Rehearsal(warehouse) if dry_run else warehouse
+        records.record_models([facts_of(bundle.manifest)])
         load = records.begin_load(
             target,
             on,

@@ -51,6 +51,7 @@ class Rehearsal:
                     "torch_version",
                     "rows_freed_at",
                     "rows_deleted_at",
+                    "code_version",
                 )
             ),
         )
@@ -58,4 +59,4 @@ class Rehearsal:
     def forget(self, *args: object, **facts: object) -> None:
         """Do nothing."""
 
-    heartbeat = mark_staged = reject = fail = record = forget
+    heartbeat = mark_staged = reject = fail = record = record_models = forget
