@@ -16,8 +16,10 @@ from mmlora_cli import (
     experiment,
     explain,
     features,
+    importance,
     nights,
     operate,
+    report,
     score,
     share,
     train,
@@ -38,7 +40,10 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for module in (workspace, validate, train, share, score, nights, operate, evaluate, explain, upkeep):
+for module in (
+    *(workspace, validate, train, share, score, nights, operate),
+    *(evaluate, explain, importance, report, upkeep),
+):
     module.register(app)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from typer.testing import CliRunner
 from mmlora.errors import UsageError
 from mmlora.pipeline.explain import explain
 from mmlora.pipeline.migrate import migrate_warehouse
-from mmlora.pipeline.score import score_and_publish
-from mmlora.pipeline.train import train
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
 from tests.conftest import published, use_workspace
@@ -22,21 +19,9 @@ from tests.conftest import published, use_workspace
 TRAINED, NIGHT = date(2001, 4, 8), date(2001, 4, 9)
 
 
-@pytest.fixture(scope="module")
-def night(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A night by a model of all features, with experts, as readers have it."""
-    home = tmp_path_factory.mktemp("explained") / "var"
-    shutil.copytree(imported, home)
-    with pytest.MonkeyPatch.context() as here:
-        use_workspace(here, home)
-        train(TRAINED, adaptation="moe_mlora", expert_confidence=0)
-        score_and_publish(NIGHT, domain="news", top_k=15)
-    return home
-
-
 @pytest.fixture(autouse=True)
-def workspace(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_workspace(monkeypatch, night)
+def workspace(night_of_experts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_workspace(monkeypatch, night_of_experts)
 
 
 def test_the_score_is_the_published_one() -> None:
