@@ -11,6 +11,7 @@ import mmlora
 from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
 from mmlora_cli import (
+    calibrate,
     data,
     evaluate,
     experiment,
@@ -42,7 +43,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
 for module in (
     *(workspace, validate, train, share, score, nights, operate),
-    *(evaluate, explain, importance, report, upkeep),
+    *(calibrate, evaluate, explain, importance, report, upkeep),
 ):
     module.register(app)
 

@@ -142,7 +142,8 @@ def _explained(
     parts = logit_parts(model, batch, owners)
     weights = model.gate_weights(batch) if isinstance(model, CTRModel) else None
     logit = sum(part.value for part in parts)
-    calibration, domain = bundle.calibration_of(night.domain_id), int(batch.domain[0])
+    calibration = bundle.calibration_of(night.domain_id)
+    scale, shift = calibration.line(int(batch.domain[0]))
     score = calibration.apply(torch.tensor([logit], dtype=torch.float64), batch.domain)
     return Explanation(
         domain_id=night.domain_id,
@@ -161,8 +162,8 @@ def _explained(
         position=listed[1] if listed else None,
         score=float(score[0]),
         logit=logit,
-        scale=calibration.scale,
-        shift=calibration.shift if domain < 0 else calibration.domain_shifts[domain],
+        scale=scale,
+        shift=shift,
         parts=tuple(sorted(parts, key=lambda part: -abs(part.value))),
         gate={} if weights is None else dict(zip(owners, weights[0].tolist(), strict=True)),
         features=features.to_pylist()[0],

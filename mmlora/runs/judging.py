@@ -183,7 +183,7 @@ def _scores_of(
     for features in features_of(workspace, data, table):
         first, last = np.searchsorted(numbers, [start, start + features.num_rows])
         chosen = features.take(numbers[first:last] - start)
-        scores[first:last] = _probabilities(chosen, encoder, model, bundle.calibration)
+        scores[first:last] = _probabilities(chosen, encoder, model, bundle.calibration.of_sample)
         start += features.num_rows
     return scores
 
