@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from mmlora.data.synthetic import Dials, make_synthetic
 
@@ -68,7 +69,7 @@ def shop(seed: int) -> World:
     with tempfile.TemporaryDirectory() as folder:
         files = write_shop(Path(folder), ShopDials(seed=seed))
         rows = pq.read_table(files.interactions)
-        profiles = {"user": pq.read_table(files.users), "item": pq.read_table(files.items)}
+        profiles = {"user": csv.read_csv(files.users), "item": pq.read_table(files.items)}
     sizes = rows["domain_id"].combine_chunks().value_counts().to_pylist()
     by_size = [entry["values"] for entry in sorted(sizes, key=lambda entry: -entry["counts"])]
     return World(rows, profiles, [str(name) for name in by_size[2:5]])
