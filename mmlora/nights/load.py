@@ -33,6 +33,7 @@ from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
 from mmlora.runs.freshness import refuse_stale
+from mmlora.runs.lineage import facts_of
 from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.schema import (
     DOMAIN_ID,
@@ -149,6 +150,7 @@ def score(
         records: Warehouse | Rehearsal = warehouse
         if dry_run or shadow:
             records = Shadow(warehouse) if shadow else Rehearsal(warehouse)
+        records.record_models([facts_of(bundle.manifest)])
         load = records.begin_load(
             target,
             on,

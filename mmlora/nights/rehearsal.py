@@ -56,6 +56,7 @@ class Rehearsal:
                     "torch_version",
                     "rows_freed_at",
                     "rows_deleted_at",
+                    "code_version",
                 )
             ),
         )
@@ -63,7 +64,7 @@ class Rehearsal:
     def forget(self, *args: object, **facts: object) -> None:
         """Do nothing."""
 
-    heartbeat = reject = fail = record = forget
+    heartbeat = reject = fail = record = record_models = forget
 
     def mark_staged(
         self,

@@ -173,7 +173,7 @@ def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table) -> Flo
 
     from mmlora.training.rows import blocks
 
-    encoder, model, calibration = bundle.encoder(), bundle.model(), bundle.calibration
+    encoder, model, calibration = bundle.encoder(), bundle.model(), bundle.calibration.of_sample
     scores, start = np.empty(len(table)), 0
     for features in workspace.feature_repo.stream(table, bundle.contract, rows=_CHUNK_ROWS):
         encoded = encoder.encode(features)
