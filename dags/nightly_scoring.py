@@ -28,7 +28,7 @@ def nightly_scoring():
     @task
     def scoring_domains(params=None):
         """Name the domains to score: those of the form, or all that may be."""
-        names = module("nights.domains").scoring_domains(run_date(), **options("allow_stale"))
+        names = module("nights.domains").scoring_domains(run_date(), **options("allow_stale", "override"))
         return chosen(names, params["domains"])
 
     @task(map_index_template="{{ task.op_kwargs['domain'] }}")

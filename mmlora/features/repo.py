@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.features.affinity import Affinity, choose_affinity
+from mmlora.features.age import newest_row
 from mmlora.features.asof.database import database
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
@@ -255,6 +256,12 @@ class FeatureRepo:
             for name, view in registered.items()
             if not (self._folder / str(view.batch_source.path)).resolve().is_relative_to(offline)
         }
+
+    def newest(self, contract: FeatureContract, *, before: datetime) -> dict[str, datetime]:
+        """Return the time of the newest row up to a moment, of each computed view that a contract reads."""
+        names = sorted({field.view for field in contract.fields if field.view})
+        times = {name: newest_row(self._offline / "features" / name, before) for name in names}
+        return {name: moment for name, moment in times.items() if moment is not None}
 
     def _historical(
         self,

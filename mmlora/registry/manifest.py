@@ -73,6 +73,8 @@ class Manifest:
             part of the version, which depends only on the model itself.
         tuning: the settings that were tried on validation rows and their results, JSON-ready; None if none
             were. It is not part of the version either.
+        profile: part with the features' profile by domain (:mod:`mmlora.checks.feature_profile`); None in
+            models of before there was one. It is not part of the version.
         base: the version with which it shares all parts except one domain's experts; None if trained whole.
         format: version of this layout.
         created_at: time of creation; not part of the version.
@@ -94,6 +96,7 @@ class Manifest:
     code_version: str
     judgement: Judgement | None = field(default=None, compare=False)
     tuning: Mapping[str, Any] | None = field(default=None, compare=False)
+    profile: str | None = field(default=None, compare=False)
     base: str | None = None
     format: int = FORMAT
     created_at: datetime = field(default_factory=_now, compare=False)
@@ -105,7 +108,7 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over everything except the judgement, the tuning and the time of creation."""
+        """SHA-256 over everything except the judgement, tuning, profile and time of creation."""
         return fingerprint(self._content())
 
     @property
@@ -116,7 +119,8 @@ class Manifest:
     @property
     def parts(self) -> tuple[str, ...]:
         """Every part that the manifest names directly."""
-        named = (self.encoder, self.backbone, self.calibration, self.gate, *(e.part for e in self.experts))
+        experts = (expert.part for expert in self.experts)
+        named = (self.encoder, self.backbone, self.calibration, self.gate, self.profile, *experts)
         return tuple(dict.fromkeys(part for part in named if part is not None))
 
     @property
@@ -164,6 +168,7 @@ class Manifest:
             **self._content(),
             "judgement": self.judgement and self.judgement.to_json(),
             "tuning": self.tuning,
+            "profile": self.profile,
             "created_at": self.created_at.isoformat(),
         }
         raw["document_hash"] = _document_hash(raw)
@@ -203,7 +208,7 @@ class Manifest:
 
     def _content(self) -> dict[str, object]:
         raw = asdict(self)
-        del raw["created_at"], raw["judgement"], raw["tuning"]
+        del raw["created_at"], raw["judgement"], raw["tuning"], raw["profile"]
         if self.base is None:  # left out, so that versions are the same as before bases existed
             del raw["base"]
         raw["as_of"] = self.as_of.isoformat()
