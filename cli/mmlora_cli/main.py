@@ -19,6 +19,7 @@ from mmlora_cli import (
     nights,
     operate,
     score,
+    share,
     train,
     upkeep,
     validate,
@@ -37,7 +38,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
-for module in (workspace, validate, train, score, nights, operate, evaluate, explain, upkeep):
+for module in (workspace, validate, train, share, score, nights, operate, evaluate, explain, upkeep):
     module.register(app)
 
 

@@ -228,6 +228,7 @@ class _Job:
             seconds=staged.seconds,
             candidates=chosen,
             below_baseline=below_baseline(self.bundle.manifest.judgement),
+            experts=self.bundle.experts_of(self.domain),
         )
         self.checks.require(report.checks, facts)
         self.checks.require(
@@ -358,9 +359,9 @@ class _Job:
         from mmlora.scoring.work import Work
 
         return Work(
-            model=self.bundle.model(),
+            model=self.bundle.model_of(self.domain),
             encoder=self.bundle.encoder(),
-            calibration=self.bundle.calibration,
+            calibration=self.bundle.calibration_of(self.domain),
             items=features.items,
             domain=features.domain,
             ids=self.workspace.ids,
