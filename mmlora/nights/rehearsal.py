@@ -26,6 +26,7 @@ class Rehearsal:
         self.publications = warehouse.publications
         self.load = warehouse.load
         self.rows_of = warehouse.rows_of
+        self.read_publications = warehouse.read_publications
 
     def begin_load(
         self, domain: Id, score_date: date, *, model_version: str, contract_hash: str, stale_after: timedelta

@@ -14,6 +14,7 @@ from mmlora.judgement import Judgement, below_baseline
 from mmlora.names import Alias
 from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
 from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
+from mmlora.runs.feature_profile import put_profile
 from mmlora.runs.judged_points import judgement_points
 from mmlora.runs.judging import judgement_of
 from mmlora.runs.state import Run
@@ -155,6 +156,7 @@ def _whole(workspace: Workspace, run: Run, evaluation: RunEvaluation, facts: Tra
         training_domains=tuple(data.domains),
         ids=workspace.ids,
         block_rows=workspace.settings.scoring.block_rows,
+        profile=put_profile(workspace, data.encoder, run.config.as_of, data.domains),
     )
 
 

@@ -301,6 +301,7 @@ def _domain_verdicts(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("reasons", json_type(), nullable=False),
         sa.Column("recorded_at", UtcTimestamp, nullable=False),
+        sa.Column("checks", json_type()),
         _one_of("verdict", valid_names(Verdict), "ck_domain_verdicts_verdict"),
     )
 
