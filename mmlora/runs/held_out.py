@@ -168,19 +168,31 @@ def _scores(
 
 
 def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table) -> Floats:
-    """Score rows, each with its features as of its own time."""
+    """Score rows, each with its features as of its own time, and by its domain's mixture if it has one."""
+    import pyarrow.compute as pc
     import torch
 
     from mmlora.training.rows import blocks
 
-    encoder, model, calibration = bundle.encoder(), bundle.model(), bundle.calibration.of_sample
+    encoder = bundle.encoder()
+    mixed = {mixture.domain: bundle.model_of(mixture.domain) for mixture in bundle.manifest.mixtures}
+    whole = bundle.model()
     scores, start = np.empty(len(table)), 0
     for features in workspace.feature_repo.stream(table, bundle.contract, rows=_CHUNK_ROWS):
         encoded = encoder.encode(features)
-        for _, block in blocks(np.arange(features.num_rows)):
-            batch = encoder.assemble([(encoded, block)])
-            with torch.inference_mode():
-                values = calibration.apply(model(batch).double(), batch.domain).numpy()
-            scores[start + block] = values
+        rest = np.ones(features.num_rows, bool)
+        chosen = []
+        for domain, model in mixed.items():
+            own = np.asarray(pc.equal(features[DOMAIN_ID], domain))
+            chosen.append((np.flatnonzero(own), model, bundle.calibration_of(domain).of_sample))
+            rest &= ~own
+        for rows, model, calibration in (
+            *chosen,
+            (np.flatnonzero(rest), whole, bundle.calibration.of_sample),
+        ):
+            for _, block in blocks(rows):
+                batch = encoder.assemble([(encoded, block)])
+                with torch.inference_mode():
+                    scores[start + block] = calibration.apply(model(batch).double(), batch.domain).numpy()
         start += features.num_rows
     return scores
