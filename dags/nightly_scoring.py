@@ -1,18 +1,28 @@
 """The nightly DAG: fresh features and verdicts, then scores of every domain, published."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import TriggerRule, chain, dag, task, task_group
+from airflow.sdk import TriggerRule, chain, dag, task
 
 from mmlora.airflow_plugin import forms
-from mmlora.airflow_plugin.tasks import SCORES_PUBLISHED, chosen, daily, module, options, run_date
+from mmlora.airflow_plugin.outcomes import announce_loads, settle
+from mmlora.airflow_plugin.tasks import (
+    DOMAIN_SCORES,
+    SCORES_PUBLISHED,
+    chosen,
+    daily,
+    module,
+    options,
+    run_date,
+)
 
 
 @dag(**daily(hour=1), params=forms.NIGHTLY_SCORING)
 def nightly_scoring():
     """Bring features and verdicts up to the date; then score, audit and publish each domain by itself.
 
-    A domain that fails keeps no other from being published. Its run counts as failed, and its readers keep
-    the scores that were published last.
+    Domains are scored in batches, each by one task that loads its libraries once. Then a short task per
+    domain says what became of it. A domain that fails keeps no other from being published: its task fails,
+    its readers keep the scores that were published last, and clearing its task scores it again, alone.
     """
 
     @task
@@ -26,32 +36,39 @@ def nightly_scoring():
         return module("pipeline.validate").validate(run_date()).verdicts
 
     @task
-    def scoring_domains(params=None):
-        """Name the domains to score: those of the form, or all that may be."""
+    def batches(params=None):
+        """Divide the domains to score, those of the form or all that may be, into batches by their pairs."""
         names = module("nights.domains").scoring_domains(run_date(), **options("allow_stale"))
-        return chosen(names, params["domains"])
+        return module("nights.batches").batches(run_date(), chosen(names, params["domains"]))
 
-    @task(map_index_template="{{ task.op_kwargs['domain'] }}")
-    def score(domain):
-        """Score one domain's candidates with the champion; stage and audit the load."""
-        return module("nights.load").score(run_date(), domain, **options(*forms.SCORE_OPTIONS))
+    @task(
+        map_index_template="{{ task.op_kwargs['domains'] | join(', ') | truncate(60) }}",
+        doc_md="Score a batch with the champions; audit and publish each domain; list what became of each.",
+    )
+    def score(domains):
+        score_and_publish = module("pipeline.score").score_and_publish
+        night = score_and_publish(run_date(), domains=domains, **options(*forms.SCORE_OPTIONS))
+        return [load.to_json() for load in night.loads]
 
-    @task(map_index_template="{{ task.op_kwargs['domain'] }}")
-    def publish(domain, load_id):
-        """Write the load's rows, then move the pointer that readers follow."""
-        return domain, module("pipeline.publish").publish(load_id)
+    @task
+    def outcomes(batches):
+        """List what became of the domains of all batches."""
+        return [outcome for batch in batches for outcome in batch]
 
-    @task_group
-    def domain(domain):
-        return publish(domain=domain, load_id=score(domain=domain))
+    @task(
+        map_index_template="{{ task.op_kwargs['outcome']['domain_id'] }}",
+        doc_md="Succeed if the domain is published; score it again if this task was cleared or is retried.",
+    )
+    def domain(outcome):
+        return settle(outcome, options(*forms.SCORE_OPTIONS))
 
-    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, outlets=[SCORES_PUBLISHED])
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, outlets=[SCORES_PUBLISHED, DOMAIN_SCORES])
     def announce(loads, outlet_events=None):
-        """Tell the DAGs that wait for the Asset which load of each domain was published."""
-        outlet_events[SCORES_PUBLISHED].extra = {"date": run_date().isoformat(), "loads": dict(loads)}
+        """Tell the DAGs that wait for an Asset which load of each domain was published."""
+        announce_loads(outlet_events, dict(loads))
 
-    chain(build_features(), validate(), names := scoring_domains())
-    announce(loads := domain.expand(domain=names))
+    chain(build_features(), validate(), parts := batches())
+    announce(loads := domain.expand(outcome=outcomes(score.expand(domains=parts))))
     # The run fails with any domain, though the announcement of the others succeeds.
     loads >> EmptyOperator(task_id="all_published")
 

@@ -6,14 +6,17 @@ backfills and the command line read it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmlora.names import ExpertPolicy
 from mmlora.records import Record
 from mmlora.schema import Id
 
 What = Literal["users", "items", "pairs"]
+_LEAST_WEIGHT = 0.01
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,39 @@ class Carried(Record):
 
 
 @dataclass(frozen=True)
+class ExpertUse(Record):
+    """The experts that a domain's scores depend on.
+
+    Attributes:
+        policy: ``own`` if most of the weight is on the domain's own, ``shared`` if it is on those of others,
+            ``backbone`` if there are none.
+        weights: the total weight of each domain's experts, at least 0.01.
+    """
+
+    policy: ExpertPolicy
+    weights: Mapping[str, float]
+
+    @classmethod
+    def of(cls, domain: str, experts: Sequence[tuple[str, float]]) -> ExpertUse:
+        """Return the use of experts from the owner and the weight of each."""
+        weights: dict[str, float] = {}
+        for owner, weight in experts:
+            weights[owner] = weights.get(owner, 0.0) + weight
+        weights = {owner: round(weight, 6) for owner, weight in weights.items() if weight >= _LEAST_WEIGHT}
+        if not weights:
+            return cls("backbone", {})
+        return cls("own" if 2 * weights.get(domain, 0.0) >= sum(weights.values()) else "shared", weights)
+
+    def __str__(self) -> str:
+        if self.policy != "shared":
+            return "its own experts" if self.policy == "own" else "the backbone alone"
+        largest = sorted(self.weights.items(), key=lambda entry: -entry[1])
+        mixed = ", ".join(f"{owner} {weight:.2f}" for owner, weight in largest[:_NAMED])
+        more = f" and {len(largest) - _NAMED} more" if len(largest) > _NAMED else ""
+        return f"experts of {mixed}{more}"
+
+
+@dataclass(frozen=True)
 class LoadChecks(Record):
     """What is kept with a load.
 
@@ -169,6 +205,7 @@ class LoadChecks(Record):
         resumed: the shards that were taken over from an interrupted run; None if there were none.
         carried: the rows that were carried over from an earlier night; None if there were none.
         fingerprint: of what its rows depend on; None in loads that nothing is carried over from.
+        experts: the experts that its scores depend on; None in loads of before this was kept.
     """
 
     users: int | None = None
@@ -183,6 +220,7 @@ class LoadChecks(Record):
     resumed: Resumed | None = None
     carried: Carried | None = None
     fingerprint: Fingerprint | None = None
+    experts: ExpertUse | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-ready mapping of what there is."""

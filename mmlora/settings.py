@@ -183,6 +183,11 @@ class ScoringSettings(_Section):
     carry_over: bool = Field(
         True, description="take rows from the last published night where nothing has changed for a user"
     )
+    batch_pairs: int = Field(
+        20_000_000,
+        ge=1,
+        description="pairs that one Airflow task scores, of several domains where they are small",
+    )
     max_days_ahead: int = Field(1, ge=0, description="days after the data's last one that may be scored")
     max_age_hours: float = Field(
         24.0, gt=0, description="maximum age of the newest interaction at a night's 00:00 UTC"

@@ -136,13 +136,15 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def imported(made_up: MadeUp, mlflow_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with the made-up tables imported, to be copied."""
+    """A workspace with the made-up tables imported, and their features built, to be copied."""
     from mmlora.pipeline.data import import_tables
+    from mmlora.pipeline.features import build_features
 
     home = tmp_path_factory.mktemp("imported") / "var"
     with pytest.MonkeyPatch.context() as here:
         use_workspace(here, home)
         import_tables(made_up.interactions, users=made_up.users, items=made_up.items)
+        build_features(made_up.last_day + timedelta(days=4))
     shutil.copy(mlflow_store, home)
     return home
 
@@ -161,8 +163,23 @@ def made_up_workspace(imported: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return Path(shutil.copytree(imported, tmp_path / "var"))
 
 
+def assume_rich(first: date, last: date) -> None:
+    """Record each domain as rich on some days: a validation takes seconds, and isn't what is tested there."""
+    from mmlora.schema import DomainVerdict
+    from mmlora.workspace import open_workspace
+
+    workspace = open_workspace()
+    made = [
+        DomainVerdict(domain, first + timedelta(days=n), "rich", 100, 50, 10, 10, 1.0, 0.5, "as it is")
+        for domain in workspace.expected_domains()
+        for n in range((last - first).days + 1)
+    ]
+    with workspace.open_warehouse() as warehouse:
+        warehouse.record_verdicts(made)
+
+
 @pytest.fixture(scope="session")
-def trained(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def trained(imported: Path, made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A workspace with a model of 2001-04-08 and two nights' verdicts, to be copied; the model's version."""
     from mmlora.pipeline.train import train
     from mmlora.pipeline.validate import validate
@@ -172,7 +189,9 @@ def trained(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     with pytest.MonkeyPatch.context() as here:
         use_workspace(here, home)
         version = train(date(2001, 4, 8), features="ids", adaptation="none").model_version
-        validate(date(2001, 4, 9))
+        validate(made_up.last_day)
+        assume_rich(made_up.last_day - timedelta(days=7), made_up.last_day - timedelta(days=2))
+        assume_rich(made_up.last_day + timedelta(days=1), made_up.last_day + timedelta(days=4))
     return home, str(version)
 
 

@@ -12,7 +12,7 @@ from airflow.sdk import Param
 
 from mmlora.hyperparameters import OFFERED, SETTINGS
 from mmlora.hyperparameters.setting import Bounds, Declared
-from mmlora.names import Overridable, valid_names
+from mmlora.names import BackfillReason, KnownAsOf, Overridable, valid_names
 
 
 def _date(what: str) -> Param:
@@ -112,6 +112,56 @@ NIGHTLY_SCORING = {
     "reason": _text("Reason", "Why the check is overridden; recorded in the ledger."),
 }
 """The form of ``nightly_scoring``."""
+
+
+def _flag(title: str, description: str) -> Param:
+    return Param(None, type=["null", "boolean"], title=title, description=f"{description} Left alone: no.")
+
+
+def _day(title: str, description: str, *, required: bool = False) -> Param:
+    kind = "string" if required else ["null", "string"]
+    given = {} if required else {"default": None}
+    return Param(**given, type=kind, format="date", title=title, description=description)
+
+
+_DOMAINS = Param(
+    None,
+    type=["null", "array"],
+    items={"type": "string"},
+    title="Domains",
+    description="Only these, one per line. Left empty: all.",
+)
+_MAX_ROWS = _number("Max rows", "Stop before the estimated rows exceed this.", minimum=1)
+
+BACKFILL = {
+    "start": _day("Start", "The first score date.", required=True),
+    "end": _day("End", "The last score date.", required=True),
+    "domains": _DOMAINS,
+    "reason": _choice("Reason", valid_names(BackfillReason), "Only nights that are in this state."),
+    "model": _text("Model", "champion, champion-at-the-time, or a version. Left empty: champion."),
+    "known_as_of": _choice(
+        "Known as of", valid_names(KnownAsOf), "What was known then, or all that is known now, late rows too."
+    ),
+    "top_k": _number("Top k", "Rows kept per user; 0 keeps all.", minimum=0),
+    "max_rows": _MAX_ROWS,
+    "allow_stale": _flag("Allow stale", "Score even days that the data doesn't reach."),
+    "plan_only": _flag("Plan only", "Log each domain's plan and score nothing."),
+}
+"""The form of ``backfill``."""
+
+BACKFILL_OPTIONS = tuple(BACKFILL.keys() - {"start", "end", "domains"})
+"""The names of ``BACKFILL`` that are options of ``backfill``."""
+
+MAINTENANCE = {
+    "date": _date("Share experts by what was known on this day at 00:00 UTC."),
+    "start": _day("Start", "Evaluate the nights from this date on. Left empty: all that are published."),
+    "late_days": _number(
+        "Late days", "Restate nights of so many past days that late rows would change; 0: none.", minimum=0
+    ),
+    "max_rows": _MAX_ROWS,
+    "dry_run": _flag("Dry run", "Free nothing, and report what would be freed."),
+}
+"""The form of ``maintenance``."""
 
 SCORE_OPTIONS = tuple(NIGHTLY_SCORING.keys() - {"date", "domains"})
 """The names of ``NIGHTLY_SCORING`` that are options of ``score``."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.sdk import (
     Asset,
+    AssetAlias,
     CronTriggerTimetable,
     ExceptionRetryPolicy,
     RetryAction,
@@ -23,6 +24,9 @@ from airflow.sdk import (
 
 SCORES_PUBLISHED = Asset("mmlora_scores_published")
 """Emitted at the end of a run that published anything, with ``date`` and ``loads`` (load by domain)."""
+
+DOMAIN_SCORES = AssetAlias("mmlora_domain_scores")
+"""Stands for one Asset per published domain, ``mmlora_scores_<domain>``, with ``date`` and ``load``."""
 
 _RETRIES = {
     "retries": 3,
@@ -50,6 +54,11 @@ def daily(hour: int) -> dict[str, Any]:
         "default_args": _RETRIES,
         "tags": ["mmlora"],
     }
+
+
+def on_demand(runs: int) -> dict[str, Any]:
+    """Return a DAG's settings for runs that people or other DAGs trigger, ``runs`` of them at a time."""
+    return {**daily(hour=0), "schedule": None, "max_active_runs": runs}
 
 
 def module(name: str) -> ModuleType:
@@ -111,3 +120,10 @@ def chosen(domains: Sequence[str], wanted: Collection[str] | None) -> list[str]:
         valid = ", ".join(domains) or "none"
         raise UsageError(f"there is no domain {', '.join(map(repr, unknown))} to score; valid are {valid}")
     return [domain for domain in domains if not wanted or domain in wanted]
+
+
+def period(*names: str) -> dict[str, date]:
+    """Return the run's Params that are dates and were filled in, as keyword arguments."""
+    from mmlora.dates import parse_date
+
+    return {name: parse_date(text) for name, text in options(*names).items()}

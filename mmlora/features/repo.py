@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+import mmlora
 from mmlora.errors import ContractError, UsageError
 from mmlora.features.affinity import Affinity, choose_affinity
 from mmlora.features.asof.database import database
@@ -38,6 +40,7 @@ from mmlora.schema import (
     FeatureField,
     FeatureGroup,
     IdTypes,
+    fingerprint,
     valid_names,
 )
 
@@ -51,6 +54,7 @@ logger = logging.getLogger(__name__)
 SERVICES: dict[FeatureGroup, str] = {"profiles": "mmlora_profiles", "all": "mmlora_all"}
 _JOINED_ROWS = 250_000
 """Rows per join: each join sorts the views again, but lists make the features of a row large."""
+_MADE_OF = ".made_of"
 _RELATIVE = "paths are relative to this folder\n"
 _BUILD_FIRST = "run `mmlora features build --through DATE` first"
 
@@ -93,7 +97,45 @@ class FeatureRepo:
             self._store.apply(objects, objects_to_delete=stale, partial=False)
             self._store.refresh_registry()
             (self._folder / ".applied").write_text(_RELATIVE, encoding="utf-8")
+            (self._folder / _MADE_OF).write_text(self._made_of(), encoding="utf-8")
         logger.info("applied %d feature definitions, ids %s", len(objects), ids.to_dict())
+
+    def apply_if_changed(self) -> None:
+        """Apply the definitions unless the same ones were applied last; then Feast isn't even imported.
+
+        Definitions of the user's own are always applied, because they may read anything.
+
+        Raises:
+            UsageError, TransientError: as :meth:`apply`.
+        """
+        file, made_of = self._folder / _MADE_OF, self._made_of()
+        if made_of and self.applied and file.exists() and file.read_text(encoding="utf-8") == made_of:
+            self.refresh()
+        else:
+            self.apply()
+
+    def _made_of(self) -> str:
+        """Return a fingerprint of what the definitions are made of; empty if there are own ones."""
+        if any((self.home / "feature_repo").glob("*.py")):
+            return ""
+        columns, registry = self.columns(), self._registry_url
+        local = registry.startswith(f"sqlite:///{self._folder}")
+        if local and not (self._folder / "registry.db").exists():
+            return ""
+        return fingerprint(
+            {
+                "ids": _id_types(self._offline).to_dict(),
+                "columns": [[c.full_name, str(c.stats.type), c.kind, dict(c.tags)] for c in columns],
+                "affinity": self.built_affinity().to_json(),
+                "derived": [[d.entity, d.name, d.column, d.within] for d in self.derived(columns)],
+                "registry": "local" if local else registry,
+                "code": [
+                    mmlora.__version__,
+                    version("feast"),
+                    resource("feature_repo/definitions.py").read_text(),
+                ],
+            }
+        )
 
     def columns(self) -> list[Column]:
         """Return the columns of the imported profiles with the kinds chosen for them.

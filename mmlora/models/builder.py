@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from mmlora.errors import UsageError
 from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.ctr import CTRModel
 from mmlora.models.embedding import FieldEmbedding
-from mmlora.models.gate import OwnExpertGate, SoftmaxGate
+from mmlora.models.gate import FixedGate, OwnExpertGate, SoftmaxGate
 from mmlora.models.spec import ModelSpec
 from mmlora.models.tower import Tower
 from mmlora.models.trees.model import TreeModel
@@ -91,6 +92,29 @@ def assemble_model(
     if gate is not None:
         model.load_gate(gate)
     model.rest()
+    return model.eval()
+
+
+def assemble_mixture(
+    spec: ModelSpec, *, backbone: Mapping[str, Tensor], experts: Sequence[tuple[float, Mapping[str, Tensor]]]
+) -> CTRModel:
+    """Return the model of one domain that mixes experts with fixed weights, whatever the adaptation's gate.
+
+    It gives every row these weights, so it is used only for rows of that domain.
+
+    Args:
+        spec: the specification with which the parts were trained.
+        backbone: the state of phase 1.
+        experts: (weight, state) of each expert; without any, this is the backbone alone.
+
+    Raises:
+        ContractError: a part doesn't match the specification.
+    """
+    if not experts:
+        return assemble_model(replace(spec, adaptation="none"), backbone=backbone)
+    alone = replace(spec, adaptation="mlora", gate_top_k=None)
+    model = assemble_model(alone, backbone=backbone, experts=[(0, state) for _, state in experts])
+    model.gate = FixedGate([weight for weight, _ in experts])
     return model.eval()
 
 

@@ -8,7 +8,7 @@ towards the common one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,10 @@ class Calibration(Record):
         shifts = torch.tensor([self.shift, *self.domain_shifts], dtype=logits.dtype, device=logits.device)
         return torch.sigmoid(logits * self.scale + shifts[domain + 1])
 
+    def with_shift(self, shift: float) -> Calibration:
+        """Return the calibration of one domain: with its own shift, for any index."""
+        return replace(self, shift=shift, domain_shifts=(shift,) * len(self.domain_shifts))
+
 
 def calibrate(
     logits: npt.NDArray[Any], labels: npt.NDArray[Any], domain: npt.NDArray[Any], num_domains: int
@@ -70,6 +74,19 @@ def calibrate(
         scale, shift = 1.0, float(_shifts(pooled, 1.0, 0.0, 0.0)[0])
     own = _shifts(rows, scale, shift, _PRIOR_ROWS)[1:]
     return Calibration(float(scale), float(shift), tuple((shift + own).tolist()), note)
+
+
+def own_shift(calibration: Calibration, logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+    """Return the shift of a domain that the calibration wasn't fitted on, drawn towards the common one.
+
+    Args:
+        calibration: the calibration, whose scale stays.
+        logits: the domain's logits, ``[N]``.
+        labels: 0/1, ``[N]``.
+    """
+    rows = _Rows(logits, labels, np.broadcast_to(np.int64(-1), labels.shape), 1)
+    own = _shifts(rows, calibration.scale, calibration.shift, _PRIOR_ROWS)
+    return calibration.shift + float(own[0])
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,11 @@ class CTRModel(nn.Module):
         return {name: value[expert] for name, value in self.state_dict().items() if _is_expert(name)}
 
 
+def is_zero(expert: Mapping[str, Tensor]) -> bool:
+    """Return whether an expert changes no score: its ``lora_b`` and ``lora_c`` start at 0."""
+    return not any(bool(value.any()) for name, value in expert.items() if not name.endswith("lora_a"))
+
+
 def _is_expert(name: str) -> bool:
     return name.rpartition(".")[2] in _EXPERT_PARAMETERS
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.ctr import CTRModel
-from mmlora.models.gate import OwnExpertGate, SoftmaxGate
+from mmlora.models.gate import FixedGate, OwnExpertGate, SoftmaxGate
 from mmlora.models.lora import MoELoRALinear
 from mmlora.models.sharing import shallow_copy
 
@@ -43,6 +43,8 @@ def fold(model: CTRModel, domain: int) -> CTRModel:
 
 def domain_weights(gate: nn.Module, domain: int) -> Tensor | None:
     """Return the weights that a gate gives every row of a domain, ``[E]``; None if rows differ."""
+    if isinstance(gate, FixedGate):
+        return gate.weights
     if isinstance(gate, OwnExpertGate):
         return gate.shares[domain + 1]
     softmax = cast(SoftmaxGate, gate)

@@ -20,6 +20,23 @@ _OWN_SHARE = 0.9
 _NEVER = -1e3
 
 
+class FixedGate(nn.Module):
+    """The gate of one domain whose experts have fixed weights, such as those it shares with other domains.
+
+    Args:
+        weights: the weight of each expert, ``[E]``.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.weights: Tensor
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        """``x [B, H]`` and ``domain [B]`` (both unused) -> ``[B, E]``."""
+        return self.weights.expand(len(domain), -1)
+
+
 class OwnExpertGate(nn.Module):
     """The gate of ``mlora``: each domain uses its own experts, equally; nothing is trained.
 

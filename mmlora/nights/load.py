@@ -238,6 +238,7 @@ class _Job:
             audit=(*report.checks, size),
             candidates=chosen,
             below_baseline=below_baseline(self.bundle.manifest.judgement),
+            experts=self.bundle.experts_of(self.domain),
         )
         if not report.passed:
             self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
@@ -344,9 +345,9 @@ class _Job:
         from mmlora.scoring.work import Work
 
         return Work(
-            model=self.bundle.model(),
+            model=self.bundle.model_of(self.domain),
             encoder=self.bundle.encoder(),
-            calibration=self.bundle.calibration,
+            calibration=self.bundle.calibration_of(self.domain),
             items=features.items,
             domain=features.domain,
             ids=self.workspace.ids,

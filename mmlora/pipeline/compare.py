@@ -132,7 +132,7 @@ def dry_run(
     workspace = open_workspace()
     options["workspace"] = workspace
     with workspace.open_warehouse():  # opened once for all domains
-        domains, skipped = domains_to_score(workspace, on, domain, options)
+        domains, skipped = domains_to_score(workspace, on, [domain] if domain else [], options)
         loads = [_rehearse(workspace, on, name, progress, options) for name in domains]
     return DryRun(tuple(loads), tuple(skipped))
 

@@ -127,13 +127,14 @@ def _explained(
     from mmlora.models.ctr import CTRModel
 
     features = _features(workspace, bundle, night, *pair)
-    encoder, model = bundle.encoder(), bundle.model()
+    encoder, model = bundle.encoder(), bundle.model_of(night.domain_id)
     batch = encoder.assemble([(encoder.encode(features), np.zeros(1, np.int64))])
-    owners = [str(expert.domain) for expert in bundle.manifest.experts]
+    mixture = bundle.manifest.mixture_of(night.domain_id)
+    owners = [str(expert.domain) for expert in (mixture or bundle.manifest).experts]
     parts = logit_parts(model, batch, owners)
     weights = model.gate_weights(batch) if isinstance(model, CTRModel) else None
     logit = sum(part.value for part in parts)
-    calibration, domain = bundle.calibration, int(batch.domain[0])
+    calibration, domain = bundle.calibration_of(night.domain_id), int(batch.domain[0])
     score = calibration.apply(torch.tensor([logit], dtype=torch.float64), batch.domain)
     return Explanation(
         domain_id=night.domain_id,

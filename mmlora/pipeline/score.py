@@ -32,6 +32,7 @@ def score_and_publish(
     on: date,
     *,
     domain: str | None = None,
+    domains: Sequence[str] = (),
     progress: Progress = silent,
     **options: Unpack[ScoreOptions],
 ) -> NightOutcome:
@@ -43,23 +44,25 @@ def score_and_publish(
     Args:
         on: the score date.
         domain: this domain only.
+        domains: these domains only.
         progress: called with the pairs done.
         options: see :func:`score`; domains without a ``domain_id`` in ``pairs`` are skipped.
     """
     workspace = options["workspace"] = options.get("workspace") or open_workspace()
     begun = time.monotonic()
-    expected = [domain] if domain else workspace.expected_domains()
+    wanted = [domain] if domain else list(domains)
+    expected = wanted or workspace.expected_domains()
     with workspace.open_warehouse():  # keeps it open for the calls below
         with failures_kept(workspace, on, *map(str, expected)):
-            domains, skipped = domains_to_score(workspace, on, domain, options)
-        loads = _loads(workspace, on, domains, progress, options)
+            chosen, skipped = domains_to_score(workspace, on, wanted, options)
+        loads = _loads(workspace, on, chosen, progress, options)
     return NightOutcome(tuple(loads), tuple(skipped), time.monotonic() - begun)
 
 
 def domains_to_score(
-    workspace: Workspace, on: date, domain: str | None, options: ScoreOptions
+    workspace: Workspace, on: date, wanted: Sequence[str], options: ScoreOptions
 ) -> tuple[list[str], list[SkippedDomain]]:
-    """Return the domains to score, and the skipped ones with the reasons.
+    """Return the domains to score, all or those wanted, and the skipped ones with the reasons.
 
     Raises:
         UsageError: an option is wrong for every domain.
@@ -68,8 +71,8 @@ def domains_to_score(
     allow_stale, pairs = options.get("allow_stale", False), options.get("pairs")
     _check_options(workspace, options)
     refuse_stale(workspace, on, known_as_of=options.get("known_as_of"), allow=allow_stale)
-    if domain:
-        return [str(workspace.domain(domain))], []
+    if wanted:
+        return [str(workspace.domain(domain)) for domain in wanted], []
     domains = scoring_domains(on, pairs=pairs, allow_stale=allow_stale, workspace=workspace)
     skipped = left_out(workspace, on, pairs, allow_stale=allow_stale)
     return domains, [SkippedDomain(str(name), reason) for name, reason in skipped.items()]

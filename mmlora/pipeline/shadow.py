@@ -77,7 +77,7 @@ def score_shadow(
     options["workspace"] = workspace
     with workspace.open_warehouse():  # opened once for all domains
         version = options["model_version"] = _version(workspace, model)
-        domains, skipped = domains_to_score(workspace, on, domain, options)
+        domains, skipped = domains_to_score(workspace, on, [domain] if domain else [], options)
         loads = [_shadow(workspace, on, name, version, progress, options) for name in domains]
     return ShadowNight(tuple(loads), tuple(skipped))
 

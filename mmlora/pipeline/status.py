@@ -9,7 +9,7 @@ from typing import Literal
 
 from mmlora.data.known_rows import known_interactions
 from mmlora.judgement import Standing
-from mmlora.load_checks import CandidateFacts
+from mmlora.load_checks import CandidateFacts, ExpertUse
 from mmlora.names import Alias, LoadState
 from mmlora.nights.planning import known_at
 from mmlora.numerics import Numerics, here
@@ -47,6 +47,7 @@ class PublishedDomain(Record):
         published_at: when, in ISO 8601 to the second.
         champion: the model that scores the domain's next night; None before the first.
         candidates: how its candidates came about.
+        experts: the experts that its scores depend on; None in loads of before this was kept.
     """
 
     domain_id: str
@@ -56,6 +57,7 @@ class PublishedDomain(Record):
     published_at: str | None = None
     champion: str | None = None
     candidates: CandidateFacts | None = None
+    experts: ExpertUse | None = None
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,7 @@ def _published(warehouse: Warehouse, domain: Id) -> PublishedDomain:
         published_at=publication.published_at.isoformat(timespec="seconds"),
         champion=champion,
         candidates=None if checks is None else checks.candidates,
+        experts=None if checks is None else checks.experts,
     )
 
 

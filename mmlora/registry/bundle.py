@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from mmlora.encoding import Encoder
 from mmlora.errors import ContractError, DataError, MmloraError, UsageError
 from mmlora.files import write_atomically
+from mmlora.load_checks import ExpertUse
 from mmlora.models.calibration import Calibration
 from mmlora.registry.manifest import ExpertPart, Manifest
 from mmlora.registry.parts import PartStore
-from mmlora.schema import FeatureContract, midnight
+from mmlora.schema import FeatureContract, Id, midnight
 
 if TYPE_CHECKING:
     from mmlora.models.builder import Model
@@ -87,8 +88,53 @@ class Bundle:
 
         return ModelSpec.from_dict(self.manifest.spec)
 
+    def calibration_of(self, domain: Id) -> Calibration:
+        """Return the calibration for a domain's rows, with the shift of its mixture if it has one."""
+        mixture = self.manifest.mixture_of(domain)
+        return self.calibration if mixture is None else self.calibration.with_shift(mixture.shift)
+
+    def model_of(self, domain: Id) -> Model:
+        """Assemble the model for a domain's rows: the whole model's, or the domain's mixture of experts.
+
+        Raises:
+            ContractError: as :meth:`model`.
+        """
+        from mmlora.models.builder import assemble_mixture
+
+        mixture = self.manifest.mixture_of(domain)
+        if mixture is None:
+            return self.model()
+        return assemble_mixture(
+            self.model_spec(),
+            backbone=self.parts.tensors(self.manifest.backbone),
+            experts=[(expert.weight, self.parts.tensors(expert.part)) for expert in mixture.experts],
+        )
+
+    def experts_of(self, domain: Id) -> ExpertUse:
+        """Return which experts a domain's scores depend on, by the domain that trained them."""
+        mixture = self.manifest.mixture_of(domain)
+        if mixture is not None:
+            return ExpertUse.of(str(domain), [(str(e.domain), e.weight) for e in mixture.experts])
+        owners = [str(expert.domain) for expert in self.manifest.experts]
+        return ExpertUse.of(str(domain), list(zip(owners, self._gate_weights(domain), strict=True)))
+
+    def _gate_weights(self, domain: Id) -> list[float]:
+        """Return the weight of each expert for a domain, averaged over layers and, if rows differ, equal."""
+        from mmlora.models.ctr import CTRModel, is_zero
+        from mmlora.models.folding import domain_weights
+
+        model, known, experts = self.model(), self.manifest.training_domains, self.manifest.experts
+        if domain not in known or not isinstance(model, CTRModel) or not experts:
+            return [0.0] * len(experts)
+        fixed = [domain_weights(gate, known.index(domain)) for gate in model.gates]
+        equal = [1 / len(experts)] * len(experts)
+        layers = [equal if weights is None else weights.tolist() for weights in fixed]
+        means = [sum(column) / len(layers) for column in zip(*layers, strict=True)]
+        moving = [not is_zero(model.expert_state(number)) for number in range(len(experts))]
+        return [mean if moves else 0.0 for mean, moves in zip(means, moving, strict=True)]
+
     def model(self) -> Model:
-        """Assemble the model, in evaluation mode, on the CPU.
+        """Assemble the model as it was trained, without mixtures, in evaluation mode, on the CPU.
 
         Raises:
             ContractError: a part is missing or damaged, or doesn't match the specification.

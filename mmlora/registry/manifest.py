@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from mmlora.errors import ContractError
 from mmlora.judgement import Judgement
+from mmlora.names import ExpertPolicy
 from mmlora.schema import FeatureContract, Id, IdTypes, fingerprint, midnight
 
 FORMAT = 1
@@ -33,6 +34,70 @@ class ExpertPart(NamedTuple):
     def role(self) -> str:
         """The part's role in its bundle."""
         return f"expert:{self.domain}:{self.slot}"
+
+
+class MixedExpert(NamedTuple):
+    """An expert in a domain's mixture.
+
+    Attributes:
+        domain: the domain on whose rows it was trained.
+        slot: which of that domain's experts it is, from 0.
+        part: hash of its tensors.
+        weight: its weight.
+    """
+
+    domain: Id
+    slot: int
+    part: str
+    weight: float
+
+    @property
+    def role(self) -> str:
+        """The part's role in its bundle, as of an :class:`ExpertPart`."""
+        return f"expert:{self.domain}:{self.slot}"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What one domain gets in addition to the whole model's training: the experts it mixes, and its shift.
+
+    Attributes:
+        domain: the domain; it needn't be a training domain.
+        experts: the experts it mixes; none for the backbone alone.
+        shift: the calibration's shift for the domain.
+        as_of: its rows were read as of midnight of this day.
+        rows: number of rows that decided.
+        gain: the auc minus the backbone's on rows that didn't choose the weights, with the bounds of its
+            interval; None if it can't be measured.
+        reason: why it has these experts, in a clause.
+    """
+
+    domain: Id
+    experts: tuple[MixedExpert, ...]
+    shift: float
+    as_of: date
+    rows: int
+    gain: tuple[float, float, float] | None
+    reason: str
+
+    @property
+    def kind(self) -> ExpertPolicy:
+        """Whether the domain uses its own experts, other domains' or none."""
+        if not self.experts:
+            return "backbone"
+        return "own" if any(expert.domain == self.domain for expert in self.experts) else "shared"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        experts = [expert._asdict() for expert in self.experts]
+        return {**vars(self), "experts": experts, "as_of": self.as_of.isoformat()}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Mixture:
+        """Read back what :meth:`to_json` returned."""
+        experts = tuple(MixedExpert(**expert) for expert in raw["experts"])
+        gain = None if raw["gain"] is None else tuple(raw["gain"])
+        return cls(**{**raw, "experts": experts, "gain": gain, "as_of": date.fromisoformat(raw["as_of"])})
 
 
 class TrainingFacts(TypedDict):
@@ -78,6 +143,8 @@ class Manifest:
         seen_until: by domain, the last moment (ISO 8601) of the rows that it may have learned from; None if
             these are all rows of before ``as_of``.
         base: the version with which it shares all parts except one domain's experts; None if trained whole.
+        mixtures: the domains whose experts were chosen after the training, at most one per domain; the gate
+            doesn't apply to them.
         format: version of this layout.
         created_at: time of creation; not part of the version.
     """
@@ -101,6 +168,7 @@ class Manifest:
     judged: str | None = field(default=None, compare=False)
     seen_until: Mapping[str, str] | None = field(default=None, compare=False)
     base: str | None = None
+    mixtures: tuple[Mixture, ...] = ()
     format: int = FORMAT
     created_at: datetime = field(default_factory=_now, compare=False)
 
@@ -122,12 +190,14 @@ class Manifest:
     @property
     def parts(self) -> tuple[str, ...]:
         """Every part that the manifest names directly."""
-        named = (self.encoder, self.backbone, self.calibration, self.gate, *(e.part for e in self.experts))
+        mixed = [expert.part for mixture in self.mixtures for expert in mixture.experts]
+        experts = [expert.part for expert in self.experts]
+        named = (self.encoder, self.backbone, self.calibration, self.gate, *experts, *mixed)
         return tuple(dict.fromkeys(part for part in named if part is not None))
 
     @property
     def roles(self) -> dict[str, str]:
-        """Every part by its role; an expert's role is ``expert:domain:slot``."""
+        """Every part of the training by its role; an expert's role is ``expert:domain:slot``."""
         shared = {"encoder": self.encoder, "backbone": self.backbone, "calibration": self.calibration}
         experts = {expert.role: expert.part for expert in self.experts}
         return {**shared, **experts, **({} if self.gate is None else {"gate": self.gate})}
@@ -144,16 +214,38 @@ class Manifest:
         """Return the parts that a domain's scores depend on, by role.
 
         Under ``mlora`` these include only its own experts; under ``moe_mlora`` the gate mixes all domains'
-        experts. A domain absent at training has the backbone alone.
+        experts. A domain with a mixture has that mixture's, and a domain absent at training the backbone
+        alone.
         """
-        if domain not in self.training_domains:
-            return {role: part for role, part in self.roles.items() if role in _EVERY_DOMAINS}
+        mixture = self.mixture_of(domain)
+        if mixture is not None or domain not in self.training_domains:
+            shared = {role: part for role, part in self.roles.items() if role in _EVERY_DOMAINS}
+            return shared | {expert.role: expert.part for expert in (mixture.experts if mixture else ())}
         mixed = self.spec["adaptation"] == "moe_mlora"
         others = {e.role for e in self.experts if not mixed and e.domain != domain}
         return {role: part for role, part in self.roles.items() if role not in others}
 
+    def mixture_of(self, domain: Id) -> Mixture | None:
+        """Return the mixture of a domain; None if it has what the training gave it."""
+        return next((mixture for mixture in self.mixtures if mixture.domain == domain), None)
+
+    def with_mixture(self, mixture: Mixture) -> Manifest:
+        """Return a manifest with a domain's mixture added or replaced, and every other part unchanged."""
+        others = [own for own in self.mixtures if own.domain != mixture.domain]
+        seen = {domain: self.last_seen(domain) for domain in (*self.training_domains, mixture.domain)}
+        seen[mixture.domain] = max(seen[mixture.domain], midnight(mixture.as_of))
+        return replace(
+            self,
+            mixtures=(*others, mixture),
+            judged=None,
+            seen_until={str(domain): moment.isoformat() for domain, moment in seen.items()},
+            created_at=_now(),
+        )
+
     def with_expert(self, domain: Id, slot: int, part: str) -> Manifest:
         """Return a manifest with one expert replaced and every other part unchanged.
+
+        The domain's mixture, if it has one, is removed: it was chosen for want of this expert.
 
         Raises:
             ContractError: there is no such expert.
@@ -168,7 +260,8 @@ class Manifest:
             )
         exchanged = list(self.experts)
         exchanged[places[0]] = ExpertPart(domain, slot, part)
-        return replace(self, experts=tuple(exchanged), created_at=_now())
+        mixtures = tuple(mixture for mixture in self.mixtures if mixture.domain != domain)
+        return replace(self, experts=tuple(exchanged), mixtures=mixtures, created_at=_now())
 
     def to_json(self) -> str:
         """Return :meth:`to_stored` as readable JSON."""
@@ -218,6 +311,7 @@ class Manifest:
         raw["experts"] = tuple(ExpertPart(**expert) for expert in raw["experts"])
         raw["training_domains"] = tuple(raw["training_domains"])
         raw["ids"] = IdTypes(**raw["ids"])
+        raw["mixtures"] = tuple(map(Mixture.from_json, raw.get("mixtures", ())))
         if raw.get("judgement") is not None:
             raw["judgement"] = Judgement.from_json(raw["judgement"])
         raw["created_at"] = datetime.fromisoformat(raw["created_at"])
@@ -232,6 +326,9 @@ class Manifest:
             del raw[name]
         if self.base is None:  # left out, so that versions are the same as before bases existed
             del raw["base"]
+        del raw["mixtures"]
+        if self.mixtures:  # left out where there are none, for the same reason
+            raw["mixtures"] = [mixture.to_json() for mixture in self.mixtures]
         raw["as_of"] = self.as_of.isoformat()
         raw["contract"] = json.loads(self.contract.to_json())
         raw["experts"] = [expert._asdict() for expert in self.experts]

@@ -63,7 +63,7 @@ def refuse_without_experts(base: Bundle, domain: Id) -> None:
     if str(domain) not in known:
         raise UsageError(
             f"model {base.manifest.model_version} has no expert of {domain} to exchange, but of: "
-            f"{', '.join(known) or 'none'}; train a whole model to give it one"
+            f"{', '.join(known) or 'none'}; mmlora share --domain {domain} gives it one where that helps"
         )
 
 

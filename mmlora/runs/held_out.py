@@ -158,7 +158,7 @@ def _scores(
 ) -> tuple[Floats, Floats]:
     """Return the click probabilities of the challenger, and of each row's champion, ``[N]``."""
     contenders = {bundle.manifest.model_version: bundle for bundle in (challenger, *compared.values())}
-    scores = {version: _probabilities(workspace, bundle, table) for version, bundle in contenders.items()}
+    scores = {v: _probabilities(workspace, bundle, table, rows) for v, bundle in contenders.items()}
     theirs = np.zeros(len(table))
     for number, name in enumerate(rows.names):
         if name in compared:
@@ -167,20 +167,32 @@ def _scores(
     return scores[challenger.manifest.model_version], theirs
 
 
-def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table) -> Floats:
-    """Score rows, each with its features as of its own time."""
+def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table, rows: HeldOut) -> Floats:
+    """Score rows, each with its features as of its own time, and by its domain's mixture if it has one."""
     import torch
 
     from mmlora.training.rows import blocks
 
-    encoder, model, calibration = bundle.encoder(), bundle.model(), bundle.calibration
+    encoder, whole = bundle.encoder(), (bundle.model(), bundle.calibration)
+    mixtures = {
+        rows.names.index(str(mixture.domain)): (
+            bundle.model_of(mixture.domain),
+            bundle.calibration_of(mixture.domain),
+        )
+        for mixture in bundle.manifest.mixtures
+        if str(mixture.domain) in rows.names
+    }
     scores, start = np.empty(len(table)), 0
     for features in workspace.feature_repo.stream(table, bundle.contract, rows=_CHUNK_ROWS):
         encoded = encoder.encode(features)
-        for _, block in blocks(np.arange(features.num_rows)):
-            batch = encoder.assemble([(encoded, block)])
-            with torch.inference_mode():
-                values = calibration.apply(model(batch).double(), batch.domain).numpy()
-            scores[start + block] = values
+        domain = rows.domain[start : start + features.num_rows]
+        alike = np.where(np.isin(domain, list(mixtures)), domain, -1)
+        for number in np.unique(alike).tolist():
+            model, calibration = mixtures.get(number, whole)
+            for _, block in blocks(np.flatnonzero(alike == number)):
+                batch = encoder.assemble([(encoded, block)])
+                with torch.inference_mode():
+                    values = calibration.apply(model(batch).double(), batch.domain).numpy()
+                scores[start + block] = values
         start += features.num_rows
     return scores

@@ -117,7 +117,7 @@ def test_experts_are_trained_for_domains_with_a_suitable_verdict(outcome_on, war
 @WAREHOUSES
 def test_every_domain_is_published_as_the_form_requests(outcome_on, warehouse):
     _, scoring = outcome_on(warehouse)["runs"]
-    assert labels(scoring, "domain.publish") == set(ROWS)
+    assert labels(scoring, "domain") == set(ROWS)
     for rows in outcome_on(warehouse)["published"].values():
         rows_by_user = Counter(row["user_id"] for row in rows)
         assert rows_by_user and max(rows_by_user.values()) == 5
@@ -133,14 +133,21 @@ def test_a_failing_domain_fails_its_run_but_does_not_delay_others(outcome_on):
     outcome = outcome_on("sqlite")
     run = outcome["one_domain_fails"]
     assert run["state"] == "failed"
-    assert labels(run, "domain.score", "failed") == {"drama"}
-    assert labels(run, "domain.publish") == {"comedy", "short"}
+    assert labels(run, "domain", "failed") == {"drama"}
+    assert labels(run, "domain") == {"comedy", "short"}
     assert "no drama tonight" in outcome["log"]
 
 
 def test_the_asset_lists_the_published_domains(outcome_on):
-    events = [(event["date"], set(event["loads"])) for event in outcome_on("sqlite")["asset_events"]]
-    assert events == [
+    events = outcome_on("sqlite")["asset_events"]
+    assert [(event["date"], set(event["loads"])) for event in events if "loads" in event] == [
         ("2024-03-13", set(ROWS)),
         ("2024-03-14", {"comedy", "short"}),
     ]
+
+
+def test_each_published_domain_has_an_event_of_its_own_asset(outcome_on):
+    outcome = outcome_on("sqlite")
+    loads = [event["loads"] for event in outcome["asset_events"] if "loads" in event]
+    own = Counter(event["load"] for event in outcome["asset_events"] if "load" in event)
+    assert own == Counter(load for night in loads for load in night.values())

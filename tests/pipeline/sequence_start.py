@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmlora.nights.load import score
-from mmlora.schema import DomainVerdict
 from mmlora.scoring.staging import part_files
 from mmlora.workspace import open_workspace
 
@@ -26,17 +25,6 @@ def store_another(version: str) -> str:
     halved = replace(bundle.calibration, scale=bundle.calibration.scale / 2)
     part = workspace.parts.put_json(halved.to_json())
     return workspace.bundles.save(replace(bundle.manifest, calibration=part))
-
-
-def record_verdicts() -> None:
-    """Take each domain for rich on all dates: validation takes seconds, and isn't what is tested here."""
-    made = [
-        DomainVerdict(domain, FIRST + timedelta(days=n), "rich", 100, 50, 10, 10, 1.0, 0.5, "as it is")
-        for domain in DOMAINS
-        for n in range((LAST - FIRST).days + 1)
-    ]
-    with open_workspace().open_warehouse() as warehouse:
-        warehouse.record_verdicts(made)
 
 
 def score_of_pairs(version: str, folder: Path) -> dict[tuple[str, str, int], float]:

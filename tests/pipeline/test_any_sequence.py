@@ -40,14 +40,13 @@ from mmlora.pipeline.shadow import score_shadow
 from mmlora.pipeline.unpublish import restore, unpublish
 from mmlora.pipeline.verify import verify
 from mmlora.workspace import open_workspace
-from tests.conftest import MadeUp, take_warehouse, use_workspace
+from tests.conftest import MadeUp, assume_rich, take_warehouse, use_workspace
 from tests.faults import Kill, let_time_pass, needs_fork, run_and_kill
 from tests.pipeline.readers_model import Decision, Event, Key, Load, Model, Rows, Seen, by_key
 from tests.pipeline.sequence_start import (
     DOMAINS,
     FIRST,
     LAST,
-    record_verdicts,
     score_of_pairs,
     store_another,
 )
@@ -341,7 +340,7 @@ def begun(
     with pytest.MonkeyPatch.context() as here:
         use_workspace(here, home)
         versions = (trained[1], store_another(trained[1]))
-        record_verdicts()
+        assume_rich(FIRST, LAST)
         lab = Path(shutil.copytree(home, tmp_path_factory.mktemp("lab") / "var"))
         use_workspace(here, lab)
         scores = {version: score_of_pairs(version, lab.parent) for version in versions}
@@ -366,7 +365,7 @@ def _machine(
         here.setenv("MMLORA_SCORING__CARRY_OVER", "true")
         if warehouse_url := url(home):
             take_warehouse(here, home, version, warehouse_url)
-            record_verdicts()
+            assume_rich(FIRST, LAST)
         model = begun[1]
         return home, Model([*model.events], model.scores, model.items, [Decision(None, version, 0)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,29 @@ from mmlora.pipeline.status import status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.unpublish import unpublish
 from mmlora.workspace import open_workspace
-from tests.conftest import MadeUp
+from tests.conftest import MadeUp, assume_rich, use_workspace
 
 TRAINED, LAST = date(2001, 4, 4), date(2001, 4, 9)
 FIRST = LAST - timedelta(days=3)
 PLAIN: dict[str, Any] = {"features": "ids", "adaptation": "none", "refit": False, "crosses": False}
 
 
+@pytest.fixture(scope="module")
+def with_a_champion(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    home = tmp_path_factory.mktemp("backfill") / "var"
+    shutil.copytree(imported, home)
+    with pytest.MonkeyPatch.context() as here:
+        use_workspace(here, home)
+        version = train(TRAINED, **PLAIN).model_version
+        assume_rich(FIRST - timedelta(days=3), LAST + timedelta(days=1))
+    return home, str(version)
+
+
 @pytest.fixture
-def champion(made_up_workspace: Path) -> str:
-    return str(train(TRAINED, **PLAIN).model_version)
+def champion(with_a_champion: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    use_workspace(monkeypatch, tmp_path / "var")
+    shutil.copytree(with_a_champion[0], tmp_path / "var")
+    return with_a_champion[1]
 
 
 def _states(**options: Any) -> dict[date, str]:
@@ -202,4 +216,4 @@ def test_a_thousand_days_are_planned_without_validation(champion: str) -> None:
     assert [night.action for night in plan].count("score") == 39, "the days with a day of data before"
     assert {night.action for night in plan} == {"refuse", "score"} and len(plan) == 1000
     with open_workspace().open_warehouse() as warehouse:
-        assert warehouse.verdicts(LAST) == []
+        assert warehouse.verdicts(LAST - timedelta(days=20)) == []

@@ -10,8 +10,10 @@ import torch
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.judging.judgement import nothing_judged
+from mmlora.load_checks import ExpertUse
+from mmlora.models.builder import assemble_mixture
 from mmlora.registry.bundle import put_encoder
-from mmlora.registry.manifest import Manifest
+from mmlora.registry.manifest import Manifest, MixedExpert, Mixture
 from tests.offsets import assert_same_bits
 
 
@@ -100,6 +102,39 @@ class TestWithExperts:
         with pytest.raises(ContractError, match="'X' has no expert 0"):
             old.with_expert("X", 0, "part")
 
+    def test_a_mixture_changes_one_domain_and_comes_back_whole(self, trained):
+        old, (first, *_, last) = trained.manifest, trained.manifest.experts
+        experts = (MixedExpert(*first, 0.5), MixedExpert(*last, 0.25))
+        mixture = Mixture("new", experts, -0.75, date(2001, 1, 1), 900, (0.02, 0.01, 0.03), "they help")
+        new = old.with_mixture(mixture)
+        assert new.model_version != old.model_version
+        assert Manifest.from_json(new.to_json()) == new and mixture.kind == "shared"
+        assert {domain: new.parts_of(domain) for domain in "FMX"} == {d: old.parts_of(d) for d in "FMX"}
+        assert new.parts_of("new").keys() - old.parts_of("new").keys() == {"expert:F:0", "expert:M:1"}
+        assert new.with_mixture(replace(mixture, experts=())).mixtures[0].kind == "backbone"
+
+        bundle, encoder = trained.store.load(trained.store.save(new)), trained.encoder
+        batch = encoder.assemble([(encoder.encode(trained.table), np.arange(60))])
+        with torch.no_grad():
+            mixed = bundle.model_of("new")(batch)
+            states = [(0.5, trained.model.expert_state(0)), (0.25, trained.model.expert_state(3))]
+            spec = bundle.model_spec()
+            again = assemble_mixture(spec, backbone=trained.model.backbone_state(), experts=states)
+            assert torch.equal(mixed, again(batch)) and not torch.equal(mixed, bundle.model()(batch))
+        assert (
+            bundle.calibration_of("new")
+            .apply(mixed, batch.domain)
+            .equal(torch.sigmoid(mixed * trained.calibration.scale - 0.75))
+        )
+        assert bundle.calibration_of("F") == trained.calibration
+        assert bundle.experts_of("new") == ExpertUse("shared", {"F": 0.5, "M": 0.25})
+
+    def test_an_expert_of_its_own_ends_a_domains_mixture(self, trained):
+        mixture = Mixture("M", (), 0.0, date(2001, 1, 1), 90, None, "too few rows")
+        mixed = trained.manifest.with_mixture(mixture)
+        assert mixed.with_expert("F", 0, trained.manifest.backbone).mixtures == (mixture,)
+        assert mixed.with_expert("M", 0, trained.manifest.backbone).mixtures == ()
+
     def test_a_bundle_without_its_parts_is_not_saved(self, trained):
         with pytest.raises(ContractError, match="not in"):
             trained.store.save(replace(trained.manifest, backbone="0" * 64))
@@ -144,3 +179,27 @@ def test_a_domains_parts_are_those_that_its_scores_depend_on(trained, adaptation
     for domain, own in EXPECTED_ROLES[adaptation].items():
         assert set(trained.manifest.parts_of(domain)) == shared | own
     assert set(trained.manifest.parts_of("never seen")) == shared
+
+
+def test_a_manifest_knows_which_rows_its_model_may_have_seen(trained):
+    whole, day = trained.manifest, trained.manifest.as_of
+    assert whole.last_seen("M") == datetime(day.year, day.month, day.day, tzinfo=UTC)
+    early = {"M": "2000-01-02T00:00:00+00:00", "F": "2000-01-03T00:00:00+00:00"}
+    judged = replace(whole, seen_until=early)
+    assert judged.last_seen("M") == datetime(2000, 1, 2, tzinfo=UTC)
+    assert judged.last_seen("new") == datetime(2000, 1, 3, tzinfo=UTC), "whatever any domain has seen"
+    assert judged.model_version == whole.model_version
+    later = replace(whole, base="v1")
+    assert later.last_seen("M") == later.created_at, "its parts may be those of a later model"
+    mixed = judged.with_mixture(Mixture("M", (), 0.0, date(2001, 1, 1), 90, None, "too few rows"))
+    assert mixed.last_seen("M") == datetime(2001, 1, 1, tzinfo=UTC)
+    assert mixed.last_seen("F") == datetime(2000, 1, 3, tzinfo=UTC)
+
+
+def test_a_model_as_judged_comes_back_whole(trained):
+    judged = replace(trained.manifest, block_rows=512)
+    part = trained.store.save_judged(judged)
+    assert trained.store.save_judged(judged) == part, "whenever it is stored"
+    bundle = trained.store.load(trained.store.save(replace(trained.manifest, judged=part)))
+    assert bundle.judged.manifest == judged and bundle.manifest == trained.manifest
+    assert bundle.judged.judged.manifest == judged

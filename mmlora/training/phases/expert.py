@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mmlora.models.builder import build_model
 from mmlora.models.ctr import State
+from mmlora.models.gate import FixedGate
 from mmlora.models.spec import ModelSpec
 from mmlora.training.checkpoint import Checkpoint
 from mmlora.training.deciding import Validation
@@ -42,7 +43,7 @@ def train_expert(
         spec: the model's specification.
         backbone: the state of phase 1, frozen here.
         data: all domains' rows; only this domain's are read.
-        domain: the domain's index.
+        domain: the domain's index; -1 for one that the backbone wasn't trained on, if it has all of the rows.
         slot: which of the domain's experts to train; each starts from different values.
         options: how to train.
         observer: called after every epoch.
@@ -62,8 +63,12 @@ def train_expert(
     # On its own, an expert has full weight for its domain, as in mlora; the gate's phase comes later.
     alone = replace(spec, adaptation="mlora") if spec.adaptation == "moe_mlora" else spec
     options = replace(options, batch_size=batch_size_for(options.batch_size, len(rows)))
-    with reproducible(options, EXPERT_SEED, domain, slot, *([_FURTHER] if start else [])) as generator:
-        model = build_model(alone, expert_domains=[domain])
+    absent = domain < 0
+    index = data.num_domains if absent else domain
+    with reproducible(options, EXPERT_SEED, index, slot, *([_FURTHER] if start else [])) as generator:
+        model = build_model(alone, expert_domains=[0 if absent else domain])
+        if absent:
+            model.gate = FixedGate([1.0])
         model.load_backbone(backbone)
         if start is not None:
             model.load_expert(0, start)

@@ -10,7 +10,7 @@ import torch
 
 from mmlora.errors import UsageError
 from mmlora.models.builder import assemble_model
-from mmlora.models.ctr import State
+from mmlora.models.ctr import State, is_zero
 from mmlora.models.gate import SoftmaxGate
 from mmlora.models.spec import ModelSpec
 from mmlora.training.checkpoint import Checkpoint
@@ -66,7 +66,11 @@ def train_gate(
 
         model.to(options.torch_device)
         validation = replace(validation, note="; ".join(filter(None, (validation.note, _other_start(spec)))))
-        useless = "" if any(map(_moves, experts)) else "no expert was kept, so there is nothing to mix"
+        useless = (
+            ""
+            if any(not is_zero(expert.state) for expert in experts)
+            else "no expert was kept, so there is nothing to mix"
+        )
         run = Phase("gate", None, 0, rows, validation, options, observer, checkpoint, epochs, useless)
         report = run.train(
             model,
@@ -79,11 +83,6 @@ def train_gate(
             also_moved=[gate.present for gate in gates],
         )
     return PhaseResult(model.gate_state(), report)
-
-
-def _moves(expert: Expert) -> bool:
-    """Return whether an expert changes any score: its ``lora_b`` and ``lora_c`` start at 0."""
-    return any(bool(value.any()) for name, value in expert.state.items() if not name.endswith("lora_a"))
 
 
 def _other_start(spec: ModelSpec) -> str:

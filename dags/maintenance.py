@@ -1,0 +1,46 @@
+"""The maintenance DAG: what keeps the warehouse and the models sound, every morning after the night."""
+
+from airflow.sdk import TriggerRule, chain, dag, task
+
+from mmlora.airflow_plugin import forms
+from mmlora.airflow_plugin.outcomes import evaluated, restate_late, verified
+from mmlora.airflow_plugin.tasks import daily, module, options, period, run_date
+
+
+@dag(**daily(hour=4), params=forms.MAINTENANCE)
+def maintenance():
+    """Judge the published nights, share experts with new domains, restate for late data, free space, verify.
+
+    A task that fails says what to do, and doesn't keep the next ones from running.
+    """
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def evaluate():
+        """Measure published nights by the clicks that came; fail beyond the limits of `[quality]`."""
+        return evaluated(module("pipeline.evaluate").evaluate(**period("start")))
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def share():
+        """Give domains without an expert those of similar domains, or one of their own, where that helps."""
+        outcome = module("pipeline.share").share_experts(run_date())
+        return {domain.domain_id: domain.policy for domain in outcome}
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def restate():
+        """Score nights again that late rows would change, newest first, up to the form's number of rows."""
+        return restate_late(**options("late_days", "max_rows"))
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def gc():
+        """Free rows and files that nobody needs, by the retention of the settings."""
+        return module("pipeline.gc").gc(**options("dry_run")).to_json()
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def verify():
+        """Hash what readers get and the models behind it; fail with the command that mends each fault."""
+        return verified(module("pipeline.verify").verify())
+
+    chain(evaluate(), share(), restate(), gc(), verify())
+
+
+maintenance()

@@ -1,0 +1,122 @@
+"""``mmlora share``: give domains without an expert those of similar domains, or one of their own.
+
+See :mod:`mmlora.runs.sharing` for how it is decided. No other domain's parts change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING
+
+from mmlora.errors import UsageError
+from mmlora.names import ExpertPolicy
+from mmlora.records import Record
+from mmlora.runs.champions import CHAMPION, bundle_of, decide
+from mmlora.runs.sharing import kept_experts, share
+from mmlora.schema import Id
+from mmlora.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from mmlora.registry.bundle import Bundle
+    from mmlora.registry.manifest import Mixture
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SharedDomain(Record):
+    """What was decided for a domain.
+
+    Attributes:
+        domain_id: the domain.
+        policy: whether it uses its own expert, those of others, or the backbone alone.
+        experts: the weight of each expert in its mixture, by the domain that trained it.
+        rows: number of rows that decided.
+        gain: the auc minus the backbone's, with the bounds of its interval; None if it can't be measured.
+        reason: why, in a clause.
+        model_version: the domain's champion now.
+        before: its champion before.
+    """
+
+    domain_id: str
+    policy: ExpertPolicy
+    experts: dict[str, float]
+    rows: int
+    gain: tuple[float, float, float] | None
+    reason: str
+    model_version: str
+    before: str
+
+
+def share_experts(
+    as_of: date, *, domains: Sequence[str] = (), dry_run: bool = False
+) -> tuple[SharedDomain, ...]:
+    """Choose the experts of domains whose champion has none of their own.
+
+    The version composed for a domain becomes the champion of that domain only, if its scores would change.
+
+    Args:
+        as_of: decide by what was known at this day's 00:00 UTC.
+        domains: these domains; by default all whose champion has no expert of theirs.
+        dry_run: decide, but leave the champions as they are.
+
+    Raises:
+        UsageError: there is no such domain, it has an expert of its own, or the model has none to share.
+        ContractError: the model's features are no longer available.
+    """
+    workspace = open_workspace()
+    chosen = [workspace.domain(name) for name in domains]
+    with workspace.open_warehouse():
+        return tuple(_shared(workspace, as_of, chosen, dry_run))
+
+
+def _shared(workspace: Workspace, as_of: date, chosen: Sequence[Id], dry_run: bool) -> Iterator[SharedDomain]:
+    for domain in chosen or workspace.expected_domains():
+        with workspace.open_warehouse() as warehouse:
+            base = bundle_of(workspace, warehouse, domain, None)
+        if any(expert.domain == domain for expert, _ in kept_experts(base)):
+            if chosen:
+                raise UsageError(
+                    f"domain {str(domain)!r} has an expert of its own in {base.manifest.model_version}: to "
+                    f"train it again, use mmlora train experts --domain {domain} --base champion"
+                )
+            continue
+        mixture = share(workspace, base, domain, as_of)
+        yield _decided(workspace, base, mixture, dry_run)
+
+
+def _decided(workspace: Workspace, base: Bundle, mixture: Mixture, dry_run: bool) -> SharedDomain:
+    """Store a mixture and make it the domain's champion, unless it changes nothing."""
+    before = version = base.manifest.model_version
+    if not dry_run and _changes(base, mixture):
+        manifest = base.manifest.with_mixture(mixture)
+        manifest = replace(manifest, base=before, metrics={}, judgement=None, tuning=None)
+        version = workspace.bundles.save(manifest)
+        why = f"{mixture.kind} experts of {mixture.domain}: {mixture.reason}"
+        decide(workspace, version, domain=mixture.domain, alias=CHAMPION, why=why, metrics={})
+    logger.info("%s: %s (%s)", mixture.domain, mixture.kind, mixture.reason)
+    weights: dict[str, float] = {}
+    for expert in mixture.experts:
+        weights[str(expert.domain)] = weights.get(str(expert.domain), 0.0) + expert.weight
+    return SharedDomain(
+        str(mixture.domain),
+        mixture.kind,
+        weights,
+        mixture.rows,
+        mixture.gain,
+        mixture.reason,
+        version,
+        before,
+    )
+
+
+def _changes(base: Bundle, mixture: Mixture) -> bool:
+    """Return whether a mixture differs from what the domain has, in its experts or its shift."""
+    before = base.manifest.mixture_of(mixture.domain)
+    if before is not None:
+        return (before.experts, before.shift) != (mixture.experts, mixture.shift)
+    known = mixture.domain in base.manifest.training_domains
+    return bool(mixture.experts) or (not known and mixture.shift != base.calibration.shift)

@@ -1,0 +1,137 @@
+"""Experts for a domain that the champion wasn't trained on, from its first night."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from mmlora.errors import UsageError
+from mmlora.pipeline.data import import_tables
+from mmlora.pipeline.explain import explain
+from mmlora.pipeline.gc import gc
+from mmlora.pipeline.promote import rollback
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.share import SharedDomain, share_experts
+from mmlora.pipeline.status import status
+from mmlora.pipeline.train import train
+from mmlora.pipeline.verify import verify
+from mmlora.registry.manifest import MixedExpert
+from mmlora.workspace import open_workspace
+from tests.conftest import MadeUp, published, use_workspace
+
+TRAINED, ON = date(2001, 4, 8), date(2001, 4, 9)
+NEW = "fresh"
+
+
+@pytest.fixture(scope="module")
+def with_a_new_domain(
+    imported: Path, made_up: MadeUp, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A workspace whose champion has experts of news and sport; then rows of a domain like news arrive."""
+    home = tmp_path_factory.mktemp("sharing") / "var"
+    shutil.copytree(imported, home)
+    with pytest.MonkeyPatch.context() as patch:
+        use_workspace(patch, home)
+        patch.setenv("MMLORA_TRAINING__EXPERT_CONFIDENCE", "0")  # keep every expert that helps at all
+        train(TRAINED, features="ids", adaptation="mlora")
+        rows = pq.read_table(made_up.interactions)
+        rows = rows.filter(pc.equal(rows["domain_id"], "news"))
+        rows = rows.set_column(2, "domain_id", pa.array([NEW] * rows.num_rows))
+        pq.write_table(rows, home.parent / "fresh.parquet")
+        import_tables([home.parent / "fresh.parquet"], history=True)
+        yield home
+
+
+@pytest.fixture
+def workspace(with_a_new_domain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_workspace(monkeypatch, tmp_path / "var")
+    return Path(shutil.copytree(with_a_new_domain, tmp_path / "var"))
+
+
+def _champion(domain: str) -> str | None:
+    with open_workspace().open_warehouse() as warehouse:
+        return warehouse.current("champion", domain)
+
+
+def _scores(domain: str) -> list[tuple[object, ...]]:
+    score_and_publish(ON, domain=domain)
+    return [(row["user_id"], row["item_id"], row["score"]) for row in published(domain)]
+
+
+def _share(**options: object) -> SharedDomain:
+    (outcome,) = share_experts(ON, domains=[NEW], **options)
+    return outcome
+
+
+def test_a_new_domain_is_scored_at_once_and_then_by_what_was_decided(workspace: Path) -> None:
+    alone, others = _scores(NEW), _scores("sport")
+    before = _champion("sport")
+    outcome = _share()
+    assert outcome.rows > 2000 and outcome.gain is not None
+    manifest = open_workspace().bundles.load(outcome.model_version).manifest
+    assert manifest.base == before == outcome.before
+    assert _champion(NEW) == outcome.model_version and _champion("sport") == before, "only the new domain's"
+    shared = _scores(NEW)
+    assert shared != alone and _scores("sport") == others
+    (row,) = (row for row in status().domains if row.domain_id == NEW)
+    assert row.experts is not None and row.experts.policy == outcome.policy
+
+    rollback(domain=NEW)
+    assert _scores(NEW) == alone, "the exact scores of before"
+
+
+def test_deciding_again_on_the_same_rows_changes_nothing(workspace: Path) -> None:
+    first = _share()
+    again = _share()
+    assert (again.model_version, again.before) == (first.model_version, first.model_version)
+
+
+def test_a_dry_run_decides_and_changes_nothing(workspace: Path) -> None:
+    before = _champion(NEW)
+    outcome = _share(dry_run=True)
+    assert outcome.model_version == outcome.before == before == _champion(NEW)
+
+
+def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) -> None:
+    space = open_workspace()
+    base = space.bundles.load(_champion(NEW) or "")
+    outcome = _share()
+    decided = space.bundles.load(outcome.model_version).manifest.mixture_of(NEW)
+    assert decided is not None
+    experts = tuple(MixedExpert(*e, w) for e, w in zip(base.manifest.experts, (0.5, 0.25), strict=True))
+    mixed = base.manifest.with_mixture(type(decided)(**{**vars(decided), "experts": experts}))
+    version = space.bundles.save(mixed)
+    score_and_publish(ON, domain=NEW, model_version=version)
+    row = published(NEW)[0]
+    found = explain(NEW, user=str(row["user_id"]), item=str(row["item_id"]))
+    assert found.gate == {"news": 0.5, "sport": 0.25} and found.shift == decided.shift
+    assert found.score == pytest.approx(row["score"], abs=1e-6)
+    gc(keep_days=1, keep_loads=1)
+    assert not verify().faults
+
+
+def test_too_few_rows_decide_nothing_and_say_so(workspace: Path) -> None:
+    for domain, on in (("rare", ON), (NEW, date(2001, 3, 1))):  # few rows since the training; none at all
+        (outcome,) = share_experts(on, domains=[domain])
+        assert outcome.policy == "backbone" and outcome.model_version == outcome.before
+        assert "too few to tell" in outcome.reason
+
+
+def test_a_domain_with_an_expert_and_a_model_without_any_are_refused(workspace: Path) -> None:
+    kept = [
+        name
+        for name in ("news", "sport")
+        if name not in {o.domain_id for o in share_experts(ON, dry_run=True)}
+    ]
+    assert kept, "the domains with an expert are left out"
+    with pytest.raises(UsageError, match=r"has an expert of its own.*train experts --domain"):
+        share_experts(ON, domains=kept[:1])
+    with pytest.raises(UsageError, match="nowhere"):
+        share_experts(ON, domains=["nowhere"])
