@@ -12,6 +12,7 @@ from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
 from mmlora_cli import (
     calibrate,
+    compare,
     data,
     evaluate,
     experiment,
@@ -20,6 +21,7 @@ from mmlora_cli import (
     importance,
     nights,
     operate,
+    promote,
     report,
     score,
     share,
@@ -42,7 +44,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
 for module in (
-    *(workspace, validate, train, share, score, nights, operate),
+    *(workspace, validate, train, promote, share, score, nights, compare, operate),
     *(calibrate, evaluate, explain, importance, report, upkeep),
 ):
     module.register(app)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import mmlora
 from mmlora.errors import UsageError
 from mmlora.features.affinity import Affinity, choose_affinity
+from mmlora.features.age import newest_row
 from mmlora.features.asof.database import database
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
@@ -312,6 +313,12 @@ class FeatureRepo:
             return []
         with contract_errors(features):
             return source_times(self._applied_store(), views, entity_rows(entities, features, None))
+
+    def newest(self, contract: FeatureContract, *, before: datetime) -> dict[str, datetime]:
+        """Return the time of the newest row up to a moment, of each computed view that a contract reads."""
+        names = sorted({field.view for field in contract.fields if field.view})
+        times = {name: newest_row(self._offline / "features" / name, before) for name in names}
+        return {name: moment for name, moment in times.items() if moment is not None}
 
     def _historical(
         self,

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmlora.check_rules import RULE_NAMES
 from mmlora.errors import MmloraError, UsageError
 from mmlora.nights.labels import LabelledNight, interactions_of, labelled, published_nights, with_scores
 from mmlora.nights.load import score
@@ -189,7 +190,7 @@ def _scored_by(workspace: Workspace, quality: NightQuality, rows: pa.Table, vers
             top_k=0,
             model_version=version,
             allow_stale=True,
-            override="size",
+            override=RULE_NAMES,
             reason="evaluation of a published night",
             dry_run=True,
             workspace=workspace,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from mmlora.runs.held_out import HeldOut
+    from mmlora.runs.measured_rows import HeldOut
 
     Array = npt.NDArray[Any]
 
@@ -85,7 +85,7 @@ def importance(
     Raises:
         UsageError: there is no such domain or model, or there are no held-out rows with both labels.
     """
-    from mmlora.runs.held_out import held_out
+    from mmlora.runs.measured_rows import held_out
 
     if rows < 1 or permutations < 1:
         raise UsageError(f"rows={rows}, permutations={permutations}: both must be 1 or more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from mmlora.files import write_atomically
 from mmlora.load_checks import ExpertUse
 from mmlora.registry.manifest import ExpertPart, Manifest
 from mmlora.registry.parts import PartStore
-from mmlora.schema import FeatureContract, Id
+from mmlora.schema import FeatureContract, Id, midnight
 
 if TYPE_CHECKING:
     from mmlora.encoding import Encoder
@@ -53,6 +53,16 @@ class Bundle:
         from mmlora.models.calibration import Calibration
 
         return Calibration.from_json(self.parts.json(self.manifest.calibration))
+
+    @property
+    def judged(self) -> Bundle:
+        """The model as it was judged, before it was trained on all rows; itself if it wasn't.
+
+        Raises:
+            ContractError: the part with its manifest is missing or damaged.
+        """
+        part = self.manifest.judged
+        return self if part is None else Bundle(Manifest.from_stored(self.parts.json(part)), self.parts)
 
     def encoder(self) -> Encoder:
         """Assemble the encoder.
@@ -171,6 +181,11 @@ class BundleStore:
         except (OSError, MmloraError):
             return False
         return True
+
+    def save_judged(self, manifest: Manifest) -> str:
+        """Store the manifest of a model as it was judged, and return its part (see :attr:`Bundle.judged`)."""
+        fixed = replace(manifest, created_at=midnight(manifest.as_of))  # the same model is the same part
+        return self.parts.put_json(fixed.to_stored())
 
     def save(self, manifest: Manifest) -> str:
         """Store a manifest whose parts are already stored; a whole one that is there already stays as it is.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.names import Alias
@@ -56,6 +56,13 @@ def warn_of_labels(home: str, version: str, as_of: date) -> None:
     )
 
 
+def champions_of(workspace: Workspace) -> dict[Id, str]:
+    """Return the champion of each domain that has one."""
+    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
+        current = {domain: warehouse.current(CHAMPION, domain) for domain in workspace.expected_domains()}
+    return {domain: version for domain, version in current.items() if version is not None}
+
+
 def decide(
     workspace: Workspace,
     model_version: str,
@@ -65,17 +72,20 @@ def decide(
     why: str,
     metrics: Mapping[str, float | None],
     goes_back_to: int | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    who: str | None = None,
 ) -> None:
-    """Append a decision to the warehouse."""
+    """Append a decision to the warehouse; ``who`` is the user of this machine when None."""
     with workspace.open_warehouse() as warehouse:
         warehouse.promote(
             domain,
             model_version,
             alias=alias,
-            who=getpass.getuser(),
+            who=who or getpass.getuser(),
             why=why,
             metrics=metrics,
             goes_back_to=goes_back_to,
+            evidence=evidence,
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.records import Record
@@ -44,7 +44,7 @@ def champion_bundle(workspace: Workspace, domain: Id | None) -> Bundle:
 def exchanged(base: Manifest, experts: Sequence[ExpertPart], facts: TrainingFacts | None = None) -> Manifest:
     """Return a base's manifest with experts of another model, and with the facts of their training if given.
 
-    The base's metrics, judgement and tuning are removed, because they belong to another model.
+    What the base's manifest says of its quality is removed, because it is said of another model.
 
     Raises:
         ContractError: the base doesn't have one of the experts.
@@ -52,7 +52,8 @@ def exchanged(base: Manifest, experts: Sequence[ExpertPart], facts: TrainingFact
     manifest = base
     for expert in experts:
         manifest = manifest.with_expert(*expert)
-    manifest = replace(manifest, base=base.model_version, metrics={}, judgement=None, tuning=None)
+    none: dict[str, Any] = dict.fromkeys(("judgement", "tuning", "judged", "seen_until"))
+    manifest = replace(manifest, base=base.model_version, metrics={}, **none)
     return manifest if facts is None else replace(manifest, **facts)
 
 

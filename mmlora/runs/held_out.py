@@ -1,123 +1,198 @@
-"""Rows that a model version was not trained on, with the model to measure on them."""
+"""Compare a challenger with the champions on rows that none of them has seen.
+
+Most models were finally trained on all rows (``refit``), test rows included. Such a model is compared as it
+was judged, before that: challenger and champion are then alike, each without its newest rows. Of all rows
+known now, those count that are later than anything that both have learned from, domain by domain.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmlora.errors import DataError, UsageError
-from mmlora.runs.contract import check_contract
-from mmlora.runs.state import Run
-from mmlora.runs.training_run import data_of, models_of
-from mmlora.runs.training_set import rows_of
-from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, Id, midnight
+from mmlora.errors import ContractError
+from mmlora.runs.built_features import ensure_features, ensure_profiles
+from mmlora.runs.champions import champions_of
+from mmlora.runs.contract import check_contract, feature_group
+from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, LABEL, USER_ID, Id
+from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pyarrow as pa
 
-    from mmlora.encoding import Encoder
-    from mmlora.models.builder import Model
+    from mmlora.judging.promotion import Evidence, HeldOut
     from mmlora.registry.bundle import Bundle
-    from mmlora.workspace import Workspace
+
+    Floats = npt.NDArray[np.float64]
+
+_CHUNK_ROWS = 50_000
+_MOST_ROWS = 100_000
+"""Rows compared at most; of more, a seeded sample is."""
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Rows and a model that has not seen them.
+def compare_with_champions(workspace: Workspace, version: str, known_as_of: datetime) -> Evidence | None:
+    """Compare a model version with each domain's champion.
 
-    Attributes:
-        rows: the interactions, by domain.
-        features: their features before encoding.
-        encoder: the model's encoder.
-        model: the model.
-        source: what the rows and the model are, in a clause.
-    """
+    Args:
+        workspace: the workspace.
+        version: the challenger.
+        known_as_of: only rows known by then, and of before then, count.
 
-    rows: pa.Table
-    features: pa.Table
-    encoder: Encoder
-    model: Model
-    source: str
-
-
-def held_out(workspace: Workspace, bundle: Bundle, domain: Id | None, most: int) -> HeldOut:
-    """Return at most ``most`` held-out rows of a domain, or of all.
-
-    These are the test rows of the run that registered the version, with the model that was judged on them. A
-    version without such a run (a composition, or its run was removed) is measured on what became known after
-    its training.
+    Returns:
+        The comparison; None if there is no other champion to compare with.
 
     Raises:
-        UsageError: there are no such rows.
-        DataError: the stored interactions no longer match the run's training set.
-        ContractError: the feature store no longer has the model's features.
+        UsageError: the version does not exist.
+        ContractError: the version's features are no longer in the feature store, or its files are damaged.
     """
-    check_contract(workspace, bundle)
-    run = run_of_version(workspace, bundle.manifest.model_version)
-    if run is None:
-        rows = _chosen(_since(workspace, bundle), domain, most)
-        source = f"rows from {bundle.manifest.as_of} on, which the model was not trained on"
-        model = bundle.model() if domain is None else bundle.model_of(domain)
-        return HeldOut(rows, _features(workspace, bundle, rows), bundle.encoder(), model, source)
-    data = data_of(workspace, run)
-    table = rows_of(workspace, data)
-    if table.num_rows != len(data) or not np.array_equal(table[LABEL].to_numpy(), data.label):
-        raise DataError(
-            f"the test rows of {bundle.manifest.model_version}",
-            "the interactions that its training set was made of have changed since: train again",
-        )
-    *_, (_, model) = models_of(workspace, run)
-    rows = _chosen(table.take(np.asarray(data.rows("test"))), domain, most)
-    source = "test rows, scored by the model that was judged on them"
-    return HeldOut(rows, _features(workspace, bundle, rows), data.encoder, model, source)
+    from mmlora.judging.promotion import weigh
+
+    settings, challenger = workspace.settings.promotion, workspace.bundles.load(version).judged
+    champions = champions_of(workspace)
+    if set(champions.values()) <= {version}:
+        return None
+    stored = {v: workspace.bundles.load(v).judged for v in champions.values() if workspace.bundles.exists(v)}
+    excluded = {
+        str(domain): f"champion {champion} is no longer stored"
+        for domain, champion in champions.items()
+        if champion not in stored
+    }
+    excluded |= _broken(workspace, known_as_of)
+    bundles = {str(d): stored[v] for d, v in champions.items() if str(d) not in excluded}
+    table, rows = _unseen(workspace, challenger, champions, bundles, excluded, known_as_of)
+    scores = None
+    if rows.enough(settings.min_rows):
+        _ensure_read(workspace, table, [challenger, *bundles.values()])
+        check_contract(workspace, challenger)
+        unreadable = _unreadable(workspace, bundles)
+        rows = replace(rows, excluded={**excluded, **unreadable})
+        readable = {name: bundle for name, bundle in bundles.items() if name not in unreadable}
+        if rows.enough(settings.min_rows):
+            scores = _scores(workspace, table, rows, challenger, readable)
+    return weigh(version, rows, scores, margin=settings.margin, min_rows=settings.min_rows)
 
 
-def run_of_version(workspace: Workspace, model_version: str) -> Run | None:
-    """Return the run that registered a version, if it and its training set are still there."""
-    for file in sorted(workspace.home.glob("runs/[!.]*/registered.json")):
-        if json.loads(file.read_text(encoding="utf-8"))["model_version"] == model_version:
-            run = Run(file.parent)
-            there = workspace.training_set_folder(run.config.training_set_id).exists()
-            return run if there and run.config.base is None else None
-    return None
+def _unreadable(workspace: Workspace, bundles: Mapping[str, Bundle]) -> dict[str, str]:
+    """Return why domains' champions can't be compared: their features are gone."""
+    faults = {}
+    for name, bundle in bundles.items():
+        try:
+            check_contract(workspace, bundle)
+        except ContractError as error:
+            faults[name] = str(error)
+    return faults
 
 
-def _since(workspace: Workspace, bundle: Bundle) -> pa.Table:
-    """Return the interactions since a bundle's training, without those whose labels are not mature."""
-    from mmlora.data.current import read_current
-
-    now = datetime.now(UTC)
-    matured = now - timedelta(hours=workspace.settings.training.label_maturity_hours)
-    since = midnight(bundle.manifest.as_of)
-    rows = read_current(workspace.offline, known_as_of=now, since=since, before=max(matured, since))
-    if not rows.num_rows:
-        raise UsageError(
-            f"the run of {bundle.manifest.model_version} isn't kept, and there are no interactions from "
-            f"{bundle.manifest.as_of} on, which it was not trained on: import some, or train again"
-        )
-    return rows
+def _broken(workspace: Workspace, known_as_of: datetime) -> dict[str, str]:
+    """Return the domains whose stored verdict is broken, so that their rows are not to be trusted."""
+    day = known_as_of.date()
+    with workspace.open_warehouse() as warehouse:
+        verdicts = warehouse.verdicts(day)
+    return {str(v.domain_id): f"broken as of {day}" for v in verdicts if v.verdict == "broken"}
 
 
-def _chosen(rows: pa.Table, domain: Id | None, most: int) -> pa.Table:
-    """Return a domain's rows, or a sample of them spread over all, sorted by domain."""
+def _unseen(
+    workspace: Workspace,
+    challenger: Bundle,
+    champions: Mapping[Id, str],
+    compared: Mapping[str, Bundle],
+    excluded: Mapping[str, str],
+    known_as_of: datetime,
+) -> tuple[pa.Table, HeldOut]:
+    """Return the rows that none of the models has seen, in order of time, and what is compared on them."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    from mmlora.data.current import read_current
+    from mmlora.judging.promotion import HeldOut
     from mmlora.training.rows import sample
 
-    if domain is not None:
-        rows = rows.filter(pc.equal(rows[DOMAIN_ID], domain))
-    if not rows.num_rows:
-        raise UsageError(
-            f"there are no held-out rows of domain {domain!r}" if domain else "there are no held-out rows"
-        )
-    rows = rows.sort_by([(DOMAIN_ID, "ascending"), (EVENT_TIMESTAMP, "ascending")])
-    return rows.take(sample(np.arange(rows.num_rows), most, 0))
+    names = list(champions)
+    seen = [
+        max(b.manifest.last_seen(domain) for b in (challenger, compared.get(str(domain), challenger)))
+        for domain in names
+    ]
+    matured = known_as_of - timedelta(hours=workspace.settings.training.label_maturity_hours)
+    table = read_current(workspace.offline, known_as_of=known_as_of, before=matured, since=min(seen))
+    domains = pa.array(names, workspace.ids.arrow("domain"))
+    place = pc.index_in(table[DOMAIN_ID], value_set=domains)
+    limit = pa.array(seen, table[EVENT_TIMESTAMP].type).take(place.combine_chunks())
+    table = table.filter(pc.fill_null(pc.greater(table[EVENT_TIMESTAMP], limit), False))
+    chosen = sample(np.arange(table.num_rows), _MOST_ROWS, workspace.settings.training.seed)
+    table = table.take(pa.array(chosen)).combine_chunks()
+    times = pc.min_max(table[EVENT_TIMESTAMP]).as_py()
+    return table, HeldOut(
+        names=[str(name) for name in names],
+        champions={str(domain): version for domain, version in champions.items()},
+        excluded=excluded,
+        domain=pc.index_in(table[DOMAIN_ID], value_set=domains).to_numpy(),
+        user=table[USER_ID].combine_chunks().dictionary_encode().indices.to_numpy(),
+        label=table[LABEL].to_numpy(),
+        first=times["min"],
+        last=times["max"],
+    )
 
 
-def _features(workspace: Workspace, bundle: Bundle, rows: pa.Table) -> pa.Table:
-    entities = rows.select([USER_ID, ITEM_ID, DOMAIN_ID, EVENT_TIMESTAMP])
-    return workspace.feature_repo.retrieve(entities, bundle.contract)
+def _ensure_read(workspace: Workspace, table: pa.Table, bundles: list[Bundle]) -> None:
+    """Compute the features that the models read, up to the rows' last day."""
+    import pyarrow.compute as pc
+
+    if any(feature_group(bundle) == "all" for bundle in bundles):
+        last: datetime = pc.max(table[EVENT_TIMESTAMP]).as_py()
+        ensure_features(workspace, last.date())
+    else:
+        ensure_profiles(workspace)
+
+
+def _scores(
+    workspace: Workspace,
+    table: pa.Table,
+    rows: HeldOut,
+    challenger: Bundle,
+    compared: Mapping[str, Bundle],
+) -> tuple[Floats, Floats]:
+    """Return the click probabilities of the challenger, and of each row's champion, ``[N]``."""
+    contenders = {bundle.manifest.model_version: bundle for bundle in (challenger, *compared.values())}
+    scores = {version: _probabilities(workspace, bundle, table) for version, bundle in contenders.items()}
+    theirs = np.zeros(len(table))
+    for number, name in enumerate(rows.names):
+        if name in compared:
+            own = rows.domain == number
+            theirs[own] = scores[compared[name].manifest.model_version][own]
+    return scores[challenger.manifest.model_version], theirs
+
+
+def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table) -> Floats:
+    """Score rows, each with its features as of its own time, and by its domain's mixture if it has one."""
+    import pyarrow.compute as pc
+    import torch
+
+    from mmlora.training.rows import blocks
+
+    encoder = bundle.encoder()
+    mixed = {mixture.domain: bundle.model_of(mixture.domain) for mixture in bundle.manifest.mixtures}
+    whole = bundle.model()
+    scores, start = np.empty(len(table)), 0
+    for features in workspace.feature_repo.stream(table, bundle.contract, rows=_CHUNK_ROWS):
+        encoded = encoder.encode(features)
+        rest = np.ones(features.num_rows, bool)
+        chosen = []
+        for domain, model in mixed.items():
+            own = np.asarray(pc.equal(features[DOMAIN_ID], domain))
+            chosen.append((np.flatnonzero(own), model, bundle.calibration_of(domain).of_sample))
+            rest &= ~own
+        for rows, model, calibration in (
+            *chosen,
+            (np.flatnonzero(rest), whole, bundle.calibration.of_sample),
+        ):
+            for _, block in blocks(rows):
+                batch = encoder.assemble([(encoded, block)])
+                with torch.inference_mode():
+                    scores[start + block] = calibration.apply(model(batch).double(), batch.domain).numpy()
+        start += features.num_rows
+    return scores

@@ -14,6 +14,7 @@ from mmlora.judgement import Judgement, below_baseline
 from mmlora.names import Alias
 from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
 from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
+from mmlora.runs.feature_profile import put_profile
 from mmlora.runs.judged_points import judgement_points
 from mmlora.runs.judging import judgement_of
 from mmlora.runs.state import Run
@@ -113,39 +114,49 @@ def _judgement(run: Run) -> Judgement:
 
 
 def _manifest(workspace: Workspace, run: Run) -> Manifest:
-    from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
-
     evaluation, judgement, final = _evaluation(run), _judgement(run), refitted(run)
     if final.result("config") is None:
         raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
-    data = data_of(workspace, final)
     facts: TrainingFacts = {
         "as_of": run.config.as_of,
-        "data_fingerprint": data.manifest.fingerprint,
+        "data_fingerprint": data_of(workspace, final).manifest.fingerprint,
         "metrics": {phase: metrics.to_json() for phase, metrics in evaluation.metrics.items()},
         "judgement": judgement,
         "tuning": run.result("tuning"),
         "code_version": mmlora.__version__,
     }
+    seen_until = judgement.seen_until or None
     base = base_of(workspace, run)
     if base is not None:
-        return composed(workspace, run, base, facts)
-    gate = final.result("gate")
-    backbone = final.result("backbone")
+        return replace(composed(workspace, run, base, facts), seen_until=seen_until)
+    manifest = _whole(workspace, final, evaluation, facts)
+    if final is run:
+        return replace(manifest, seen_until=seen_until)
+    unsaid: TrainingFacts = {**facts, "metrics": {}, "judgement": None, "tuning": None}
+    judged = replace(_whole(workspace, run, evaluation, unsaid), seen_until=seen_until)
+    return replace(manifest, judged=workspace.bundles.save_judged(judged))
+
+
+def _whole(workspace: Workspace, run: Run, evaluation: RunEvaluation, facts: TrainingFacts) -> Manifest:
+    """Return the manifest of a model without a base, of the judged run or of the one on all rows."""
+    from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
+
+    data, gate, backbone = data_of(workspace, run), run.result("gate"), run.result("backbone")
     if backbone is None:
         raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
     return Manifest(
         **facts,
-        spec=spec_of(workspace, final).to_dict(),
+        spec=spec_of(workspace, run).to_dict(),
         contract=data.manifest.contract,
         encoder=put_encoder(workspace.parts, data.encoder),
         backbone=backbone["part"],
         calibration=_calibration(workspace, run, evaluation),
-        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(final)),
+        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(run)),
         gate=gate["part"] if gate else None,
         training_domains=tuple(data.domains),
         ids=workspace.ids,
         block_rows=workspace.settings.scoring.block_rows,
+        profile=put_profile(workspace, data.encoder, run.config.as_of, data.domains),
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
+from mmlora.check_rules import AuditCheck
 from mmlora.schema import DomainVerdict, Id
 from mmlora.warehouse.database import clock, hold, upsert
 from mmlora.warehouse.tables import Tables
@@ -20,6 +22,8 @@ class Promotion:
     Attributes:
         domain_id: the domain; None for all domains.
         goes_back_to: for a rollback, the id of the earlier decision that is in force again; else None.
+        evidence: the comparison that it was based on, as :class:`mmlora.judging.promotion.Evidence` in JSON;
+            None without one.
     """
 
     id: int
@@ -31,6 +35,7 @@ class Promotion:
     metrics: Mapping[str, float | None]
     promoted_at: datetime
     goes_back_to: int | None
+    evidence: Mapping[str, Any] | None = None
 
 
 def promote(
@@ -44,6 +49,7 @@ def promote(
     why: str,
     metrics: Mapping[str, float | None],
     goes_back_to: int | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Promotion:
     """Append a decision."""
     hold(connection, "promotions")  # so that `register` sees concurrent decisions
@@ -58,6 +64,7 @@ def promote(
             metrics=dict(metrics),
             promoted_at=clock(connection),
             goes_back_to=goes_back_to,
+            evidence=evidence,
         )
         .returning(*tables.promotions.c)
     ).one()
@@ -123,9 +130,12 @@ def promotions(
     return [Promotion(**row._mapping) for row in rows]
 
 
-def every_promotion(connection: sa.Connection, tables: Tables) -> list[Promotion]:
+def every_promotion(
+    connection: sa.Connection, tables: Tables, *, limit: int | None = None
+) -> list[Promotion]:
     """Return the decisions of all aliases and domains, newest first."""
-    rows = connection.execute(sa.select(tables.promotions).order_by(tables.promotions.c.id.desc()))
+    query = sa.select(tables.promotions).order_by(tables.promotions.c.id.desc()).limit(limit)
+    rows = connection.execute(query)
     return [Promotion(**row._mapping) for row in rows]
 
 
@@ -156,6 +166,7 @@ def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequenc
         {
             **{name: getattr(verdict, name) for name in names},
             "reasons": list(verdict.reasons),
+            "checks": [asdict(check) for check in verdict.checks],
             "recorded_at": now,
         }
         for verdict in verdicts
@@ -173,4 +184,9 @@ def verdicts(
         .where(table.c.as_of.between(as_of, until or as_of))
         .order_by(table.c.as_of, table.c.domain_id)
     )
-    return [DomainVerdict(**{**row._mapping, "reasons": tuple(row.reasons)}) for row in rows]
+    return [_verdict(row) for row in rows]
+
+
+def _verdict(row: sa.Row[Any]) -> DomainVerdict:
+    checks = tuple(AuditCheck(**check) for check in row.checks or ())
+    return DomainVerdict(**{**row._mapping, "reasons": tuple(row.reasons), "checks": checks})

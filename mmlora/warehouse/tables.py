@@ -115,6 +115,7 @@ class Tables:
     promises: sa.Table
     erasures: sa.Table
     night_quality: sa.Table
+    shadow_loads: sa.Table
 
 
 def _one_of(column: str, names: tuple[str, ...], constraint: str) -> sa.CheckConstraint:
@@ -162,6 +163,7 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("metrics", json_type(), nullable=False),
             sa.Column("promoted_at", UtcTimestamp, nullable=False),
             sa.Column("goes_back_to", sa.BigInteger),  # for a rollback: the decision in force again
+            sa.Column("evidence", json_type()),  # the comparison that it was based on; null without one
             sqlite_autoincrement=True,
         ),
         domain_verdicts=_domain_verdicts(metadata, domain),
@@ -195,6 +197,7 @@ def tables(ids: IdTypes) -> Tables:
             sqlite_autoincrement=True,
         ),
         night_quality=_night_quality(metadata, domain),
+        shadow_loads=_shadow_loads(metadata, domain),
     )
 
 
@@ -298,6 +301,7 @@ def _domain_verdicts(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("reasons", json_type(), nullable=False),
         sa.Column("recorded_at", UtcTimestamp, nullable=False),
+        sa.Column("checks", json_type()),
         _one_of("verdict", valid_names(Verdict), "ck_domain_verdicts_verdict"),
     )
 
@@ -321,4 +325,23 @@ def _night_quality(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("auc_gain_low", sa.Double),
         sa.Column("auc_gain_high", sa.Double),
         sa.Column("evaluated_at", UtcTimestamp, nullable=False),
+    )
+
+
+def _shadow_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
+    # Not in score_loads: nothing that publishes, reads or plans nights has to know of them.
+    return sa.Table(
+        "shadow_loads",
+        metadata,
+        sa.Column("load_key", key_type(), primary_key=True, autoincrement=True),
+        sa.Column("load_id", sa.Text, nullable=False, unique=True),
+        sa.Column("domain_id", domain, nullable=False),
+        sa.Column("score_date", sa.Date, nullable=False),
+        sa.Column("model_version", sa.Text, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("content_hash", sa.Text, nullable=False),
+        sa.Column("checks", json_type(), nullable=False),
+        sa.Column("scored_at", UtcTimestamp, nullable=False),
+        sa.Column("rows_freed_at", UtcTimestamp),  # from then on its file may be gone
+        sqlite_autoincrement=True,
     )

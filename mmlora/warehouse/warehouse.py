@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -356,10 +357,12 @@ class Warehouse:
         why: str,
         metrics: Mapping[str, float | None] | None = None,
         goes_back_to: int | None = None,
+        evidence: Mapping[str, Any] | None = None,
     ) -> Promotion:
         """Append a decision for a domain, or for all (None). Decisions are never changed or deleted.
 
         For a rollback, ``goes_back_to`` is the id of the earlier decision to put in force again.
+        ``evidence`` is the comparison that the decision is based on.
         """
         self._check_id("domain", domain)
         with self.database.writing() as connection:
@@ -373,6 +376,7 @@ class Warehouse:
                 why=why,
                 metrics=metrics or {},
                 goes_back_to=goes_back_to,
+                evidence=evidence,
             )
 
     def register(
@@ -408,6 +412,11 @@ class Warehouse:
         self._check_id("domain", domain)
         with self.database.reading() as connection:
             return decisions.promotions(connection, self.tables, alias=alias, domain=domain, limit=limit)
+
+    def decisions(self, *, limit: int | None = None) -> list[Promotion]:
+        """Return the decisions of all aliases and domains, newest first."""
+        with self.database.reading() as connection:
+            return decisions.every_promotion(connection, self.tables, limit=limit)
 
     def standing(self) -> list[Promotion]:
         """Return the decisions that a domain, or all domains together, follow now, oldest first."""

@@ -118,7 +118,7 @@ def a_new_item(version: str) -> dict[str, Any]:
 def listed_pairs(version: str) -> dict[str, Any]:
     pairs = {"user_id": ["u01", "u01", "u02"], "item_id": [101, 102, 101]}
     pq.write_table(pa.table(pairs), "pairs.parquet")
-    return {"pairs": "pairs.parquet", "override": "size", "reason": "few pairs"}
+    return {"pairs": "pairs.parquet", "override": ("size",), "reason": "few pairs"}
 
 
 def changed_rows(version: str) -> dict[str, Any]:
