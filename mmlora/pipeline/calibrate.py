@@ -104,7 +104,7 @@ def calibrate(
         version: str | None = None
         alias: Alias | None = None
         if refitted.better and not dry_run:
-            version = _composed(workspace, bundle, refitted)
+            version = composed(workspace, bundle, refitted)
             alias = CHAMPION if promote else CHALLENGER
             _register(workspace, bundle, version, alias, why)
     return Calibrated(
@@ -120,7 +120,7 @@ def calibrate(
     )
 
 
-def _composed(workspace: Workspace, bundle: Bundle, refitted: Recalibrated) -> str:
+def composed(workspace: Workspace, bundle: Bundle, refitted: Recalibrated) -> str:
     """Store the model with its new calibration, and return its version."""
     manifest, fitted = bundle.manifest, refitted.calibration
     shifts = dict(zip(with_own_shift(bundle)[0], fitted.domain_shifts, strict=True))

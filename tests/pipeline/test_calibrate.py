@@ -7,14 +7,17 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from mmlora.errors import UsageError
-from mmlora.pipeline.calibrate import calibrate
+from mmlora.nights.recalibrating import PublishedRows, refit_calibration, with_own_shift
+from mmlora.pipeline.calibrate import calibrate, composed
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.train import train
+from mmlora.registry.manifest import Mixture
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
 from tests.conftest import published, use_workspace
@@ -108,3 +111,22 @@ def test_a_model_of_sampled_negatives_is_registered_with_lower_odds(
     assert outcome.judgement.contenders[0].calibration == pytest.approx(
         plain.manifest.judgement.contenders[0].calibration
     ), "the test rows are sampled too"
+
+
+def test_a_domain_with_a_mixture_has_its_own_shift_refitted(published_nights: tuple[Path, str]) -> None:
+    workspace = open_workspace()
+    manifest = workspace.bundles.load(published_nights[1]).manifest
+    mixture = Mixture("new", (), 2.0, LAST, 10, None, "a test")
+    bundle = workspace.bundles.load(workspace.bundles.save(manifest.with_mixture(mixture)))
+    domains, base = with_own_shift(bundle)
+    assert domains == ["news", "rare", "sport", "new"] and base.domain_shifts[3] == 2.0
+
+    draw = np.random.default_rng(0)
+    logit, day = draw.normal(size=4000), draw.integers(1, 9, 4000)
+    label = (draw.random(4000) < 1 / (1 + np.exp(-base.scale * logit))).astype(np.int8)
+    rows = PublishedRows(day, np.full(4000, 3), logit, label)
+    refitted = refit_calibration(bundle, rows, "new")
+    assert refitted.better and len(refitted.held_out) == 2
+    new = workspace.bundles.load(composed(workspace, bundle, refitted))
+    assert new.calibration_of("new").shift == pytest.approx(0, abs=0.3)
+    assert new.calibration == bundle.calibration, "no other domain's is changed"
