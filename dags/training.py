@@ -3,6 +3,7 @@
 from airflow.sdk import TriggerRule, chain, dag, task
 
 from mmlora.airflow_plugin import forms
+from mmlora.airflow_plugin.promotion import decide_promotion
 from mmlora.airflow_plugin.tasks import daily, module, options, run_date, step
 
 
@@ -15,9 +16,8 @@ def training():
         """Check the data and give each domain its verdict: `rich`, `thin`, `absent` or `broken`."""
         return module("pipeline.validate").validate(run_date()).verdicts
 
-    @task
+    @task(doc_md="Join each interaction with its features as of its own time; encode the training set.")
     def prepare():
-        """Join each interaction with its features as of its own time; encode the training set."""
         return module("runs.steps").prepare(run_date(), **options(*forms.CHOICES))
 
     tune = step("runs.tuning", "tune", "Try other settings on validation rows, if requested.", "tune_minutes")
@@ -39,9 +39,8 @@ def training():
 
     train_baselines = step("runs.baselines", "train_baselines", "Train what the model is compared with.")
 
-    @task
+    @task(doc_md="Compare with item CTR, logistic regression and LightGBM on the same test rows.")
     def judge(run):
-        """Compare with item CTR, logistic regression, LightGBM and the champion on the same test rows."""
         return module("runs.judging").judge(run).sentence
 
     refit = step("runs.refitting", "refit", "Train the judged model again on all rows, for as many epochs.")
@@ -52,8 +51,9 @@ def training():
     chain(validate(), prepared := prepare())
     run = tune(prepared)
     experts = train_expert.partial(run=run).expand(domain=expert_domains(train_backbone(run)))
-    chain(experts, train_gate(run), evaluate(run), judged := judge(run), refit(run), register(run))
+    chain(experts, train_gate(run), evaluate(run), judged := judge(run), refit(run), version := register(run))
     chain(train_baselines(run), judged)
+    decide_promotion(version)
 
 
 training()

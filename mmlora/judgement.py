@@ -7,7 +7,7 @@ follow its verdict, and the command line prints its tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
@@ -61,7 +61,6 @@ class ContenderRow(Record):
         name: the contender.
         note: what it is, or why it wasn't compared.
         seconds: time to train it and to score the rows.
-        decides: whether the verdict takes it into account.
         wauc: mean of the domains' AUCs weighted by rows; None when no domain has one.
         auc: over all rows.
         logloss: over all rows.
@@ -73,7 +72,6 @@ class ContenderRow(Record):
     name: str
     note: str
     seconds: float
-    decides: bool
     wauc: float | None = None
     auc: float | None = None
     logloss: float | None = None
@@ -189,10 +187,10 @@ class Judgement(Record):
     Attributes:
         model: the phase whose model was judged; None if nothing was compared.
         refit: whether the registered model is trained on all rows afterwards.
-        trained_until: the last moment of the registered model's training rows, ISO 8601.
+        seen_until: by domain, the last moment (ISO 8601) of the training and validation rows.
         verdict: the model relative to its best baseline: ``above``, ``level``, ``below`` or ``unknown``.
         sentence: the verdict in a sentence.
-        best_baseline: name of the best baseline; None when no deciding baseline has a wauc.
+        best_baseline: name of the best baseline; None when no baseline has a wauc.
         test_rows: number of test rows of the split.
         rows: number of test rows compared; a sample of large splits.
         contenders: the model first.
@@ -203,7 +201,7 @@ class Judgement(Record):
 
     model: str | None = None
     refit: bool = False
-    trained_until: str | None = None
+    seen_until: Mapping[str, str] = field(default_factory=dict)
     verdict: Standing
     sentence: str
     best_baseline: str | None
@@ -228,7 +226,7 @@ class Judgement(Record):
         """Return a JSON-serialisable mapping, without facts of the model if nothing was compared."""
         raw = super().to_json()
         if self.model is None:
-            del raw["model"], raw["refit"], raw["trained_until"]
+            del raw["model"], raw["refit"], raw["seen_until"]
         return raw
 
 

@@ -282,6 +282,21 @@ class QualitySettings(_Section):
     )
 
 
+class PromotionSettings(_Section):
+    """When the training DAG, or `mmlora promote --by-policy`, makes a challenger the champion."""
+
+    margin: float = Field(
+        0.002, ge=0, lt=1, description="how far below the champion's auc it may be in a domain that matters"
+    )
+    min_rows: int = Field(
+        1000, ge=1, description="domains with fewer rows that neither model has seen do not matter"
+    )
+    scope: Scope = Field(
+        "all", description="`domain` promotes it in the domains where it is better, if it is worse elsewhere"
+    )
+    approval: bool = Field(False, description="the training DAG waits until a person approves the promotion")
+
+
 class Settings(BaseSettings):
     """All settings, and the locations of the workspace's parts."""
 
@@ -305,6 +320,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     promises: PromiseSettings = PromiseSettings()
     quality: QualitySettings = QualitySettings()
+    promotion: PromotionSettings = PromotionSettings()
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:

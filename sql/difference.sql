@@ -4,7 +4,8 @@ WITH users AS (
         b.user_id IS NOT NULL AS in_before,
         a.user_id IS NOT NULL AS in_after,
         b.top[1] IS NOT DISTINCT FROM a.top[1] AS same_best,
-        b.top IS DISTINCT FROM a.top AS top_changed
+        b.top IS DISTINCT FROM a.top AS top_changed,
+        len(list_intersect(b.top, a.top)) / greatest(len(b.top), len(a.top), 1) AS top_shared
     FROM (
         SELECT user_id, list(item_id ORDER BY position) FILTER (position <= 10) AS top FROM before GROUP BY user_id
     ) AS b
@@ -19,7 +20,8 @@ by_user AS (
         count(*) FILTER (in_before AND NOT in_after) AS users_gone,
         count(*) FILTER (in_after AND NOT in_before) AS users_new,
         avg(CAST(same_best AS INTEGER)) FILTER (in_before AND in_after) AS same_first_item,
-        avg(CAST(top_changed AS INTEGER)) FILTER (in_before AND in_after) AS top_10_changed
+        avg(CAST(top_changed AS INTEGER)) FILTER (in_before AND in_after) AS top_10_changed,
+        avg(top_shared) FILTER (in_before AND in_after) AS top_10_overlap
     FROM users
 ),
 by_pair AS (

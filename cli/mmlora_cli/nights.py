@@ -1,4 +1,4 @@
-"""``mmlora publish``, ``unpublish``, ``restore`` and ``diff``: change or compare what readers see."""
+"""``mmlora publish``, ``unpublish`` and ``restore``: change what readers see."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import typer
 
 from mmlora_cli.options import parse_date
 from mmlora_cli.output import JsonFlag, print_json
-from mmlora_cli.score import print_differences
 
 if TYPE_CHECKING:
     from mmlora.pipeline.status import LoadStatus
@@ -21,7 +20,6 @@ def register(app: typer.Typer) -> None:
     app.command()(publish)
     app.command()(unpublish)
     app.command()(restore)
-    app.command()(diff)
 
 
 def publish(load: LoadId, as_json: JsonFlag = False) -> None:
@@ -70,32 +68,6 @@ def restore(
 
     result = run(load, reason=reason)
     _print(result, f"readers of {result.domain_id} see {load} for {result.score_date}", as_json)
-
-
-def diff(
-    domain: Annotated[str | None, typer.Option(help="The domain, unless a load is given.")] = None,
-    date: Annotated[str | None, typer.Option(help="A published night; default: the newest.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="The published night to compare with; default: the previous one.")
-    ] = None,
-    load: Annotated[
-        str | None, typer.Option(help="A staged or earlier load, instead of a published night.")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Compare the scores of two nights, or the scores of a load with what readers see.
-
-    Example: mmlora diff --domain farmer --date 2000-12-31
-    """
-    from mmlora.pipeline.diff import diff as run
-
-    nights = {name: parse_date(text) if text else None for name, text in (("on", date), ("against", against))}
-    result = run(domain, load_id=load, **nights)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        title = f"changes by {result.after.load_id} of {result.after.score_date}"
-        print_differences(title, [(result.domain_id, result.before, result.rows)])
 
 
 def _print(result: LoadStatus, sentence: str, as_json: bool) -> None:

@@ -180,6 +180,9 @@ def status(
             f"({late.rows:,} for {late.last}); to see what scoring them again would change: {late.command}"
         )
     _print_records("models", result.models)
+    _print_records("decisions", result.decisions, without="evidence")
+    if result.shadows:
+        _print_records("shadow loads, not for readers", result.shadows)
     typer.echo(f"this machine: {', '.join(vars(result.numerics).values())}")
 
 
@@ -238,7 +241,12 @@ def verify(
 
 def _print_verified(result: Verification) -> None:
     columns = ("domain_id", "score_date", "load_id", "rows", "fault")
-    for title, kind in (("published rows", "publication"), ("staged loads", "staged load")):
+    titles = {
+        "publication": "published rows",
+        "staged load": "staged loads",
+        "shadow load": "shadow loads",
+    }
+    for kind, title in titles.items():
         rows = [row for row in result.checked if row.kind == kind]
         if rows or kind == "publication":
             _print_rows(title, [{name: getattr(row, name) or None for name in columns} for row in rows])

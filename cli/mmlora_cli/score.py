@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmlora.nights.load import ScoreOptions
     from mmlora.pipeline.differences import ComparedLoad, DryRun, RehearsedLoad, RowDifference
     from mmlora.pipeline.outcomes import BackfillOutcome, LoadOutcome, NightOutcome, SkippedDomain
+    from mmlora.pipeline.shadow import ShadowNight, ShadowOutcome
 
 TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Rows kept per user; 0 keeps all.")]
 ModelVersion = Annotated[
@@ -66,6 +67,13 @@ def score(
         bool,
         typer.Option("--dry-run", help="Score, and show what would change for readers; publish nothing."),
     ] = False,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION|challenger",
+            help="Score by this model into loads that readers never see, for `mmlora compare --shadow`.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a date's candidates and publish them, one load per domain.
@@ -76,8 +84,9 @@ def score(
 
     Example: mmlora score --date 2000-12-31 --domain farmer --top-k 50
     """
-    from mmlora.pipeline.diff import dry_run as rehearse
+    from mmlora.pipeline.compare import dry_run as rehearse
     from mmlora.pipeline.score import score_and_publish
+    from mmlora.pipeline.shadow import score_shadow
 
     options: ScoreOptions = {
         "top_k": top_k,
@@ -92,9 +101,13 @@ def score(
         "reason": reason,
     }
     day = parse_date(date)
+    if shadow is not None and (dry_run or model_version):
+        raise UsageError("--shadow names the model and publishes nothing: give it without the other option")
     with progress_bar(quiet=as_json) as progress:
-        result: NightOutcome | DryRun
-        if dry_run:
+        result: NightOutcome | DryRun | ShadowNight
+        if shadow is not None:
+            result = score_shadow(day, shadow, domain=domain, progress=progress, **options)
+        elif dry_run:
             result = rehearse(day, domain=domain, progress=progress, **options)
         else:
             result = score_and_publish(day, domain=domain, progress=progress, **options)
@@ -227,25 +240,38 @@ def _print_plan(result: BackfillOutcome) -> None:
     )
 
 
-def _finish(result: NightOutcome | DryRun, as_json: bool) -> None:
+def _finish(result: NightOutcome | DryRun | ShadowNight, as_json: bool) -> None:
     from mmlora.pipeline.outcomes import NightOutcome
+    from mmlora.pipeline.shadow import ShadowNight
 
     if as_json:
         print_json(result.to_json())
     elif isinstance(result, NightOutcome):
         print_loads(result)
+    elif isinstance(result, ShadowNight):
+        _print_shadow(result)
     else:
         _print_dry_run(result)
     fail_with(result.loads)
 
 
-def fail_with(loads: Sequence[LoadOutcome | RehearsedLoad]) -> None:
+def fail_with(loads: Sequence[LoadOutcome | RehearsedLoad | ShadowOutcome]) -> None:
     """If loads failed, list them and exit with their common exit status, else with 1."""
     failed = [load for load in loads if load.state in ("failed", "rejected", "would fail")]
     for load in failed:
         note(f"mmlora: {load.domain_id} {load.score_date}: {load.reason}")
     if codes := {load.exit_code for load in failed}:
         raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+def _print_shadow(result: ShadowNight) -> None:
+    columns = ("domain_id", "score_date", "state", "rows", "model_version", "load_id", "seconds")
+    print_table("scored", columns, [[getattr(load, name) for name in columns] for load in result.loads])
+    _print_skipped(result.skipped)
+    if shadows := [load for load in result.loads if load.state == "shadow"]:
+        typer.echo(
+            f"nothing was published; to compare: mmlora compare --shadow --date {shadows[0].score_date}"
+        )
 
 
 def _print_skipped(skipped: Sequence[SkippedDomain]) -> None:
@@ -270,7 +296,14 @@ def print_differences(title: str, compared: Sequence[tuple[str, ComparedLoad | N
     """
     names = (
         *("rows_before", "rows_after", "users_before", "users_after", "users_gone", "users_new"),
-        *("pairs_in_both", "same_first_item", "top_10_changed", "mean_score_before", "mean_score_after"),
+        *(
+            "pairs_in_both",
+            "same_first_item",
+            "top_10_changed",
+            "top_10_overlap",
+            "mean_score_before",
+            "mean_score_after",
+        ),
         *("mean_score_change", "largest_score_change"),
     )
     if compared:

@@ -1,4 +1,4 @@
-"""``mmlora train``, ``promote``, ``rollback`` and ``swap``."""
+"""``mmlora train`` and ``swap``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from mmlora_cli.options import (
 from mmlora_cli.output import JsonFlag, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from mmlora.pipeline.promote import PromotionOutcome
     from mmlora.pipeline.training_summary import TrainingSummary
     from mmlora.runs.evaluation import PhaseMetrics
     from mmlora.runs.exchange import ExchangeReport
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(train)
-    app.command()(promote)
-    app.command()(rollback)
     app.command()(swap)
 
 
@@ -127,6 +124,11 @@ def _print_tuning(tuning: TuningRecord) -> None:
 def _print_version(version: str, alias: str | None) -> None:
     if alias is not None:
         typer.echo(f"model version {version} is the {alias}")
+        if alias == "challenger":
+            typer.echo(
+                f"to compare it with the champion: mmlora promote {version} --explain; to promote it if it "
+                f"is better: mmlora promote {version} --by-policy"
+            )
         return
     typer.echo(
         f"model version {version} is neither champion nor challenger, because it is below its best baseline; "
@@ -167,39 +169,6 @@ def _few(names: Sequence[str], most: int = 8) -> str:
     return (", ".join(names[:most]) or "none") + more
 
 
-def promote(
-    version: Annotated[str, typer.Argument(help="The model version, see `mmlora status`.")],
-    domain: DomainOption = None,
-    why: Annotated[str, typer.Option(help="The reason, stored with the promotion.")] = "promoted by hand",
-    accept_below_baseline: AcceptBelowBaseline = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Make a model version the champion, for all domains or one.
-
-    A version that is below its best baseline is refused without --accept-below-baseline.
-
-    Example: mmlora promote 20001230-3fa9c1d2 --why "wauc +0.004 on the last week"
-    """
-    from mmlora.pipeline.promote import promote as run
-
-    result = run(version, domain=domain, why=why, accept_below_baseline=accept_below_baseline)
-    _print_promotion(result, as_json)
-
-
-def rollback(
-    domain: DomainOption = None,
-    why: Annotated[str, typer.Option(help="The reason, stored with the promotion.")] = "rolled back by hand",
-    as_json: JsonFlag = False,
-) -> None:
-    """Make the previous champion the champion again.
-
-    Example: mmlora rollback --domain farmer --why "constant scores"
-    """
-    from mmlora.pipeline.promote import rollback as run
-
-    _print_promotion(run(domain=domain, why=why), as_json)
-
-
 def swap(
     domain: Annotated[str, typer.Option(help="The domain whose experts are exchanged.")],
     source: Annotated[str, typer.Option("--from", help="The version to take them from.")],
@@ -222,11 +191,3 @@ def swap(
     whose = "all domains" if result.champion_of == ("all",) else _few(result.champion_of)
     typer.echo(f"{result.model_version} is the champion of {whose} (was {result.before})")
     _print_exchange(result.exchange)
-
-
-def _print_promotion(result: PromotionOutcome, as_json: bool) -> None:
-    if as_json:
-        print_json(result.to_json())
-    else:
-        whose, before = result.domain or "all domains", result.before or "none"
-        typer.echo(f"{result.model_version} is the champion of {whose} (was {before})")

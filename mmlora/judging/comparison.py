@@ -42,7 +42,7 @@ def compared(
 def _row(
     contender: Contender, metrics: DomainMetrics | None, intervals: Intervals | None, names: Sequence[str]
 ) -> ContenderRow:
-    row = ContenderRow(contender.name, contender.note, round(contender.seconds, 1), contender.decides)
+    row = ContenderRow(contender.name, contender.note, round(contender.seconds, 1))
     if metrics is None:
         return row
     pooled = metrics.pooled
@@ -66,8 +66,8 @@ def _difference(intervals: Intervals, names: Sequence[str]) -> Difference:
 
 
 def best_baseline(rows: Sequence[ContenderRow]) -> ContenderRow | None:
-    """Return the row of the deciding baseline with the highest wauc; None when none has a wauc."""
-    baselines = [row for row in rows if row.decides and row.difference and row.wauc is not None]
+    """Return the row of the baseline with the highest wauc; None when none has a wauc."""
+    baselines = [row for row in rows if row.difference and row.wauc is not None]
     return max(baselines, key=lambda row: row.wauc or 0.0, default=None)
 
 

@@ -20,7 +20,6 @@ MODEL = "model"
 ITEM_CTR = "item CTR by domain"
 REGRESSION = "logistic regression"
 BOOSTING = "LightGBM"
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,12 @@ class Contender:
         scores: click probabilities of the judged rows, ``[N]``; None when it wasn't compared.
         note: a description, or why it wasn't compared.
         seconds: time to train it and to score the rows.
-        decides: whether the verdict takes it into account; False if its figures may be too good.
     """
 
     name: str
     scores: Floats | None
     note: str = ""
     seconds: float = 0.0
-    decides: bool = True
 
 
 def train_baselines(rows: Rows, numbers: RowNumbers, threads: int | None = None) -> list[Contender]:

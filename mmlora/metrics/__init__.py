@@ -5,7 +5,7 @@ same numbers as all rows at once. AUC is exact, ties counting half. A metric tha
 domain with one label only) is None, never a number; it is left out of the means, and listed.
 """
 
-from mmlora.metrics.bootstrap import Interval, Intervals, compare, compare_all
+from mmlora.metrics.bootstrap import Difference, Interval, Intervals, compare, compare_all, differences
 from mmlora.metrics.probabilities import ECE_BINS, ece, logloss
 from mmlora.metrics.ranking import UserAuc, auc, gauc, macro_auc, wauc
 from mmlora.metrics.report import DomainMetrics, Metrics
@@ -13,6 +13,7 @@ from mmlora.metrics.sums import Sums, domain_metrics
 
 __all__ = [
     "ECE_BINS",
+    "Difference",
     "DomainMetrics",
     "Interval",
     "Intervals",
@@ -22,6 +23,7 @@ __all__ = [
     "auc",
     "compare",
     "compare_all",
+    "differences",
     "domain_metrics",
     "ece",
     "gauc",

@@ -8,7 +8,7 @@ independent: if a user's rows are correlated, the true uncertainty is larger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,26 +102,98 @@ def compare_all(
     seed: int = 0,
 ) -> dict[str, Intervals]:
     """Return the results of :func:`compare` for several baselines by name, all on the same draws."""
-    models = [candidate, *baselines.values()]
     if draws < 2 or not 0 < level < 1:
         raise UsageError(f"draws={draws}, level={level}: draws must be 2 or more, level between 0 and 1")
     if not baselines:
         return {}
-    for probability in models:
-        check_predictions(np.asarray(label), np.asarray(probability), domain)
-    order = np.argsort(domain, kind="stable")
-    domains, group, size = np.unique(np.asarray(domain)[order], return_inverse=True, return_counts=True)
-    positive = np.asarray(label)[order] > 0
-    sides = [_Model(group, size, positive, np.asarray(p, np.float64)[order]) for p in models]
-
-    def measure(weight: Array) -> Array:
-        first, *others = (side.measure(weight) for side in sides)
-        return np.stack([first - other for other in others])
-
-    observed = measure(np.ones(len(group), np.int64))
+    paired = _Paired(label, [candidate, *baselines.values()], domain)
+    observed = paired.measure(np.ones(len(paired.group), np.int64))
     random = np.random.default_rng(seed)
-    drawn = np.stack([measure(_draw(random, group, size)) for _ in range(draws)])
-    return {name: _gathered(observed[n], drawn[:, n], domains, level) for n, name in enumerate(baselines)}
+    drawn = np.stack([paired.measure(_draw(random, paired.group, paired.size)) for _ in range(draws)])
+    return {
+        name: _gathered(observed[n], drawn[:, n], paired.domains, level) for n, name in enumerate(baselines)
+    }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two models' AUCs on the same rows.
+
+    Attributes:
+        value: the difference; None if it isn't defined.
+        error: its standard error; None if it isn't defined.
+    """
+
+    value: float | None
+    error: float | None
+
+
+def differences(
+    label: Array,
+    candidate: Array,
+    baseline: Array,
+    domain: Array,
+    user: Array,
+    *,
+    draws: int = 400,
+    seed: int = 0,
+) -> tuple[Difference, dict[int, Difference]]:
+    """Return the difference of wauc, and that of each domain's AUC, with standard errors.
+
+    Users are drawn with replacement, each with all of their rows, so that rows of a user may be correlated.
+    A standard error serves an interval of any level, whose percentiles would take many more draws.
+
+    Args:
+        label: 0/1, ``[N]``.
+        candidate: click probabilities of one model, ``[N]``.
+        baseline: click probabilities of the other model on the same rows, ``[N]``.
+        domain: domain indices, ``[N]``.
+        user: user codes, ``[N]``.
+        draws: bootstrap draws.
+        seed: seed of the draws.
+
+    Raises:
+        DataError: labels or probabilities are invalid.
+    """
+    paired = _Paired(label, [candidate, baseline], domain)
+    users, code = np.unique(np.asarray(user)[paired.order], return_inverse=True)
+    random = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(draws):
+        times = np.bincount(random.integers(0, len(users), len(users)), minlength=len(users))
+        drawn.append(paired.measure(times[code])[0])
+    observed = paired.measure(np.ones(len(code), np.int64))[0]
+    found = [_with_error(value, values) for value, values in zip(observed, np.stack(drawn).T, strict=True)]
+    by_domain = zip(paired.domains.tolist(), found[len(_POOLED) :], strict=True)
+    return found[_POOLED.index("wauc")], dict(by_domain)
+
+
+def _with_error(value: float, drawn: Array) -> Difference:
+    drawn = drawn[~np.isnan(drawn)]
+    if np.isnan(value) or len(drawn) < 2:
+        return Difference(None, None)
+    return Difference(float(value), float(drawn.std(ddof=1)))
+
+
+class _Paired:
+    """Several models' scores of the same rows, ordered by domain, to be measured with any weights."""
+
+    def __init__(self, label: Array, models: Sequence[Array], domain: Array) -> None:
+        for probability in models:
+            check_predictions(np.asarray(label), np.asarray(probability), domain)
+        self.order = np.argsort(domain, kind="stable")
+        self.domains, self.group, self.size = np.unique(
+            np.asarray(domain)[self.order], return_inverse=True, return_counts=True
+        )
+        positive = np.asarray(label)[self.order] > 0
+        self._models = [
+            _Model(self.group, self.size, positive, np.asarray(p, np.float64)[self.order]) for p in models
+        ]
+
+    def measure(self, weight: Array) -> Array:
+        """Return the first model's figures minus those of each other, ``[M - 1, 4 + D]``."""
+        first, *others = (model.measure(weight) for model in self._models)
+        return np.stack([first - other for other in others])
 
 
 def _gathered(observed: Array, drawn: Array, domains: Array, level: float) -> Intervals:

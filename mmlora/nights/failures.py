@@ -48,11 +48,11 @@ def failures_kept(workspace: Workspace, on: date, *domains: str) -> Iterator[Non
 
 
 def keeps_failures(verb: Verb) -> Verb:
-    """Decorate a function of a date and a domain to record why it failed, except in a dry run."""
+    """Decorate a function of a date and a domain to record why it failed, unless it publishes nothing."""
 
     @wraps(verb)
     def kept(on: date, domain: str, **options: Any) -> str:
-        if options.get("dry_run"):
+        if options.get("dry_run") or options.get("shadow"):
             return verb(on, domain, **options)
         workspace = options["workspace"] = options.get("workspace") or open_workspace()
         with failures_kept(workspace, on, domain):

@@ -36,6 +36,7 @@ from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
 from mmlora.runs.freshness import refuse_stale
+from mmlora.runs.lineage import facts_of
 from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.schema import (
     DOMAIN_ID,
@@ -95,6 +96,7 @@ def score(
     override: Collection[str] | None = None,
     reason: str | None = None,
     dry_run: bool = False,
+    shadow: bool = False,
     progress: Progress = silent,
     workspace: Workspace | None = None,
 ) -> str:
@@ -114,6 +116,7 @@ def score(
         override: checks to override (:mod:`mmlora.check_rules`).
         reason: why they are overridden; recorded in the ledger.
         dry_run: write the staged files, but don't change the warehouse.
+        shadow: likewise, but record the load as a shadow load, which nothing publishes.
         progress: called with the number of pairs done.
         workspace: the caller's workspace, whose open warehouse is used; None opens that of the settings.
 
@@ -126,7 +129,7 @@ def score(
             missing.
         UsageError: there is no such domain or model, or the engine, device or precision isn't available.
     """
-    from mmlora.nights.rehearsal import Rehearsal
+    from mmlora.nights.rehearsal import Rehearsal, Shadow
 
     workspace = workspace or open_workspace()
     chosen = choose_engine(workspace.settings, engine, ray_address, device)
@@ -147,7 +150,10 @@ def score(
             warn_of_labels(str(workspace.home), bundle.manifest.model_version, seen)
         if below := below_baseline(bundle.manifest.judgement):
             warn_below_baseline(str(workspace.home), on, bundle.manifest.model_version, below)
-        records = Rehearsal(warehouse) if dry_run else warehouse
+        records: Warehouse | Rehearsal = warehouse
+        if dry_run or shadow:
+            records = Shadow(warehouse) if shadow else Rehearsal(warehouse)
+        records.record_models([facts_of(bundle.manifest)])
         load = records.begin_load(
             target,
             on,
@@ -162,7 +168,7 @@ def score(
                 job.run(pairs, top_k)
         except BaseException as error:
             rejected, folder = isinstance(error, CheckError), workspace.staging_folder(load.load_id)
-            if dry_run or rejected or not can_be_resumed(folder):
+            if dry_run or shadow or rejected or not can_be_resumed(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             if not rejected:  # then it is recorded already
                 with suppress(MmloraError):

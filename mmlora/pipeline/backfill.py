@@ -22,7 +22,7 @@ from mmlora.names import BackfillReason, EngineName, KnownAsOf
 from mmlora.nights.failures import describe
 from mmlora.nights.load import ScoreOptions
 from mmlora.nights.planning import BackfillRequest, PlannedNight, plan_nights
-from mmlora.pipeline.diff import change_since
+from mmlora.pipeline.compare import change_since
 from mmlora.pipeline.outcomes import BackfillOutcome, LoadOutcome, NightOutcome
 from mmlora.pipeline.score import score_and_publish
 from mmlora.runs.champions import CHAMPION, warn_of_labels

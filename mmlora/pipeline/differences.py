@@ -1,4 +1,4 @@
-"""Records of how loads differ; ``mmlora diff --json`` and ``mmlora score --dry-run --json`` print them."""
+"""Records of how loads differ; ``mmlora compare --json`` and ``mmlora score --dry-run --json`` print them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from typing import Literal
 from mmlora.names import LoadState
 from mmlora.pipeline.outcomes import SkippedDomain
 from mmlora.records import Record
+from mmlora.schema import Id
 from mmlora.warehouse.loads import Load
+from mmlora.warehouse.shadows import ShadowLoad
 
 
 @dataclass(frozen=True)
 class ComparedLoad(Record):
-    """A load in a comparison."""
+    """A load in a comparison; the state of a shadow load is ``shadow``."""
 
     load_id: str
     score_date: date
     model_version: str
-    state: LoadState
+    state: LoadState | Literal["shadow"]
 
     @classmethod
-    def of(cls, load: Load) -> ComparedLoad:
+    def of(cls, load: Load | ShadowLoad) -> ComparedLoad:
         """Return the record of a load."""
-        return cls(load.load_id, load.score_date, load.model_version, load.state)
+        state = "shadow" if isinstance(load, ShadowLoad) else load.state
+        return cls(load.load_id, load.score_date, load.model_version, state)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class RowDifference(Record):
         users_gone, users_new: number of users in only one of the loads.
         same_first_item: share of the users in both loads with the same first item.
         top_10_changed: share of these users whose first 10 items or their order differ.
+        top_10_overlap: share of their first 10 items that are in both, whatever their order; mean over users.
         pairs_in_both: number of user-item pairs in both loads.
         mean_score_change, largest_score_change: absolute difference of the scores of those pairs.
     """
@@ -52,19 +56,63 @@ class RowDifference(Record):
     users_new: int
     same_first_item: float | None
     top_10_changed: float | None
+    top_10_overlap: float | None
     pairs_in_both: int
     mean_score_change: float | None
     largest_score_change: float | None
 
 
 @dataclass(frozen=True)
+class Mover(Record):
+    """An item, and the number of users with it among their first 10 before and after."""
+
+    item_id: Id
+    lists_before: int
+    lists_after: int
+
+
+@dataclass(frozen=True)
+class LaterLabels(Record):
+    """What users were shown on the loads' date, and how each load had scored it.
+
+    What was shown follows the published lists, so an item that only the other load puts first has few clicks.
+
+    Attributes:
+        impressions: the domain's interactions of that date, as they are known now.
+        clicks: clicks among them.
+        clicks_in_top_10_before: clicks on items among the user's first 10; likewise after.
+        scored: interactions that both loads have a score for; the aucs are of these.
+        auc_before: None without both labels; likewise after.
+        auc_gain: after minus before, with its 95% interval.
+    """
+
+    impressions: int
+    clicks: int
+    clicks_in_top_10_before: int
+    clicks_in_top_10_after: int
+    scored: int
+    auc_before: float | None = None
+    auc_after: float | None = None
+    auc_gain: float | None = None
+    auc_gain_low: float | None = None
+    auc_gain_high: float | None = None
+
+
+@dataclass(frozen=True)
 class LoadDifference(Record):
-    """Two loads of a domain, and how their rows differ."""
+    """Two loads of a domain, and how their rows differ.
+
+    Attributes:
+        movers: the items that came into, or left, most users' first 10 places.
+        labels: what users then clicked, for loads of the same date; None while nothing is known of it.
+    """
 
     domain_id: str
     before: ComparedLoad
     after: ComparedLoad
     rows: RowDifference
+    movers: tuple[Mover, ...] = ()
+    labels: LaterLabels | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return a flat JSON-serialisable mapping."""

@@ -6,7 +6,8 @@ Steps, each of which is done as a whole or not at all; erasing the same users ag
 2. interactions and profiles are rewritten without the users;
 3. if the users had any rows, computed features, training sets and retrieved features are removed: they are
    built again when needed;
-4. staged rows of unpublished loads that hold the users are removed, and these loads fail;
+4. staged rows of unpublished loads that hold the users are removed, and these loads fail; so are those of
+   shadow loads;
 5. every load in the warehouse loses the users' rows, and its hash becomes that of the other rows;
 6. the ledger's entry is complete.
 """
@@ -32,9 +33,10 @@ from mmlora.records import Record
 from mmlora.schema import USER_ID, Id
 from mmlora.warehouse.erasing import begin_erasures, erase_scores, finish_erasures
 from mmlora.warehouse.loads import OPEN
+from mmlora.warehouse.shadows import free_shadows, is_shadow
 from mmlora.warehouse.tables import tables
 from mmlora.warehouse.warehouse import Warehouse
-from mmlora.workspace import Progress, Workspace, open_workspace, silent
+from mmlora.workspace import STAGING_LOCK, Progress, Workspace, open_workspace, silent
 
 _BUILD_SECONDS = 60.0
 
@@ -122,6 +124,10 @@ def _refuse_work_under_way(workspace: Workspace, warehouse: Warehouse) -> None:
     folders = ("runs/steps", "training_sets", "training_sets/.features")
     if any(is_held(lock) for folder in folders for lock in (workspace.home / folder).glob("*.lock")):
         raise TransientError("training is under way: erase when its step is done")
+    for folder in (workspace.home / "staging").glob("[!.]*"):  # the warehouse doesn't know of these
+        lock = folder / STAGING_LOCK
+        if is_shadow(folder.name) and lock.exists() and is_held(lock):
+            raise TransientError(f"{folder.name} is being scored: erase when it is done")
     silence = timedelta(seconds=workspace.settings.scoring.stale_after_seconds)
     silent_loads = {load.load_key for load in warehouse.stale_loads(silence)}
     for load in warehouse.loads(states=("running",)):
@@ -169,6 +175,8 @@ def _discard_staged(workspace: Workspace, warehouse: Warehouse, users: pa.Array)
     """Remove the staged rows of loads that hold the users, which fail, and return the number of folders."""
     waiting = {load.load_id: load for load in warehouse.loads(states=OPEN)}
     folders = [folder for folder in sorted((workspace.home / "staging").glob("*")) if _holds(folder, users)]
+    shadows = [folder.name for folder in folders if is_shadow(folder.name)]
+    free_shadows(warehouse.database, warehouse.tables, load_ids=shadows)
     for folder in folders:
         if (load := waiting.get(folder.name)) is not None:
             warehouse.fail(load, "users were erased before it was published: score the date again")

@@ -65,7 +65,7 @@ def build_features(through: date, *, progress: Progress = silent) -> BuildReport
     """Compute the activity rows with timestamps up to ``through`` 00:00 UTC, and apply the definitions."""
     workspace = open_workspace()
     report = build(workspace, through, progress, decide=True)
-    workspace.feature_repo.apply()
+    workspace.feature_repo.apply_if_changed()
     return report
 
 

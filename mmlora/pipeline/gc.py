@@ -20,6 +20,7 @@ from mmlora.runs.champions import CHALLENGER, CHAMPION
 from mmlora.runs.unused import Unused, UnusedFiles
 from mmlora.warehouse import freeing
 from mmlora.warehouse.decisions import Promotion, every_promotion
+from mmlora.warehouse.shadows import free_shadows, is_shadow
 from mmlora.warehouse.tables import tables
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -122,6 +123,9 @@ def _files(
     files, kinds = list(unused), dict[str, Freed]()
     if not dry_run:
         _forget_pages(workspace, files)
+        staged = [file.path.name for file in files if file.kind == "staged files"]
+        shadows = [name for name in staged if is_shadow(name)]
+        free_shadows(warehouse.database, warehouse.tables, load_ids=shadows)
     for number, file in enumerate(files, 1):
         if file.kind == "models":
             _count(kinds, MLFLOW_RUNS, _forget_runs(workspace, file.path.name, dry_run), None)

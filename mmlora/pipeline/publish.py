@@ -8,6 +8,7 @@ from mmlora.files import discard_unheld
 from mmlora.nights.carrying import forget_digests
 from mmlora.nights.failures import failures_kept
 from mmlora.warehouse.readers import keep_promises
+from mmlora.warehouse.shadows import refuse_shadow
 from mmlora.workspace import STAGING_LOCK, Workspace, open_workspace
 
 
@@ -20,6 +21,7 @@ def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
         load_id: the load.
         workspace: the caller's workspace, whose open warehouse is used; that of the settings when None.
     """
+    refuse_shadow(load_id)
     workspace = workspace or open_workspace()
     folder = workspace.staging_folder(load_id)
     with workspace.open_warehouse() as warehouse:

@@ -16,15 +16,18 @@ from mmlora.numerics import Numerics, here
 from mmlora.records import Record
 from mmlora.runs.champions import CHALLENGER, CHAMPION
 from mmlora.schema import Id
+from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.nights import Night
 from mmlora.warehouse.quality import NightQuality, qualities
+from mmlora.warehouse.shadows import shadows
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import Workspace, open_workspace
 
 _TROUBLES = 20
 _NIGHTS = 7
+_DECISIONS = 5
 LOAD_COLUMNS = (
     *("load_id", "score_date", "state", "rows", "model_version"),
     *("finished_at", "rows_freed_at", "reason"),
@@ -78,6 +81,40 @@ class StoredModel(Record):
 
 
 @dataclass(frozen=True)
+class Decided(Record):
+    """A decision about a model.
+
+    Attributes:
+        promoted_at: when, in ISO 8601 to the second.
+        model_version: the model.
+        alias: what it became, or stays.
+        domain: whose; ``all domains`` for all.
+        who: who decided.
+        why: the reason.
+        evidence: the comparison that it was based on (docs/judging.md), JSON-ready; None without one.
+    """
+
+    promoted_at: str
+    model_version: str
+    alias: str
+    domain: str
+    who: str
+    why: str
+    evidence: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Shadow(Record):
+    """A load that another model scored beside the published ones (``mmlora compare --shadow``)."""
+
+    load_id: str
+    domain_id: str
+    score_date: date
+    rows: int
+    model_version: str
+
+
+@dataclass(frozen=True)
 class LateNights(Record):
     """Published nights that late rows and corrections would change.
 
@@ -106,6 +143,8 @@ class Status(Record):
         nights: the last nights, newest first.
         troubles: loads under way or gone wrong, newest first.
         models: the stored models, newest first.
+        decisions: the last decisions about them, newest first.
+        shadows: the newest shadow loads, which readers never see.
         late: nights that late rows would change; None without any.
     """
 
@@ -115,6 +154,8 @@ class Status(Record):
     nights: tuple[Night, ...]
     troubles: tuple[TroubledLoad, ...]
     models: tuple[StoredModel, ...]
+    decisions: tuple[Decided, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
     late: LateNights | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -173,6 +214,12 @@ def status() -> Status:
         loads = warehouse.loads(states=("running", "staged", "failed", "rejected"), limit=_TROUBLES)
         nights = tuple(warehouse.nights(limit=_NIGHTS))
         late = _late(workspace, warehouse)
+        newest = shadows(warehouse.database, warehouse.tables, limit=_TROUBLES)
+        beside = tuple(
+            Shadow(load.load_id, str(load.domain_id), load.score_date, load.rows, load.model_version)
+            for load in newest
+        )
+        decisions = tuple(_decided(each) for each in warehouse.decisions(limit=_DECISIONS))
     return Status(
         home=str(workspace.home),
         numerics=here(),
@@ -183,7 +230,21 @@ def status() -> Status:
             StoredModel(version, aliases.get(version), _verdict(workspace, version))
             for version in reversed(versions)
         ),
+        decisions=decisions,
+        shadows=beside,
         late=late,
+    )
+
+
+def _decided(decision: Promotion) -> Decided:
+    return Decided(
+        promoted_at=decision.promoted_at.isoformat(timespec="seconds"),
+        model_version=decision.model_version,
+        alias=decision.alias,
+        domain="all domains" if decision.domain_id is None else str(decision.domain_id),
+        who=decision.who,
+        why=decision.why,
+        evidence=decision.evidence,
     )
 
 

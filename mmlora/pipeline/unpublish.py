@@ -7,6 +7,7 @@ from datetime import date
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.status import LoadStatus, load_state
+from mmlora.warehouse.shadows import refuse_shadow
 from mmlora.workspace import open_workspace
 
 
@@ -33,6 +34,7 @@ def restore(load_id: str, *, reason: str = "restored by hand") -> LoadStatus:
         UsageError: the load does not exist, or was never published.
         DataError: its rows are incomplete.
     """
+    refuse_shadow(load_id)
     workspace, why = open_workspace(), _reason(reason)
     with workspace.open_warehouse() as warehouse:
         warehouse.restore(warehouse.load(load_id), who=getpass.getuser(), why=why)

@@ -46,7 +46,7 @@ class Checked(Record):
     rows: int = 0
     fault: str = ""
     mend: str = ""
-    kind: Literal["publication", "staged load", "model"] = "publication"
+    kind: Literal["publication", "staged load", "shadow load", "model"] = "publication"
     model_version: str = ""
 
 
@@ -101,6 +101,7 @@ def verify(
         rows = [
             *_publications(warehouse, target, start, end, progress),
             *_staged(workspace, warehouse, target, start, end),
+            *_shadows(workspace, warehouse, target, start, end),
         ]
         verifier = BundleVerifier(workspace.bundles)
         uses = _uses(warehouse, rows, target)
@@ -127,7 +128,19 @@ def _staged(
                 yield _checked(verified, "staged load")
 
 
-def _checked(verified: Verified, kind: Literal["publication", "staged load"]) -> Checked:
+def _shadows(
+    workspace: Workspace, warehouse: Warehouse, domain: Id | None, start: date | None, end: date | None
+) -> Iterator[Checked]:
+    from mmlora.warehouse.shadows import shadows
+    from mmlora.warehouse.verify import verify_shadow
+
+    for load in shadows(warehouse.database, warehouse.tables, domain=domain):
+        if (start or load.score_date) <= load.score_date <= (end or load.score_date):
+            files = part_files(workspace.staging_folder(load.load_id))
+            yield _checked(verify_shadow(warehouse.ids, load, files), "shadow load")
+
+
+def _checked(verified: Verified, kind: Literal["publication", "staged load", "shadow load"]) -> Checked:
     return Checked(
         domain_id=str(verified.domain_id),
         score_date=verified.score_date.isoformat(),
@@ -148,6 +161,8 @@ def _uses(warehouse: Warehouse, rows: list[Checked], domain: Id | None) -> dict[
             use = uses.setdefault(decision.model_version, ModelUse(decision.model_version))
             use.decisions.append(decision)
     for row in rows:
+        if row.kind == "shadow load":  # its rows are compared without the model
+            continue
         use = uses.setdefault(row.model_version, ModelUse(row.model_version))
         use.loads.append((row.domain_id, date.fromisoformat(row.score_date)))
     return uses

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmlora.encoding import Encoder
 from mmlora.errors import ContractError, DataError, MmloraError, UsageError
 from mmlora.files import write_atomically
 from mmlora.load_checks import ExpertUse
-from mmlora.models.calibration import Calibration
 from mmlora.registry.manifest import ExpertPart, Manifest
 from mmlora.registry.parts import PartStore
-from mmlora.schema import FeatureContract, Id
+from mmlora.schema import FeatureContract, Id, midnight
 
 if TYPE_CHECKING:
+    from mmlora.encoding import Encoder
     from mmlora.models.builder import Model
+    from mmlora.models.calibration import Calibration
     from mmlora.models.spec import ModelSpec
 
 __all__ = ["Bundle", "BundleStore", "ExpertPart", "Manifest", "put_encoder"]
@@ -50,7 +50,19 @@ class Bundle:
     @cached_property
     def calibration(self) -> Calibration:
         """The calibration from logits to probabilities."""
+        from mmlora.models.calibration import Calibration
+
         return Calibration.from_json(self.parts.json(self.manifest.calibration))
+
+    @property
+    def judged(self) -> Bundle:
+        """The model as it was judged, before it was trained on all rows; itself if it wasn't.
+
+        Raises:
+            ContractError: the part with its manifest is missing or damaged.
+        """
+        part = self.manifest.judged
+        return self if part is None else Bundle(Manifest.from_stored(self.parts.json(part)), self.parts)
 
     def encoder(self) -> Encoder:
         """Assemble the encoder.
@@ -59,6 +71,8 @@ class Bundle:
             ContractError: a part is missing or damaged, or the encoder's features or domains differ from
                 the manifest's.
         """
+        from mmlora.encoding import Encoder
+
         stored = self.parts.json(self.manifest.encoder)
         tables = {name: self.parts.table(part) for name, part in stored["tables"].items()}
         encoder = Encoder.from_tables(stored["spec"], tables)
@@ -167,6 +181,11 @@ class BundleStore:
         except (OSError, MmloraError):
             return False
         return True
+
+    def save_judged(self, manifest: Manifest) -> str:
+        """Store the manifest of a model as it was judged, and return its part (see :attr:`Bundle.judged`)."""
+        fixed = replace(manifest, created_at=midnight(manifest.as_of))  # the same model is the same part
+        return self.parts.put_json(fixed.to_stored())
 
     def save(self, manifest: Manifest) -> str:
         """Store a manifest whose parts are already stored; a whole one that is there already stays as it is.

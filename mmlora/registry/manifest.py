@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 from mmlora.errors import ContractError
 from mmlora.judgement import Judgement
 from mmlora.names import ExpertPolicy
-from mmlora.schema import FeatureContract, Id, IdTypes, fingerprint
+from mmlora.schema import FeatureContract, Id, IdTypes, fingerprint, midnight
 
 FORMAT = 1
 _EVERY_DOMAINS = ("encoder", "backbone", "calibration")
@@ -138,6 +138,10 @@ class Manifest:
             part of the version, which depends only on the model itself.
         tuning: the settings that were tried on validation rows and their results, JSON-ready; None if none
             were. It is not part of the version either.
+        judged: part with the manifest of the model as it was judged, before it was trained on all rows; None
+            if it was registered as it was judged. Not part of the version, like the next.
+        seen_until: by domain, the last moment (ISO 8601) of the rows that it may have learned from; None if
+            these are all rows of before ``as_of``.
         profile: part with the features' profile by domain (:mod:`mmlora.checks.feature_profile`); None in
             models of before there was one. It is not part of the version.
         base: the version with which it shares all parts except one domain's experts; None if trained whole.
@@ -163,6 +167,8 @@ class Manifest:
     code_version: str
     judgement: Judgement | None = field(default=None, compare=False)
     tuning: Mapping[str, Any] | None = field(default=None, compare=False)
+    judged: str | None = field(default=None, compare=False)
+    seen_until: Mapping[str, str] | None = field(default=None, compare=False)
     profile: str | None = field(default=None, compare=False)
     base: str | None = None
     mixtures: tuple[Mixture, ...] = ()
@@ -176,7 +182,7 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over everything except the judgement, tuning, profile and time of creation."""
+        """SHA-256 over what the model consists of, and not over how it did or what it had seen."""
         return fingerprint(self._content())
 
     @property
@@ -199,6 +205,14 @@ class Manifest:
         shared = {"encoder": self.encoder, "backbone": self.backbone, "calibration": self.calibration}
         experts = {expert.role: expert.part for expert in self.experts}
         return {**shared, **experts, **({} if self.gate is None else {"gate": self.gate})}
+
+    def last_seen(self, domain: Id) -> datetime:
+        """Return the last moment of a domain's rows that the model may have learned from."""
+        if self.seen_until:
+            newest = max(self.seen_until.values())
+            return datetime.fromisoformat(self.seen_until.get(str(domain), newest))
+        # A composition may have parts of a model of a later day.
+        return midnight(self.as_of) if self.base is None else self.created_at
 
     def parts_of(self, domain: Id) -> dict[str, str]:
         """Return the parts that a domain's scores depend on, by role.
@@ -246,27 +260,38 @@ class Manifest:
         return replace(self, experts=tuple(exchanged), mixtures=mixtures, created_at=_now())
 
     def to_json(self) -> str:
-        """Return readable JSON, including version and contract hash for other readers."""
-        raw = {
+        """Return :meth:`to_stored` as readable JSON."""
+        return json.dumps(self.to_stored(), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def to_stored(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping, including version and contract hash for other readers."""
+        raw: dict[str, Any] = {
             "model_version": self.model_version,
             "contract_hash": self.contract_hash,
             **self._content(),
             "judgement": self.judgement and self.judgement.to_json(),
             "tuning": self.tuning,
+            "judged": self.judged,
+            "seen_until": self.seen_until,
             "profile": self.profile,
             "created_at": self.created_at.isoformat(),
         }
         raw["document_hash"] = _document_hash(raw)
-        return json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False)
+        return raw
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read back what :meth:`to_json` wrote.
+        """Read back what :meth:`to_json` wrote (``ContractError`` like :meth:`from_stored`)."""
+        return cls.from_stored(json.loads(text))
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Manifest:
+        """Read back what :meth:`to_stored` returned.
 
         Raises:
             ContractError: it has another layout, or was changed after it was written.
         """
-        raw = json.loads(text)
+        raw = dict(stored)
         document_hash = raw.pop("document_hash", None)  # None in one of an earlier mmlora
         found = _document_hash(raw)
         version, contract_hash = raw.pop("model_version"), raw.pop("contract_hash")
@@ -294,7 +319,8 @@ class Manifest:
 
     def _content(self) -> dict[str, object]:
         raw = asdict(self)
-        del raw["created_at"], raw["judgement"], raw["tuning"], raw["profile"]
+        for name in ("created_at", "judgement", "tuning", "judged", "seen_until", "profile"):
+            del raw[name]
         if self.base is None:  # left out, so that versions are the same as before bases existed
             del raw["base"]
         del raw["mixtures"]

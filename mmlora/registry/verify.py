@@ -47,6 +47,8 @@ class BundleVerifier:
             yield str(error)
             return
         yield from self._faulty_parts(manifest)
+        if (judged := manifest.judged) is not None:
+            yield from self._faulty_judged(judged)
 
     def _faulty_parts(self, manifest: Manifest) -> Iterator[str]:
         for role, part in manifest.roles.items():
@@ -58,6 +60,14 @@ class BundleVerifier:
             for name, part in self._store.parts.json(manifest.encoder)["tables"].items():
                 if fault := self._fault(part, "parquet"):
                     yield f"vocabulary {name}: {fault}"
+
+    def _faulty_judged(self, part: str) -> Iterator[str]:
+        """Yield what is wrong with the model as it was judged, with which challengers are compared."""
+        if fault := self._fault(part, "json"):
+            yield f"as judged: {fault}"
+        else:
+            for fault in self._faulty_parts(Manifest.from_stored(self._store.parts.json(part))):
+                yield f"as judged, {fault}"
 
     def _fault(self, part: str, suffix: str) -> str:
         if (part, suffix) not in self._parts:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.names import Alias
@@ -56,6 +56,13 @@ def warn_of_labels(home: str, version: str, as_of: date) -> None:
     )
 
 
+def champions_of(workspace: Workspace) -> dict[Id, str]:
+    """Return the champion of each domain that has one."""
+    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
+        current = {domain: warehouse.current(CHAMPION, domain) for domain in workspace.expected_domains()}
+    return {domain: version for domain, version in current.items() if version is not None}
+
+
 def decide(
     workspace: Workspace,
     model_version: str,
@@ -65,20 +72,32 @@ def decide(
     why: str,
     metrics: Mapping[str, float | None],
     goes_back_to: int | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    who: str | None = None,
 ) -> None:
-    """Append a decision to the warehouse."""
+    """Append a decision to the warehouse; ``who`` is the user of this machine when None."""
     with workspace.open_warehouse() as warehouse:
         warehouse.promote(
             domain,
             model_version,
             alias=alias,
-            who=getpass.getuser(),
+            who=who or getpass.getuser(),
             why=why,
             metrics=metrics,
             goes_back_to=goes_back_to,
+            evidence=evidence,
         )
 
 
 def mirror(workspace: Workspace, model_version: str, alias: Alias) -> None:
     """Mirror a decision for all domains in MLflow, whose aliases don't distinguish domains."""
     workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))
+
+
+def followers(workspace: Workspace, version: str) -> list[Id | None]:
+    """Return the domains that a version is the champion of; ``[None]`` if these are all domains."""
+    domains = workspace.expected_domains()
+    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
+        following = [name for name in domains if warehouse.current(CHAMPION, name) == version]
+        for_all = warehouse.current(CHAMPION) == version
+    return [None] if for_all and len(following) == len(domains) else list(following)

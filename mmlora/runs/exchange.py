@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.records import Record
@@ -32,8 +32,8 @@ _SHARED_SPEC = ("backbone", "fields", "num_domains", "embedding_dim", "hidden_un
 _LEAST_WEIGHT = 1e-6  # smaller weights change a score less than rounding
 
 
-def champion_bundle(workspace: Workspace, domain: Id) -> Bundle:
-    """Return the model that scores a domain now; raise ``UsageError`` when there is none."""
+def champion_bundle(workspace: Workspace, domain: Id | None) -> Bundle:
+    """Return the model that scores a domain (None: all) now; raise ``UsageError`` when there is none."""
     with workspace.open_warehouse() as warehouse:
         version = warehouse.current(CHAMPION, domain)
     if version is None:
@@ -44,7 +44,7 @@ def champion_bundle(workspace: Workspace, domain: Id) -> Bundle:
 def exchanged(base: Manifest, experts: Sequence[ExpertPart], facts: TrainingFacts | None = None) -> Manifest:
     """Return a base's manifest with experts of another model, and with the facts of their training if given.
 
-    The base's metrics, judgement and tuning are removed, because they belong to another model.
+    What the base's manifest says of its quality is removed, because it is said of another model.
 
     Raises:
         ContractError: the base doesn't have one of the experts.
@@ -52,7 +52,8 @@ def exchanged(base: Manifest, experts: Sequence[ExpertPart], facts: TrainingFact
     manifest = base
     for expert in experts:
         manifest = manifest.with_expert(*expert)
-    manifest = replace(manifest, base=base.model_version, metrics={}, judgement=None, tuning=None)
+    none: dict[str, Any] = dict.fromkeys(("judgement", "tuning", "judged", "seen_until"))
+    manifest = replace(manifest, base=base.model_version, metrics={}, **none)
     return manifest if facts is None else replace(manifest, **facts)
 
 

@@ -1,7 +1,8 @@
 """Judge a run's model against baselines, between evaluation and registration.
 
 The baselines are in :mod:`mmlora.judging`. This module provides what other packages have: the rows as they
-were read, the champion, and the lists that a night would give to a sample of users.
+were read, and the lists that a night would give to a sample of users. :mod:`mmlora.runs.held_out` compares
+with the champion.
 """
 
 from __future__ import annotations
@@ -16,24 +17,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmlora.judgement import Judgement, ListRow, below_baseline
-from mmlora.runs.champions import CHAMPION
 from mmlora.runs.panels import Ranker
 from mmlora.runs.state import Run
 from mmlora.runs.steps import evaluation_of
-from mmlora.runs.training_run import data_of, models_of, open_run, refitted, rounded
-from mmlora.runs.training_set import features_of
-from mmlora.schema import EVENT_TIMESTAMP, midnight
+from mmlora.runs.training_run import base_of, data_of, models_of, open_run, refitted, rounded
+from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, Id
 from mmlora.workspace import Progress, Workspace, silent
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mmlora.encoding import Encoder
     from mmlora.judging.contest import Contender
-    from mmlora.judging.rows import Floats, Rows
+    from mmlora.judging.rows import Rows
     from mmlora.models.builder import Model
     from mmlora.models.calibration import Calibration
-    from mmlora.registry.bundle import Bundle
     from mmlora.training.dataset import TrainingSet
     from mmlora.training.epoch import RowNumbers
 
@@ -41,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def judge(run_id: str, *, progress: Progress = silent) -> Judgement:
-    """Compare a run's final model with baselines and the champion on the test rows, once.
+    """Compare a run's final model with baselines on the test rows, once.
 
     Args:
         run_id: an evaluated run.
@@ -78,19 +75,17 @@ def compute_judgement(workspace: Workspace, run: Run, progress: Progress) -> Jud
     rows, numbers = judged.rows, judged.numbers
     *_, (phase, model) = models_of(workspace, run)
     calibration = _calibration(workspace, run)
-    progress("judge", 0, 4)
+    progress("judge", 0, 3)
     contenders = [_model(model, calibration, data, numbers)]
-    progress("judge", 1, 4)
+    progress("judge", 1, 3)
     contenders += baselines_of(workspace, run, judged)
-    progress("judge", 2, 4)
-    contenders += _champion(workspace, data, judged.table, numbers)
-    progress("judge", 3, 4)
+    progress("judge", 2, 3)
     ranker = Ranker(workspace, run.config.as_of, data, judged.ids, model, calibration)
     judgement = judge(rows, contenders, numbers, judged.shown, judged.day, list(_lists(ranker, rows)))
-    progress("judge", 4, 4)
+    progress("judge", 3, 3)
     refit = refitted(run) is not run
-    until = _trained_until(data, judged.table, refit=refit)
-    return replace(judgement, model=phase, refit=refit, trained_until=until)
+    seen_until = _seen_until(workspace, run, data, judged.table)
+    return replace(judgement, model=phase, refit=refit, seen_until=seen_until)
 
 
 def _calibration(workspace: Workspace, run: Run) -> Calibration:
@@ -101,14 +96,16 @@ def _calibration(workspace: Workspace, run: Run) -> Calibration:
     return Calibration.from_json(workspace.parts.json(evaluation.calibration))
 
 
-def _trained_until(data: TrainingSet, table: pa.Table, *, refit: bool) -> str:
-    """Return the last moment of the registered model's training rows, ISO 8601."""
+def _seen_until(workspace: Workspace, run: Run, data: TrainingSet, table: pa.Table) -> dict[str, str]:
+    """Return the last moment of each domain's training and validation rows (ISO 8601), and of a base's."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    chosen = np.asarray(data.split) == 0
-    newest: datetime = pc.max(table[EVENT_TIMESTAMP].filter(pa.array(chosen | refit))).as_py()
-    return newest.isoformat()
+    seen = table.select([DOMAIN_ID, EVENT_TIMESTAMP]).filter(pa.array(np.asarray(data.split) != 2))
+    newest = seen.group_by(DOMAIN_ID).aggregate([(EVENT_TIMESTAMP, "max")]).to_pylist()
+    last: dict[Id, datetime] = {row[DOMAIN_ID]: row[f"{EVENT_TIMESTAMP}_max"] for row in newest}
+    if (base := base_of(workspace, run)) is not None:
+        last = {domain: max(moment, base.manifest.last_seen(domain)) for domain, moment in last.items()}
+    return {str(domain): moment.astimezone(UTC).isoformat() for domain, moment in last.items()}
 
 
 def _model(model: Model, calibration: Calibration, data: TrainingSet, numbers: RowNumbers) -> Contender:
@@ -122,83 +119,6 @@ def _model(model: Model, calibration: Calibration, data: TrainingSet, numbers: R
     domain = torch.from_numpy(np.asarray(data.domain[numbers], np.int64))
     scores = calibration.apply(torch.from_numpy(np.array(logits)).double(), domain).numpy()
     return Contender(MODEL, scores, "calibrated", time.monotonic() - begun)
-
-
-def _champion(
-    workspace: Workspace, data: TrainingSet, table: pa.Table, numbers: RowNumbers
-) -> Iterator[Contender]:
-    """Yield the present champion, if there is one: with scores, or with why it wasn't compared."""
-    from mmlora.judging.contest import CHAMPION as NAME
-    from mmlora.judging.contest import Contender
-
-    with workspace.open_warehouse() as warehouse:
-        version = warehouse.current(CHAMPION)
-    if version is None:
-        return
-    begun, bundle = time.monotonic(), workspace.bundles.load(version)
-    if why := _incomparable(bundle, data):
-        logger.info("%s %s: not compared: %s", NAME, version, why)
-        yield Contender(NAME, None, f"{version}: {why}")
-        return
-    scores = _scores_of(workspace, bundle, data, table, numbers)
-    seen = _has_seen(bundle, data, table)
-    note = (
-        f"{version}; it may have been trained on some of these rows, which flatters it" if seen else version
-    )
-    yield Contender(NAME, scores, note, time.monotonic() - begun, decides=not seen)
-
-
-def _incomparable(bundle: Bundle, data: TrainingSet) -> str:
-    """Return why a bundle can't score the rows of a training set; empty when it can.
-
-    It can if every field that it reads is a field of the training set with the same definition.
-    """
-    available = {field.name: field for field in data.manifest.contract.fields}
-    missing = [f.name for f in bundle.contract.fields if available.get(f.name) != f]
-    if not missing:
-        return ""
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    named = ", ".join(missing[:3]) + more
-    return f"it reads features that these rows don't have, or not by the same definition: {named}"
-
-
-def _has_seen(bundle: Bundle, data: TrainingSet, table: pa.Table) -> bool:
-    """Return whether some of the test rows may have been training rows of a bundle."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    first: datetime = pc.min(table[EVENT_TIMESTAMP].filter(pa.array(np.asarray(data.split) == 2))).as_py()
-    judgement = bundle.manifest.judgement
-    if judgement is None or judgement.trained_until is None:
-        return midnight(bundle.manifest.as_of) > first
-    return datetime.fromisoformat(judgement.trained_until).astimezone(UTC) >= first
-
-
-def _scores_of(
-    workspace: Workspace, bundle: Bundle, data: TrainingSet, table: pa.Table, numbers: RowNumbers
-) -> Floats:
-    """Score rows with the bundle of another run, from the retrieved features."""
-    encoder, model = bundle.encoder(), bundle.model()
-    scores, start = np.empty(len(numbers)), 0
-    for features in features_of(workspace, data, table):
-        first, last = np.searchsorted(numbers, [start, start + features.num_rows])
-        chosen = features.take(numbers[first:last] - start)
-        scores[first:last] = _probabilities(chosen, encoder, model, bundle.calibration)
-        start += features.num_rows
-    return scores
-
-
-def _probabilities(table: pa.Table, encoder: Encoder, model: Model, calibration: Calibration) -> Floats:
-    import torch
-
-    from mmlora.training.rows import blocks
-
-    encoded, out = encoder.encode(table), np.empty(table.num_rows)
-    for target, block in blocks(np.arange(table.num_rows)):
-        batch = encoder.assemble([(encoded, block)])
-        with torch.inference_mode():
-            out[target] = calibration.apply(model(batch).double(), batch.domain).numpy()
-    return out
 
 
 def _lists(ranker: Ranker, rows: Rows) -> Iterator[ListRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import mmlora
@@ -113,41 +114,61 @@ def _judgement(run: Run) -> Judgement:
 
 
 def _manifest(workspace: Workspace, run: Run) -> Manifest:
-    from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
-
     evaluation, judgement, final = _evaluation(run), _judgement(run), refitted(run)
     if final.result("config") is None:
         raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
-    data = data_of(workspace, final)
     facts: TrainingFacts = {
         "as_of": run.config.as_of,
-        "data_fingerprint": data.manifest.fingerprint,
+        "data_fingerprint": data_of(workspace, final).manifest.fingerprint,
         "metrics": {phase: metrics.to_json() for phase, metrics in evaluation.metrics.items()},
         "judgement": judgement,
         "tuning": run.result("tuning"),
         "code_version": mmlora.__version__,
     }
+    seen_until = judgement.seen_until or None
     base = base_of(workspace, run)
     if base is not None:
-        return composed(workspace, run, base, facts)
-    gate = final.result("gate")
-    backbone = final.result("backbone")
+        return replace(composed(workspace, run, base, facts), seen_until=seen_until)
+    manifest = _whole(workspace, final, evaluation, facts)
+    if final is run:
+        return replace(manifest, seen_until=seen_until)
+    unsaid: TrainingFacts = {**facts, "metrics": {}, "judgement": None, "tuning": None}
+    judged = replace(_whole(workspace, run, evaluation, unsaid), seen_until=seen_until)
+    return replace(manifest, judged=workspace.bundles.save_judged(judged))
+
+
+def _whole(workspace: Workspace, run: Run, evaluation: RunEvaluation, facts: TrainingFacts) -> Manifest:
+    """Return the manifest of a model without a base, of the judged run or of the one on all rows."""
+    from mmlora.registry.bundle import ExpertPart, Manifest, put_encoder
+
+    data, gate, backbone = data_of(workspace, run), run.result("gate"), run.result("backbone")
     if backbone is None:
         raise UsageError(f"run {run.run_id} is not trained on all rows yet: refit it before registering")
     return Manifest(
         **facts,
-        spec=spec_of(workspace, final).to_dict(),
+        spec=spec_of(workspace, run).to_dict(),
         contract=data.manifest.contract,
         encoder=put_encoder(workspace.parts, data.encoder),
         backbone=backbone["part"],
-        calibration=evaluation.calibration,
-        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(final)),
+        calibration=_calibration(workspace, run, evaluation),
+        experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(run)),
         gate=gate["part"] if gate else None,
         training_domains=tuple(data.domains),
         ids=workspace.ids,
         block_rows=workspace.settings.scoring.block_rows,
         profile=put_profile(workspace, data.encoder, run.config.as_of, data.domains),
     )
+
+
+def _calibration(workspace: Workspace, run: Run, evaluation: RunEvaluation) -> str:
+    """Return the part of a run's calibration, corrected for the sampling of negatives."""
+    from mmlora.models.calibration import Calibration
+
+    negatives = run.config.settings.negatives_per_row
+    if negatives == 1.0:
+        return evaluation.calibration
+    fitted = Calibration.from_json(workspace.parts.json(evaluation.calibration))
+    return workspace.parts.put_json(replace(fitted, negatives=negatives).to_json())
 
 
 def _track(workspace: Workspace, run: Run, version: str) -> str:

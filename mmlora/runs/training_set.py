@@ -31,7 +31,7 @@ from mmlora.schema import (
     midnight,
 )
 from mmlora.settings import TrainingSettings
-from mmlora.workspace import Progress, Workspace, silent
+from mmlora.workspace import Progress, Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -175,18 +175,6 @@ def rows_of(workspace: Workspace, data: TrainingSet) -> pa.Table:
     info = data.manifest.info
     settings = TrainingSettings(**{name: info[name] for name in _OF_ROWS})
     return read_rows(workspace, date.fromisoformat(info["as_of"]), settings, info["broken"])
-
-
-def features_of(workspace: Workspace, data: TrainingSet, rows: pa.Table) -> Iterator[pa.Table]:
-    """Yield the features of a training set's rows before encoding, in chunks, in its order.
-
-    Args:
-        workspace: the workspace.
-        data: the training set.
-        rows: the result of :func:`rows_of`.
-    """
-    recipe, contract = data.manifest.info, data.manifest.contract
-    return _retrieve(workspace, rows, contract, recipe, silent)()
 
 
 def _split(rows: pa.Table, settings: TrainingSettings) -> np.ndarray[Any, np.dtype[np.int8]]:

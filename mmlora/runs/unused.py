@@ -18,6 +18,7 @@ from mmlora.errors import UsageError
 from mmlora.files import ASIDE, DISCARDED, is_held, last_change, size_of
 from mmlora.scoring.shard_manifest import MANIFEST
 from mmlora.warehouse.loads import OPEN
+from mmlora.warehouse.shadows import shadows
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import STAGING_LOCK, Workspace
 
@@ -90,16 +91,22 @@ class UnusedFiles:
             given_up = {
                 load.load_id for load in self._warehouse.stale_loads(timedelta(seconds=GRACE_SECONDS))
             }
+            kept = self._kept_shadows()
             for folder in folders:
-                if not self._is_staging(folder, given_up):
+                if folder.name not in kept and not self._is_staging(folder, given_up):
                     yield _unused("staged files", folder, folder / STAGING_LOCK)
+
+    def _kept_shadows(self) -> set[str]:
+        """Return the shadow loads that are not too old."""
+        loads = shadows(self._warehouse.database, self._warehouse.tables)
+        return {load.load_id for load in loads if load.scored_at.timestamp() >= self._old}
 
     def _is_staging(self, folder: Path, given_up: Collection[str]) -> bool:
         """Return whether a load needs its folder, or may be resumed from it."""
         recent = last_change(folder) >= self._lately
         try:
             state = self._warehouse.load(folder.name).state
-        except UsageError:  # a folder of a dry run, or of another warehouse
+        except UsageError:  # a folder of a dry run, of an old shadow, or of another warehouse
             return recent
         if state == "failed":
             return recent and (folder / MANIFEST).exists()
@@ -176,8 +183,12 @@ class UnusedFiles:
         named = {
             part for text in self._texts([*bundles, *self._runs, *files]) for part in _PART.findall(text)
         }
-        listing = (self._workspace.parts.root / f"{part}.json" for part in named)
-        return named.union(part for text in self._texts(listing) for part in _PART.findall(text))
+        new = named
+        while new:  # a manifest names that of the model as judged, which names an encoder, which names tables
+            listing = (self._workspace.parts.root / f"{part}.json" for part in new)
+            new = {part for text in self._texts(listing) for part in _PART.findall(text)} - named
+            named |= new
+        return named
 
     def _all_runs(self) -> list[Path]:
         return sorted(folder for folder in self._home.glob("runs/[!.]*") if folder != self._steps)

@@ -22,6 +22,8 @@ class Promotion:
     Attributes:
         domain_id: the domain; None for all domains.
         goes_back_to: for a rollback, the id of the earlier decision that is in force again; else None.
+        evidence: the comparison that it was based on, as :class:`mmlora.judging.promotion.Evidence` in JSON;
+            None without one.
     """
 
     id: int
@@ -33,6 +35,7 @@ class Promotion:
     metrics: Mapping[str, float | None]
     promoted_at: datetime
     goes_back_to: int | None
+    evidence: Mapping[str, Any] | None = None
 
 
 def promote(
@@ -46,6 +49,7 @@ def promote(
     why: str,
     metrics: Mapping[str, float | None],
     goes_back_to: int | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Promotion:
     """Append a decision."""
     hold(connection, "promotions")  # so that `register` sees concurrent decisions
@@ -60,6 +64,7 @@ def promote(
             metrics=dict(metrics),
             promoted_at=clock(connection),
             goes_back_to=goes_back_to,
+            evidence=evidence,
         )
         .returning(*tables.promotions.c)
     ).one()
@@ -125,9 +130,12 @@ def promotions(
     return [Promotion(**row._mapping) for row in rows]
 
 
-def every_promotion(connection: sa.Connection, tables: Tables) -> list[Promotion]:
+def every_promotion(
+    connection: sa.Connection, tables: Tables, *, limit: int | None = None
+) -> list[Promotion]:
     """Return the decisions of all aliases and domains, newest first."""
-    rows = connection.execute(sa.select(tables.promotions).order_by(tables.promotions.c.id.desc()))
+    query = sa.select(tables.promotions).order_by(tables.promotions.c.id.desc()).limit(limit)
+    rows = connection.execute(query)
     return [Promotion(**row._mapping) for row in rows]
 
 

@@ -106,6 +106,7 @@ class Tables:
     workspace: sa.Table
     scores: sa.Table
     score_loads: sa.Table
+    score_models: sa.Table
     publications: sa.Table
     promotions: sa.Table
     domain_verdicts: sa.Table
@@ -114,6 +115,7 @@ class Tables:
     promises: sa.Table
     erasures: sa.Table
     night_quality: sa.Table
+    shadow_loads: sa.Table
 
 
 def _one_of(column: str, names: tuple[str, ...], constraint: str) -> sa.CheckConstraint:
@@ -136,6 +138,7 @@ def tables(ids: IdTypes) -> Tables:
         ),
         scores=_scores(metadata, ids),
         score_loads=_score_loads(metadata, domain),
+        score_models=_score_models(metadata),
         publications=sa.Table(
             "publications",
             metadata,
@@ -160,6 +163,7 @@ def tables(ids: IdTypes) -> Tables:
             sa.Column("metrics", json_type(), nullable=False),
             sa.Column("promoted_at", UtcTimestamp, nullable=False),
             sa.Column("goes_back_to", sa.BigInteger),  # for a rollback: the decision in force again
+            sa.Column("evidence", json_type()),  # the comparison that it was based on; null without one
             sqlite_autoincrement=True,
         ),
         domain_verdicts=_domain_verdicts(metadata, domain),
@@ -193,6 +197,7 @@ def tables(ids: IdTypes) -> Tables:
             sqlite_autoincrement=True,
         ),
         night_quality=_night_quality(metadata, domain),
+        shadow_loads=_shadow_loads(metadata, domain),
     )
 
 
@@ -241,9 +246,24 @@ def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("torch_version", sa.Text),
         sa.Column("rows_freed_at", UtcTimestamp),  # from then on its rows are neither read nor restored
         sa.Column("rows_deleted_at", UtcTimestamp),  # when the last of its rows was deleted
+        sa.Column("code_version", sa.Text),  # mmlora's, when it began
         sa.UniqueConstraint("domain_id", "score_date", "attempt"),
         _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
         sqlite_autoincrement=True,  # keys of deleted loads are never reused
+    )
+
+
+def _score_models(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "score_models",
+        metadata,
+        sa.Column("model_version", sa.Text, primary_key=True),
+        sa.Column("bundle_hash", sa.Text, nullable=False),
+        sa.Column("as_of", sa.Date, nullable=False),
+        sa.Column("data_fingerprint", sa.Text, nullable=False),
+        sa.Column("contract_hash", sa.Text, nullable=False),
+        sa.Column("code_version", sa.Text, nullable=False),
+        sa.Column("base", sa.Text),  # the version that it was composed from
     )
 
 
@@ -305,4 +325,23 @@ def _night_quality(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("auc_gain_low", sa.Double),
         sa.Column("auc_gain_high", sa.Double),
         sa.Column("evaluated_at", UtcTimestamp, nullable=False),
+    )
+
+
+def _shadow_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
+    # Not in score_loads: nothing that publishes, reads or plans nights has to know of them.
+    return sa.Table(
+        "shadow_loads",
+        metadata,
+        sa.Column("load_key", key_type(), primary_key=True, autoincrement=True),
+        sa.Column("load_id", sa.Text, nullable=False, unique=True),
+        sa.Column("domain_id", domain, nullable=False),
+        sa.Column("score_date", sa.Date, nullable=False),
+        sa.Column("model_version", sa.Text, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("content_hash", sa.Text, nullable=False),
+        sa.Column("checks", json_type(), nullable=False),
+        sa.Column("scored_at", UtcTimestamp, nullable=False),
+        sa.Column("rows_freed_at", UtcTimestamp),  # from then on its file may be gone
+        sqlite_autoincrement=True,
     )

@@ -24,6 +24,7 @@ from mmlora.warehouse import loads
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.publish import Publication, publications
+from mmlora.warehouse.shadows import ShadowLoad
 from mmlora.warehouse.tables import Tables
 from mmlora.warehouse.writers import staged_batches
 
@@ -86,6 +87,21 @@ def verify_staged(
     with database.reading() as connection:  # it may be published, and its files removed, meanwhile
         current = loads.find(connection, tables, load.load_key)
     return _verified(load, load, rows, fault) if current.state == "staged" else None
+
+
+def verify_shadow(ids: IdTypes, load: ShadowLoad, files: Iterable[Path]) -> Verified:
+    """Verify the staged files of a shadow load."""
+    rows, fault, mend = 0, "", ""
+    try:
+        for batch in staged_batches(files, ids, load):
+            rows += batch.num_rows
+    except (DataError, ContractError):
+        fault = "its files are not those that were audited: one is gone, was truncated or changed"
+        mend = (
+            f"mmlora score --date {load.score_date} --domain {shlex.quote(str(load.domain_id))} "
+            f"--shadow {load.model_version}"
+        )
+    return Verified(load.domain_id, load.score_date, load.load_id, load.model_version, rows, fault, mend)
 
 
 def _without_pointer(connection: sa.Connection, tables: Tables) -> list[Load]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,12 +14,13 @@ from mmlora.load_checks import LoadChecks
 from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
-from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading, verify
+from mmlora.warehouse import decisions, ledger, loads, migrate, models, nights, publish, reading, verify
 from mmlora.warehouse.backends.base import RowWriter
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
+from mmlora.warehouse.models import ModelFacts
 from mmlora.warehouse.nights import Night
 from mmlora.warehouse.publish import Publication
 from mmlora.warehouse.tables import tables
@@ -327,7 +329,11 @@ class Warehouse:
         """Hash the files of a load that is staged; None when it no longer is."""
         return verify.verify_staged(self.database, self.tables, self.ids, load, files)
 
-    # Decisions
+    # Decisions and models
+
+    def record_models(self, facts: Sequence[ModelFacts]) -> None:
+        """Keep where models come from, for the view ``published_lineage``."""
+        models.record_models(self.database, self.tables, facts)
 
     def record_verdicts(self, verdicts: Sequence[DomainVerdict]) -> None:
         """Store verdicts; a later one for the same domain and day replaces the earlier one."""
@@ -351,10 +357,12 @@ class Warehouse:
         why: str,
         metrics: Mapping[str, float | None] | None = None,
         goes_back_to: int | None = None,
+        evidence: Mapping[str, Any] | None = None,
     ) -> Promotion:
         """Append a decision for a domain, or for all (None). Decisions are never changed or deleted.
 
         For a rollback, ``goes_back_to`` is the id of the earlier decision to put in force again.
+        ``evidence`` is the comparison that the decision is based on.
         """
         self._check_id("domain", domain)
         with self.database.writing() as connection:
@@ -368,6 +376,7 @@ class Warehouse:
                 why=why,
                 metrics=metrics or {},
                 goes_back_to=goes_back_to,
+                evidence=evidence,
             )
 
     def register(
@@ -403,6 +412,11 @@ class Warehouse:
         self._check_id("domain", domain)
         with self.database.reading() as connection:
             return decisions.promotions(connection, self.tables, alias=alias, domain=domain, limit=limit)
+
+    def decisions(self, *, limit: int | None = None) -> list[Promotion]:
+        """Return the decisions of all aliases and domains, newest first."""
+        with self.database.reading() as connection:
+            return decisions.every_promotion(connection, self.tables, limit=limit)
 
     def standing(self) -> list[Promotion]:
         """Return the decisions that a domain, or all domains together, follow now, oldest first."""

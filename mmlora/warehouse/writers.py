@@ -24,9 +24,10 @@ from mmlora.schema import (
 )
 from mmlora.warehouse.backends.base import BATCH_ROWS
 from mmlora.warehouse.loads import Load
+from mmlora.warehouse.shadows import ShadowLoad
 
 
-def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[pa.RecordBatch]:
+def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load | ShadowLoad) -> Iterator[pa.RecordBatch]:
     """Stream a load's staged files in batches sorted by key, with one row group in memory at a time.
 
     In that order the key's index grows at its right edge. PostgreSQL's index is a third smaller than with
@@ -52,7 +53,7 @@ def staged_batches(files: Iterable[Path], ids: IdTypes, load: Load) -> Iterator[
         raise _not_audited(load, names, rows)
 
 
-def _not_audited(load: Load, names: Sequence[str], rows: int) -> DataError:
+def _not_audited(load: Load | ShadowLoad, names: Sequence[str], rows: int) -> DataError:
     """Return the error for staged files that changed between the audit and the publication."""
     listed = f"{', '.join(names[:3]) or 'none'}{', ...' if len(names) > 3 else ''}"
     return DataError(
@@ -95,7 +96,7 @@ def prefetch(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def _check(batch: pa.RecordBatch, load: Load, path: Path) -> None:
+def _check(batch: pa.RecordBatch, load: Load | ShadowLoad, path: Path) -> None:
     faults = [
         Fault("null", name, batch.column(name).null_count)
         for name in batch.schema.names

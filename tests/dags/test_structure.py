@@ -95,6 +95,8 @@ def test_training_phases_follow_each_other(dag_bag):
     assert upstream(dag, "train_baselines") == {"tune"}
     assert "judge" in upstream(dag, "refit")
     assert "refit" in upstream(dag, "register")
+    assert "register" in upstream(dag, "approve")
+    assert upstream(dag, "promote") == {"register", "approve"}
     assert dag.get_task("train_expert").is_mapped
 
 
@@ -192,5 +194,6 @@ def test_dag_files_only_call_the_pipeline():
         assert {name for name in modules if name.startswith("mmlora")} <= {
             "mmlora.airflow_plugin",
             "mmlora.airflow_plugin.outcomes",
+            "mmlora.airflow_plugin.promotion",
             "mmlora.airflow_plugin.tasks",
         }

@@ -25,10 +25,9 @@ def _scores(rows, strength, seed=0):
     return 1 / (1 + np.exp(-(strength * (label - 0.3) + noise)))
 
 
-def _judged(rows, strengths, decides=True):
+def _judged(rows, strengths):
     contenders = [
-        Contender(name, _scores(rows, strength, n), decides=decides or name == MODEL)
-        for n, (name, strength) in enumerate(strengths.items())
+        Contender(name, _scores(rows, strength, n)) for n, (name, strength) in enumerate(strengths.items())
     ]
     return judge(rows, contenders, np.sort(rows.test), rows.test, None)
 
@@ -66,12 +65,6 @@ def test_figures_equal_those_of_the_metrics_package(rows):
     assert model.difference is None
 
 
-def test_contenders_that_saw_the_test_rows_are_shown_but_do_not_decide(rows):
-    judgement = _judged(rows, {MODEL: 1.0, "champion": 3.0}, decides=False)
-    assert judgement.best_baseline is None and judgement.verdict == "unknown"
-    assert judgement.contenders[1].difference.wauc.high < 0
-
-
 def test_a_contender_without_scores_keeps_its_row(rows):
     contenders = [Contender(MODEL, _scores(rows, 1.0)), Contender("LightGBM", None, "not installed")]
     judgement = judge(rows, contenders, np.sort(rows.test), rows.test, None)
@@ -79,7 +72,6 @@ def test_a_contender_without_scores_keeps_its_row(rows):
         "name": "LightGBM",
         "note": "not installed",
         "seconds": 0.0,
-        "decides": True,
     }
 
 
@@ -100,10 +92,10 @@ def test_a_judgement_without_comparison_has_every_part(rows):
     assert Judgement.from_json(nothing.to_json()) == nothing
 
 
-def _row(name, wauc, interval=None, decides=True):
+def _row(name, wauc, interval=None):
     nothing = Interval(None, None, None, 0)
     difference = None if name == MODEL else Difference(interval or nothing, nothing, nothing, {})
-    return ContenderRow(name, "", 0.0, decides, wauc, by_domain={}, difference=difference)
+    return ContenderRow(name, "", 0.0, wauc, by_domain={}, difference=difference)
 
 
 def test_the_sentence_describes_the_interval():
@@ -120,7 +112,6 @@ def test_the_best_baseline_is_the_one_of_highest_wauc():
         _row("a", 0.7),
         _row("b", 0.8),
         _row("c", None),
-        _row("d", 0.99, decides=False),
     ]
     assert best_baseline(rows).name == "b"
 

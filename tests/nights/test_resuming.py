@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mmlora.load_checks import Resumed
 from mmlora.nights.load import score
-from mmlora.pipeline.diff import dry_run
+from mmlora.pipeline.compare import dry_run
 from mmlora.pipeline.score import score_and_publish
 from mmlora.scoring import staged_shards
 from mmlora.scoring.shard_manifest import MANIFEST

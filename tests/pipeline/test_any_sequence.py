@@ -36,6 +36,7 @@ from mmlora.pipeline.promote import promote, rollback
 from mmlora.pipeline.publish import publish
 from mmlora.pipeline.read import read_scores
 from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.shadow import score_shadow
 from mmlora.pipeline.unpublish import restore, unpublish
 from mmlora.pipeline.verify import verify
 from mmlora.workspace import open_workspace
@@ -218,6 +219,13 @@ class Sequence(RuleBasedStateMachine):
         moved = event.at.replace(microsecond=1 + seed)
         if moved.date() < self.model.last_day:
             self.bring([event._replace(at=moved, label=1, known=now)], kill)
+
+    @rule(on=days, domain=domains, version=st.integers(0, 1), kill=kills)
+    def score_shadow(self, on: date, domain: str, version: int, kill: Kill | None) -> None:
+        """Another model scores a night beside the published one."""
+        if on <= self.model.last_day + timedelta(days=1):
+            name = sorted(self.model.scores)[version]
+            self.killed(kill, lambda: score_shadow(on, name, domain=domain), {})
 
     @rule(on=days, domain=domains)
     def fail(self, on: date, domain: str) -> None:

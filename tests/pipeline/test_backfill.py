@@ -14,8 +14,8 @@ import pytest
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.backfill import apply_plan, backfill, save_plan
+from mmlora.pipeline.compare import compare
 from mmlora.pipeline.data import import_tables
-from mmlora.pipeline.diff import diff
 from mmlora.pipeline.erase import erase
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.score import score_and_publish
@@ -157,7 +157,7 @@ def test_late_rows_change_scores_only_on_request(champion: str, made_up: MadeUp,
     done = backfill("news", FIRST, LAST, reason="stale", known_as_of="now")
     assert [load.score_date for load in done.loads] == [LAST, LAST - timedelta(days=1)], "newest first"
     for load in done.loads:
-        moved = diff("news", on=load.score_date, against=load.score_date)
+        moved = compare("news", on=load.score_date, against=load.score_date)
         assert moved.rows.top_10_changed == 0.0, "compared with itself"
         assert load.top_10_changed is not None and 0.0 < load.top_10_changed <= 1.0
         assert load.mean_score_change == 0.0, "the late row only removed a candidate"

@@ -282,7 +282,7 @@ def test_nights_on_each_warehouse(workspace_on_each_warehouse: Path, monkeypatch
     assert planned["freed"][0]["bytes"] > 0
     assert json.loads(run("gc", "--json").output)["freed"][0]["rows"] == 2
 
-    for verb in (("restore", loads[0].load_id), ("diff", "--load", loads[0].load_id)):
+    for verb in (("restore", loads[0].load_id), ("compare", "--load", loads[0].load_id)):
         refused = run(*verb)
         assert "freed its 2 rows" in str(refused.exception), verb
         assert getattr(refused.exception, "exit_code", None) == 1

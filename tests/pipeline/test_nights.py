@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from mmlora.errors import CheckError, ContractError, DataError, TransientError, UsageError
 from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.compare import compare, dry_run
 from mmlora.pipeline.data import accept_files
-from mmlora.pipeline.diff import diff, dry_run
 from mmlora.pipeline.promote import promote, rollback
 from mmlora.pipeline.publish import publish
 from mmlora.pipeline.read import read_scores
@@ -201,7 +201,7 @@ def test_a_dry_run_shows_the_changes_and_makes_none(champion: str, home: Path) -
     assert "nothing was published" in shown.output and "same_first_item" in shown.output
 
     load = score_and_publish(ON, domain="news").loads[0]
-    found = diff("news")
+    found = compare("news")
     assert vars(row.rows) == pytest.approx(vars(found.rows))
     for told, others in (
         (found, {"domain_id", "before", "after"}),
@@ -210,13 +210,13 @@ def test_a_dry_run_shows_the_changes_and_makes_none(champion: str, home: Path) -
         assert told.to_json().keys() >= vars(found.rows).keys() | others, "in one level"
         assert "rows" not in told.to_json()
     assert found.rows.rows_after == load.rows and found.after.load_id == load.load_id
-    same = diff("news", on=ON, against=ON).rows
+    same = compare("news", on=ON, against=ON).rows
     assert (same.users_gone, same.users_new, same.same_first_item) == (0, 0, 1)
     assert (same.pairs_in_both, same.largest_score_change) == (load.rows, 0)
     staged = score(ON, "news", top_k=1)
-    assert diff(load_id=staged).before.load_id == load.load_id
-    assert "users_new" in _run("diff", "--domain", "news").output
-    assert _code("diff") == 2
+    assert compare(load_id=staged).before.load_id == load.load_id
+    assert "users_new" in _run("compare", "--domain", "news").output
+    assert _code("compare") == 2
 
 
 def test_a_night_is_unpublished_and_restored_by_hand(champion: str) -> None:

@@ -164,36 +164,6 @@ def test_each_night_says_that_its_model_is_below_its_baseline(
     assert kept == [trained["judgement"]["sentence"]] * 3
 
 
-def test_the_champion_is_compared_on_the_same_rows(made_up_workspace: Path) -> None:
-    first = train(AS_OF, **PLAIN).to_json()
-    second = train(AS_OF, **PLAIN, seed=1).to_json()["judgement"]
-    row = _contender(second, "champion")
-    assert row["note"] == first["model_version"] and row["decides"]
-    assert row["wauc"] == pytest.approx(_contender(first["judgement"], "model")["wauc"])
-    assert set(row["difference"]["by_domain"]) == set(row["by_domain"])
-
-
-def test_a_champion_of_fewer_features_is_compared_and_one_of_others_says_why_not(
-    made_up_workspace: Path,
-) -> None:
-    train(AS_OF, **PLAIN)
-    second = train(
-        AS_OF, features="profiles", adaptation="none", refit=False, accept_below_baseline=True
-    ).to_json()
-    assert _contender(second["judgement"], "champion")["wauc"] is not None
-    promote(second["model_version"], accept_below_baseline=True)
-    third = _contender(train(AS_OF, **PLAIN, seed=2).to_json()["judgement"], "champion")
-    assert "wauc" not in third
-    assert "features that these rows don't have" in third["note"] and "user_profile__age" in third["note"]
-
-
-def test_a_champion_that_may_have_seen_the_test_rows_does_not_decide(made_up_workspace: Path) -> None:
-    train(AS_OF, **{**PLAIN, "refit": True})  # on all rows in the end
-    row = _contender(train(AS_OF, **PLAIN).to_json()["judgement"], "champion")
-    assert row["wauc"] is not None and not row["decides"]
-    assert "may have been trained on some of these rows" in row["note"]
-
-
 def test_a_split_without_test_rows_judges_nothing(made_up_workspace: Path) -> None:
     trained = train(AS_OF, **PLAIN, split_fractions=(0.8, 0.2, 0.0)).to_json()
     assert trained["judgement"]["sentence"] == "the model was not compared: the split leaves no test rows"

@@ -1,24 +1,36 @@
-"""``mmlora diff`` and ``mmlora score --dry-run``: how the scores of two nights or loads differ."""
+"""``mmlora compare`` and ``mmlora score --dry-run``: how the scores of two nights or loads differ."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from mmlora.errors import DataError, UsageError
 from mmlora.nights.failures import describe
 from mmlora.nights.load import ScoreOptions, score
-from mmlora.pipeline.differences import ComparedLoad, DryRun, LoadDifference, RehearsedLoad, RowDifference
+from mmlora.pipeline.differences import (
+    ComparedLoad,
+    DryRun,
+    LaterLabels,
+    LoadDifference,
+    Mover,
+    RehearsedLoad,
+    RowDifference,
+)
 from mmlora.pipeline.score import domains_to_score
+from mmlora.pipeline.shown import later_labels, shown_in
 from mmlora.schema import Id
+from mmlora.warehouse.shadows import ShadowLoad, is_shadow, shadow, shadows
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
     from mmlora.warehouse.loads import Load
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
 RowReader = Callable[[], "pa.RecordBatchReader"]
 
 
-def diff(
+def compare(
     domain: str | None = None,
     *,
     on: date | None = None,
@@ -41,8 +53,8 @@ def diff(
         domain: the domain; not with ``load_id``.
         on: a published night; the newest if None.
         against: the published night to compare with; the previous one if None.
-        load_id: a staged, published or superseded load, instead of a published night. It is compared with
-            what readers see for its date, else for the newest date before.
+        load_id: a staged, published, superseded or shadow load, instead of a published night. It is compared
+            with what readers see for its date, else for the newest date before.
 
     Raises:
         UsageError: the domain, night or load does not exist, or there is nothing to compare with.
@@ -52,14 +64,57 @@ def diff(
         raise UsageError("give a domain, or a load")
     workspace = open_workspace()
     with workspace.open_warehouse() as warehouse:
-        if load_id is not None:
-            after = warehouse.load(load_id)
-        else:
+        after: Load | ShadowLoad
+        if load_id is None:
             night = _published(warehouse, workspace.domain(str(domain)), on)
             after = warehouse.load(night.load_id)
-        before = _before(warehouse, after, against)
-        rows = _difference(_rows(workspace, warehouse, before), _rows(workspace, warehouse, after))
-    return LoadDifference(str(after.domain_id), ComparedLoad.of(before), ComparedLoad.of(after), rows)
+        elif is_shadow(load_id):
+            after = shadow(warehouse.database, warehouse.tables, load_id)
+        else:
+            after = warehouse.load(load_id)
+        return _compared(workspace, warehouse, after, against)
+
+
+def compare_shadows(on: date, *, domain: str | None = None) -> tuple[LoadDifference, ...]:
+    """Compare the newest shadow load of each domain with what readers see for a date, or for the one before.
+
+    Args:
+        on: the score date.
+        domain: this domain only.
+
+    Raises:
+        UsageError: there is no shadow load of the date, or nothing to compare it with.
+        DataError: the rows of a load were removed.
+    """
+    workspace = open_workspace()
+    target = None if domain is None else workspace.domain(domain)
+    with workspace.open_warehouse() as warehouse:
+        known = shadows(warehouse.database, warehouse.tables, domain=target, score_date=on)
+        newest = {load.domain_id: load for load in reversed(known)}
+        if not newest:
+            raise UsageError(
+                f"there is no shadow load of {domain or 'any domain'} for {on}: "
+                f"mmlora score --date {on} --shadow challenger"
+            )
+        return tuple(_compared(workspace, warehouse, newest[name], None) for name in sorted(newest, key=str))
+
+
+def _compared(
+    workspace: Workspace, warehouse: Warehouse, after: Load | ShadowLoad, against: date | None
+) -> LoadDifference:
+    before = _before(warehouse, after, against)
+    shown = None
+    if before.score_date == after.score_date:
+        shown = shown_in(workspace, after.domain_id, after.score_date, datetime.now(UTC))
+    with _tables(_rows(workspace, warehouse, before), _rows(workspace, warehouse, after)) as connection:
+        return LoadDifference(
+            str(after.domain_id),
+            ComparedLoad.of(before),
+            ComparedLoad.of(after),
+            _row_difference(connection),
+            _movers(connection),
+            None if shown is None else _labels(connection, shown),
+        )
 
 
 def dry_run(
@@ -122,7 +177,7 @@ def _published(warehouse: Warehouse, domain: Id, on: date | None) -> Publication
     return night
 
 
-def _before(warehouse: Warehouse, after: Load, against: date | None) -> Load:
+def _before(warehouse: Warehouse, after: Load | ShadowLoad, against: date | None) -> Load:
     """Return the load to compare a load with."""
     if against is not None:
         return warehouse.load(_published(warehouse, after.domain_id, against).load_id)
@@ -135,11 +190,13 @@ def _before(warehouse: Warehouse, after: Load, against: date | None) -> Load:
     return warehouse.load(others[0].load_id)
 
 
-def _rows(workspace: Workspace, warehouse: Warehouse, load: Load) -> RowReader:
+def _rows(workspace: Workspace, warehouse: Warehouse, load: Load | ShadowLoad) -> RowReader:
     """Return a reader of a load's rows, from the warehouse or from its staged files."""
+    folder = workspace.staging_folder(load.load_id)
+    if isinstance(load, ShadowLoad):
+        return lambda: _staged(folder)
     if load.state in ("published", "superseded"):
         return lambda: warehouse.rows_of(load)
-    folder = workspace.staging_folder(load.load_id)
     if load.state != "staged" or not any(folder.glob("part-*.parquet")):
         raise DataError(f"load {load.load_id}", f"is {load.state}, and its rows were removed")
     return lambda: _staged(folder)
@@ -153,12 +210,17 @@ def _staged(folder: Path) -> pa.RecordBatchReader:
 
 def _difference(before: RowReader | None, after: RowReader) -> RowDifference:
     """Return how the rows of two loads differ; without a load before, all rows are new."""
+    with _tables(before, after) as connection:
+        return _row_difference(connection)
+
+
+@contextmanager
+def _tables(before: RowReader | None, after: RowReader) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection with the tables ``before`` and ``after``."""
     import duckdb
 
-    from mmlora.resources import sql
-
     columns = "user_id, item_id, score, position"
-    with tempfile.TemporaryDirectory(prefix="mmlora-diff-") as spill, duckdb.connect() as connection:
+    with tempfile.TemporaryDirectory(prefix="mmlora-compare-") as spill, duckdb.connect() as connection:
         connection.execute("SET temp_directory = $spill", {"spill": spill})
         connection.register("rows", after())
         connection.execute(f"CREATE TEMP TABLE after AS SELECT {columns} FROM rows")
@@ -167,4 +229,23 @@ def _difference(before: RowReader | None, after: RowReader) -> RowDifference:
         else:
             connection.register("rows", before())
             connection.execute(f"CREATE TEMP TABLE before AS SELECT {columns} FROM rows")
-        return RowDifference(**connection.sql(sql("difference.sql")).to_arrow_table().to_pylist()[0])
+        yield connection
+
+
+def _row_difference(connection: duckdb.DuckDBPyConnection) -> RowDifference:
+    from mmlora.resources import sql
+
+    return RowDifference(**connection.sql(sql("difference.sql")).to_arrow_table().to_pylist()[0])
+
+
+def _movers(connection: duckdb.DuckDBPyConnection) -> tuple[Mover, ...]:
+    from mmlora.resources import sql
+
+    return tuple(Mover(**row) for row in connection.sql(sql("movers.sql")).to_arrow_table().to_pylist())
+
+
+def _labels(connection: duckdb.DuckDBPyConnection, shown: pa.Table) -> LaterLabels:
+    from mmlora.resources import sql
+
+    connection.register("shown", shown)
+    return later_labels(connection.sql(sql("labelled.sql")).to_arrow_table())

@@ -1,0 +1,64 @@
+"""The last two tasks of the training DAG: ask a person, if the settings say so, and promote the model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import chain, task
+
+from mmlora.airflow_plugin.tasks import module, run_date
+
+PROMOTE, KEEP = "Promote", "Keep the champion"
+
+
+class Approval(HITLOperator):  # type: ignore[misc]
+    """Waits until a person has decided about a promotion, if ``[promotion] approval`` is set.
+
+    Without the setting, and for a challenger that the policy wouldn't promote, nobody is asked.
+
+    Args:
+        version: the model version.
+        kwargs: those of the operator.
+    """
+
+    template_fields: Collection[str] = ("subject", "body", "version")
+
+    def __init__(self, *, version: Any, **kwargs: Any) -> None:
+        super().__init__(subject="Promotion of a model", options=[PROMOTE, KEEP], **kwargs)
+        self.version = version
+
+    def execute(self, context: Any) -> Any:
+        """Ask, and return the answer; None if nobody has to be asked."""
+        question = module("pipeline.policy").question(self.version, as_of=run_date())
+        if question is None:
+            return None
+        self.subject, self.body = question
+        return super().execute(context)
+
+
+def decide_promotion(version: Any) -> None:
+    """Add the tasks that decide about the promotion of a registered version."""
+    approve = Approval(
+        task_id="approve",
+        version=version,
+        doc_md="Wait for a person's approval of the promotion, if the setting `promotion.approval` is on.",
+    )
+
+    @task
+    def promote(version: str, answer: Mapping[str, Any] | None) -> str:
+        """Make the challenger the champion if it is better, by the settings `[promotion]`."""
+        who, agreed = answered(answer)
+        policy = module("pipeline.policy")
+        return str(policy.after_training(version, as_of=run_date(), who=who, agreed=agreed))
+
+    chain(version, approve, promote(version, approve.output))
+
+
+def answered(answer: Mapping[str, Any] | None) -> tuple[str | None, bool]:
+    """Return who answered, and whether they agreed; without an answer nobody was asked."""
+    if answer is None:
+        return None, True
+    user = answer.get("responded_by_user") or {}
+    return str(user.get("name") or user.get("id") or "unknown"), answer["chosen_options"] == [PROMOTE]

@@ -1,0 +1,198 @@
+"""Compare a challenger with the champions on rows that none of them has seen.
+
+Most models were finally trained on all rows (``refit``), test rows included. Such a model is compared as it
+was judged, before that: challenger and champion are then alike, each without its newest rows. Of all rows
+known now, those count that are later than anything that both have learned from, domain by domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmlora.errors import ContractError
+from mmlora.runs.built_features import ensure_features, ensure_profiles
+from mmlora.runs.champions import champions_of
+from mmlora.runs.contract import check_contract, feature_group
+from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, LABEL, USER_ID, Id
+from mmlora.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from mmlora.judging.promotion import Evidence, HeldOut
+    from mmlora.registry.bundle import Bundle
+
+    Floats = npt.NDArray[np.float64]
+
+_CHUNK_ROWS = 50_000
+_MOST_ROWS = 100_000
+"""Rows compared at most; of more, a seeded sample is."""
+
+
+def compare_with_champions(workspace: Workspace, version: str, known_as_of: datetime) -> Evidence | None:
+    """Compare a model version with each domain's champion.
+
+    Args:
+        workspace: the workspace.
+        version: the challenger.
+        known_as_of: only rows known by then, and of before then, count.
+
+    Returns:
+        The comparison; None if there is no other champion to compare with.
+
+    Raises:
+        UsageError: the version does not exist.
+        ContractError: the version's features are no longer in the feature store, or its files are damaged.
+    """
+    from mmlora.judging.promotion import weigh
+
+    settings, challenger = workspace.settings.promotion, workspace.bundles.load(version).judged
+    champions = champions_of(workspace)
+    if set(champions.values()) <= {version}:
+        return None
+    stored = {v: workspace.bundles.load(v).judged for v in champions.values() if workspace.bundles.exists(v)}
+    excluded = {
+        str(domain): f"champion {champion} is no longer stored"
+        for domain, champion in champions.items()
+        if champion not in stored
+    }
+    excluded |= _broken(workspace, known_as_of)
+    bundles = {str(d): stored[v] for d, v in champions.items() if str(d) not in excluded}
+    table, rows = _unseen(workspace, challenger, champions, bundles, excluded, known_as_of)
+    scores = None
+    if rows.enough(settings.min_rows):
+        _ensure_read(workspace, table, [challenger, *bundles.values()])
+        check_contract(workspace, challenger)
+        unreadable = _unreadable(workspace, bundles)
+        rows = replace(rows, excluded={**excluded, **unreadable})
+        readable = {name: bundle for name, bundle in bundles.items() if name not in unreadable}
+        if rows.enough(settings.min_rows):
+            scores = _scores(workspace, table, rows, challenger, readable)
+    return weigh(version, rows, scores, margin=settings.margin, min_rows=settings.min_rows)
+
+
+def _unreadable(workspace: Workspace, bundles: Mapping[str, Bundle]) -> dict[str, str]:
+    """Return why domains' champions can't be compared: their features are gone."""
+    faults = {}
+    for name, bundle in bundles.items():
+        try:
+            check_contract(workspace, bundle)
+        except ContractError as error:
+            faults[name] = str(error)
+    return faults
+
+
+def _broken(workspace: Workspace, known_as_of: datetime) -> dict[str, str]:
+    """Return the domains whose stored verdict is broken, so that their rows are not to be trusted."""
+    day = known_as_of.date()
+    with workspace.open_warehouse() as warehouse:
+        verdicts = warehouse.verdicts(day)
+    return {str(v.domain_id): f"broken as of {day}" for v in verdicts if v.verdict == "broken"}
+
+
+def _unseen(
+    workspace: Workspace,
+    challenger: Bundle,
+    champions: Mapping[Id, str],
+    compared: Mapping[str, Bundle],
+    excluded: Mapping[str, str],
+    known_as_of: datetime,
+) -> tuple[pa.Table, HeldOut]:
+    """Return the rows that none of the models has seen, in order of time, and what is compared on them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from mmlora.data.current import read_current
+    from mmlora.judging.promotion import HeldOut
+    from mmlora.training.rows import sample
+
+    names = list(champions)
+    seen = [
+        max(b.manifest.last_seen(domain) for b in (challenger, compared.get(str(domain), challenger)))
+        for domain in names
+    ]
+    matured = known_as_of - timedelta(hours=workspace.settings.training.label_maturity_hours)
+    table = read_current(workspace.offline, known_as_of=known_as_of, before=matured, since=min(seen))
+    domains = pa.array(names, workspace.ids.arrow("domain"))
+    place = pc.index_in(table[DOMAIN_ID], value_set=domains)
+    limit = pa.array(seen, table[EVENT_TIMESTAMP].type).take(place.combine_chunks())
+    table = table.filter(pc.fill_null(pc.greater(table[EVENT_TIMESTAMP], limit), False))
+    chosen = sample(np.arange(table.num_rows), _MOST_ROWS, workspace.settings.training.seed)
+    table = table.take(pa.array(chosen)).combine_chunks()
+    times = pc.min_max(table[EVENT_TIMESTAMP]).as_py()
+    return table, HeldOut(
+        names=[str(name) for name in names],
+        champions={str(domain): version for domain, version in champions.items()},
+        excluded=excluded,
+        domain=pc.index_in(table[DOMAIN_ID], value_set=domains).to_numpy(),
+        user=table[USER_ID].combine_chunks().dictionary_encode().indices.to_numpy(),
+        label=table[LABEL].to_numpy(),
+        first=times["min"],
+        last=times["max"],
+    )
+
+
+def _ensure_read(workspace: Workspace, table: pa.Table, bundles: list[Bundle]) -> None:
+    """Compute the features that the models read, up to the rows' last day."""
+    import pyarrow.compute as pc
+
+    if any(feature_group(bundle) == "all" for bundle in bundles):
+        last: datetime = pc.max(table[EVENT_TIMESTAMP]).as_py()
+        ensure_features(workspace, last.date())
+    else:
+        ensure_profiles(workspace)
+
+
+def _scores(
+    workspace: Workspace,
+    table: pa.Table,
+    rows: HeldOut,
+    challenger: Bundle,
+    compared: Mapping[str, Bundle],
+) -> tuple[Floats, Floats]:
+    """Return the click probabilities of the challenger, and of each row's champion, ``[N]``."""
+    contenders = {bundle.manifest.model_version: bundle for bundle in (challenger, *compared.values())}
+    scores = {version: _probabilities(workspace, bundle, table) for version, bundle in contenders.items()}
+    theirs = np.zeros(len(table))
+    for number, name in enumerate(rows.names):
+        if name in compared:
+            own = rows.domain == number
+            theirs[own] = scores[compared[name].manifest.model_version][own]
+    return scores[challenger.manifest.model_version], theirs
+
+
+def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table) -> Floats:
+    """Score rows, each with its features as of its own time, and by its domain's mixture if it has one."""
+    import pyarrow.compute as pc
+    import torch
+
+    from mmlora.training.rows import blocks
+
+    encoder = bundle.encoder()
+    mixed = {mixture.domain: bundle.model_of(mixture.domain) for mixture in bundle.manifest.mixtures}
+    whole = bundle.model()
+    scores, start = np.empty(len(table)), 0
+    for features in workspace.feature_repo.stream(table, bundle.contract, rows=_CHUNK_ROWS):
+        encoded = encoder.encode(features)
+        rest = np.ones(features.num_rows, bool)
+        chosen = []
+        for domain, model in mixed.items():
+            own = np.asarray(pc.equal(features[DOMAIN_ID], domain))
+            chosen.append((np.flatnonzero(own), model, bundle.calibration_of(domain).of_sample))
+            rest &= ~own
+        for rows, model, calibration in (
+            *chosen,
+            (np.flatnonzero(rest), whole, bundle.calibration.of_sample),
+        ):
+            for _, block in blocks(rows):
+                batch = encoder.assemble([(encoded, block)])
+                with torch.inference_mode():
+                    scores[start + block] = calibration.apply(model(batch).double(), batch.domain).numpy()
+        start += features.num_rows
+    return scores
