@@ -38,7 +38,7 @@ def nightly_scoring():
     @task
     def batches(params=None):
         """Divide the domains to score, those of the form or all that may be, into batches by their pairs."""
-        names = module("nights.domains").scoring_domains(run_date(), **options("allow_stale"))
+        names = module("nights.domains").scoring_domains(run_date(), **options("allow_stale", "override"))
         return module("nights.batches").batches(run_date(), chosen(names, params["domains"]))
 
     @task(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmlora.check_rules import AuditCheck as AuditCheck
 from mmlora.names import ExpertPolicy
 from mmlora.records import Record
 from mmlora.schema import Id
@@ -17,15 +18,6 @@ from mmlora.schema import Id
 What = Literal["users", "items", "pairs"]
 _LEAST_WEIGHT = 0.01
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class AuditCheck(Record):
-    """A check's result: its name, whether it passed, and the figures it used."""
-
-    name: str
-    passed: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -198,7 +190,7 @@ class LoadChecks(Record):
         pairs: see users.
         top_k: rows kept per user; 0 kept all.
         seconds: taken to score them.
-        audit: the checks of its rows and its size.
+        audit: the outcome of each check: features, candidates, rows and scores.
         candidates: how they came about; None in loads of before this was kept.
         below_baseline: the sentence of a judgement that finds the model below its best baseline.
         overridden: why a failed check was overridden, by check.

@@ -25,7 +25,8 @@ LoadState = Literal["running", "staged", "published", "superseded", "failed", "r
 BackfillReason = Literal["missing", "stale", "failed", "all"]
 KnownAsOf = Literal["then", "now"]
 LedgerAction = Literal["unpublish", "restore", "override"]
-Overridable = Literal["size"]
+Severity = Literal["block", "warn"]
+Stage = Literal["interactions", "features", "candidates", "scores"]
 Alias = Literal["champion", "challenger"]
 
 

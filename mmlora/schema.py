@@ -15,6 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from mmlora.check_rules import AuditCheck
 from mmlora.names import Adaptation as Adaptation
 from mmlora.names import BackboneName as BackboneName
 from mmlora.names import ColumnKind as ColumnKind
@@ -209,6 +210,7 @@ class DomainVerdict:
         verdict: ``rich``, ``thin``, ``absent`` or ``broken``.
         policy: the consequence of the verdict, in a clause.
         reasons: the failed expectations that led to the verdict.
+        checks: the outcome of each check of the interactions; empty in verdicts of before they were kept.
     """
 
     domain_id: Id
@@ -222,6 +224,7 @@ class DomainVerdict:
     ctr: float | None
     policy: str
     reasons: tuple[str, ...] = ()
+    checks: tuple[AuditCheck, ...] = ()
 
 
 def fingerprint(value: Mapping[str, object] | list[object] | str) -> str:

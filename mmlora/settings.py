@@ -6,6 +6,7 @@ Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from mmlora.check_rules import RULE_NAMES
 from mmlora.errors import UsageError
 from mmlora.hyperparameters import SETTINGS, Hyperparameters, as_kept, read_by
 from mmlora.hyperparameters.setting import declared
@@ -29,6 +31,7 @@ from mmlora.names import (
     Precision,
     RetrievalName,
     Scope,
+    Severity,
     valid_names,
 )
 from mmlora.redaction import redact, remember
@@ -66,8 +69,16 @@ class FeatureSettings(_Section):
         return columns
 
 
+class RuleSettings(_Section):
+    """What is changed of a check's rule."""
+
+    threshold: float | None = Field(None, description="the largest or least figure that passes")
+    severity: Severity | None = Field(None, description="`block` publication, or `warn`")
+    owner: str | None = Field(None, min_length=1, description="who is asked if it fails")
+
+
 class CheckSettings(_Section):
-    """Thresholds of the Great Expectations suites."""
+    """Thresholds of the checks."""
 
     window_days: int = Field(30, ge=1, description="trailing window of the sparsity suite")
     rich_min_rows: int = 500
@@ -85,6 +96,26 @@ class CheckSettings(_Section):
     volume_max_ratio: float = Field(50.0, gt=0)
     volume_min_mean: float = Field(100.0, gt=0, description="rows per day that a quieter domain counts as")
     domains: tuple[str, ...] = Field((), description="expected domains in addition to those ever seen")
+    empty_days: tuple[date, ...] = Field(
+        (), description="days that may have few rows or none", examples=[["2026-12-25"]]
+    )
+    rules: dict[str, RuleSettings] = Field(
+        {}, description="by check, e.g. { score_shift = { threshold = 1.0 } }; or [checks.rules.NAME]"
+    )
+
+    @field_validator("rules")
+    @classmethod
+    def _check_rules(cls, rules: dict[str, RuleSettings]) -> dict[str, RuleSettings]:
+        """Reject rules of checks that do not exist."""
+        if unknown := sorted(set(rules).difference(RULE_NAMES)):
+            raise ValueError(
+                f"there is no check {', '.join(map(repr, unknown))}: valid are {', '.join(RULE_NAMES)}"
+            )
+        return rules
+
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """Return what is changed of each rule, by check."""
+        return {name: rule.model_dump(exclude_none=True) for name, rule in self.rules.items()}
 
 
 class TrainingSettings(_Section, Hyperparameters):
@@ -370,7 +401,7 @@ def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
     """
     reasons: dict[tuple[str, str], list[str]] = {}
     for fault in error.errors():
-        extra = 2 if fault["loc"][1:2] == ("domains",) else 0  # a domain's own section
+        extra = 2 if fault["loc"][1:2] in (("domains",), ("rules",)) else 0  # a section of its own
         name = ".".join(map(str, fault["loc"][: depth + extra]))
         hidden = fault["type"] == "extra_forbidden" or len(fault["loc"]) < depth
         shown = "" if hidden else f" (got {redact(repr(fault['input']))})"

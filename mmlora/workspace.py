@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from mmlora.check_rules import CheckRule, rules_in_force
 from mmlora.errors import UsageError
 from mmlora.files import write_atomically
 from mmlora.schema import Id, IdTypes
@@ -178,6 +179,12 @@ class Workspace:
     def keep_identity(self, warehouse: Warehouse) -> None:
         """Record a warehouse's identity, so that the workspace rejects any other from now on."""
         write_atomically(self.home / _WAREHOUSE, json.dumps({"identity": warehouse.identity}) + "\n")
+
+    @cached_property
+    def check_rules(self) -> dict[str, CheckRule]:
+        """Every rule of the checks by name, with the settings applied."""
+        limits = {**self.settings.checks.model_dump(), **self.settings.scoring.model_dump()}
+        return rules_in_force(limits, self.settings.checks.changes())
 
     def domain(self, text: Id) -> Id:
         """Return the known domain that a command-line text names.

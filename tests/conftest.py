@@ -195,6 +195,21 @@ def trained(imported: Path, made_up: MadeUp, tmp_path_factory: pytest.TempPathFa
     return home, str(version)
 
 
+@pytest.fixture(scope="session")
+def night_of_experts(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a night of `news` by a model of all features, experts and a gate, to be copied."""
+    from mmlora.pipeline.score import score_and_publish
+    from mmlora.pipeline.train import train
+
+    home = tmp_path_factory.mktemp("night-of-experts") / "var"
+    shutil.copytree(imported, home)
+    with pytest.MonkeyPatch.context() as here:
+        use_workspace(here, home)
+        train(date(2001, 4, 8), adaptation="moe_mlora", expert_confidence=0)
+        score_and_publish(date(2001, 4, 9), domain="news", top_k=15)
+    return home
+
+
 @pytest.fixture
 def trained_workspace(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of ``trained`` under ``tmp_path``."""

@@ -52,8 +52,12 @@ def _print(result: Explanation) -> None:
         f"score {format_value(result.score)}, {place}"
     )
     typer.echo(
-        f"load {result.load_id}, model {result.model_version} as of {result.model_as_of} "
-        f"(mmlora {result.code_version})"
+        f"load {result.load_id}, scored by mmlora {result.code_version or 'of an unknown version'}; model "
+        f"{result.model_version} as of {result.model_as_of}, trained by mmlora {result.model_code_version}"
+    )
+    typer.echo(
+        f"bundle {result.bundle_hash}, training data {result.data_fingerprint}, "
+        f"features {result.contract_hash}"
     )
     shift = f"{'-' if result.shift < 0 else '+'} {abs(result.shift):.4f}"
     typer.echo(
@@ -66,12 +70,25 @@ def _print(result: Explanation) -> None:
     print_table("parts of the logit", ("kind", "part", "value"), rows)
     if result.gate:
         print_table("gate", ("expert", "weight"), [[name, weight] for name, weight in result.gate.items()])
-    features = [[name, _short(value)] for name, value in sorted(result.features.items())]
-    print_table(f"features as of {result.score_date} 00:00 UTC", ("feature", "value"), features)
+    head = ("feature", "value", "holds since", "known since")
+    features = [
+        [name, _short(value), *_times(result, name)] for name, value in sorted(result.features.items())
+    ]
+    print_table(f"features as of {result.score_date} 00:00 UTC", head, features)
     failed = [check for check in result.checks if not check.passed]
     typer.echo(f"checks of the load: {len(result.checks) - len(failed)} of {len(result.checks)} passed")
     for check in failed:
         typer.echo(f"{check.name}: {check.detail}")
+
+
+def _times(result: Explanation, feature: str) -> tuple[str, str]:
+    """Return since when a feature's value holds and is known; ids of the pair are given."""
+    source = next((each for each in result.sources if feature.startswith(f"{each.view}__")), None)
+    if source is None:
+        return "", ""
+    if source.event_timestamp is None or source.known_at is None:
+        return "no row yet", ""
+    return f"{source.event_timestamp:%Y-%m-%d %H:%M}", f"{source.known_at:%Y-%m-%d %H:%M}"
 
 
 def _short(value: object) -> str:

@@ -11,15 +11,18 @@ import mmlora
 from mmlora.errors import MmloraError, meaning_of
 from mmlora.redaction import RedactingFormatter, redact
 from mmlora_cli import (
+    calibrate,
     compare,
     data,
     evaluate,
     experiment,
     explain,
     features,
+    importance,
     nights,
     operate,
     promote,
+    report,
     score,
     share,
     train,
@@ -41,18 +44,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
 for module in (
-    workspace,
-    validate,
-    train,
-    promote,
-    share,
-    score,
-    nights,
-    compare,
-    operate,
-    evaluate,
-    explain,
-    upkeep,
+    *(workspace, validate, train, promote, share, score, nights, compare, operate),
+    *(calibrate, evaluate, explain, importance, report, upkeep),
 ):
     module.register(app)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmlora.errors import UsageError
-from mmlora.names import BackfillReason, Device, EngineName, KnownAsOf, Overridable
+from mmlora.names import BackfillReason, Device, EngineName, KnownAsOf
 from mmlora_cli.options import AllowStale, DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
 from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
@@ -59,7 +59,8 @@ def score(
     ] = None,
     allow_stale: AllowStale = False,
     override: Annotated[
-        Overridable | None, typer.Option(help="Publish even if this check of the load fails.")
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="Publish even if this check fails; may be repeated."),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="The reason for --override, for the ledger.")] = None,
     dry_run: Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,7 @@ from mmlora_cli.options import AsOfText, parse_date
 from mmlora_cli.output import JsonFlag, note, print_json, print_table
 
 if TYPE_CHECKING:
+    from mmlora.pipeline.validate import ExplainedCheck
     from mmlora.runs.verdicts import StoredVerdicts
 
 
@@ -18,25 +20,54 @@ def register(app: typer.Typer) -> None:
     app.command()(validate)
 
 
-def validate(as_of: AsOfText, as_json: JsonFlag = False) -> None:
+def validate(
+    as_of: AsOfText,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Show each check with its figure, threshold, severity and owner: of the interactions, and "
+            "of each domain's newest load for the date.",
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Check the interactions, and give each domain a verdict: rich, thin, absent or broken.
 
     The exit status is 1 if a domain is broken, if all domains are absent, or if the last day has no rows. The
     verdicts are stored in any case, and the other domains are still trained and scored.
 
-    Example: mmlora validate --as-of 2000-12-31
+    Example: mmlora validate --as-of 2000-12-31 --explain
     """
+    from mmlora.pipeline.validate import explain_checks
     from mmlora.pipeline.validate import validate as run
 
-    report = run(parse_date(as_of))
+    day = parse_date(as_of)
+    report = run(day)
+    checks = explain_checks(day) if explain else ()
     if as_json:
-        print_json(report.to_json())
+        explained = {"checks": [check.to_json() for check in checks]} if explain else {}
+        print_json({**report.to_json(), **explained})
     else:
         print_verdicts(report)
+        _print_checks(checks)
     for failure in report.day_failures:
         note(f"mmlora: {failure}")
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _print_checks(checks: Sequence[ExplainedCheck]) -> None:
+    """Print each check by domain, and then what failed."""
+    if not checks:
+        return
+    columns = ("domain_id", "stage", "check", "figure", "threshold", "severity", "owner", "passed")
+    rows = [[getattr(check, name) for name in columns] for check in checks]
+    print_table("checks", columns, rows)
+    for check in checks:
+        if not check.passed:
+            why = f"; overridden: {check.overridden}" if check.overridden else ""
+            typer.echo(f"{check.domain_id}: {check.severity}: {check.check}: {check.detail}{why}")
 
 
 def print_verdicts(report: StoredVerdicts) -> None:

@@ -10,9 +10,10 @@ from typing import Literal, get_origin
 
 from airflow.sdk import Param
 
+from mmlora.check_rules import RULE_NAMES
 from mmlora.hyperparameters import OFFERED, SETTINGS
 from mmlora.hyperparameters.setting import Bounds, Declared
-from mmlora.names import BackfillReason, KnownAsOf, Overridable, valid_names
+from mmlora.names import BackfillReason, KnownAsOf, valid_names
 
 
 def _date(what: str) -> Param:
@@ -108,7 +109,14 @@ NIGHTLY_SCORING = {
         title="Allow stale",
         description="Score even a day that the data doesn't reach. Left alone: no.",
     ),
-    "override": _choice("Override", valid_names(Overridable), "A check of loads to override."),
+    "override": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "enum": list(RULE_NAMES)},
+        examples=list(RULE_NAMES),
+        title="Override",
+        description="Checks to override for this run. Left empty: none.",
+    ),
     "reason": _text("Reason", "Why the check is overridden; recorded in the ledger."),
 }
 """The form of ``nightly_scoring``."""

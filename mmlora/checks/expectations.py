@@ -115,7 +115,7 @@ def _expectation(number: int, rule: Rule) -> Any:
         max_value=rule.maximum,
         description=rule.meaning,
         severity="critical" if rule.verdict == "broken" else "warning",
-        meta={"rule": number, "verdict": rule.verdict},
+        meta={"rule": number},
     )
 
 

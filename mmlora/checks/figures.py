@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
@@ -26,6 +26,15 @@ logger = logging.getLogger(__name__)
 NO_DOMAIN = "(no domain)"
 # Younger domains have no meaningful mean day to compare with: their first days are the launch.
 MIN_HISTORY_DAYS = 7
+
+TRAILING_DAYS = 7
+"""Days before the last one with which its users, items and hours are compared."""
+LEAST_OF_HOUR, LEAST_EXPECTED = 6, 18
+"""Rows that were expected in each missing hour, and in all of them, for their absence to be no chance."""
+LEAST_WEEK = 100
+"""Rows of the seven days before that the last day's users and items can be compared with."""
+LEAST_BUSY = 20
+"""Rows of a day that any user may have."""
 
 _AS_OF = "getvariable('as_of')"
 # A time of zero, in any time zone, is a missing time. Clocks differ by seconds and batches by minutes; an
@@ -78,7 +87,8 @@ SELECT domain_id, sum(copies - 1)::BIGINT AS duplicate_keys FROM (
 # The latest version of each key that isn't withdrawn (label -1), in the last day and the window before it.
 _RECENT = f"""
 CREATE TEMP TABLE recent AS
-SELECT user_id, item_id, domain_id, event_timestamp, arg_max(label, known_at) AS label FROM clean
+SELECT user_id, item_id, domain_id, event_timestamp, arg_max(label, known_at) AS label,
+    date_diff('day', event_timestamp, {_AS_OF}) - 1 AS days_before FROM clean
 WHERE event_timestamp >= {_AS_OF} - to_days(1 + getvariable('window_days')) GROUP BY ALL
 HAVING coalesce(arg_max(label, known_at), 0) >= 0
 """
@@ -94,15 +104,88 @@ FROM (
 ) GROUP BY domain_id
 """
 
-# The number of days without rows up to the as-of date, and the variation of the days before the last one.
-_VOLUMES = f"""
+# The number of days without rows up to the as-of date, and what the days before the last one were like.
+_VOLUMES = """
 CREATE TEMP TABLE volumes AS
-SELECT domain_id, min(days_before) AS silent_days, sum(rows * rows) FILTER (days_before > 0) AS squares
+SELECT domain_id, min(days_before) AS silent_days, sum(rows * rows) FILTER (days_before > 0) AS squares,
+    min(rows) FILTER (days_before > 0) AS quietest_day, max(rows) FILTER (days_before > 0) AS busiest_day,
+    sum(clicks) FILTER (days_before = 0) AS last_clicks,
+    sum(clicks) FILTER (days_before > 0) / sum(rows) FILTER (days_before > 0) AS earlier_ctr
 FROM (
-    SELECT domain_id, date_diff('day', event_timestamp, {_AS_OF}) - 1 AS days_before, count(*) AS rows
+    SELECT domain_id, days_before, count(*) AS rows, count(*) FILTER (label = 1) AS clicks
     FROM recent GROUP BY ALL
 ) GROUP BY domain_id
 """
+
+# Who and what was shown on the last day and on each of the seven days before: the rows of the busiest user,
+# the share of rows that repeat a pair of that day or the day before, and of rows of new users and items.
+_DAYS = f"""
+CREATE TEMP TABLE days AS
+WITH pairs AS (
+    SELECT domain_id, days_before, user_id, item_id, count(*) AS rows,
+        lag(days_before) OVER (PARTITION BY domain_id, user_id, item_id ORDER BY days_before DESC) AS earlier
+    FROM recent WHERE days_before <= {TRAILING_DAYS} + 1 GROUP BY domain_id, days_before, user_id, item_id
+),
+first_of_user AS (SELECT domain_id, user_id, max(days_before) AS first_day FROM recent GROUP BY ALL),
+first_of_item AS (SELECT domain_id, item_id, max(days_before) AS first_day FROM recent GROUP BY ALL),
+users AS (
+    SELECT domain_id, days_before, user_id, sum(rows) AS rows,
+        sum(rows - (earlier IS DISTINCT FROM days_before + 1)::INTEGER) AS repeats
+    FROM pairs WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL
+),
+items AS (SELECT domain_id, days_before, item_id, sum(rows) AS rows FROM pairs
+    WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL),
+by_user AS (
+    SELECT domain_id, days_before, sum(rows) AS day_rows, max(rows) AS busiest,
+        sum(repeats) / sum(rows) AS repeats,
+        coalesce(sum(rows) FILTER (first_day = days_before), 0) / sum(rows) AS new_users
+    FROM users JOIN first_of_user USING (domain_id, user_id) GROUP BY ALL
+),
+by_item AS (
+    SELECT domain_id, days_before,
+        coalesce(sum(rows) FILTER (first_day = days_before), 0) / sum(rows) AS new_items
+    FROM items JOIN first_of_item USING (domain_id, item_id) GROUP BY ALL
+)
+SELECT domain_id, sum(day_rows) FILTER (days_before > 0) AS week_rows, {
+    ", ".join(
+        f"max({name}) FILTER (days_before = 0) AS {name}, "
+        f"max({name}) FILTER (days_before > 0) AS {name}_before"
+        for name in ("busiest", "repeats", "new_users", "new_items")
+    )
+}
+FROM by_user JOIN by_item USING (domain_id, days_before) GROUP BY domain_id
+"""
+
+# The share of a usual day's rows in hours that have none on the last day, though enough were expected.
+_HOURS = f"""
+CREATE TEMP TABLE hours AS
+WITH counts AS (
+    SELECT domain_id, hour(event_timestamp) AS hour, count(*) FILTER (days_before = 0) AS now,
+        count(*) FILTER (days_before > 0) AS before
+    FROM recent WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL
+),
+shares AS (
+    SELECT domain_id, now, before / nullif(sum(before) OVER of_domain, 0) AS share,
+        sum(now) OVER of_domain AS rows
+    FROM counts WINDOW of_domain AS (PARTITION BY domain_id)
+)
+SELECT domain_id, CASE WHEN sum(share * rows) >= {LEAST_EXPECTED} THEN sum(share) ELSE 0 END AS missing_hours
+FROM shares WHERE now = 0 AND share * rows >= {LEAST_OF_HOUR} GROUP BY domain_id
+"""
+
+# Of the rows that became known on the last day, the share of those that happened on earlier days.
+_LATE = f"""
+CREATE TEMP TABLE late AS
+SELECT domain_id, count(*) FILTER (event_timestamp < {_AS_OF} - to_days(1)) / count(*) AS late_share
+FROM clean WHERE known_at >= {_AS_OF} - to_days(1) GROUP BY domain_id
+"""
+
+
+def _beyond(name: str) -> str:
+    """Return how far a share of the last day's rows is above that of any day before, beyond chance."""
+    beyond = f"{name} - 3 * sqrt({name} * (1 - {name}) / last_day_rows) - {name}_before"
+    return f"CASE WHEN week_rows >= {LEAST_WEEK} THEN {beyond} END"
+
 
 # The bounds of the label rate are Wilson's at three standard deviations: five rows without a click prove
 # nothing. The bound of the last day's rows is similar, but rows arrive in clumps, whose size (`spread`) is
@@ -119,24 +202,47 @@ WITH figures AS (
         CASE WHEN history_days >= least({MIN_HISTORY_DAYS}, $window_days)
             THEN coalesce(c.earlier_rows, 0) / history_days END AS mean_day_rows,
         greatest(1, (v.squares / history_days - mean_day_rows ** 2) / nullif(mean_day_rows, 0)) AS spread,
-        coalesce(v.silent_days, 0) AS silent_days
+        coalesce(v.silent_days, 0) AS silent_days, v.quietest_day, v.busiest_day, v.earlier_ctr,
+        coalesce(v.last_clicks, 0) AS last_clicks, y.* EXCLUDE (domain_id), h.missing_hours, l.late_share
     FROM expected e LEFT JOIN faults f ON f.domain_id IS NOT DISTINCT FROM e.domain_id
         LEFT JOIN duplicates d ON d.domain_id = e.domain_id LEFT JOIN counts c ON c.domain_id = e.domain_id
-        LEFT JOIN volumes v ON v.domain_id = e.domain_id
+        LEFT JOIN volumes v ON v.domain_id = e.domain_id LEFT JOIN days y ON y.domain_id = e.domain_id
+        LEFT JOIN hours h ON h.domain_id = e.domain_id LEFT JOIN late l ON l.domain_id = e.domain_id
 )
-SELECT * EXCLUDE (number),
+SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items),
     coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
     (positives + 4.5 - 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_least,
     (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
     CASE WHEN mean_day_rows IS NOT NULL
         THEN last_day_rows / greatest(mean_day_rows, $volume_min_mean) END AS last_day_over_mean,
-    CASE WHEN last_day_rows > 0
+    CASE WHEN last_day_rows > 0 AND NOT $declared_empty
         THEN (last_day_rows + spread * (4.5 + 3 * sqrt(last_day_rows / spread + 2.25)))
             / nullif(mean_day_rows, 0) END AS last_day_under_mean,
-    CASE WHEN silent_days > 0 THEN (1 - silent_days / (history_days + 1))
-        ** (mean_day_rows * history_days / spread) END AS silence_chance
+    CASE WHEN silent_days > 0 AND NOT $declared_empty THEN (1 - silent_days / (history_days + 1))
+        ** (mean_day_rows * history_days / spread) END AS silence_chance,
+    CASE WHEN mean_day_rows IS NOT NULL AND last_day_rows > 0 THEN {{
+        'quiet_day': CASE WHEN NOT $declared_empty
+            THEN (last_day_rows + 4.5 + 3 * sqrt(last_day_rows + 2.25)) / quietest_day END,
+        'busy_day': (last_day_rows - 3 * sqrt(last_day_rows)) / greatest(busiest_day, 1),
+        'label_rate_change': greatest(1,
+            (last_clicks + 4.5 - 3 * sqrt(last_clicks * (1 - last_clicks / last_day_rows) + 2.25))
+                / (last_day_rows + 9) / nullif(earlier_ctr, 0),
+            earlier_ctr * (last_day_rows + 9)
+                / (last_clicks + 4.5 + 3 * sqrt(last_clicks * (1 - last_clicks / last_day_rows) + 2.25))),
+        'busiest_user': (busiest - 3 * sqrt(busiest)) / greatest(busiest_before, {LEAST_BUSY}),
+        'repeated_pairs': {_beyond("repeats")},
+        'new_users': {_beyond("new_users")},
+        'new_items': {_beyond("new_items")},
+        'missing_hours': coalesce(missing_hours, 0)
+    }} END AS last_day
 FROM figures ORDER BY number
 """
+
+
+_STATEMENTS = (
+    *(_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _RECENT),
+    *(_COUNTS, _VOLUMES, _DAYS, _HOURS, _LATE),
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +260,12 @@ class Figures:
 
 
 def compute_figures(
-    offline: Path, *, as_of: date, thresholds: Thresholds, expected_domains: Sequence[Id]
+    offline: Path,
+    *,
+    as_of: date,
+    thresholds: Thresholds,
+    expected_domains: Sequence[Id],
+    empty_days: Collection[date] = (),
 ) -> Figures:
     """Aggregate the interactions known by ``as_of`` to one row per domain.
 
@@ -163,6 +274,7 @@ def compute_figures(
         as_of: the date, 00:00 UTC, by which an interaction must have happened and be known.
         thresholds: the window and the volume floor are used here.
         expected_domains: domains that should have rows, in addition to those ever seen.
+        empty_days: days that may have few rows or none.
 
     Raises:
         DataError: a file cannot be read or lacks a column.
@@ -177,17 +289,24 @@ def compute_figures(
         connection.execute(f"SET VARIABLE window_days = {thresholds.window_days}")
         open_interactions(connection, offline, ids)
         try:
-            for statement in (_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _RECENT, _COUNTS, _VOLUMES):
+            for statement in _STATEMENTS:
                 connection.execute(statement)
         except duckdb.Error as error:  # a file's footer may be intact and its pages damaged
             raise DataError(str(offline / "interactions"), f"cannot be read to its end: {error}") from None
         seen = [row[0] for row in connection.execute("SELECT domain_id FROM faults").fetchall()]
         domains = tuple(sorted(expected.union(domain for domain in seen if domain is not None)))
         connection.register("expected", _expected(domains, ids, without_domain=None in seen))
-        limits = {"window_days": thresholds.window_days, "volume_min_mean": thresholds.volume_min_mean}
-        frame = connection.sql(_FRAME, params=limits).to_arrow_table()
+        limits = {
+            "window_days": thresholds.window_days,
+            "volume_min_mean": thresholds.volume_min_mean,
+            "declared_empty": as_of - timedelta(days=1) in empty_days,
+        }
+        frame = connection.sql(
+            f"SELECT * EXCLUDE (last_day), unnest(last_day) FROM ({_FRAME})", params=limits
+        )
+        table = frame.to_arrow_table()
     logger.info("%s domains as of %s", len(domains), as_of)
-    return Figures(frame, domains)
+    return Figures(table, domains)
 
 
 def _parse(domain: Id, ids: IdTypes) -> Id:

@@ -78,7 +78,7 @@ def write_index(data_docs: Path, without: Collection[Path] = ()) -> Path:
 
 
 def _outcome(rule: Rule) -> str:
-    """Return the outcome of a rule that failed: thin and absent are only warnings."""
+    """Return the outcome of a rule that failed: all but those that make a domain broken only warn."""
     return "failed" if rule.verdict == "broken" else "warning"
 
 

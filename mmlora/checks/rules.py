@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mmlora.check_rules import CheckRule
 from mmlora.checks.figures import MIN_HISTORY_DAYS
 from mmlora.checks.thresholds import SILENT, Thresholds
 from mmlora.schema import Verdict
 
 INTERACTIONS = "interactions"
 DOMAIN_SPARSITY = "domain_sparsity"
-SILENCE_CHANCE = 0.00135
-"""Chance of a value more than three standard deviations below the mean."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,12 @@ class Rule:
     """An expectation: each domain's value in a column is within bounds (NULL passes).
 
     Attributes:
+        check: the check's rule; None in the sparsity suite, whose expectations are no faults.
         suite: ``interactions`` or ``domain_sparsity``.
         column: the frame's column.
         meaning: the expectation, in a sentence for Data Docs.
         reason: the message for a domain that fails; ``{value}`` is its value.
-        verdict: the best verdict of a domain that fails.
+        verdict: the best verdict of a domain that fails; None if a failure only warns.
         minimum, maximum: inclusive bounds; None for no bound.
         located: whether a failure names the first file at fault.
     """
@@ -32,15 +33,21 @@ class Rule:
     column: str
     meaning: str
     reason: str
-    verdict: Verdict
+    verdict: Verdict | None
     minimum: float | None = None
     maximum: float | None = None
     located: bool = False
+    check: CheckRule | None = None
 
 
-def suite_rules(thresholds: Thresholds) -> list[Rule]:
-    """Return the rules of both suites, ``interactions`` first."""
-    return [*_row_rules(), *_rate_rules(thresholds), *_sparsity_rules(thresholds)]
+def suite_rules(thresholds: Thresholds, checks: Mapping[str, CheckRule]) -> list[Rule]:
+    """Return the rules of both suites, ``interactions`` first.
+
+    Args:
+        thresholds: the window, and the limits of the sparsity suite.
+        checks: the rules in force of the checks, by name.
+    """
+    return [*_row_rules(checks), *_rate_rules(thresholds, checks), *_sparsity_rules(thresholds)]
 
 
 # By column: the expectation, and the message of a failure after the number of rows.
@@ -71,74 +78,96 @@ _ROWS = {
 }
 
 
-def _row_rules() -> list[Rule]:
+def _interactions_rule(
+    check: CheckRule, column: str, meaning: str, reason: str, *, located: bool = False
+) -> Rule:
+    bound = "minimum" if check.least else "maximum"
+    return Rule(
+        INTERACTIONS,
+        column,
+        meaning,
+        reason,
+        "broken" if check.severity == "block" else None,
+        located=located,
+        check=check,
+        **{bound: check.threshold},
+    )
+
+
+def _row_rules(checks: Mapping[str, CheckRule]) -> list[Rule]:
     return [
-        Rule(
-            INTERACTIONS,
+        _interactions_rule(
+            checks[column],
             column,
             f"{meaning} (The figure counts rows that violate this.)",
             f"{{value:,.0f}} rows {reason}",
-            "broken",
-            maximum=0,
             located=column != "duplicate_keys",
         )
         for column, (meaning, reason) in _ROWS.items()
     ]
 
 
-def _rate_rules(limits: Thresholds) -> list[Rule]:
+def _rate_rules(limits: Thresholds, checks: Mapping[str, CheckRule]) -> list[Rule]:
     days = limits.window_days
+    names = ("label_rate_low", "label_rate_high", "volume_high", "volume_low")
+    low, high, many, few = (checks[name] for name in names)
     rate = f"The label rate of the last {days} days is"
     chance = "give or take three standard deviations"
     young = f"domains younger than {MIN_HISTORY_DAYS} days aren't checked"
     return [
-        Rule(
-            INTERACTIONS,
+        _interactions_rule(
+            low,
             "ctr_at_most",
-            f"{rate} {limits.ctr_min:g} or more, {chance}.",
-            f"label rate of {{value:.4g}} at most, under {limits.ctr_min:g}",
-            "broken",
-            minimum=limits.ctr_min,
+            f"{rate} {low.threshold:g} or more, {chance}.",
+            f"label rate of {{value:.4g}} at most, under {low.threshold:g}",
         ),
-        Rule(
-            INTERACTIONS,
+        _interactions_rule(
+            high,
             "ctr_at_least",
-            f"{rate} {limits.ctr_max:g} or less, {chance}.",
-            f"label rate of {{value:.4g}} at least, over {limits.ctr_max:g}",
-            "broken",
-            maximum=limits.ctr_max,
+            f"{rate} {high.threshold:g} or less, {chance}.",
+            f"label rate of {{value:.4g}} at least, over {high.threshold:g}",
         ),
-        Rule(
-            INTERACTIONS,
+        _interactions_rule(
+            many,
             "last_day_over_mean",
-            f"The last day has no more than {limits.volume_max_ratio:g} times the rows of a mean day of the"
+            f"The last day has no more than {many.threshold:g} times the rows of a mean day of the"
             f" {days} days before ({limits.volume_min_mean:g} rows, where the mean is less; {young}).",
-            f"last day {{value:,.1f}} times the mean day, over {limits.volume_max_ratio:g}",
-            "broken",
-            maximum=limits.volume_max_ratio,
+            f"last day {{value:,.1f}} times the mean day, over {many.threshold:g}",
         ),
-        Rule(
-            INTERACTIONS,
+        _interactions_rule(
+            few,
             "last_day_under_mean",
-            f"The last day has at least {limits.volume_min_ratio:g} times the rows of a mean day of the"
+            f"The last day has at least {few.threshold:g} times the rows of a mean day of the"
             f" {days} days before ({chance}; {young}).",
-            f"last day {{value:.3g}} times the mean day at most, under {limits.volume_min_ratio:g}",
-            "broken",
-            minimum=limits.volume_min_ratio,
+            f"last day {{value:.3g}} times the mean day at most, under {few.threshold:g}",
         ),
-        *([_silence_rule(days, young)] if limits.volume_min_ratio else []),
+        *([_silence_rule(checks["silence"], days, young)] if few.threshold else []),
+        *(_plain_rule(checks[name]) for name in _LAST_DAY if few.threshold or name != "quiet_day"),
     ]
 
 
-def _silence_rule(days: int, young: str) -> Rule:
-    return Rule(
-        INTERACTIONS,
+_LAST_DAY = (
+    *("quiet_day", "busy_day", "label_rate_change", "missing_hours", "busiest_user"),
+    *("repeated_pairs", "new_users", "new_items", "late_share"),
+)
+
+
+def _plain_rule(check: CheckRule) -> Rule:
+    """Return the expectation of a check whose column has its name."""
+    what, _, fault = check.meaning.partition(": ")
+    meaning = f"{what[0].upper()}{what[1:]}: {check.limit}."
+    return _interactions_rule(
+        check, check.name, meaning, f"{fault or what} ({check.name} {{value:.3g}}; {check.limit})"
+    )
+
+
+def _silence_rule(check: CheckRule, days: int, young: str) -> Rule:
+    return _interactions_rule(
+        check,
         "silence_chance",
         "A last day without rows (or several last days) is no less likely than three standard deviations, by"
         f" the {days} days before ({young}).",
-        f"{SILENT}: by the days before, a chance of {{value:.2g}}, under {SILENCE_CHANCE:g}",
-        "broken",
-        minimum=SILENCE_CHANCE,
+        f"{SILENT}: by the days before, a chance of {{value:.2g}}, under {check.threshold:g}",
     )
 
 

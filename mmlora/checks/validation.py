@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
+from mmlora.check_rules import AuditCheck, CheckRule, rules_in_force
 from mmlora.checks.figures import Figures, compute_figures
 from mmlora.checks.pages import write_pages
-from mmlora.checks.rules import suite_rules
+from mmlora.checks.rules import Rule, suite_rules
 from mmlora.checks.thresholds import Thresholds
 from mmlora.checks.verdicts import domain_verdict
-from mmlora.schema import DomainVerdict, Id, Verdict
+from mmlora.schema import DomainVerdict, Id
+
+if TYPE_CHECKING:
+    from mmlora.checks.expectations import FailedExpectation
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ def run_validation(
     thresholds: Thresholds,
     expected_domains: Sequence[Id],
     data_docs: Path,
+    checks: Mapping[str, CheckRule] | None = None,
+    empty_days: Collection[date] = (),
 ) -> ValidationReport:
     """Check the interactions known by ``as_of`` 00:00 UTC and give each domain a verdict.
 
@@ -63,27 +70,46 @@ def run_validation(
         thresholds: limits of both suites.
         expected_domains: domains that should have rows, in addition to those ever seen.
         data_docs: folder of the Data Docs, with the pages of earlier dates.
+        checks: the rules in force by name; the declared ones with these thresholds when None.
+        empty_days: days that may have few rows or none.
 
     Raises:
         DataError: the store does not exist, or a file cannot be read or lacks a column.
         UsageError: an expected domain isn't an id of the store's type.
         CheckError: an expectation could not be evaluated.
     """
-    figures = compute_figures(offline, as_of=as_of, thresholds=thresholds, expected_domains=expected_domains)
+    figures = compute_figures(
+        offline,
+        as_of=as_of,
+        thresholds=thresholds,
+        expected_domains=expected_domains,
+        empty_days=empty_days,
+    )
     # Imported only after the data was read, because the import takes seconds.
     from mmlora.checks.expectations import run_suites
 
-    rules = suite_rules(thresholds)
+    rules = suite_rules(thresholds, checks or rules_in_force(asdict(thresholds)))
     outcome = run_suites(figures.frame, rules)
-    by_name: dict[str, list[tuple[Verdict, str]]] = defaultdict(list)
+    by_name: dict[str, list[FailedExpectation]] = defaultdict(list)
     for failure in outcome.failures:
-        by_name[failure.domain].append((failure.rule.verdict, failure.reason))
+        by_name[failure.domain].append(failure)
     verdicts = [
-        domain_verdict(domain, row, by_name[row["domain"]], as_of=as_of)
+        domain_verdict(
+            domain,
+            row,
+            [
+                (failed.rule.verdict, failed.reason)
+                for failed in by_name[row["domain"]]
+                if failed.rule.verdict
+            ],
+            as_of=as_of,
+            checks=_checked(row, rules, by_name[row["domain"]]),
+        )
         for domain, row in zip(figures.domains, figures.frame.to_pylist(), strict=False)
     ]
     failed = [(failure.rule, failure.domain, failure.reason) for failure in outcome.failures]
-    day_failures = _day_failures(figures, as_of, thresholds)
+    declared = as_of - timedelta(days=1) in empty_days
+    day_failures = () if declared else _day_failures(figures, as_of, thresholds)
     index = write_pages(data_docs, as_of=as_of, verdicts=verdicts, rules=rules, failures=failed)
     logger.info("validated as of %s: %s", as_of, outcome.suites)
     return ValidationReport(
@@ -94,6 +120,21 @@ def run_validation(
         day_failures=day_failures,
         data_docs_index=index,
         passed=not day_failures and all(rule.verdict != "broken" for rule, _, _ in failed),
+    )
+
+
+def _checked(
+    row: Mapping[str, Any], rules: Sequence[Rule], failures: Sequence[FailedExpectation]
+) -> tuple[AuditCheck, ...]:
+    """Return the outcome of each check for a domain's row of the frame."""
+    reasons = {failed.rule.column: failed.reason for failed in failures}
+    return tuple(
+        rule.check.outcome(
+            None if (figure := row[rule.column]) is None else float(figure),
+            reasons.get(rule.column) or (rule.check.meaning if figure is not None else "nothing to compare"),
+        )
+        for rule in rules
+        if rule.check is not None
     )
 
 

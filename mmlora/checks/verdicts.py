@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from mmlora.check_rules import AuditCheck
 from mmlora.schema import DomainVerdict, Id, Verdict
 
 POLICY: dict[Verdict, str] = {
@@ -19,7 +20,12 @@ _ORDER: tuple[Verdict, ...] = ("broken", "absent", "thin")
 
 
 def domain_verdict(
-    domain: Id, figures: Mapping[str, Any], failures: Sequence[tuple[Verdict, str]], *, as_of: date
+    domain: Id,
+    figures: Mapping[str, Any],
+    failures: Sequence[tuple[Verdict, str]],
+    *,
+    as_of: date,
+    checks: tuple[AuditCheck, ...] = (),
 ) -> DomainVerdict:
     """Return a domain's verdict.
 
@@ -28,6 +34,7 @@ def domain_verdict(
         figures: its row of the frame.
         failures: the verdict of each failed expectation, and the reason.
         as_of: the date of the validation.
+        checks: the outcome of each check.
     """
     kinds = {verdict for verdict, _ in failures}
     verdict: Verdict = next((kind for kind in _ORDER if kind in kinds), "rich")
@@ -43,4 +50,5 @@ def domain_verdict(
         ctr=figures["ctr"],
         policy=POLICY[verdict],
         reasons=tuple(reason for kind, reason in failures if kind == verdict),
+        checks=checks,
     )

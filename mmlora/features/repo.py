@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import mmlora
-from mmlora.errors import ContractError, UsageError
+from mmlora.errors import UsageError
 from mmlora.features.affinity import Affinity, choose_affinity
+from mmlora.features.age import newest_row
 from mmlora.features.asof.database import database
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
@@ -29,13 +29,20 @@ from mmlora.features.feast_import import import_feast
 from mmlora.features.inputs import source_state
 from mmlora.features.own_views import load_module, own_views
 from mmlora.features.plan import BuildState
-from mmlora.features.transforms import to_input
+from mmlora.features.retrieval import (
+    contract_errors,
+    entity_rows,
+    fields_of,
+    input_column,
+    rechunked,
+    references,
+)
+from mmlora.features.source_times import SourceTime, source_times
 from mmlora.features.views import ACTIVITY_VIEWS
 from mmlora.files import locked, read_json
 from mmlora.resources import resource
 from mmlora.schema import (
     ENTITY_KEYS,
-    EVENT_TIMESTAMP,
     FeatureContract,
     FeatureField,
     FeatureGroup,
@@ -244,13 +251,13 @@ class FeatureRepo:
             UsageError: there is no ``event_timestamp``, or nothing is built or applied yet.
             ContractError: the contract's features or the ids' types don't match the registry.
         """
-        fields = _fields(entities, contract)
+        fields = fields_of(entities, contract)
         features = [field for field in fields if field.view]
         columns = {field.name: entities.column(field.name) for field in fields if not field.view}
         if features:
-            with _contract_errors(features):
+            with contract_errors(features):
                 retrieved = self._historical(entities, features, known_as_of).to_arrow()
-            columns |= {field.name: _input(field, retrieved) for field in features}
+            columns |= {field.name: input_column(field, retrieved) for field in features}
         return pa.table({field.name: columns[field.name] for field in fields})
 
     def stream(self, entities: pa.Table, contract: FeatureContract, *, rows: int) -> Iterator[pa.Table]:
@@ -267,19 +274,19 @@ class FeatureRepo:
             UsageError: as :meth:`retrieve`.
             ContractError: as :meth:`retrieve`.
         """
-        fields = _fields(entities, contract)
+        fields = fields_of(entities, contract)
         features = [field for field in fields if field.view]
         names = [field.name for field in fields]
         if not features:
             for start in range(0, len(entities), rows):
                 yield entities.slice(start, rows).select(names)
             return
-        with _contract_errors(features):
+        with contract_errors(features):
             job = self._historical(entities, features, None, columns=names)
             chunk = rows * max(1, _JOINED_ROWS // rows)
             batches = job.to_batches(memory_budget=None, batch_rows=rows, chunk_rows=chunk, piece=rows)
-            for table in _rechunk(batches, rows):
-                yield pa.table({field.name: _input(field, table) for field in fields})
+            for table in rechunked(batches, rows):
+                yield pa.table({field.name: input_column(field, table) for field in fields})
 
     def inputs(self, contract: FeatureContract) -> dict[str, object]:
         """Return the state of each view stored outside the workspace, JSON-serialisable, by view.
@@ -298,6 +305,21 @@ class FeatureRepo:
             if not (self._folder / str(view.batch_source.path)).resolve().is_relative_to(offline)
         }
 
+    def source_times(self, entities: pa.Table, contract: FeatureContract) -> list[SourceTime]:
+        """Return, for one entity row, the times of the row that each view's features are read from."""
+        features = [field for field in fields_of(entities, contract) if field.view]
+        views = list(dict.fromkeys(field.view for field in features))
+        if not views:
+            return []
+        with contract_errors(features):
+            return source_times(self._applied_store(), views, entity_rows(entities, features, None))
+
+    def newest(self, contract: FeatureContract, *, before: datetime) -> dict[str, datetime]:
+        """Return the time of the newest row up to a moment, of each computed view that a contract reads."""
+        names = sorted({field.view for field in contract.fields if field.view})
+        times = {name: newest_row(self._offline / "features" / name, before) for name in names}
+        return {name: moment for name, moment in times.items() if moment is not None}
+
     def _historical(
         self,
         entities: pa.Table,
@@ -309,14 +331,11 @@ class FeatureRepo:
         activity = {view.name for view in ACTIVITY_VIEWS}.intersection(field.view for field in features)
         if activity and not (self._offline / "features" / "state.json").exists():
             raise UsageError(f"features are not built: {_BUILD_FIRST}")
-        keys = {key for field in features for key in field.keys}
-        keys |= set(columns).intersection(ENTITY_KEYS.values())
-        rows = entities.select([*sorted(keys), EVENT_TIMESTAMP])
-        if known_as_of is not None:
-            moment = known_as_of if known_as_of.tzinfo else known_as_of.replace(tzinfo=UTC)
-            rows = rows.replace_schema_metadata({"known_as_of": moment.isoformat()})
         job: AsofJob = store.get_historical_features(
-            rows, _references(features), full_feature_names=True, filter_by_created_timestamp=True
+            entity_rows(entities, features, known_as_of, columns),
+            references(features),
+            full_feature_names=True,
+            filter_by_created_timestamp=True,
         )
         return job
 
@@ -364,51 +383,6 @@ class FeatureRepo:
         for view in views:
             self._make_relative(getattr(view, "batch_source", None))
         return [*entities.values(), *views, *definitions.services(views)]
-
-
-def _fields(entities: pa.Table, contract: FeatureContract) -> tuple[FeatureField, ...]:
-    """Return the contract's fields whose keys the rows have."""
-    if EVENT_TIMESTAMP not in entities.column_names:
-        columns = ", ".join(entities.column_names)
-        raise UsageError(f"entity rows need {EVENT_TIMESTAMP} besides their ids; they have {columns}")
-    return contract.keyed_by(entities.column_names).fields
-
-
-def _input(field: FeatureField, retrieved: pa.Table) -> pa.ChunkedArray:
-    return to_input(field, retrieved.column(field.name), retrieved.column(EVENT_TIMESTAMP))
-
-
-def _references(features: list[FeatureField]) -> list[str]:
-    return [f"{field.view}:{field.name.removeprefix(field.view + '__')}" for field in features]
-
-
-@contextmanager
-def _contract_errors(features: list[FeatureField]) -> Iterator[None]:
-    """Raise a ContractError where the registry lacks a feature."""
-    from feast.errors import FeastObjectNotFoundException
-
-    try:
-        yield
-    except (FeastObjectNotFoundException, KeyError, ValueError) as error:
-        raise ContractError(
-            f"the feature contract needs features that the registry doesn't have ({error}): "
-            "use a bundle trained on the current features, or train again",
-            expected=_references(features),
-        ) from error
-
-
-def _rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Combine or split batches into tables of ``rows`` rows; the last one may be shorter."""
-    pending: list[pa.RecordBatch] = []
-    for batch in batches:
-        missing = rows - sum(map(len, pending))
-        while len(batch) >= missing:
-            yield pa.Table.from_batches([*pending, batch.slice(0, missing)])
-            batch, pending, missing = batch.slice(missing), [], rows
-        if len(batch):
-            pending.append(batch)
-    if pending:
-        yield pa.Table.from_batches(pending)
 
 
 def _id_types(offline: Path) -> IdTypes:

@@ -66,6 +66,15 @@ class ModelAndRows:
         _FROM_1,
         Setting("train on this many last days only; on all by default", _DATA, example=30),
     ] = None
+    negatives_per_row: Annotated[
+        float,
+        _FROM_1,
+        Setting(
+            "non-clicks that each one in the data stands for, if only a sample of them was kept",
+            ("refit",),
+            late=True,
+        ),
+    ] = 1.0
     id_dropout: Annotated[
         bool,
         Setting("treat ids as unknown in training as often as they are in validation rows", ("crosses",)),

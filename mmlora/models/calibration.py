@@ -7,6 +7,7 @@ towards the common one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ _STEPS = 40
 _TOLERANCE = 1e-9
 _MAX_SHIFT = 16.0
 _BLOCK_ROWS = 1 << 17
+_CLIPPED = 1e-7  # half a step of float32 below 1
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,55 @@ class Calibration(Record):
         shift: shift of a domain absent at training.
         domain_shifts: shifts by domain index.
         note: why the calibration is not a full one; usually empty.
+        negatives: non-clicks that each one in the data stands for: above 1 if only a sample of them was kept.
+            The odds of a click are divided by it (He et al., 2014, section 6.3).
     """
 
     scale: float = 1.0
     shift: float = 0.0
     domain_shifts: tuple[float, ...] = ()
     note: str = ""
+    negatives: float = 1.0
 
     def apply(self, logits: Tensor, domain: Tensor) -> Tensor:
         """``logits [B]``, ``domain [B]`` (-1: absent at training) -> probabilities ``[B]``."""
-        shifts = torch.tensor([self.shift, *self.domain_shifts], dtype=logits.dtype, device=logits.device)
+        shifts = torch.tensor(self._corrected(), dtype=logits.dtype, device=logits.device)
         return torch.sigmoid(logits * self.scale + shifts[domain + 1])
 
     def with_shift(self, shift: float) -> Calibration:
         """Return the calibration of one domain: with its own shift, for any index."""
         return replace(self, shift=shift, domain_shifts=(shift,) * len(self.domain_shifts))
+
+    def line(self, domain: int) -> tuple[float, float]:
+        """Return the scale and the shift of a domain, -1 for one absent at training."""
+        return self.scale, self._corrected()[domain + 1]
+
+    def logits(self, probability: npt.NDArray[Any], domain: int) -> Floats:
+        """Return a domain's logits from its probabilities, ``[N]``, clipped to ``1e-7`` from 0 and 1."""
+        scale, shift = self.line(domain)
+        p = np.clip(np.asarray(probability, np.float64), _CLIPPED, 1 - _CLIPPED)
+        return np.asarray((np.log(p) - np.log1p(-p) - shift) / scale)
+
+    def calibrated_logits(self, logits: npt.NDArray[Any], domain: npt.NDArray[Any]) -> Floats:
+        """Return ``scale * logit + shift`` of each row, ``[N]``, for labels sampled like the data's."""
+        shifts = np.array([self.shift, *self.domain_shifts])[domain + 1]
+        return np.asarray(np.asarray(logits, np.float64) * self.scale + shifts)
+
+    @property
+    def of_sample(self) -> Calibration:
+        """The calibration for rows sampled like those of the data: without the correction for negatives."""
+        return replace(self, negatives=1.0)
+
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON-serialisable mapping, without ``negatives`` where nothing is corrected."""
+        raw = super().to_json()
+        if self.negatives == 1.0:
+            del raw["negatives"]
+        return raw
+
+    def _corrected(self) -> list[float]:
+        """Return the shifts by domain index + 1, corrected for negatives."""
+        return [shift - math.log(self.negatives) for shift in (self.shift, *self.domain_shifts)]
 
 
 def calibrate(
@@ -87,6 +123,41 @@ def own_shift(calibration: Calibration, logits: npt.NDArray[Any], labels: npt.ND
     rows = _Rows(logits, labels, np.broadcast_to(np.int64(-1), labels.shape), 1)
     own = _shifts(rows, calibration.scale, calibration.shift, _PRIOR_ROWS)
     return calibration.shift + float(own[0])
+
+
+def recalibrate(
+    base: Calibration,
+    logits: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    domain: npt.NDArray[Any],
+    *,
+    only: int | None = None,
+) -> Calibration:
+    """Correct a calibration by newer rows: ``logit' = a * logit + b + c_d`` of what it gives now.
+
+    The fewer rows a domain has, the more it is left with the common correction (a, b); one without rows gets
+    just that. The order of scores within a domain stays.
+
+    Args:
+        base: the calibration.
+        logits: logits before it, ``[N]``.
+        labels: 0/1, ``[N]``.
+        domain: domain indices, ``[N]``; -1 for domains absent at training.
+        only: correct the shift of this domain alone, by its rows; all else stays.
+    """
+    now = base.calibrated_logits(logits, domain)
+    if only is not None:
+        own = np.asarray(domain) == only
+        rows = _Rows(now[own], np.asarray(labels)[own], np.full(int(own.sum()), -1), 1)
+        shifts = list(base.domain_shifts)
+        shifts[only] += float(_shifts(rows, 1.0, 0.0, _PRIOR_ROWS)[0])
+        return replace(base, domain_shifts=tuple(shifts))
+    step = calibrate(now, labels, domain, len(base.domain_shifts))
+    moved = (step.scale * np.array(base.domain_shifts) + np.array(step.domain_shifts)).tolist()
+    shift = step.scale * base.shift + step.shift
+    return replace(
+        base, scale=step.scale * base.scale, shift=shift, domain_shifts=tuple(moved), note=step.note
+    )
 
 
 @dataclass(frozen=True)

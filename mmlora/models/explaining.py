@@ -14,6 +14,7 @@ from mmlora.models.crosses.terms import CrossTerms
 from mmlora.models.ctr import CTRModel
 from mmlora.models.sharing import shallow_copy
 from mmlora.models.trees.model import TreeModel
+from mmlora.models.trees.paths import path_parts
 from mmlora.records import Record
 
 PartKind = Literal["cross terms", "backbone", "expert", "trees"]
@@ -27,7 +28,8 @@ class LogitPart(Record):
 
     Attributes:
         kind: what computes it.
-        name: the pair of fields of cross terms, the domain of an expert, else the kind.
+        name: the pair of fields of cross terms, the domain of an expert, the field that trees read, else the
+            kind.
         value: the part, in the logit's unit (log odds before calibration).
     """
 
@@ -40,7 +42,8 @@ def logit_parts(model: Model, batch: Batch, expert_names: list[str]) -> list[Log
     """Return the parts of one row's logit, experts last.
 
     Cross terms are linear in their weights, so each weight's share is exact. Experts act inside of the tower
-    and not independently, so an expert's part is what it adds to those with larger gate weights.
+    and not independently, so an expert's part is what it adds to those with larger gate weights. Trees are
+    explained by :mod:`mmlora.models.trees.paths`.
 
     Args:
         model: the model, which isn't changed.
@@ -48,8 +51,7 @@ def logit_parts(model: Model, batch: Batch, expert_names: list[str]) -> list[Log
         expert_names: a name for each of the model's experts.
     """
     if isinstance(model, TreeModel):
-        with torch.inference_mode():
-            return [LogitPart("trees", "trees", float(model(batch)[0]))]
+        return [LogitPart("trees", name, value) for name, value in path_parts(model, batch).items()]
     crosses = [] if model.crosses is None else _cross_parts(model.crosses, batch)
     with torch.inference_mode():
         alone = _with_experts(model, None)(batch)

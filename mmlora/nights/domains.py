@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 
 from mmlora.errors import CheckError
@@ -16,7 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 def scoring_domains(
-    on: date, *, pairs: str | None = None, allow_stale: bool = False, workspace: Workspace | None = None
+    on: date,
+    *,
+    pairs: str | None = None,
+    allow_stale: bool = False,
+    override: Collection[str] | None = None,
+    workspace: Workspace | None = None,
 ) -> list[str]:
     """Return the domains to score on a date: all except those that :func:`left_out` returns.
 
@@ -24,13 +29,14 @@ def scoring_domains(
         on: the score date.
         pairs: see :func:`score`.
         allow_stale: also score domains that are broken only because their last day is missing.
+        override: also score domains that are broken only because of these checks.
         workspace: see :func:`score`.
 
     Raises:
         CheckError: there are no domains left to score.
     """
     workspace = workspace or open_workspace()
-    others = left_out(workspace, on, pairs, allow_stale=allow_stale)
+    others = left_out(workspace, on, pairs, allow_stale=allow_stale, override=override)
     for domain, reason in others.items():
         logger.warning("domain %s isn't scored on %s: %s", domain, on, reason)
     domains = [str(domain) for domain in workspace.expected_domains() if domain not in others]
@@ -42,23 +48,47 @@ def scoring_domains(
 
 
 def left_out(
-    workspace: Workspace, on: date, pairs: str | None = None, *, allow_stale: bool = False
+    workspace: Workspace,
+    on: date,
+    pairs: str | None = None,
+    *,
+    allow_stale: bool = False,
+    override: Collection[str] | None = None,
 ) -> dict[Id, str]:
     """Return why domains aren't scored on a date: broken, absent, or not in the pair table."""
     verdicts = verdicts_as_of(workspace, on)
     absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
-    broken = {d: "broken: " + "; ".join(why) for d, why in broken_domains(verdicts, allow_stale).items()}
+    reasons = broken_domains(verdicts, allow_stale=allow_stale, override=override)
+    broken = {domain: "broken: " + "; ".join(why) for domain, why in reasons.items()}
     others = {**absent, **broken}
     rest = [domain for domain in workspace.expected_domains() if domain not in others]
     return {**others, **without_pairs(workspace, on, rest, pairs)}
 
 
-def broken_domains(verdicts: Mapping[Id, DomainVerdict], allow_stale: bool) -> dict[Id, tuple[str, ...]]:
-    """Return why domains are broken; ``allow_stale`` passes those without a last day only."""
+def broken_domains(
+    verdicts: Mapping[Id, DomainVerdict], *, allow_stale: bool, override: Collection[str] | None
+) -> dict[Id, tuple[str, ...]]:
+    """Return why domains are broken.
+
+    Args:
+        verdicts: the domains' verdicts.
+        allow_stale: pass domains that are broken only because their last day is missing.
+        override: pass domains that are broken only because of these checks.
+    """
+    broken = {domain: found for domain, found in verdicts.items() if found.verdict == "broken"}
+    return {
+        domain: found.reasons
+        for domain, found in broken.items()
+        if not (allow_stale and _is_silent(found)) and not _is_overridden(found, override or ())
+    }
+
+
+def _is_silent(verdict: DomainVerdict) -> bool:
     from mmlora.checks.thresholds import SILENT
 
-    broken = {domain: found.reasons for domain, found in verdicts.items() if found.verdict == "broken"}
-    if not allow_stale:
-        return broken
-    stale = {domain for domain, why in broken.items() if all(reason.startswith(SILENT) for reason in why)}
-    return {domain: why for domain, why in broken.items() if domain not in stale}
+    return all(reason.startswith(SILENT) for reason in verdict.reasons)
+
+
+def _is_overridden(verdict: DomainVerdict, override: Collection[str]) -> bool:
+    failed = {check.name for check in verdict.checks if check.blocks}
+    return bool(failed) and failed.issubset(override)

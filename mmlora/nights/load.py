@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypedDict
 from mmlora.errors import CheckError, MmloraError
 from mmlora.features.built import snapshot
 from mmlora.judgement import below_baseline
-from mmlora.load_checks import AuditCheck, CandidateFacts, LoadChecks, Resumed
-from mmlora.names import Device, EngineName, Overridable
+from mmlora.load_checks import CandidateFacts, LoadChecks, Resumed
+from mmlora.names import Device, EngineName
 from mmlora.nights.candidates import (
     check_retrieval,
     choose,
@@ -24,15 +24,19 @@ from mmlora.nights.candidates import (
     retrieve_best,
 )
 from mmlora.nights.carrying import find_carried, keep_digests
+from mmlora.nights.checking import NightChecks
 from mmlora.nights.domains import broken_domains
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import keeps_failures
+from mmlora.nights.feature_checks import check_candidates, check_features
 from mmlora.nights.heartbeat import heartbeat
 from mmlora.nights.interrupted import being_staged, can_be_resumed, taken_over
+from mmlora.nights.overrides import Overrides
 from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
 from mmlora.runs.freshness import refuse_stale
+from mmlora.runs.lineage import facts_of
 from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.schema import (
     DOMAIN_ID,
@@ -71,7 +75,7 @@ class ScoreOptions(TypedDict, total=False):
     ray_address: str | None
     device: Device | None
     allow_stale: bool
-    override: Overridable | None
+    override: Collection[str] | None
     reason: str | None
     workspace: Workspace | None
 
@@ -89,7 +93,7 @@ def score(
     ray_address: str | None = None,
     device: Device | None = None,
     allow_stale: bool = False,
-    override: Overridable | None = None,
+    override: Collection[str] | None = None,
     reason: str | None = None,
     dry_run: bool = False,
     shadow: bool = False,
@@ -109,8 +113,8 @@ def score(
         ray_address: address of the cluster for the engine ``ray``; None uses the setting.
         device: where the engine ``local`` computes; None uses the setting.
         allow_stale: score even a date that the data doesn't reach.
-        override: a check to override: ``size``.
-        reason: why the check is overridden; recorded in the ledger.
+        override: checks to override (:mod:`mmlora.check_rules`).
+        reason: why they are overridden; recorded in the ledger.
         dry_run: write the staged files, but don't change the warehouse.
         shadow: likewise, but record the load as a shadow load, which nothing publishes.
         progress: called with the number of pairs done.
@@ -125,18 +129,18 @@ def score(
             missing.
         UsageError: there is no such domain or model, or the engine, device or precision isn't available.
     """
-    from mmlora.nights.load_size import check_override
     from mmlora.nights.rehearsal import Rehearsal, Shadow
 
     workspace = workspace or open_workspace()
     chosen = choose_engine(workspace.settings, engine, ray_address, device)
-    check_override(override, reason)
+    overrides = Overrides.of(override, reason)
     target = workspace.domain(domain)
     top_k = workspace.settings.scoring.top_k if top_k is None else top_k
     check_retrieval(policy_of(workspace, target, pairs), top_k)
     with workspace.open_warehouse() as warehouse:
         refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
-        if target in (broken := broken_domains(verdicts_as_of(workspace, on), allow_stale)):
+        verdicts = verdicts_as_of(workspace, on)
+        if target in (broken := broken_domains(verdicts, allow_stale=allow_stale, override=override)):
             again = f"repair the data, then run `mmlora validate --as-of {on}`"
             raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
         ensure_features(workspace, on)
@@ -149,6 +153,7 @@ def score(
         records: Warehouse | Rehearsal = warehouse
         if dry_run or shadow:
             records = Shadow(warehouse) if shadow else Rehearsal(warehouse)
+        records.record_models([facts_of(bundle.manifest)])
         load = records.begin_load(
             target,
             on,
@@ -157,7 +162,7 @@ def score(
             stale_after=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
         )
         job = _Job(workspace, records, bundle, load, known_as_of, chosen, progress)
-        job.override = (override, reason or "") if override else None
+        job.checks = NightChecks(records, load, overrides, verdicts.get(target), allow_stale)
         try:
             with heartbeat(records, load, workspace.settings.scoring.heartbeat_seconds):
                 job.run(pairs, top_k)
@@ -181,8 +186,8 @@ def warn_below_baseline(home: str, on: date, version: str, sentence: str) -> Non
 class _Job:
     """One load from candidates to audit."""
 
-    override: tuple[Overridable, str] | None = None
-    """A check that is overridden, and why."""
+    checks: NightChecks
+    """The outcomes of its checks."""
 
     def __init__(
         self,
@@ -206,7 +211,7 @@ class _Job:
     def _run(self, pairs: str | None, top_k: int) -> None:
         from mmlora.checks.audit import audit_load
         from mmlora.checks.scores import Expected
-        from mmlora.nights.load_size import check_size
+        from mmlora.nights.score_checks import check_scores
         from mmlora.scoring.staging import part_files
 
         candidates, users, work, chosen = self._chosen(pairs, top_k)
@@ -220,37 +225,38 @@ class _Job:
             on=self.on,
             expected=expected,
         )
-        size = check_size(
-            self.warehouse,
-            self.load,
-            rows=staged.rows,
-            users=staged.users,
-            top_k=top_k,
-            min_ratio=self.workspace.settings.scoring.min_size_ratio,
-        )
-        checks = replace(
+        facts = replace(
             taken,
             users=staged.users,
             items=staged.items,
             pairs=staged.pairs,
             top_k=top_k,
             seconds=staged.seconds,
-            audit=(*report.checks, size),
             candidates=chosen,
             below_baseline=below_baseline(self.bundle.manifest.judgement),
             experts=self.bundle.experts_of(self.domain),
         )
-        if not report.passed:
-            self.warehouse.reject(self.load, reason="; ".join(report.failures), checks=checks)
-            raise CheckError(f"audit of load {self.load.load_id}", report.failures)
-        if not size.passed:
-            checks = self._pass_override(size, checks)
+        self.checks.require(report.checks, facts)
+        self.checks.require(
+            check_scores(
+                self.workspace,
+                self.warehouse,
+                self.load,
+                self.bundle,
+                work,
+                candidates,
+                users,
+                self.known_as_of,
+            ),
+            facts,
+        )
+        self.checks.record_overrides()
         self.warehouse.mark_staged(
             self.load,
             rows=staged.rows,
             content_hash=staged.content_hash,
             numerics=staged.numerics,
-            checks=checks,
+            checks=self.checks.of(facts),
         )
         rate = staged.scored_pairs / max(staged.seconds, 1e-9)
         logger.info(
@@ -298,8 +304,32 @@ class _Job:
         selection = self._candidates(policy)
         if not selection.candidates.num_pairs:
             self._reject_empty(selection, policy, recorded)
+        facts = LoadChecks(candidates=CandidateFacts(recorded, selection.removed, selection.unknown))
+        self.checks.require(
+            check_candidates(
+                self.workspace,
+                self.warehouse,
+                self.load,
+                selection.candidates,
+                self.checks.verdict,
+                top_k=top_k,
+            ),
+            facts,
+        )
         features = self._features(selection.candidates)
         work = self._work(features, top_k)
+        self.checks.require(
+            check_features(
+                self.workspace,
+                self.bundle,
+                work.encoder,
+                self.domain,
+                self.on,
+                features,
+                allow_stale=self.checks.allow_stale,
+            ),
+            facts,
+        )
         selection, recall = retrieve_best(
             selection,
             policy,
@@ -310,16 +340,6 @@ class _Job:
         )
         chosen = CandidateFacts(recorded, selection.removed, selection.unknown, recall)
         return selection.candidates, features.users, work, chosen
-
-    def _pass_override(self, check: AuditCheck, checks: LoadChecks) -> LoadChecks:
-        """Reject a load that fails a check, or record why the check is overridden, in the ledger as well."""
-        if self.override is None or self.override[0] != check.name:
-            self.warehouse.reject(self.load, reason=f"{check.name}: {check.detail}", checks=checks)
-            remedy = f"if this is intended, use --override {check.name} --reason TEXT"
-            raise CheckError(f"audit of load {self.load.load_id}", [f"{check.name}: {check.detail}", remedy])
-        why = f"{check.name}: {self.override[1]}"
-        self.warehouse.record(self.load, "override", who=getpass.getuser(), why=why)
-        return replace(checks, overridden={check.name: self.override[1]})
 
     def _candidates(self, policy: Policy) -> Selection:
         selection = choose(self.workspace, policy, self.domain, self.on, self.known_as_of)

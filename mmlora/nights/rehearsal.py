@@ -26,6 +26,7 @@ class Rehearsal:
         self.publications = warehouse.publications
         self.load = warehouse.load
         self.rows_of = warehouse.rows_of
+        self.read_publications = warehouse.read_publications
 
     def begin_load(
         self, domain: Id, score_date: date, *, model_version: str, contract_hash: str, stale_after: timedelta
@@ -56,6 +57,7 @@ class Rehearsal:
                     "torch_version",
                     "rows_freed_at",
                     "rows_deleted_at",
+                    "code_version",
                 )
             ),
         )
@@ -63,7 +65,7 @@ class Rehearsal:
     def forget(self, *args: object, **facts: object) -> None:
         """Do nothing."""
 
-    heartbeat = reject = fail = record = forget
+    heartbeat = reject = fail = record = record_models = forget
 
     def mark_staged(
         self,

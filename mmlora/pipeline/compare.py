@@ -24,7 +24,7 @@ from mmlora.pipeline.differences import (
     RowDifference,
 )
 from mmlora.pipeline.score import domains_to_score
-from mmlora.pipeline.shown import interactions_of, later_labels
+from mmlora.pipeline.shown import later_labels, shown_in
 from mmlora.schema import Id
 from mmlora.warehouse.shadows import ShadowLoad, is_shadow, shadow, shadows
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -105,7 +105,7 @@ def _compared(
     before = _before(warehouse, after, against)
     shown = None
     if before.score_date == after.score_date:
-        shown = interactions_of(workspace, after.domain_id, after.score_date, datetime.now(UTC))
+        shown = shown_in(workspace, after.domain_id, after.score_date, datetime.now(UTC))
     with _tables(_rows(workspace, warehouse, before), _rows(workspace, warehouse, after)) as connection:
         return LoadDifference(
             str(after.domain_id),

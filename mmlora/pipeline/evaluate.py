@@ -10,11 +10,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmlora.check_rules import RULE_NAMES
 from mmlora.errors import MmloraError, UsageError
+from mmlora.nights.labels import LabelledNight, interactions_of, labelled, published_nights, with_scores
 from mmlora.nights.load import score
-from mmlora.pipeline.shown import interactions_on
 from mmlora.records import Record
-from mmlora.schema import DOMAIN_ID, ITEM_ID, LABEL, SCORE, USER_ID
+from mmlora.schema import ITEM_ID, LABEL, SCORE, USER_ID
 from mmlora.settings import QualitySettings
 from mmlora.warehouse.quality import NightQuality, record_quality
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -75,12 +76,12 @@ def evaluate(
     measured: list[NightQuality] = []
     notes: list[str] = []
     with workspace.open_warehouse() as warehouse:
-        nights = _published(workspace, warehouse, domains, start, end)
+        nights = published_nights(workspace, warehouse, domains, start, end)
         done, total = 0, sum(map(len, nights.values()))
-        for on, published in sorted(nights.items()):
-            shown = interactions_on(workspace, on, known_as_of)
+        for on, published in nights.items():
+            shown = interactions_of(workspace, on, known_as_of)
             for night in published:
-                rows = _joined(warehouse, night, shown)
+                rows = labelled(warehouse, night, shown)
                 if rows is not None:
                     measured.append(_measure(workspace, warehouse, night, rows, against, notes))
                 done += 1
@@ -108,64 +109,11 @@ def faults_of(night: NightQuality, limits: QualitySettings) -> Iterator[str]:
         yield f"{name}: auc is {-(night.auc_gain or 0):.4f} below that of {night.against}, by more than noise"
 
 
-def _published(
-    workspace: Workspace,
-    warehouse: Warehouse,
-    domains: Collection[str],
-    start: date | None,
-    end: date | None,
-) -> dict[date, list[Publication]]:
-    """Return the published nights by date."""
-    wanted = {workspace.domain(domain) for domain in domains}
-    found = [
-        night
-        for night in warehouse.publications(start=start, end=end)
-        if not wanted or night.domain_id in wanted
-    ]
-    if not found:
-        of = f" for {', '.join(sorted(domains))}" if domains else ""
-        raise UsageError(
-            f"nothing is published{of} from {start or 'the first date'} to {end or 'the last'}: "
-            "run `mmlora status` to see the nights"
-        )
-    nights: dict[date, list[Publication]] = {}
-    for night in found:
-        nights.setdefault(night.score_date, []).append(night)
-    return nights
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A night's impressions, and those of published pairs: user_id, item_id, label, score."""
-
-    impressions: int
-    scored: pa.Table
-
-
-def _joined(warehouse: Warehouse, night: Publication, shown: pa.Table) -> _Rows | None:
-    """Return a night's interactions with their published scores; None if it has no interactions."""
-    import pyarrow.compute as pc
-
-    of_domain = shown.filter(pc.equal(shown[DOMAIN_ID], night.domain_id))
-    if not of_domain.num_rows:
-        return None
-    users = set(of_domain[USER_ID].unique().to_pylist())
-    published = warehouse.read_publications([night], users=users).read_all()
-    return _Rows(of_domain.num_rows, _join(of_domain, published))
-
-
-def _join(shown: pa.Table, scores: pa.Table) -> pa.Table:
-    """Return the interactions whose pair has a score, in their order."""
-    labels = shown.select([USER_ID, ITEM_ID, LABEL])
-    joined = labels.join(scores.select([USER_ID, ITEM_ID, SCORE]), [USER_ID, ITEM_ID], join_type="inner")
-    return joined.sort_by([(USER_ID, "ascending"), (ITEM_ID, "ascending"), (LABEL, "ascending")])
-
-
 def _measure(
     workspace: Workspace,
     warehouse: Warehouse,
     night: Publication,
-    rows: _Rows,
+    rows: LabelledNight,
     against: str | None,
     notes: list[str],
 ) -> NightQuality:
@@ -214,7 +162,7 @@ def _compared(workspace: Workspace, quality: NightQuality, rows: pa.Table, versi
 
     from mmlora.metrics.bootstrap import compare
 
-    other = _join(rows, _scored_by(workspace, quality, rows, version))
+    other = with_scores(rows, _scored_by(workspace, quality, rows, version))
     both = rows.append_column("other", other[SCORE]) if other.num_rows == rows.num_rows else None
     if both is None:
         raise UsageError(f"{version} scores {other.num_rows:,} of its {rows.num_rows:,} rows only")
@@ -242,7 +190,7 @@ def _scored_by(workspace: Workspace, quality: NightQuality, rows: pa.Table, vers
             top_k=0,
             model_version=version,
             allow_stale=True,
-            override="size",
+            override=RULE_NAMES,
             reason="evaluation of a published night",
             dry_run=True,
             workspace=workspace,

@@ -8,6 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import UsageError
+from mmlora.features.source_times import SourceTime
 from mmlora.load_checks import AuditCheck
 from mmlora.models.explaining import LogitPart, logit_parts
 from mmlora.records import Record
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mmlora.registry.bundle import Bundle
+    from mmlora.warehouse.loads import Load
     from mmlora.warehouse.publish import Publication
     from mmlora.warehouse.warehouse import Warehouse
 
@@ -44,8 +46,10 @@ class Explanation(Record):
         domain_id, user_id, item_id, score_date: the pair and its night.
         load_id: the published load.
         model_version: the load's model.
+        bundle_hash: hash of the model's manifest, which names every part by its own hash.
         model_as_of: the day up to which the model's data was read.
-        code_version: mmlora's version when it was trained.
+        model_code_version: mmlora's version when the model was trained.
+        code_version: mmlora's version when the load was scored; None in loads that don't say.
         data_fingerprint: of its training data.
         contract_hash: of its features.
         published_score: the published score; None if the pair is not in the user's list.
@@ -57,6 +61,7 @@ class Explanation(Record):
         parts: the parts of the logit, largest first.
         gate: the experts' weights, by the domain that trained each.
         features: the features' values as of the score date, by name.
+        sources: by feature view, since when the row that its features come from holds, and is known.
         checks: the checks that the load passed, or why one was overridden.
     """
 
@@ -66,8 +71,10 @@ class Explanation(Record):
     score_date: date
     load_id: str
     model_version: str
+    bundle_hash: str
     model_as_of: date
-    code_version: str
+    model_code_version: str
+    code_version: str | None
     data_fingerprint: str
     contract_hash: str
     published_score: float | None
@@ -79,6 +86,7 @@ class Explanation(Record):
     parts: tuple[LogitPart, ...]
     gate: Mapping[str, float]
     features: Mapping[str, Any]
+    sources: tuple[SourceTime, ...]
     checks: tuple[AuditCheck, ...]
 
 
@@ -108,9 +116,8 @@ def explain(domain: str, user: str, item: str, *, on: date | None = None) -> Exp
         ensure_features(workspace, night.score_date)
         check_contract(workspace, bundle)
         listed = _listed(warehouse, night, *pair)
-        checks = warehouse.load(night.load_id).checks
-        audit = (checks.audit if checks else None) or ()
-    return _explained(workspace, bundle, night, pair, listed, audit)
+        load = warehouse.load(night.load_id)
+    return _explained(workspace, bundle, night, pair, listed, load)
 
 
 def _explained(
@@ -119,14 +126,15 @@ def _explained(
     night: Publication,
     pair: tuple[Id, Id],
     listed: tuple[float, int] | None,
-    checks: tuple[AuditCheck, ...],
+    load: Load,
 ) -> Explanation:
     import numpy as np
     import torch
 
     from mmlora.models.ctr import CTRModel
 
-    features = _features(workspace, bundle, night, *pair)
+    entity = _entity(workspace, night, *pair)
+    features = workspace.feature_repo.retrieve(entity, bundle.contract)
     encoder, model = bundle.encoder(), bundle.model_of(night.domain_id)
     batch = encoder.assemble([(encoder.encode(features), np.zeros(1, np.int64))])
     mixture = bundle.manifest.mixture_of(night.domain_id)
@@ -134,7 +142,8 @@ def _explained(
     parts = logit_parts(model, batch, owners)
     weights = model.gate_weights(batch) if isinstance(model, CTRModel) else None
     logit = sum(part.value for part in parts)
-    calibration, domain = bundle.calibration_of(night.domain_id), int(batch.domain[0])
+    calibration = bundle.calibration_of(night.domain_id)
+    scale, shift = calibration.line(int(batch.domain[0]))
     score = calibration.apply(torch.tensor([logit], dtype=torch.float64), batch.domain)
     return Explanation(
         domain_id=night.domain_id,
@@ -143,25 +152,28 @@ def _explained(
         score_date=night.score_date,
         load_id=night.load_id,
         model_version=night.model_version,
+        bundle_hash=bundle.manifest.content_hash,
         model_as_of=bundle.manifest.as_of,
-        code_version=bundle.manifest.code_version,
+        model_code_version=bundle.manifest.code_version,
+        code_version=load.code_version,
         data_fingerprint=bundle.manifest.data_fingerprint,
         contract_hash=bundle.contract.hash,
         published_score=listed[0] if listed else None,
         position=listed[1] if listed else None,
         score=float(score[0]),
         logit=logit,
-        scale=calibration.scale,
-        shift=calibration.shift if domain < 0 else calibration.domain_shifts[domain],
+        scale=scale,
+        shift=shift,
         parts=tuple(sorted(parts, key=lambda part: -abs(part.value))),
         gate={} if weights is None else dict(zip(owners, weights[0].tolist(), strict=True)),
         features=features.to_pylist()[0],
-        checks=tuple(checks),
+        sources=tuple(workspace.feature_repo.source_times(entity, bundle.contract)),
+        checks=(load.checks.audit if load.checks else None) or (),
     )
 
 
-def _features(workspace: Workspace, bundle: Bundle, night: Publication, user: Id, item: Id) -> pa.Table:
-    """Read the pair's features as of the score date, one row."""
+def _entity(workspace: Workspace, night: Publication, user: Id, item: Id) -> pa.Table:
+    """Return the pair at the score date, one row."""
     import pyarrow as pa
 
     ids = workspace.ids
@@ -171,7 +183,7 @@ def _features(workspace: Workspace, bundle: Bundle, night: Publication, user: Id
         ITEM_ID: pa.array([item], ids.arrow("item")),
         EVENT_TIMESTAMP: pa.array([midnight(night.score_date)], TIMESTAMP),
     }
-    return workspace.feature_repo.retrieve(pa.table(row), bundle.contract)
+    return pa.table(row)
 
 
 def _listed(warehouse: Warehouse, night: Publication, user: Id, item: Id) -> tuple[float, int] | None:

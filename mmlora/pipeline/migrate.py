@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmlora.records import Record
+from mmlora.runs.lineage import facts_of_versions
 from mmlora.workspace import open_workspace
 
 
@@ -40,6 +41,8 @@ def migrate_warehouse(*, accept: bool = False, reader_role: str | None = None) -
         published = {each.domain_id for each in warehouse.publications()}
         promises = {name: workspace.settings.promises.of(str(name)) for name in published}
         keep_promises(warehouse.database, warehouse.tables, promises)
+        used = {load.model_version for load in warehouse.loads()}
+        warehouse.record_models(facts_of_versions(workspace, used))
         if reader_role is not None:
             grant_reader(warehouse.database, reader_role)
         return MigratedWarehouse(warehouse.database.where, newest_revision())

@@ -16,6 +16,7 @@ from mmlora.nights.domains import left_out, scoring_domains
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import describe, failures_kept
 from mmlora.nights.load import ScoreOptions, score
+from mmlora.nights.overrides import Overrides
 from mmlora.pipeline.outcomes import LoadOutcome, NightOutcome, SkippedDomain
 from mmlora.pipeline.publish import publish
 from mmlora.runs.champions import CHAMPION
@@ -73,8 +74,11 @@ def domains_to_score(
     refuse_stale(workspace, on, known_as_of=options.get("known_as_of"), allow=allow_stale)
     if wanted:
         return [str(workspace.domain(domain)) for domain in wanted], []
-    domains = scoring_domains(on, pairs=pairs, allow_stale=allow_stale, workspace=workspace)
-    skipped = left_out(workspace, on, pairs, allow_stale=allow_stale)
+    override = options.get("override")
+    domains = scoring_domains(
+        on, pairs=pairs, allow_stale=allow_stale, override=override, workspace=workspace
+    )
+    skipped = left_out(workspace, on, pairs, allow_stale=allow_stale, override=override)
     return domains, [SkippedDomain(str(name), reason) for name, reason in skipped.items()]
 
 
@@ -84,12 +88,10 @@ def _check_options(workspace: Workspace, options: ScoreOptions) -> None:
     Raises:
         UsageError: an engine, device, check or model version does not exist, or there is no champion at all.
     """
-    from mmlora.nights.load_size import check_override
-
     choose_engine(
         workspace.settings, options.get("engine"), options.get("ray_address"), options.get("device")
     )
-    check_override(options.get("override"), options.get("reason"))
+    Overrides.of(options.get("override"), options.get("reason"))
     if version := options.get("model_version"):
         workspace.bundles.load(version)
         return

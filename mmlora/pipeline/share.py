@@ -93,6 +93,7 @@ def _decided(workspace: Workspace, base: Bundle, mixture: Mixture, dry_run: bool
     before = version = base.manifest.model_version
     if not dry_run and _changes(base, mixture):
         manifest = base.manifest.with_mixture(mixture)
+        # The figures of the base are of other scores in this domain.
         manifest = replace(manifest, base=before, metrics={}, judgement=None, tuning=None)
         version = workspace.bundles.save(manifest)
         why = f"{mixture.kind} experts of {mixture.domain}: {mixture.reason}"

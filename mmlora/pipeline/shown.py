@@ -1,33 +1,24 @@
-"""What users were shown on a date, and how well loads had scored it: for ``evaluate`` and ``compare``."""
+"""What users were shown on a date, and how well two loads had scored it."""
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
+from mmlora.nights.labels import interactions_of
 from mmlora.pipeline.differences import LaterLabels
-from mmlora.schema import DOMAIN_ID, Id, midnight
+from mmlora.schema import DOMAIN_ID, Id
 from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def interactions_on(workspace: Workspace, on: date, known_as_of: datetime) -> pa.Table:
-    """Return a date's interactions as they were known at some time."""
-    from mmlora.data.current import read_current
-
-    day_end = midnight(on + timedelta(days=1))
-    return read_current(
-        workspace.offline, known_as_of=known_as_of, since=midnight(on), before=min(day_end, known_as_of)
-    )
-
-
-def interactions_of(workspace: Workspace, domain: Id, on: date, known_as_of: datetime) -> pa.Table | None:
+def shown_in(workspace: Workspace, domain: Id, on: date, known_as_of: datetime) -> pa.Table | None:
     """Return a domain's interactions of a date; None if there are none."""
     import pyarrow.compute as pc
 
-    table = interactions_on(workspace, on, known_as_of)
+    table = interactions_of(workspace, on, known_as_of)
     own = table.filter(pc.equal(table[DOMAIN_ID], domain))
     return own if own.num_rows else None
 

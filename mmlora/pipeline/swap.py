@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mmlora.errors import UsageError
 from mmlora.records import Record
-from mmlora.runs.champions import CHAMPION, decide, mirror
+from mmlora.runs.champions import CHAMPION, decide, followers, mirror
 from mmlora.runs.exchange import (
     ExchangeReport,
     champion_bundle,
@@ -18,8 +18,7 @@ from mmlora.runs.exchange import (
     exchanged,
     refuse_strangers,
 )
-from mmlora.schema import Id
-from mmlora.workspace import Workspace, open_workspace
+from mmlora.workspace import open_workspace
 
 logger = logging.getLogger(__name__)
 
@@ -75,21 +74,12 @@ def swap(domain: str, source: str, *, why: str = "swapped by hand") -> SwapOutco
     version = workspace.bundles.save(manifest)
     reason = f"experts of {domain} as in {source}: {why}"
     with workspace.open_warehouse():
-        followers = _followers(workspace, base.manifest.model_version)
-        for follower in followers:
+        following = followers(workspace, base.manifest.model_version)
+        for follower in following:
             decide(workspace, version, domain=follower, alias=CHAMPION, why=reason, metrics={})
-    if None in followers:
+    if None in following:
         mirror(workspace, version, CHAMPION)
-    champion_of = ["all"] if None in followers else [str(name) for name in followers]
+    champion_of = ["all"] if None in following else [str(name) for name in following]
     logger.info("swapped the experts of %s: %s is the champion of %s", domain, version, champion_of)
     report = exchange_report(base, workspace.bundles.load(version), target)
     return SwapOutcome(version, base.manifest.model_version, tuple(champion_of), report)
-
-
-def _followers(workspace: Workspace, version: str) -> list[Id | None]:
-    """Return the domains that a version is the champion of; ``[None]`` if these are all domains."""
-    domains = workspace.expected_domains()
-    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
-        following = [name for name in domains if warehouse.current(CHAMPION, name) == version]
-        for_all = warehouse.current(CHAMPION) == version
-    return [None] if for_all and len(following) == len(domains) else list(following)

@@ -8,17 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmlora.encoding import Encoder
 from mmlora.errors import ContractError, DataError, MmloraError, UsageError
 from mmlora.files import write_atomically
 from mmlora.load_checks import ExpertUse
-from mmlora.models.calibration import Calibration
 from mmlora.registry.manifest import ExpertPart, Manifest
 from mmlora.registry.parts import PartStore
 from mmlora.schema import FeatureContract, Id, midnight
 
 if TYPE_CHECKING:
+    from mmlora.encoding import Encoder
     from mmlora.models.builder import Model
+    from mmlora.models.calibration import Calibration
     from mmlora.models.spec import ModelSpec
 
 __all__ = ["Bundle", "BundleStore", "ExpertPart", "Manifest", "put_encoder"]
@@ -50,6 +50,8 @@ class Bundle:
     @cached_property
     def calibration(self) -> Calibration:
         """The calibration from logits to probabilities."""
+        from mmlora.models.calibration import Calibration
+
         return Calibration.from_json(self.parts.json(self.manifest.calibration))
 
     @property
@@ -69,6 +71,8 @@ class Bundle:
             ContractError: a part is missing or damaged, or the encoder's features or domains differ from
                 the manifest's.
         """
+        from mmlora.encoding import Encoder
+
         stored = self.parts.json(self.manifest.encoder)
         tables = {name: self.parts.table(part) for name, part in stored["tables"].items()}
         encoder = Encoder.from_tables(stored["spec"], tables)

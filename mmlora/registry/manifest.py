@@ -142,6 +142,8 @@ class Manifest:
             if it was registered as it was judged. Not part of the version, like the next.
         seen_until: by domain, the last moment (ISO 8601) of the rows that it may have learned from; None if
             these are all rows of before ``as_of``.
+        profile: part with the features' profile by domain (:mod:`mmlora.checks.feature_profile`); None in
+            models of before there was one. It is not part of the version.
         base: the version with which it shares all parts except one domain's experts; None if trained whole.
         mixtures: the domains whose experts were chosen after the training, at most one per domain; the gate
             doesn't apply to them.
@@ -167,6 +169,7 @@ class Manifest:
     tuning: Mapping[str, Any] | None = field(default=None, compare=False)
     judged: str | None = field(default=None, compare=False)
     seen_until: Mapping[str, str] | None = field(default=None, compare=False)
+    profile: str | None = field(default=None, compare=False)
     base: str | None = None
     mixtures: tuple[Mixture, ...] = ()
     format: int = FORMAT
@@ -192,7 +195,8 @@ class Manifest:
         """Every part that the manifest names directly."""
         mixed = [expert.part for mixture in self.mixtures for expert in mixture.experts]
         experts = [expert.part for expert in self.experts]
-        named = (self.encoder, self.backbone, self.calibration, self.gate, *experts, *mixed)
+        shared = (self.encoder, self.backbone, self.calibration, self.gate, self.profile)
+        named = (*shared, *experts, *mixed)
         return tuple(dict.fromkeys(part for part in named if part is not None))
 
     @property
@@ -277,6 +281,7 @@ class Manifest:
             "tuning": self.tuning,
             "judged": self.judged,
             "seen_until": self.seen_until,
+            "profile": self.profile,
             "created_at": self.created_at.isoformat(),
         }
         raw["document_hash"] = _document_hash(raw)
@@ -322,7 +327,7 @@ class Manifest:
 
     def _content(self) -> dict[str, object]:
         raw = asdict(self)
-        for name in ("created_at", "judgement", "tuning", "judged", "seen_until"):
+        for name in ("created_at", "judgement", "tuning", "judged", "seen_until", "profile"):
             del raw[name]
         if self.base is None:  # left out, so that versions are the same as before bases existed
             del raw["base"]

@@ -12,14 +12,16 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor
 
 from mmlora.errors import ContractError
 from mmlora.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PartStore:

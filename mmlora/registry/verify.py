@@ -57,6 +57,8 @@ class BundleVerifier:
         for role, part in manifest.roles.items():
             if fault := self._fault(part, "json" if role in _JSON_ROLES else "safetensors"):
                 yield role, fault
+        if manifest.profile and (fault := self._fault(manifest.profile, "json")):
+            yield "feature profile", fault
         if not self._fault(manifest.encoder, "json"):
             for name, part in self._store.parts.json(manifest.encoder)["tables"].items():
                 if fault := self._fault(part, "parquet"):

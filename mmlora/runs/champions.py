@@ -92,3 +92,12 @@ def decide(
 def mirror(workspace: Workspace, model_version: str, alias: Alias) -> None:
     """Mirror a decision for all domains in MLflow, whose aliases don't distinguish domains."""
     workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))
+
+
+def followers(workspace: Workspace, version: str) -> list[Id | None]:
+    """Return the domains that a version is the champion of; ``[None]`` if these are all domains."""
+    domains = workspace.expected_domains()
+    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
+        following = [name for name in domains if warehouse.current(CHAMPION, name) == version]
+        for_all = warehouse.current(CHAMPION) == version
+    return [None] if for_all and len(following) == len(domains) else list(following)

@@ -32,8 +32,8 @@ _SHARED_SPEC = ("backbone", "fields", "num_domains", "embedding_dim", "hidden_un
 _LEAST_WEIGHT = 1e-6  # smaller weights change a score less than rounding
 
 
-def champion_bundle(workspace: Workspace, domain: Id) -> Bundle:
-    """Return the model that scores a domain now; raise ``UsageError`` when there is none."""
+def champion_bundle(workspace: Workspace, domain: Id | None) -> Bundle:
+    """Return the model that scores a domain (None: all) now; raise ``UsageError`` when there is none."""
     with workspace.open_warehouse() as warehouse:
         version = warehouse.current(CHAMPION, domain)
     if version is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 
 from mmlora.errors import CheckError, UsageError
@@ -46,16 +47,25 @@ def stale_reason(workspace: Workspace, on: date, known_as_of: datetime | None = 
     from mmlora.data.newest import newest_event
 
     settings, days = workspace.settings.scoring, workspace.store.days()
-    ahead = settings.max_days_ahead
-    if days and on > (last := days[-1] + timedelta(days=ahead)):
+    ahead, empty = settings.max_days_ahead, set(workspace.settings.checks.empty_days)
+    if days and on > (last := _through_empty(days[-1], empty) + timedelta(days=ahead)):
         return f"the data ends on {days[-1]}, so {last} is the last date to score (max_days_ahead = {ahead})"
     newest = newest_event(workspace.offline, before=midnight(on), known_as_of=known_as_of or midnight(on))
     if newest is None:
         return f"no interaction from before {on} was known by then"
-    hours = (midnight(on) - newest).total_seconds() / 3600
+    # What should be the newest is of the last day that isn't declared empty.
+    expected = midnight(_through_empty(newest.date(), empty)) - midnight(newest.date())
+    hours = (midnight(on) - newest - expected).total_seconds() / 3600
     if hours <= settings.max_age_hours:
         return None
     return (
         f"the newest interaction known by then is of {newest:%Y-%m-%d %H:%M} UTC, {hours:,.1f} hours before "
-        f"(max_age_hours = {settings.max_age_hours:g})"
+        f"(max_age_hours = {settings.max_age_hours:g}); a day without rows is declared in [checks]"
     )
+
+
+def _through_empty(day: date, empty: Collection[date]) -> date:
+    """Return the last of the days declared empty that follow a day; the day itself if none does."""
+    while (after := day + timedelta(days=1)) in empty:
+        day = after
+    return day

@@ -14,6 +14,7 @@ from mmlora.judgement import Judgement, below_baseline
 from mmlora.names import Alias
 from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
 from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
+from mmlora.runs.feature_profile import put_profile
 from mmlora.runs.judged_points import judgement_points
 from mmlora.runs.judging import judgement_of
 from mmlora.runs.state import Run
@@ -149,13 +150,25 @@ def _whole(workspace: Workspace, run: Run, evaluation: RunEvaluation, facts: Tra
         contract=data.manifest.contract,
         encoder=put_encoder(workspace.parts, data.encoder),
         backbone=backbone["part"],
-        calibration=evaluation.calibration,
+        calibration=_calibration(workspace, run, evaluation),
         experts=tuple(ExpertPart(data.domains[d], slot, part) for d, slot, part in expert_records(run)),
         gate=gate["part"] if gate else None,
         training_domains=tuple(data.domains),
         ids=workspace.ids,
         block_rows=workspace.settings.scoring.block_rows,
+        profile=put_profile(workspace, data.encoder, run.config.as_of, data.domains),
     )
+
+
+def _calibration(workspace: Workspace, run: Run, evaluation: RunEvaluation) -> str:
+    """Return the part of a run's calibration, corrected for the sampling of negatives."""
+    from mmlora.models.calibration import Calibration
+
+    negatives = run.config.settings.negatives_per_row
+    if negatives == 1.0:
+        return evaluation.calibration
+    fitted = Calibration.from_json(workspace.parts.json(evaluation.calibration))
+    return workspace.parts.put_json(replace(fitted, negatives=negatives).to_json())
 
 
 def _track(workspace: Workspace, run: Run, version: str) -> str:

@@ -180,7 +180,7 @@ def evaluate(run_id: str) -> Mapping[str, PhaseMetrics]:
     base = base_of(workspace, run)
     data, metrics, calibration = data_of(workspace, run), dict[str, PhaseMetrics](), None
     for phase, model in models_of(workspace, run):
-        calibration = base.calibration if base else fit_calibration(model, data)
+        calibration = base.calibration.of_sample if base else fit_calibration(model, data)
         measured = measure(model, data, "test", calibration, user=data.user).metrics
         metrics[phase] = PhaseMetrics.of(measured, [str(name) for name in data.domains])
         logger.info("test split, %s: wauc %s", phase, rounded(measured.wauc))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NO_THRESHOLDS = {"domains", "rules", "empty_days"}
+
 
 @dataclass(frozen=True)
 class StoredVerdicts(Record):
@@ -52,7 +54,9 @@ def check_domains(workspace: Workspace, as_of: date) -> ValidationReport:
     report = run_validation(
         workspace.offline,
         as_of=as_of,
-        thresholds=Thresholds(**workspace.settings.checks.model_dump(exclude={"domains"})),
+        thresholds=Thresholds(**workspace.settings.checks.model_dump(exclude=_NO_THRESHOLDS)),
+        checks=workspace.check_rules,
+        empty_days=workspace.settings.checks.empty_days,
         expected_domains=workspace.expected_domains(),
         data_docs=workspace.home / "data_docs",
     )

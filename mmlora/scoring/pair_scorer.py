@@ -116,8 +116,7 @@ class PairScorer:
         self._device, self._run = device, run
         self._users = user
         self._item = self._side(item, "item", 0, item.rows)
-        self._scale = calibration.scale
-        self._shift = calibration.shift if domain_index < 0 else calibration.domain_shifts[domain_index]
+        self._scale, self._shift = calibration.line(domain_index)
 
     @property
     def user_bytes(self) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from mmlora.check_rules import AuditCheck
 from mmlora.schema import DomainVerdict, Id
 from mmlora.warehouse.database import clock, hold, upsert
 from mmlora.warehouse.tables import Tables
@@ -165,6 +166,7 @@ def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequenc
         {
             **{name: getattr(verdict, name) for name in names},
             "reasons": list(verdict.reasons),
+            "checks": [asdict(check) for check in verdict.checks],
             "recorded_at": now,
         }
         for verdict in verdicts
@@ -182,4 +184,9 @@ def verdicts(
         .where(table.c.as_of.between(as_of, until or as_of))
         .order_by(table.c.as_of, table.c.domain_id)
     )
-    return [DomainVerdict(**{**row._mapping, "reasons": tuple(row.reasons)}) for row in rows]
+    return [_verdict(row) for row in rows]
+
+
+def _verdict(row: sa.Row[Any]) -> DomainVerdict:
+    checks = tuple(AuditCheck(**check) for check in row.checks or ())
+    return DomainVerdict(**{**row._mapping, "reasons": tuple(row.reasons), "checks": checks})

@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import mmlora
 from mmlora.errors import ContractError, DataError, TransientError, UsageError
 from mmlora.load_checks import LoadChecks
 from mmlora.numerics import Numerics
@@ -50,6 +51,7 @@ class Load:
         rows_freed_at: when its rows stopped counting (:mod:`mmlora.warehouse.freeing`); None while they
             count.
         rows_deleted_at: when its last row was deleted.
+        code_version: version of mmlora that scored it; None in older loads.
     """
 
     load_id: str
@@ -73,6 +75,7 @@ class Load:
     torch_version: str | None
     rows_freed_at: datetime | None
     rows_deleted_at: datetime | None
+    code_version: str | None
 
     @property
     def numerics(self) -> Numerics | None:
@@ -207,6 +210,7 @@ def begin(
             state="running",
             model_version=model_version,
             contract_hash=contract_hash,
+            code_version=mmlora.__version__,
             started_at=now,
             heartbeat_at=now,
         )

@@ -62,15 +62,22 @@ def record_quality(database: Database, tables: Tables, nights: Sequence[NightQua
 
 
 def qualities(
-    database: Database, tables: Tables, domain: Id, *, limit: int | None = None
+    database: Database,
+    tables: Tables,
+    domain: Id | None = None,
+    *,
+    start: date | None = None,
+    end: date | None = None,
+    limit: int | None = None,
 ) -> list[NightQuality]:
-    """Return a domain's kept figures, newest date first."""
+    """Return the kept figures of a domain, or of all, newest date first; ``start`` and ``end`` inclusive."""
     table = tables.night_quality
-    query = (
-        sa.select(*(table.c[name] for name in _COLUMNS))
-        .where(table.c.domain_id == domain)
-        .order_by(table.c.score_date.desc())
-        .limit(limit)
-    )
+    query = sa.select(*(table.c[name] for name in _COLUMNS)).order_by(table.c.score_date.desc()).limit(limit)
+    if domain is not None:
+        query = query.where(table.c.domain_id == domain)
+    if start is not None:
+        query = query.where(table.c.score_date >= start)
+    if end is not None:
+        query = query.where(table.c.score_date <= end)
     with database.reading() as connection:
         return [NightQuality(**row._mapping) for row in connection.execute(query)]

@@ -106,6 +106,7 @@ class Tables:
     workspace: sa.Table
     scores: sa.Table
     score_loads: sa.Table
+    score_models: sa.Table
     publications: sa.Table
     promotions: sa.Table
     domain_verdicts: sa.Table
@@ -137,6 +138,7 @@ def tables(ids: IdTypes) -> Tables:
         ),
         scores=_scores(metadata, ids),
         score_loads=_score_loads(metadata, domain),
+        score_models=_score_models(metadata),
         publications=sa.Table(
             "publications",
             metadata,
@@ -244,9 +246,24 @@ def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("torch_version", sa.Text),
         sa.Column("rows_freed_at", UtcTimestamp),  # from then on its rows are neither read nor restored
         sa.Column("rows_deleted_at", UtcTimestamp),  # when the last of its rows was deleted
+        sa.Column("code_version", sa.Text),  # mmlora's, when it began
         sa.UniqueConstraint("domain_id", "score_date", "attempt"),
         _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
         sqlite_autoincrement=True,  # keys of deleted loads are never reused
+    )
+
+
+def _score_models(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "score_models",
+        metadata,
+        sa.Column("model_version", sa.Text, primary_key=True),
+        sa.Column("bundle_hash", sa.Text, nullable=False),
+        sa.Column("as_of", sa.Date, nullable=False),
+        sa.Column("data_fingerprint", sa.Text, nullable=False),
+        sa.Column("contract_hash", sa.Text, nullable=False),
+        sa.Column("code_version", sa.Text, nullable=False),
+        sa.Column("base", sa.Text),  # the version that it was composed from
     )
 
 
@@ -284,6 +301,7 @@ def _domain_verdicts(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("reasons", json_type(), nullable=False),
         sa.Column("recorded_at", UtcTimestamp, nullable=False),
+        sa.Column("checks", json_type()),
         _one_of("verdict", valid_names(Verdict), "ck_domain_verdicts_verdict"),
     )
 

@@ -14,12 +14,13 @@ from mmlora.load_checks import LoadChecks
 from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
 from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
-from mmlora.warehouse import decisions, ledger, loads, migrate, nights, publish, reading, verify
+from mmlora.warehouse import decisions, ledger, loads, migrate, models, nights, publish, reading, verify
 from mmlora.warehouse.backends.base import RowWriter
 from mmlora.warehouse.database import Database
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
+from mmlora.warehouse.models import ModelFacts
 from mmlora.warehouse.nights import Night
 from mmlora.warehouse.publish import Publication
 from mmlora.warehouse.tables import tables
@@ -328,7 +329,11 @@ class Warehouse:
         """Hash the files of a load that is staged; None when it no longer is."""
         return verify.verify_staged(self.database, self.tables, self.ids, load, files)
 
-    # Decisions
+    # Decisions and models
+
+    def record_models(self, facts: Sequence[ModelFacts]) -> None:
+        """Keep where models come from, for the view ``published_lineage``."""
+        models.record_models(self.database, self.tables, facts)
 
     def record_verdicts(self, verdicts: Sequence[DomainVerdict]) -> None:
         """Store verdicts; a later one for the same domain and day replaces the earlier one."""

@@ -121,3 +121,18 @@ def test_init_writes_settings_that_read_back_as_the_defaults(tmp_path: Path) -> 
 )
 def test_a_table_shows_small_numbers_too(value: float | None, said: str) -> None:
     assert format_value(value) == said
+
+
+def test_what_needs_no_model_doesnt_import_torch(trained_workspace: Path) -> None:
+    code = (
+        "import contextlib, io, sys\n"
+        "from mmlora_cli.main import app\n"
+        "plan = 'backfill --domain news --start 2001-04-08 --end 2001-04-09 --plan'\n"
+        "for command in ('status', 'gc --dry-run', 'verify', plan):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()):\n"
+        "        app(command.split(), standalone_mode=False)\n"
+        "print({'torch', 'feast', 'mlflow', 'great_expectations'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"

@@ -15,6 +15,7 @@ from mmlora.models.spec import FieldShape
 from mmlora.models.trees.columns import TreeColumn, TreeColumns
 from mmlora.models.trees.convert import tree_state
 from mmlora.models.trees.model import TreeModel
+from mmlora.models.trees.paths import AVERAGE, path_parts
 
 lightgbm = pytest.importorskip("lightgbm")
 
@@ -86,6 +87,36 @@ def test_a_row_gets_lightgbms_own_logit(booster: Any, model: TreeModel) -> None:
     theirs = booster.predict(model.columns(batch).numpy(), raw_score=True)
     assert model(batch).numpy() == pytest.approx(theirs, abs=2e-6)
     assert np.ptp(theirs) > 1
+
+
+def test_the_parts_of_a_rows_paths_add_up_to_its_logit(model: TreeModel) -> None:
+    batch = made_rows(20, 6)
+    for row in range(20):
+        parts = path_parts(model, batch.take(torch.tensor([row])))
+        assert sum(parts.values()) == pytest.approx(model(batch)[row].item(), abs=2e-6)
+        assert set(parts) > {AVERAGE, "price", "age", "kind"}
+
+
+def test_parts_of_trees_with_one_node_are_lightgbms_own_contributions() -> None:
+    booster = boosted(20, num_leaves=2)
+    model, row = TreeModel(FIELDS, tree_state(booster.dump_model())), made_rows(1, 7)
+    theirs = booster.predict(model.columns(row).numpy(), pred_contrib=True)[0]
+    fields = [column.field for column in model.columns.columns]
+    by_field = {
+        name: sum(v for f, v in zip(fields, theirs[:-1], strict=True) if f == name) for name in fields
+    }
+    parts = path_parts(model, row)
+    assert parts.pop(AVERAGE) == pytest.approx(theirs[-1], abs=1e-6)
+    assert parts == pytest.approx(
+        {name: value for name, value in by_field.items() if name in parts}, abs=1e-6
+    )
+
+
+def test_trees_without_row_counts_have_parts_that_add_up_too(booster: Any) -> None:
+    state = tree_state(booster.dump_model())
+    del state["leaf_rows"]
+    model, row = TreeModel(FIELDS, state), made_rows(1, 8)
+    assert sum(path_parts(model, row).values()) == pytest.approx(model(row).item(), abs=2e-6)
 
 
 def test_categories_never_seen_in_training_go_lightgbms_way(booster: Any, model: TreeModel) -> None:

@@ -86,6 +86,7 @@ def test_a_model_keeps_using_the_features_it_was_trained_on(made_up_workspace: P
         "        schema=[Field(name='age', dtype=Int64)], tags={'mmlora': 'profile'})]\n"
     )
     (own / "first.py").write_text(text.replace("NAME", "first"))
+    open_workspace().feature_repo.apply()
     train(BEFORE, features="profiles", adaptation="none")
     (own / "more.py").write_text(text.replace("NAME", "more"))
     open_workspace().feature_repo.apply()

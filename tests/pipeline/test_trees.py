@@ -59,7 +59,8 @@ def test_trees_are_judged_refitted_and_score_a_night(
 
     row = published("news")[0]
     explained = explain("news", row["user_id"], str(row["item_id"]))
-    assert [part.kind for part in explained.parts] == ["trees"] and explained.gate == {}
+    assert {part.kind for part in explained.parts} == {"trees"} and explained.gate == {}
+    assert "user_profile__age" in {part.name for part in explained.parts}
     assert explained.score == pytest.approx(row["score"], abs=1e-6)
 
 

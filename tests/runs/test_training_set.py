@@ -162,6 +162,7 @@ def views(offline, entities):
                         tags={{"mmlora": "input"}})]
 """
     )
+    workspace.feature_repo.apply()
     first, _ = build(workspace)
     assert build(workspace)[0] == first
     pq.write_table(table.append_column("price", pa.array([1.0, 2.0, 9.0], pa.float32())), prices)

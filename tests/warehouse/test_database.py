@@ -115,7 +115,7 @@ def test_an_outdated_warehouse_needs_mmlora_migrate(url, desk, newer_mmlora):
 
 def _views_of_before(folder: Path) -> None:
     """Make the views those of a release without promises and nights."""
-    for name in ("nights", "scores_topk"):
+    for name in ("nights", "published_lineage", "scores_topk"):
         (folder / f"{name}.sql").unlink()
     for name in ("scores_latest", "scores_published"):
         text = (folder / f"{name}.sql").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mmlora.experiments.report.questions import QUESTIONS, Question
 from mmlora.experiments.report.statistics import Estimate
 from mmlora.experiments.report.studies import NamedValues, RowKey, Study, Variant
-from mmlora.experiments.report.tables import interval, signed
+from mmlora.pages.measured import interval, signed
 
 
 def findings(study: Study) -> list[str]:

@@ -10,19 +10,14 @@ import numpy as np
 from mmlora.experiments.arms import ARMS
 from mmlora.experiments.cell import Cell
 from mmlora.experiments.report.findings import caution, findings, left_out, nothing_compared, spread
-from mmlora.experiments.report.page import Page, Section
 from mmlora.experiments.report.plots import plots
 from mmlora.experiments.report.reading import CellResult, Results, read_results
 from mmlora.experiments.report.statistics import Evidence
 from mmlora.experiments.report.studies import Study, studies
-from mmlora.experiments.report.tables import (
-    Entry,
-    ReportTable,
-    difference_tables,
-    question_table,
-    result_table,
-)
+from mmlora.experiments.report.tables import difference_tables, question_table, result_table
 from mmlora.files import write_atomically
+from mmlora.pages.page import Page, Section
+from mmlora.pages.tables import Entry, ReportTable
 
 _PICTURES = "plots"
 _TOLERANCE = 1e-4

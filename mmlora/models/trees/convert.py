@@ -19,9 +19,10 @@ _MOST = 2**31 - 1
 
 @dataclass
 class _Tree:
-    """A tree's leaf values from left to right, and its nodes: column, condition, leaves kept."""
+    """A tree's leaf values and training rows, left to right; its nodes: column, condition, leaves kept."""
 
     values: list[float] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
     numeric: list[tuple[int, float, int]] = field(default_factory=list)
     categorical: list[tuple[int, list[int], int]] = field(default_factory=list)
 
@@ -34,6 +35,7 @@ class _Tree:
     def _add(self, node: Node) -> None:
         if "leaf_value" in node:
             self.values.append(node["leaf_value"])
+            self.rows.append(node.get("leaf_count", 0))
             return
         first = len(self.values)
         self._add(node["left_child"])
@@ -75,7 +77,8 @@ def tree_state(model: Mapping[str, Any]) -> dict[str, Tensor]:
         "category_width": torch.from_numpy(width),
         "category_keep": torch.from_numpy(keep.astype(np.int32)),
         "category_member": torch.from_numpy(np.concatenate(members)),
-        "values": _values([tree.values for tree in trees]),
+        "values": _placed([[round(value / UNIT) for value in tree.values] for tree in trees]),
+        "leaf_rows": _placed([tree.rows for tree in trees]),
     }
 
 
@@ -99,11 +102,11 @@ def _rounded_down(threshold: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarra
     return np.where(single > threshold, below, single)
 
 
-def _values(trees: Sequence[Sequence[float]]) -> Tensor:
-    """Return each tree's leaf values in units of 2**-24, at the hash of the leaf's bit, ``[T, LEAVES]``."""
+def _placed(trees: Sequence[Sequence[int]]) -> Tensor:
+    """Return a number of each tree's leaves at the hash of the leaf's bit, ``[T, LEAVES]``."""
     values = torch.zeros(len(trees), LEAVES, dtype=torch.int32)
     for tree, own in enumerate(trees):
         for leaf, value in enumerate(own):
             place = ((1 << leaf) * HASH % 2**32) >> 27
-            values[tree, place] = max(-_MOST, min(_MOST, round(value / UNIT)))
+            values[tree, place] = max(-_MOST, min(_MOST, value))
     return values

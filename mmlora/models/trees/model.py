@@ -64,6 +64,11 @@ class TreeModel(nn.Module):
                 self.register_buffer(name, tensor)
         self.values = nn.Parameter(state["values"], requires_grad=False)
 
+    @property
+    def rows(self) -> Tensor | None:
+        """Training rows in each leaf, at the places of ``values``; None in trees of before they were kept."""
+        return self._buffers.get("leaf_rows")
+
     def forward(self, batch: Batch) -> Tensor:
         """B rows of any domains -> logits ``[B]``."""
         nodes, columns = self.nodes, self.columns(batch)

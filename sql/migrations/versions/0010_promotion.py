@@ -6,7 +6,7 @@ from alembic import context, op
 from mmlora.warehouse.tables import UtcTimestamp, id_column_type, json_type, key_type
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 
 def upgrade() -> None:

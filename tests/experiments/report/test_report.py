@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mmlora.experiments.cell import Cell
-from mmlora.experiments.report.plots.style import COLOURS
 from mmlora.experiments.report.reading import read_results
 from mmlora.experiments.report.statistics import Evidence
 from mmlora.experiments.report.studies import Study, studies
 from mmlora.experiments.report.write import write_report
+from mmlora.pages.style import COLOURS
 from tests.experiments.report.made_cells import NOISE, MadeCells
 
 SVG = "{http://www.w3.org/2000/svg}"

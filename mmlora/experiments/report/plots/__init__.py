@@ -6,13 +6,13 @@ from matplotlib import rc_context
 
 from mmlora.experiments.report.plots.cost import cost
 from mmlora.experiments.report.plots.dials import dials
-from mmlora.experiments.report.plots.drawing import Plot
 from mmlora.experiments.report.plots.experts import wauc_by_experts
 from mmlora.experiments.report.plots.gate import gate_weights
 from mmlora.experiments.report.plots.lift import lift_by_domain
 from mmlora.experiments.report.plots.size import lift_by_size
-from mmlora.experiments.report.plots.style import SETTINGS
 from mmlora.experiments.report.studies import Study
+from mmlora.pages.drawing import Plot
+from mmlora.pages.style import SETTINGS
 
 __all__ = ["Plot", "plots"]
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from mmlora.experiments.report.plots.drawing import Plot, limits, make, panel, point, seeds, use_log_axis
-from mmlora.experiments.report.plots.style import Look, look_of
+from mmlora.experiments.report.plots.common import look_of, make, seeds
 from mmlora.experiments.report.reading import CellResult
 from mmlora.experiments.report.studies import Study
+from mmlora.pages.drawing import Plot, limits, panel, point, use_log_axis
+from mmlora.pages.style import Look
 
 
 @dataclass(frozen=True)

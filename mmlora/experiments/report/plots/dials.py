@@ -7,20 +7,11 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmlora.experiments.report.plots.drawing import (
-    BASELINE,
-    Plot,
-    ends,
-    label_differences,
-    limits,
-    make,
-    panel,
-    seeds,
-    series,
-)
-from mmlora.experiments.report.plots.style import COLOURS, Look, look_of
+from mmlora.experiments.report.plots.common import BASELINE, look_of, make, seeds
 from mmlora.experiments.report.statistics import Estimate
 from mmlora.experiments.report.studies import RowKey, Study, Variant
+from mmlora.pages.drawing import Plot, ends, label_differences, limits, panel, series
+from mmlora.pages.style import COLOURS, Look
 
 _BEST = Look("best reachable", "ink", marker="")
 _Lines = Mapping[Look, list[tuple[float, Estimate]]]

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from mmlora.experiments.report.plots.drawing import (
-    Plot,
-    ends,
-    label_differences,
-    limits,
-    make,
-    panel,
-    seeds,
-    series,
-)
-from mmlora.experiments.report.plots.style import looks
+from mmlora.experiments.report.plots.common import make, seeds
 from mmlora.experiments.report.statistics import Estimate
 from mmlora.experiments.report.studies import Study, Variant
+from mmlora.pages.drawing import Plot, ends, label_differences, limits, panel, series
+from mmlora.pages.style import looks
 
 _Lines = dict[str, list[tuple[int, Estimate, Estimate | None]]]
 

@@ -7,23 +7,12 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mmlora.experiments.report.plots.drawing import (
-    BASELINE,
-    Plot,
-    bar,
-    difference_tip,
-    ends,
-    label_differences,
-    limits,
-    make,
-    mean_text,
-    panel,
-    point,
-)
-from mmlora.experiments.report.plots.style import Look, look_of
+from mmlora.experiments.report.plots.common import BASELINE, difference_tip, look_of, make, mean_text
 from mmlora.experiments.report.reading import Domain
 from mmlora.experiments.report.statistics import Estimate
 from mmlora.experiments.report.studies import Study, Variant
+from mmlora.pages.drawing import Plot, bar, ends, label_differences, limits, panel, point
+from mmlora.pages.style import Look
 
 # Arms that are made for other comparisons; they would only crowd this plot.
 _LEFT_OUT = ("pooled", BASELINE, "placebo_mlora", "random_gate", "uniform_gate")

@@ -6,24 +6,20 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
-from mmlora.experiments.report.plots.drawing import (
-    BASELINE,
+from mmlora.experiments.report.plots.common import BASELINE, difference_tip, look_of, make, mean_text
+from mmlora.experiments.report.reading import Domain
+from mmlora.experiments.report.statistics import Estimate
+from mmlora.experiments.report.studies import Study, Variant
+from mmlora.pages.drawing import (
     Plot,
-    difference_tip,
     ends,
     label_differences,
     limits,
-    make,
-    mean_text,
     panel,
     point,
     use_log_axis,
     vertical_bar,
 )
-from mmlora.experiments.report.plots.style import look_of
-from mmlora.experiments.report.reading import Domain
-from mmlora.experiments.report.statistics import Estimate
-from mmlora.experiments.report.studies import Study, Variant
 
 _ARMS = ("separate", "mlora", "moe_mlora")
 _LEAST_DOMAINS = 4

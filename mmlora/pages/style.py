@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mmlora.experiments.arms import ArmName
-from mmlora.experiments.report.studies import Study, Variant
-
 COLOURS = {
     "ink": "#1d2129",
     "soft": "#5b6472",
@@ -90,27 +87,6 @@ class Look:
     def line(self) -> dict[str, Any]:
         """Matplotlib's arguments for its line."""
         return {"color": COLOURS[self.colour], "linestyle": "-" if self.marker else (0, (4, 3))}
-
-
-# One colour per family of arms; controls are hollow.
-_OF_ARMS: dict[ArmName, tuple[str, str, bool]] = {
-    "pooled": ("grey", "o", True),
-    "pooled_domain": ("grey", "o", False),
-    "separate": ("purple", "s", False),
-    "mlora": ("blue", "o", False),
-    "mlora_matched": ("blue", "s", True),
-    "moe_mlora": ("red", "o", False),
-    "placebo_mlora": ("blue", "^", True),
-    "placebo_moe_mlora": ("red", "^", True),
-    "uniform_gate": ("orange", "s", True),
-    "random_gate": ("orange", "D", True),
-    "joint": ("green", "D", False),
-}
-
-
-def look_of(study: Study, variant: Variant) -> Look:
-    """Return the look of a variant, which is that of its arm."""
-    return Look(study.label(variant), *_OF_ARMS[variant.arm])
 
 
 def looks(labels: list[str]) -> list[Look]:

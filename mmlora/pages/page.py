@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmlora.experiments.report.plots import Plot
-from mmlora.experiments.report.tables import ReportTable
+from mmlora.pages.drawing import Plot
+from mmlora.pages.tables import ReportTable
 from mmlora.templates import render
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of a map.
+
+    Attributes:
+        title: what it stands for.
+        text: a second line.
+        mark: a word that is shown and chooses the colour: rich, thin, absent, broken or another.
+    """
+
+    title: str
+    text: str
+    mark: str
 
 
 @dataclass(frozen=True)
@@ -20,6 +35,7 @@ class Section:
         lists: lists, each with a heading ("" for none); Markdown.
         tables: tables.
         plots: plots.
+        tiles: a map, shown first; left out of Markdown.
     """
 
     title: str
@@ -27,6 +43,7 @@ class Section:
     lists: Sequence[tuple[str, Sequence[str]]] = ()
     tables: Sequence[ReportTable] = ()
     plots: Sequence[Plot] = ()
+    tiles: Sequence[Tile] = ()
 
 
 @dataclass(frozen=True)
@@ -67,4 +84,4 @@ class Page:
 
     def to_html(self) -> str:
         """Return the report as one page with embedded style and plots, without scripts or external files."""
-        return render("mmlora.experiments.report", "report.html", page=self)
+        return render("mmlora.pages", "report.html", page=self)

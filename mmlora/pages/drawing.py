@@ -18,12 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Transform, offset_copy
 
-from mmlora.experiments.report.plots.style import COLOURS, Look
-from mmlora.experiments.report.statistics import Estimate
-from mmlora.experiments.report.studies import Study
-from mmlora.experiments.report.tables import interval, signed
+from mmlora.pages.measured import Measured
+from mmlora.pages.style import COLOURS, Look
 
-BASELINE = "pooled_domain"
 WIDTH = 420.0
 """Width of a panel in points; a phone shows it at three quarters of its size."""
 _HEIGHT = 290.0
@@ -78,11 +75,10 @@ class Plot:
         }
 
 
-def make(study: Study, slug: str, title: str, figures: Iterable[Figure], caption: str) -> Plot:
-    """Return the plot of a study from its panels."""
-    whole, name = f"{title}: {study.title}", f"{slug}-{study.slug}"
-    pictures = (_picture(figure, whole, f"{name}-{i}") for i, figure in enumerate(figures))
-    return Plot(name, whole, tuple(pictures), caption)
+def make(slug: str, title: str, figures: Iterable[Figure], caption: str) -> Plot:
+    """Return a plot from its panels; ``slug`` is unique in the page."""
+    pictures = (_picture(figure, title, f"{slug}-{i}") for i, figure in enumerate(figures))
+    return Plot(slug, title, tuple(pictures), caption)
 
 
 def panel(
@@ -127,7 +123,7 @@ def limits(values: Sequence[float], *, log: bool = False, zero: bool = False) ->
     return low - pad, high + pad
 
 
-def ends(estimates: Iterable[Estimate]) -> list[float]:
+def ends(estimates: Iterable[Measured]) -> list[float]:
     """Return the values and bounds of estimates that an axis has to contain.
 
     The bounds of very wide intervals are left out, so that the others do not shrink to dots.
@@ -198,14 +194,14 @@ def _beside(axes: Axes, shift: float) -> Transform:
     return offset_copy(axes.transData, axes.get_figure(root=True), x=shift, units="points")
 
 
-def vertical_bar(axes: Axes, x: float, estimate: Estimate, look: Look, shift: float = 0.0) -> None:
+def vertical_bar(axes: Axes, x: float, estimate: Measured, look: Look, shift: float = 0.0) -> None:
     """Draw the interval of an estimate as a vertical bar, if it has one."""
     if estimate.low is not None and estimate.high is not None:
         bar(axes, (x, x), (estimate.low, estimate.high), look, shift=shift)
 
 
 def series(
-    axes: Axes, points: Sequence[tuple[float, Estimate]], look: Look, shift: float, *, bars: bool
+    axes: Axes, points: Sequence[tuple[float, Measured]], look: Look, shift: float, *, bars: bool
 ) -> None:
     """Draw points joined by a line, each with its interval if ``bars`` is true."""
     transform = _beside(axes, shift)
@@ -216,27 +212,10 @@ def series(
         point(axes, x, estimate.value, look, f"{look.label} at {x:g}: {estimate.value:.4f}", shift=shift)
 
 
-def difference_tip(domain: str, look: Look, difference: Estimate) -> str:
-    """Return the tooltip of the point of a difference."""
-    return f"{domain}, {look.label}: {signed(difference.value)} {interval(difference)}"
-
-
 def tipped(artist: Any, tip: str) -> Any:
     """Return an artist with a tooltip."""
     artist.set_gid(_TIP + tip)
     return artist
-
-
-def mean_text(study: Study) -> str:
-    """Return what the means of a study are over, as text."""
-    count = len(study.backbones)
-    return f"mean over {seeds(study)}" + (f" and {count} backbones" if count > 1 else "")
-
-
-def seeds(study: Study) -> str:
-    """Return the number of seeds of a study as text."""
-    count = len(study.seeds())
-    return f"{count} seed{'s' * (count != 1)}"
 
 
 def _picture(figure: Figure, title: str, salt: str) -> Picture:

@@ -1,0 +1,56 @@
+"""The newest interactions of one domain: what was shown last before a night, and what came of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+
+from mmlora.data.merge import connect
+from mmlora.resources import sql
+from mmlora.schema import Id
+
+
+def recent_rows(
+    offline: Path, *, domain: Id, before: datetime, known_as_of: datetime, rows: int, days: int
+) -> pa.Table:
+    """Return a domain's newest interactions, of at most ``rows`` rows and ``days`` days.
+
+    Days are read from the newest backwards until there are enough rows.
+
+    Args:
+        offline: the offline store's folder.
+        domain: the domain.
+        before: only interactions before this midnight (UTC).
+        known_as_of: only what was known by then (UTC).
+        rows: the largest number of rows; of a day with more, a sample by hash.
+        days: how many days back.
+
+    Returns:
+        ``user_id``, ``item_id`` and ``label``, in order of the ids.
+    """
+    query = sql("interactions_current.sql").strip().rstrip(";")
+    chosen = (
+        f"SELECT user_id, item_id, label FROM ({query}) WHERE domain_id = $domain "
+        "AND event_timestamp < $before ORDER BY hash(user_id, item_id, event_timestamp) LIMIT $rows"
+    )
+    found: list[pa.Table] = []
+    missing = rows
+    with connect() as connection:
+        for back in range(1, days + 1):
+            folder = offline / "interactions" / f"day={(before - timedelta(days=back)).date()}"
+            if missing and any(folder.glob("*.parquet")):
+                given = {
+                    "interactions": str(folder / "*.parquet"),
+                    "known_as_of": known_as_of,
+                    "before": before,
+                    "domain": domain,
+                    "rows": missing,
+                }
+                found.append(connection.sql(chosen, params=given).to_arrow_table())
+                missing -= found[-1].num_rows
+    if not found:
+        return pa.table({"user_id": [], "item_id": [], "label": []})
+    order = [(name, "ascending") for name in ("user_id", "item_id", "label")]
+    return pa.concat_tables(found).sort_by(order)

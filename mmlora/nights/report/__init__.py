@@ -1,0 +1,1 @@
+"""The report of one night: its figures, plots and page."""

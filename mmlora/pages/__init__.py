@@ -1,0 +1,1 @@
+"""What HTML reports share: the page, its tables, and plots drawn with matplotlib."""

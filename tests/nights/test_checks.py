@@ -1,0 +1,90 @@
+"""A load that a check blocks: what readers keep, what is stored, and how it is overridden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from mmlora.check_rules import RULE_NAMES
+from mmlora.errors import CheckError, UsageError
+from mmlora.nights.load import score
+from mmlora.nights.overrides import Overrides
+from mmlora.pipeline.promote import promote
+from mmlora.pipeline.score import score_and_publish
+from mmlora.pipeline.status import domain_status
+from mmlora.pipeline.validate import explain_checks
+from mmlora.workspace import open_workspace
+from tests.conftest import published
+
+ON = date(2001, 4, 9)
+BEFORE = ON - timedelta(days=1)
+
+
+def _with_calibration(version: str, shift: float) -> str:
+    """Promote a copy of a model whose scores are shifted."""
+    workspace = open_workspace()
+    manifest = workspace.bundles.load(version).manifest
+    stored = workspace.parts.json(manifest.calibration)
+    stored["shift"] += shift
+    stored["domain_shifts"] = [each + shift for each in stored["domain_shifts"]]
+    changed = workspace.bundles.save(replace(manifest, calibration=workspace.parts.put_json(stored)))
+    promote(changed, accept_below_baseline=True)
+    return changed
+
+
+def test_a_check_blocks_one_domain_until_it_is_overridden(
+    trained: tuple[Path, str], trained_workspace: Path
+) -> None:
+    assert [load.state for load in score_and_publish(BEFORE).loads] == ["published"] * 3
+    _with_calibration(trained[1], -4.0)
+
+    with pytest.raises(CheckError, match=r"mean_score: .*scores sum to .*at most 2") as caught:
+        score(ON, "news")
+    assert "--override mean_score --reason TEXT" in str(caught.value)
+    assert {row["score_date"] for row in published("news")} == {BEFORE}
+    (failed,) = (
+        check
+        for check in explain_checks(ON)
+        if not check.passed and check.domain_id == "news" and check.severity == "block"
+    )
+    assert (failed.check, failed.stage, failed.threshold, failed.owner) == (
+        *("mean_score", "scores"),
+        *("at most 2", "model"),
+    )
+    assert failed.figure is not None and failed.figure > 2
+
+    outcome = score_and_publish(ON, domain="news", override=("mean_score",), reason="a trial").loads[0]
+    assert outcome.state == "published"
+    (entry,) = domain_status("news").ledger
+    assert (entry.action, entry.why) == ("override", "mean_score: a trial")
+    by_name = {check.check: check for check in explain_checks(ON) if check.domain_id == "news"}
+    assert by_name["mean_score"].overridden == "a trial"
+    assert set(RULE_NAMES) - set(by_name) == set()
+    assert by_name["score_shift"].severity == "warn", "another model scored the last night"
+
+
+def test_a_rule_that_only_warns_blocks_nothing(
+    trained: tuple[Path, str], trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLORA_CHECKS__RULES", '{"mean_score": {"severity": "warn"}}')
+    _with_calibration(trained[1], -4.0)
+    assert score_and_publish(ON, domain="news").loads[0].state == "published"
+    found = {check.check: check for check in explain_checks(ON) if check.domain_id == "news"}
+    assert (found["mean_score"].passed, found["mean_score"].severity) == (False, "warn")
+    first = ("score_shift", "rank_overlap", "size", "candidate_items")
+    assert all(found[name].passed and found[name].figure is None for name in first), (
+        "there is no earlier night"
+    )
+
+
+def test_overrides_need_a_known_check_and_a_reason() -> None:
+    with pytest.raises(UsageError, match="there is no check 'sise' to override: valid are wrong_type"):
+        Overrides.of(("sise",), "typo")
+    with pytest.raises(UsageError, match="needs --reason"):
+        Overrides.of(("size",), " ")
+    with pytest.raises(UsageError, match="needs --override"):
+        Overrides.of((), "why")
+    assert Overrides.of(None, None) == Overrides()
