@@ -93,9 +93,8 @@ def _decided(workspace: Workspace, base: Bundle, mixture: Mixture, dry_run: bool
     before = version = base.manifest.model_version
     if not dry_run and _changes(base, mixture):
         manifest = base.manifest.with_mixture(mixture)
-        # The figures and the judged model of the base are of other scores in this domain.
+        # The figures of the base are of other scores in this domain.
         manifest = replace(manifest, base=before, metrics={}, judgement=None, tuning=None)
-        manifest = replace(manifest, judged=None, seen_until=None)
         version = workspace.bundles.save(manifest)
         why = f"{mixture.kind} experts of {mixture.domain}: {mixture.reason}"
         decide(workspace, version, domain=mixture.domain, alias=CHAMPION, why=why, metrics={})
