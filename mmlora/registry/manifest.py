@@ -236,7 +236,15 @@ class Manifest:
     def with_mixture(self, mixture: Mixture) -> Manifest:
         """Return a manifest with a domain's mixture added or replaced, and every other part unchanged."""
         others = [own for own in self.mixtures if own.domain != mixture.domain]
-        return replace(self, mixtures=(*others, mixture), created_at=_now())
+        seen = {domain: self.last_seen(domain) for domain in (*self.training_domains, mixture.domain)}
+        seen[mixture.domain] = max(seen[mixture.domain], midnight(mixture.as_of))
+        return replace(
+            self,
+            mixtures=(*others, mixture),
+            judged=None,
+            seen_until={str(domain): moment.isoformat() for domain, moment in seen.items()},
+            created_at=_now(),
+        )
 
     def with_expert(self, domain: Id, slot: int, part: str) -> Manifest:
         """Return a manifest with one expert replaced and every other part unchanged.

@@ -46,28 +46,33 @@ class BundleVerifier:
         except (OSError, MmloraError) as error:
             yield str(error)
             return
-        yield from self._faulty_parts(manifest)
-        if (judged := manifest.judged) is not None:
-            yield from self._faulty_judged(judged)
+        faults = dict(self._faulty_parts(manifest))
+        yield from (f"{role}: {fault}" for role, fault in faults.items())
+        if (judged := manifest.judged) is not None:  # with which challengers are compared
+            for role, fault in self._faulty_judged(judged):
+                if fault not in faults.values():  # they may share the part
+                    yield f"as judged, {role}: {fault}"
 
-    def _faulty_parts(self, manifest: Manifest) -> Iterator[str]:
+    def _faulty_parts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
         for role, part in manifest.roles.items():
             if fault := self._fault(part, "json" if role in _JSON_ROLES else "safetensors"):
-                yield f"{role}: {fault}"
+                yield role, fault
+        for mixture in manifest.mixtures:
+            for expert in mixture.experts:
+                if fault := self._fault(expert.part, "safetensors"):
+                    yield f"{expert.role} in the mixture of {mixture.domain}", fault
         if manifest.profile and (fault := self._fault(manifest.profile, "json")):
-            yield f"feature profile: {fault}"
+            yield "feature profile", fault
         if not self._fault(manifest.encoder, "json"):
             for name, part in self._store.parts.json(manifest.encoder)["tables"].items():
                 if fault := self._fault(part, "parquet"):
-                    yield f"vocabulary {name}: {fault}"
+                    yield f"vocabulary {name}", fault
 
-    def _faulty_judged(self, part: str) -> Iterator[str]:
-        """Yield what is wrong with the model as it was judged, with which challengers are compared."""
+    def _faulty_judged(self, part: str) -> Iterator[tuple[str, str]]:
         if fault := self._fault(part, "json"):
-            yield f"as judged: {fault}"
+            yield "manifest", fault
         else:
-            for fault in self._faulty_parts(Manifest.from_stored(self._store.parts.json(part))):
-                yield f"as judged, {fault}"
+            yield from self._faulty_parts(Manifest.from_stored(self._store.parts.json(part)))
 
     def _fault(self, part: str, suffix: str) -> str:
         if (part, suffix) not in self._parts:

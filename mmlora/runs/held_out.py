@@ -158,7 +158,7 @@ def _scores(
 ) -> tuple[Floats, Floats]:
     """Return the click probabilities of the challenger, and of each row's champion, ``[N]``."""
     contenders = {bundle.manifest.model_version: bundle for bundle in (challenger, *compared.values())}
-    scores = {version: _probabilities(workspace, bundle, table) for version, bundle in contenders.items()}
+    scores = {v: _probabilities(workspace, bundle, table, rows) for v, bundle in contenders.items()}
     theirs = np.zeros(len(table))
     for number, name in enumerate(rows.names):
         if name in compared:
@@ -167,32 +167,32 @@ def _scores(
     return scores[challenger.manifest.model_version], theirs
 
 
-def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table) -> Floats:
+def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table, rows: HeldOut) -> Floats:
     """Score rows, each with its features as of its own time, and by its domain's mixture if it has one."""
-    import pyarrow.compute as pc
     import torch
 
     from mmlora.training.rows import blocks
 
-    encoder = bundle.encoder()
-    mixed = {mixture.domain: bundle.model_of(mixture.domain) for mixture in bundle.manifest.mixtures}
-    whole = bundle.model()
+    encoder, whole = bundle.encoder(), (bundle.model(), bundle.calibration)
+    mixtures = {
+        rows.names.index(str(mixture.domain)): (
+            bundle.model_of(mixture.domain),
+            bundle.calibration_of(mixture.domain),
+        )
+        for mixture in bundle.manifest.mixtures
+        if str(mixture.domain) in rows.names
+    }
     scores, start = np.empty(len(table)), 0
     for features in workspace.feature_repo.stream(table, bundle.contract, rows=_CHUNK_ROWS):
         encoded = encoder.encode(features)
-        rest = np.ones(features.num_rows, bool)
-        chosen = []
-        for domain, model in mixed.items():
-            own = np.asarray(pc.equal(features[DOMAIN_ID], domain))
-            chosen.append((np.flatnonzero(own), model, bundle.calibration_of(domain).of_sample))
-            rest &= ~own
-        for rows, model, calibration in (
-            *chosen,
-            (np.flatnonzero(rest), whole, bundle.calibration.of_sample),
-        ):
-            for _, block in blocks(rows):
+        domain = rows.domain[start : start + features.num_rows]
+        alike = np.where(np.isin(domain, list(mixtures)), domain, -1)
+        for number in np.unique(alike).tolist():
+            model, calibration = mixtures.get(number, whole)
+            for _, block in blocks(np.flatnonzero(alike == number)):
                 batch = encoder.assemble([(encoded, block)])
                 with torch.inference_mode():
-                    scores[start + block] = calibration.apply(model(batch).double(), batch.domain).numpy()
+                    values = calibration.of_sample.apply(model(batch).double(), batch.domain).numpy()
+                scores[start + block] = values
         start += features.num_rows
     return scores

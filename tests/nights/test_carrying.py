@@ -18,9 +18,9 @@ from mmlora.load_checks import Carried
 from mmlora.nights import carrying
 from mmlora.nights.load import score
 from mmlora.pipeline.data import import_tables
+from mmlora.pipeline.promote import promote
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.train import train
-from mmlora.pipeline.validate import validate
 from mmlora.scoring import staged_shards
 from mmlora.warehouse.loads import Load
 from mmlora.workspace import open_workspace
@@ -195,10 +195,10 @@ def test_digests_of_earlier_nights_go(trained_workspace: Path, last_night: Load)
 
 @pytest.mark.slow
 def test_users_whose_profile_changed_are_scored(
-    made_up_workspace: Path, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
+    trained_workspace: Path, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(BEFORE, features="profiles", adaptation="none")
-    validate(ON)
+    version = train(BEFORE, features="profiles", adaptation="none").model_version
+    promote(str(version), accept_below_baseline=True)
     score_and_publish(ON, domain="sport")
     everybody = pq.read_table(made_up.users)
     changed = everybody.slice(10, 3).drop_columns("age").append_column("age", pa.array([20, 30, 40]))

@@ -179,3 +179,27 @@ def test_a_domains_parts_are_those_that_its_scores_depend_on(trained, adaptation
     for domain, own in EXPECTED_ROLES[adaptation].items():
         assert set(trained.manifest.parts_of(domain)) == shared | own
     assert set(trained.manifest.parts_of("never seen")) == shared
+
+
+def test_a_manifest_knows_which_rows_its_model_may_have_seen(trained):
+    whole, day = trained.manifest, trained.manifest.as_of
+    assert whole.last_seen("M") == datetime(day.year, day.month, day.day, tzinfo=UTC)
+    early = {"M": "2000-01-02T00:00:00+00:00", "F": "2000-01-03T00:00:00+00:00"}
+    judged = replace(whole, seen_until=early)
+    assert judged.last_seen("M") == datetime(2000, 1, 2, tzinfo=UTC)
+    assert judged.last_seen("new") == datetime(2000, 1, 3, tzinfo=UTC), "whatever any domain has seen"
+    assert judged.model_version == whole.model_version
+    later = replace(whole, base="v1")
+    assert later.last_seen("M") == later.created_at, "its parts may be those of a later model"
+    mixed = judged.with_mixture(Mixture("M", (), 0.0, date(2001, 1, 1), 90, None, "too few rows"))
+    assert mixed.last_seen("M") == datetime(2001, 1, 1, tzinfo=UTC)
+    assert mixed.last_seen("F") == datetime(2000, 1, 3, tzinfo=UTC)
+
+
+def test_a_model_as_judged_comes_back_whole(trained):
+    judged = replace(trained.manifest, block_rows=512)
+    part = trained.store.save_judged(judged)
+    assert trained.store.save_judged(judged) == part, "whenever it is stored"
+    bundle = trained.store.load(trained.store.save(replace(trained.manifest, judged=part)))
+    assert bundle.judged.manifest == judged and bundle.manifest == trained.manifest
+    assert bundle.judged.judged.manifest == judged

@@ -48,20 +48,20 @@ def test_one_load_is_published_once(desk: Desk, url: str, processes: int) -> Non
 
 
 def test_of_loads_of_one_night_the_newest_stays(desk: Desk, url: str, processes: int) -> None:
-    staged = [desk.stage(desk.rows(n % 5)) for n in range(processes)]
+    staged = [desk.stage(desk.rows(n % 4)) for n in range(processes)]
     seen = while_polled(desk, [publishing(url, load.load_id, files) for load, files in staged])
-    assert all(rows in [[], *(desk.rows(n) for n in range(5))] for rows in seen)
+    assert all(rows in [[], *(desk.rows(n) for n in range(4))] for rows in seen)
     assert desk.warehouse.publication("books").load_id == staged[-1][0].load_id
-    assert desk.seen() == desk.rows((processes - 1) % 5)
+    assert desk.seen() == desk.rows((processes - 1) % 4)
     assert {load.state for load in desk.warehouse.loads()} == {"published", "superseded"}
 
 
 def test_different_nights_are_published_side_by_side(desk: Desk, url: str, processes: int) -> None:
     nights = [(f"d{n % 4}", desk.day + timedelta(days=n // 4)) for n in range(processes)]
-    staged = [desk.stage(desk.rows(n % 5), *night) for n, night in enumerate(nights)]
+    staged = [desk.stage(desk.rows(n % 4), *night) for n, night in enumerate(nights)]
     run_all([publishing(url, load.load_id, files) for load, files in staged])
     for n, (domain, day) in enumerate(nights):
-        assert desk.seen(domain, day) == desk.rows(n % 5)
+        assert desk.seen(domain, day) == desk.rows(n % 4)
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:

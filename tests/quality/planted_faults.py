@@ -1,0 +1,347 @@
+"""Forty faults, planted one at a time in a healthy workspace before a night; see docs/quality.md.
+
+Faults with odd numbers were used to choose thresholds and severities, those with even numbers to judge them.
+The order, and so the division, was fixed before any threshold was chosen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tests.quality.shop_nights import (
+    HISTORY,
+    Edit,
+    date_of,
+    deliver,
+    deliver_items,
+    deliver_users,
+    shop,
+)
+
+NIGHT = HISTORY + 5
+"""The night that is scored; the fault is in the deliveries of the day before it."""
+DAY = NIGHT - 1
+_RNG = np.random.default_rng(5)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault.
+
+    Attributes:
+        name: what is wrong, in a few words.
+        plant: plants it, given a scratch folder and the workspace's home; delivers the day too.
+        domain: a domain that it spoils, which is then scored.
+        options: options of `score`.
+        environment: settings of the faulty night.
+    """
+
+    name: str
+    plant: Callable[[Path, Path], None]
+    domain: str = "us"
+    options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _day(edit: Edit) -> Callable[[Path, Path], None]:
+    return lambda folder, home: deliver(folder, DAY, edit)
+
+
+def _set(table: pa.Table, name: str, values: Any) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def _where(table: pa.Table, name: str, rows: Any, other: Any) -> pa.Table:
+    """Replace a column's values in some rows."""
+    return _set(table, name, pc.if_else(rows, other, table[name]))
+
+
+def _of(table: pa.Table, domain: str) -> Any:
+    return pc.equal(table["domain_id"], domain)
+
+
+def _hours(table: pa.Table) -> Any:
+    return pc.hour(table["event_timestamp"])
+
+
+def _swap_ids(table: pa.Table) -> pa.Table:
+    return table.rename_columns({"user_id": "item_id", "item_id": "user_id"})
+
+
+def _flip(table: pa.Table) -> pa.Table:
+    flipped = pc.cast(pc.subtract(pa.scalar(1, pa.int8()), table["label"]), pa.int8())
+    return _where(table, "label", _of(table, "de"), flipped)
+
+
+def _twice(table: pa.Table) -> pa.Table:
+    later = pc.add(table["event_timestamp"], pa.scalar(timedelta(milliseconds=700)))
+    return pa.concat_tables(
+        [table, _set(table, "event_timestamp", later.cast(table["event_timestamp"].type))]
+    )
+
+
+def _shuffle_users(table: pa.Table) -> pa.Table:
+    return _set(table, "user_id", table["user_id"].take(pa.array(_RNG.permutation(table.num_rows))))
+
+
+def _yesterday_again(table: pa.Table) -> pa.Table:
+    before = shop().day(DAY - 1)
+    later = pc.add(before["event_timestamp"], pa.scalar(timedelta(days=1)))
+    return _set(before, "event_timestamp", later.cast(before["event_timestamp"].type))
+
+
+def _half_at_random(table: pa.Table) -> pa.Table:
+    return table.filter(pa.array(_RNG.random(table.num_rows) < 0.5))
+
+
+def _swap_domains(table: pa.Table) -> pa.Table:
+    us, de = _of(table, "us"), _of(table, "de")
+    domain = pc.if_else(us, "de", pc.if_else(de, "us", table["domain_id"]))
+    return _set(table, "domain_id", domain)
+
+
+def _hot_user(table: pa.Table) -> pa.Table:
+    of_us = table.filter(_of(table, "us"))
+    bot = of_us.take(pa.array(_RNG.integers(0, of_us.num_rows, 600)))
+    moment = date_of(DAY)
+    times = np.datetime64(moment, "us") + _RNG.integers(0, 86_400_000_000, 600)
+    bot = _set(bot, "user_id", pa.array([of_us["user_id"][0].as_py()] * 600))
+    bot = _set(bot, "event_timestamp", pa.array(times).cast(table["event_timestamp"].type))
+    return pa.concat_tables([table, bot])
+
+
+def _default_user(table: pa.Table) -> pa.Table:
+    rows = pa.array(_RNG.random(table.num_rows) < 0.4)
+    return _where(table, "user_id", rows, shop().world.customers.id[0].item())
+
+
+def _later(hours: int) -> Edit:
+    def edit(table: pa.Table) -> pa.Table:
+        moved = pc.add(table["event_timestamp"], pa.scalar(timedelta(hours=hours)))
+        return _set(table, "event_timestamp", moved.cast(table["event_timestamp"].type))
+
+    return edit
+
+
+def _no_day(folder: Path, home: Path) -> None:
+    """Deliver nothing."""
+
+
+def _late(folder: Path, home: Path) -> None:
+    """Deliver the day's second half only, with the half that the day before lacked."""
+    deliver(folder, DAY, lambda table: table.filter(pc.greater_equal(_hours(table), 12)))
+
+
+def _items(edit: Edit) -> Callable[[Path, Path], None]:
+    def plant(folder: Path, home: Path) -> None:
+        deliver(folder, DAY)
+        deliver_items(folder, edit, DAY)
+
+    return plant
+
+
+def _users(edit: Edit) -> Callable[[Path, Path], None]:
+    def plant(folder: Path, home: Path) -> None:
+        deliver(folder, DAY)
+        deliver_users(folder, edit, DAY)
+
+    return plant
+
+
+def _zero_vectors(table: pa.Table) -> pa.Table:
+    zeros = [np.zeros(16, np.float32)] * table.num_rows
+    return _set(table, "embedding", pa.array(zeros, table["embedding"].type))
+
+
+def _permuted_vectors(table: pa.Table) -> pa.Table:
+    order = pa.array(_RNG.permutation(table.num_rows))
+    return _set(table, "embedding", table["embedding"].take(order))
+
+
+def _stale_features(folder: Path, home: Path) -> None:
+    """Have the state of the features say that they are built, though they are those of the night before."""
+    deliver(folder, DAY)
+    state = home / "offline" / "features" / "state.json"
+    kept = json.loads(state.read_text())
+    kept["through"] = date_of(NIGHT).isoformat()
+    state.write_text(json.dumps(kept))
+
+
+def _pairs(folder: Path, home: Path) -> None:
+    deliver(folder, DAY)
+    day = shop().day(DAY - 1)
+    few = day.filter(_of(day, "us")).slice(0, 12).select(["user_id", "item_id"])
+    pq.write_table(few, home / "pairs.parquet")
+
+
+def _cut_catalogue(folder: Path, home: Path) -> None:
+    deliver(folder, DAY)
+    ids = shop().world.products.id[:60]
+    table = {
+        "item_id": ids,
+        "domain_id": ["us"] * 60,
+        "from": ["2026-01-01"] * 60,
+        "until": ["2027-01-01"] * 60,
+    }
+    pq.write_table(pa.table(table), home / "stock.parquet")
+
+
+def _changed_bundle(change: Callable[[Any, Any], Any]) -> Callable[[Path, Path], None]:
+    """Promote a copy of the champion with another manifest."""
+
+    def plant(folder: Path, home: Path) -> None:
+        from mmlora.pipeline.promote import promote
+        from mmlora.workspace import open_workspace
+
+        deliver(folder, DAY)
+        workspace = open_workspace()
+        with workspace.open_warehouse() as warehouse:
+            bundle = workspace.bundles.load(str(warehouse.current("champion", "us")))
+        version = workspace.bundles.save(change(workspace, bundle.manifest))
+        promote(version, accept_below_baseline=True)
+
+    return plant
+
+
+def _empty_vocabulary(workspace: Any, manifest: Any) -> Any:
+    stored = workspace.parts.json(manifest.encoder)
+    name = "item_profile__category"
+    stored["tables"][name] = workspace.parts.put_table(
+        workspace.parts.table(stored["tables"][name]).slice(0, 0)
+    )
+    return dataclasses.replace(manifest, encoder=workspace.parts.put_json(stored))
+
+
+def _lost_calibration(workspace: Any, manifest: Any) -> Any:
+    stored = workspace.parts.json(manifest.calibration)
+    stored["shift"] += 2.0
+    stored["domain_shifts"] = [shift + 2.0 for shift in stored["domain_shifts"]]
+    return dataclasses.replace(manifest, calibration=workspace.parts.put_json(stored))
+
+
+def _random_weights(workspace: Any, manifest: Any) -> Any:
+    import torch
+
+    tensors = workspace.parts.tensors(manifest.backbone)
+    generator = torch.Generator().manual_seed(3)
+    shuffled = {
+        name: value.flatten()[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
+        if value.is_floating_point() and value.numel() > 1
+        else value
+        for name, value in tensors.items()
+    }
+    return dataclasses.replace(manifest, backbone=workspace.parts.put_tensors(shuffled))
+
+
+def _too_good(workspace: Any, manifest: Any) -> Any:
+    """Claim the test figures of a model that has seen its labels."""
+    metrics = json.loads(json.dumps(dict(manifest.metrics)))
+    for phase in metrics.values():
+        for figures in phase["by_domain"].values():
+            figures["auc"] = 0.995
+    return dataclasses.replace(manifest, metrics=metrics)
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("the label column is dropped", _day(lambda t: t.drop_columns("label"))),
+    Fault("the user column is dropped", _day(lambda t: t.drop_columns("user_id"))),
+    Fault("user and item ids are swapped", _day(_swap_ids)),
+    Fault(
+        "user ids are written in another way",
+        _day(lambda t: _set(t, "user_id", pc.utf8_upper(t["user_id"]))),
+    ),
+    Fault(
+        "item ids are written in another way",
+        _day(lambda t: _set(t, "item_id", pc.replace_substring(t["item_id"], "SKU-", "sku"))),
+    ),
+    Fault("users are shuffled among rows", _day(_shuffle_users)),
+    Fault("every row is logged twice, 0.7 s apart", _day(_twice)),
+    Fault("yesterday's rows come again under today's date", _day(_yesterday_again)),
+    Fault("labels are flipped in one domain", _day(_flip), domain="de"),
+    Fault(
+        "no clicks are joined to the rows",
+        _day(lambda t: _set(t, "label", pa.array(np.zeros(len(t), np.int8)))),
+    ),
+    Fault(
+        "every row of one domain is a click",
+        _day(lambda t: _where(t, "label", _of(t, "de"), pa.scalar(1, pa.int8()))),
+        domain="de",
+    ),
+    Fault("half a day is delivered", _day(lambda t: t.filter(pc.less(_hours(t), 12)))),
+    Fault("half of the rows are lost at random", _day(_half_at_random)),
+    Fault("a domain is missing", _day(lambda t: t.filter(pc.invert(_of(t, "fr")))), domain="fr"),
+    Fault(
+        "a domain is renamed",
+        _day(lambda t: _where(t, "domain_id", _of(t, "de"), "germany")),
+        domain="de",
+    ),
+    Fault("two domains are swapped", _day(_swap_domains)),
+    Fault("one hot user", _day(_hot_user)),
+    Fault("a default user id in 40% of the rows", _day(_default_user)),
+    Fault("times are five hours late: another time zone", _day(_later(5))),
+    Fault("times are five hours early: another time zone", _day(_later(-5))),
+    Fault(
+        "times are read in another unit: 1970",
+        _day(
+            lambda t: _set(
+                t, "event_timestamp", pc.divide(t["event_timestamp"].cast(pa.int64()), 1_000_000_000)
+            )
+        ),
+    ),
+    Fault(
+        "times are cut to the day",
+        _day(lambda t: _set(t, "event_timestamp", pc.floor_temporal(t["event_timestamp"], unit="day"))),
+    ),
+    Fault("a day is missing in all domains", _no_day),
+    Fault("half a day is delivered, the later half", _late),
+    Fault(
+        "user ids are missing in some rows",
+        _day(
+            lambda t: _where(
+                t, "user_id", pa.array(np.arange(len(t)) % 50 == 0), pa.scalar(None, pa.string())
+            )
+        ),
+    ),
+    Fault("labels are shares, not 0 or 1", _day(lambda t: _set(t, "label", pa.array(np.full(len(t), 0.4))))),
+    Fault("prices are in cents", _items(lambda t: _set(t, "price", pc.multiply(t["price"], 100.0)))),
+    Fault(
+        "prices are missing",
+        _items(lambda t: _set(t, "price", pa.nulls(t.num_rows, pa.float64()))),
+    ),
+    Fault(
+        "categories are written in another way",
+        _items(lambda t: _set(t, "category", pc.utf8_upper(t["category"]))),
+    ),
+    Fault("the category column is dropped", _items(lambda t: t.drop_columns("category"))),
+    Fault("item vectors are all zero", _items(_zero_vectors)),
+    Fault("item vectors are given to other items", _items(_permuted_vectors)),
+    Fault(
+        "age bands are coded anew",
+        _users(lambda t: _set(t, "age_band", pc.replace_substring(t["age_band"], "-", " to "))),
+    ),
+    Fault(
+        "loyalty points are in thousandths",
+        _users(lambda t: _set(t, "loyalty_points", pc.multiply(t["loyalty_points"], 1000.0))),
+    ),
+    Fault("features are not built, though the state says so", _stale_features),
+    Fault("a vocabulary is empty", _changed_bundle(_empty_vocabulary)),
+    Fault("a pair table with a few users", _pairs, options={"pairs": "pairs.parquet"}),
+    Fault(
+        "the stock table has a fifth of the items",
+        _cut_catalogue,
+        environment={"MMLORA_CANDIDATES__STOCK": "stock.parquet"},
+    ),
+    Fault("a model that has seen its labels", _changed_bundle(_too_good)),
+    Fault("a model with its weights in another order", _changed_bundle(_random_weights)),
+)
