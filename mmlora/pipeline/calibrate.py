@@ -23,7 +23,7 @@ from mmlora.nights.recalibrating import (
 )
 from mmlora.records import Record
 from mmlora.runs.champions import CHALLENGER, CHAMPION, decide, followers, mirror
-from mmlora.runs.exchange import champion_bundle
+from mmlora.runs.exchange import champion_bundle, exchanged
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
@@ -128,13 +128,9 @@ def composed(workspace: Workspace, bundle: Bundle, refitted: Recalibrated) -> st
     part = workspace.parts.put_json(replace(fitted, domain_shifts=trained).to_json())
     return workspace.bundles.save(
         replace(
-            manifest,
+            exchanged(manifest, ()),
             calibration=part,
             mixtures=tuple(replace(each, shift=shifts[each.domain]) for each in manifest.mixtures),
-            base=manifest.model_version,
-            metrics={},
-            judgement=None,
-            tuning=None,
             created_at=datetime.now(UTC),
         )
     )

@@ -80,6 +80,7 @@ def test_the_page_is_self_contained_and_has_every_section(night: Path) -> None:
         "Published nights",
         "Gate",
     ]
+    assert "Drift by domain" in page and "feature_shift" in page
     ids = [element.attrib["id"] for element in tree.iter() if "id" in element.attrib]
     assert len(ids) == len(set(ids)), "plots share ids"
     drawn = [figure.attrib["id"] for figure in tree.iter("figure")]

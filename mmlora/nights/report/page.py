@@ -138,13 +138,22 @@ def _checks(loads: Sequence[ReportedLoad]) -> Iterator[ReportTable]:
 def _drift(report: NightReport) -> Section:
     """Return what the checks of the loads say of features and scores that moved, by domain."""
     rows = [
-        (Entry(load.domain), Entry(check.name, mark="" if check.passed else "down"), Entry(check.detail))
+        (
+            Entry(load.domain),
+            Entry(check.name, mark="" if check.passed else "down"),
+            _number(check.figure),
+            _number(check.threshold),
+            Entry(check.detail),
+        )
         for load in report.loads
         for check in load.checks
         if check.name.startswith(_DRIFT)
     ]
-    note = "Features are compared with the training date, and scores with the last published night."
-    table = ReportTable("Drift by domain", note, ("domain", "check", "what moved"), rows)
+    note = (
+        "Features are compared with the training date, scores and lists with the last published night. "
+        "`feature_shift` and `score_shift` are PSIs (population stability indices) beyond chance."
+    )
+    table = ReportTable("Drift by domain", note, ("domain", "check", "figure", "limit", "what moved"), rows)
     lines = [] if rows else ["The checks of these loads measured no drift of features."]
     return Section("Drift", lines, tables=[table] if rows else [])
 

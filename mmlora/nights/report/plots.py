@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmlora.metrics.reliability import ReliabilityBin
+from mmlora.metrics.reliability import LEAST_ROWS, ReliabilityBin
 from mmlora.nights.report.facts import GateWeights, Lift, NightReport, Reliability
 from mmlora.pages.drawing import (
     Plot,
@@ -36,7 +36,7 @@ _EXACT = Look("exact", "soft", "")
 _ROW = 34.0
 """Height of a domain's row in points."""
 MOST_CURVES = 8
-"""Domains with a reliability curve or a line of their own: those with the most rows."""
+"""Domains with a reliability curve or a line of their own, at most: those with the most rows."""
 
 
 def lift_plot(report: NightReport) -> Plot | None:
@@ -105,8 +105,8 @@ def reliability_plot(report: NightReport) -> Plot | None:
     if not report.reliability:
         return None
     every, *domains = report.reliability
-    largest = sorted(domains, key=lambda curve: -curve.rows)[:MOST_CURVES] if len(domains) > 1 else []
-    left_out = len(domains) - len(largest) if largest else 0
+    ranked = sorted(domains, key=lambda curve: -curve.rows) if len(domains) > 1 else []
+    largest = [curve for curve in ranked if curve.rows >= LEAST_ROWS][:MOST_CURVES]
     with rc_context(SETTINGS):
         return make(
             "reliability",
@@ -114,8 +114,8 @@ def reliability_plot(report: NightReport) -> Plot | None:
             [_reliability_panel(curve) for curve in (every, *largest)],
             "Impressions of published pairs in up to ten groups by score: the share clicked, with its "
             "95% interval, against the mean score. On the dashed line scores are click rates; above it they "
-            "are too low. Only what was published and shown is in it, so low scores are rare."
-            + (f" {left_out:,} domains with fewer rows have no panel." if left_out else ""),
+            "are too low. Only what was published and shown is in it, so low scores are rare. Domains with "
+            f"fewer than {LEAST_ROWS} impressions have no panel, and at most {MOST_CURVES} have one.",
         )
 
 
