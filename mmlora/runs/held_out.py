@@ -158,7 +158,9 @@ def _scores(
 ) -> tuple[Floats, Floats]:
     """Return the click probabilities of the challenger, and of each row's champion, ``[N]``."""
     contenders = {bundle.manifest.model_version: bundle for bundle in (challenger, *compared.values())}
-    scores = {version: _probabilities(workspace, bundle, table) for version, bundle in contenders.items()}
+    scores = {
+        version: _probabilities(workspace, bundle, table, rows) for version, bundle in contenders.items()
+    }
     theirs = np.zeros(len(table))
     for number, name in enumerate(rows.names):
         if name in compared:

@@ -81,8 +81,8 @@ def test_a_rule_that_only_warns_blocks_nothing(
 
 
 def test_overrides_need_a_known_check_and_a_reason() -> None:
-    with pytest.raises(UsageError, match="there is no check 'sise' to override: valid are wrong_type"):
-        Overrides.of(("sise",), "typo")
+    with pytest.raises(UsageError, match="there is no check 'sizes' to override: valid are wrong_type"):
+        Overrides.of(("sizes",), "typo")
     with pytest.raises(UsageError, match="needs --reason"):
         Overrides.of(("size",), " ")
     with pytest.raises(UsageError, match="needs --override"):
