@@ -175,6 +175,13 @@ _INTERACTIONS = (
         2.5,
     ),
     CheckRule(
+        "label_rate_change_all",
+        "interactions",
+        "label rate of the last day in all domains together over that of the days before, or the inverse, "
+        "beyond chance: clicks of all domains are missing",
+        2,
+    ),
+    CheckRule(
         "missing_hours",
         "interactions",
         "share of a usual day's rows in the hours without any on the last day: half a day was delivered, "

@@ -181,6 +181,14 @@ FROM clean WHERE known_at >= {_AS_OF} - to_days(1) GROUP BY domain_id
 """
 
 
+def _change(clicks: str, rows: str, before: str) -> str:
+    """Return how many times a day's label rate is above or below that of before, beyond chance."""
+    deviation = f"3 * sqrt({clicks} * (1 - {clicks} / {rows}) + 2.25)"
+    return f"""greatest(1,
+            ({clicks} + 4.5 - {deviation}) / ({rows} + 9) / nullif({before}, 0),
+            {before} * ({rows} + 9) / ({clicks} + 4.5 + {deviation}))"""
+
+
 def _beyond(name: str) -> str:
     """Return how far a share of the last day's rows is above that of any day before, beyond chance."""
     beyond = f"{name} - 3 * sqrt({name} * (1 - {name}) / last_day_rows) - {name}_before"
@@ -208,8 +216,12 @@ WITH figures AS (
         LEFT JOIN duplicates d ON d.domain_id = e.domain_id LEFT JOIN counts c ON c.domain_id = e.domain_id
         LEFT JOIN volumes v ON v.domain_id = e.domain_id LEFT JOIN days y ON y.domain_id = e.domain_id
         LEFT JOIN hours h ON h.domain_id = e.domain_id LEFT JOIN late l ON l.domain_id = e.domain_id
+), together AS (
+    SELECT sum(last_clicks) AS all_clicks, sum(last_day_rows) AS all_rows,
+        sum(earlier_ctr * last_day_rows) / nullif(all_rows, 0) AS all_ctr
+    FROM figures WHERE mean_day_rows IS NOT NULL AND earlier_ctr IS NOT NULL
 )
-SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items),
+SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clicks, all_rows, all_ctr),
     coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
     (positives + 4.5 - 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_least,
     (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
@@ -224,18 +236,15 @@ SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items),
         'quiet_day': CASE WHEN NOT $declared_empty
             THEN (last_day_rows + 4.5 + 3 * sqrt(last_day_rows + 2.25)) / quietest_day END,
         'busy_day': (last_day_rows - 3 * sqrt(last_day_rows)) / greatest(busiest_day, 1),
-        'label_rate_change': greatest(1,
-            (last_clicks + 4.5 - 3 * sqrt(last_clicks * (1 - last_clicks / last_day_rows) + 2.25))
-                / (last_day_rows + 9) / nullif(earlier_ctr, 0),
-            earlier_ctr * (last_day_rows + 9)
-                / (last_clicks + 4.5 + 3 * sqrt(last_clicks * (1 - last_clicks / last_day_rows) + 2.25))),
+        'label_rate_change': {_change("last_clicks", "last_day_rows", "earlier_ctr")},
+        'label_rate_change_all': {_change("all_clicks", "all_rows", "all_ctr")},
         'busiest_user': (busiest - 3 * sqrt(busiest)) / greatest(busiest_before, {LEAST_BUSY}),
         'repeated_pairs': {_beyond("repeats")},
         'new_users': {_beyond("new_users")},
         'new_items': {_beyond("new_items")},
         'missing_hours': coalesce(missing_hours, 0)
     }} END AS last_day
-FROM figures ORDER BY number
+FROM figures, together ORDER BY number
 """
 
 

@@ -147,7 +147,8 @@ def _rate_rules(limits: Thresholds, checks: Mapping[str, CheckRule]) -> list[Rul
 
 
 _LAST_DAY = (
-    *("quiet_day", "busy_day", "label_rate_change", "missing_hours", "busiest_user"),
+    *("quiet_day", "busy_day", "label_rate_change", "label_rate_change_all"),
+    *("missing_hours", "busiest_user"),
     *("repeated_pairs", "new_users", "new_items", "late_share"),
 )
 

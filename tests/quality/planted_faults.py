@@ -191,8 +191,8 @@ def _cut_catalogue(folder: Path, home: Path) -> None:
     table = {
         "item_id": ids,
         "domain_id": ["us"] * 60,
-        "from": ["2026-01-01"] * 60,
-        "until": ["2027-01-01"] * 60,
+        "from": ["2026-01-01T00:00:00Z"] * 60,
+        "until": ["2027-01-01T00:00:00Z"] * 60,
     }
     pq.write_table(pa.table(table), home / "stock.parquet")
 

@@ -11,7 +11,11 @@ import pytest
 from tests.benchmarks.bench_planted_faults import caught_by, configure, prepare
 from tests.quality.planted_faults import FAULTS, Fault
 
-MISSED = {"no clicks are joined to the rows"}
+MISSED = {
+    "users are shuffled among rows",  # in this market; smaller ones are blocked
+    "item vectors are given to other items",
+    "features are not built, though the state says so",  # they are built again, as the data has changed
+}
 
 
 @pytest.fixture(scope="module")
