@@ -282,15 +282,16 @@ _FEATURES = (
     CheckRule(
         "feature_range",
         "features",
-        "share of numbers further outside the training date's range than its width, in the worst field: "
-        "another unit",
+        "share of numbers further outside the training date's range than its width, in the worst field "
+        "that isn't computed from interactions: another unit",
         0.05,
         owner="features",
     ),
     CheckRule(
         "feature_shift",
         "features",
-        "PSI against the training date, beyond chance, of the worst field",
+        "PSI against the training date, beyond chance, of the worst field that isn't computed from "
+        "interactions",
         1.0,
         owner="features",
     ),

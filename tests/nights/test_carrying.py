@@ -99,7 +99,7 @@ def test_users_without_a_change_keep_their_rows(
 
 def another_model(version: str) -> dict[str, Any]:
     bundles = open_workspace().bundles
-    other = replace(bundles.load(version).manifest, metrics={"made": "up"})
+    other = replace(bundles.load(version).manifest, metrics={"made": {"up": 1}})
     return {"model_version": bundles.save(other)}
 
 

@@ -182,7 +182,7 @@ class Sequence(RuleBasedStateMachine):
         name = sorted(self.model.scores)[version]
 
         def run() -> object:
-            return promote(name, domain=domain, accept_below_baseline=True)
+            return promote(name, domain=domain, accept_below_baseline=True, accept_worse=True)
 
         if not self.killed(kill, run, {}) or self.decisions() > len(self.model.decisions):
             self.model.promote(name, domain)

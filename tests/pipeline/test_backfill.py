@@ -131,7 +131,7 @@ def test_domains_are_filled_in_parallel_and_others_are_unchanged(champion: str) 
 
 def test_a_model_in_force_at_the_time_scores_the_night(champion: str) -> None:
     newer = str(train(TRAINED, **PLAIN, seed=9).model_version)
-    promote(newer, why="better", accept_below_baseline=True)
+    promote(newer, why="better", accept_below_baseline=True, accept_worse=True)
     at_the_time = backfill("news", FIRST, LAST, model="champion-at-the-time", plan_only=True).plan
     assert {night.reason for night in at_the_time} == {"there was no champion at the time"}
     now, old = (backfill("news", LAST, LAST, model=m).loads[0] for m in ("champion", champion))
