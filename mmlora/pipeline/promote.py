@@ -68,20 +68,21 @@ def promote(
             f"the comparison of {model_version} with its baselines",
             [below, "train a better one, or promote it all the same with --accept-below-baseline"],
         )
-    evidence = compare_with_champions(workspace, model_version, datetime.now(UTC))
-    worse = [
-        str(each)
-        for each in (evidence.of("worse") if evidence else ())
-        if domain is None or each.domain == domain
-    ]
-    if worse and not accept_worse:
-        raise CheckError(
-            f"the comparison of {model_version} with the champion",
-            [f"it is worse in {', '.join(worse)}", "to promote it all the same, use --accept-worse"],
-        )
-    why += f" ({ACCEPTED})" if below else ""
-    why += " (accepted worse than the champion)" if worse else ""
-    return make_champion(workspace, model_version, target, why, evidence=evidence)
+    with workspace.open_warehouse():  # opened once for the calls below
+        evidence = compare_with_champions(workspace, model_version, datetime.now(UTC))
+        worse = [
+            str(each)
+            for each in (evidence.of("worse") if evidence else ())
+            if domain is None or each.domain == domain
+        ]
+        if worse and not accept_worse:
+            raise CheckError(
+                f"the comparison of {model_version} with the champion",
+                [f"it is worse in {', '.join(worse)}", "to promote it all the same, use --accept-worse"],
+            )
+        why += f" ({ACCEPTED})" if below else ""
+        why += " (accepted worse than the champion)" if worse else ""
+        return make_champion(workspace, model_version, target, why, evidence=evidence)
 
 
 def make_champion(
