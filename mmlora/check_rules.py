@@ -178,7 +178,7 @@ _INTERACTIONS = (
         "label_rate_change_all",
         "interactions",
         "label rate of the last day in all domains together over that of the days before, or the inverse, "
-        "beyond chance: clicks of all domains are missing",
+        "beyond chance, but no more than the domain's own: clicks of all domains are missing",
         2,
     ),
     CheckRule(

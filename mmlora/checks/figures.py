@@ -237,7 +237,10 @@ SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clic
             THEN (last_day_rows + 4.5 + 3 * sqrt(last_day_rows + 2.25)) / quietest_day END,
         'busy_day': (last_day_rows - 3 * sqrt(last_day_rows)) / greatest(busiest_day, 1),
         'label_rate_change': {_change("last_clicks", "last_day_rows", "earlier_ctr")},
-        'label_rate_change_all': {_change("all_clicks", "all_rows", "all_ctr")},
+        'label_rate_change_all': CASE WHEN 2 * last_day_rows <= all_rows THEN least(
+            {_change("all_clicks", "all_rows", "all_ctr")},
+            greatest((last_clicks + 1) / (earlier_ctr * last_day_rows + 1),
+                (earlier_ctr * last_day_rows + 1) / (last_clicks + 1))) END,
         'busiest_user': (busiest - 3 * sqrt(busiest)) / greatest(busiest_before, {LEAST_BUSY}),
         'repeated_pairs': {_beyond("repeats")},
         'new_users': {_beyond("new_users")},
