@@ -44,7 +44,7 @@ def share(
         print_json([result.to_json() for result in results])
         return
     if not results:
-        typer.echo("every domain has an expert of its own: nothing to do")
+        typer.echo("every domain has an expert of its own, or a model without any: nothing to do")
         return
     columns = ("domain", "experts", "from", "rows", "gain", "reason", "champion")
     print_table("experts of domains without their own", columns, [_row(result) for result in results])

@@ -60,11 +60,11 @@ def share_experts(
 
     Args:
         as_of: decide by what was known at this day's 00:00 UTC.
-        domains: these domains; by default all whose champion has no expert of theirs.
+        domains: these domains; by default all whose champion has experts, but none of theirs.
         dry_run: decide, but leave the champions as they are.
 
     Raises:
-        UsageError: there is no such domain, it has an expert of its own, or the model has none to share.
+        UsageError: a given domain doesn't exist, has an expert of its own, or has a model without any.
         ContractError: the model's features are no longer available.
     """
     workspace = open_workspace()
@@ -77,7 +77,11 @@ def _shared(workspace: Workspace, as_of: date, chosen: Sequence[Id], dry_run: bo
     for domain in chosen or workspace.expected_domains():
         with workspace.open_warehouse() as warehouse:
             base = bundle_of(workspace, warehouse, domain, None)
-        if any(expert.domain == domain for expert, _ in kept_experts(base)):
+        experts = kept_experts(base)
+        if not experts and not chosen:
+            logger.info("%s: its model %s has no expert to share", domain, base.manifest.model_version)
+            continue
+        if any(expert.domain == domain for expert, _ in experts):
             if chosen:
                 raise UsageError(
                     f"domain {str(domain)!r} has an expert of its own in {base.manifest.model_version}: to "

@@ -135,3 +135,9 @@ def test_a_domain_with_an_expert_and_a_model_without_any_are_refused(workspace: 
         share_experts(ON, domains=kept[:1])
     with pytest.raises(UsageError, match="nowhere"):
         share_experts(ON, domains=["nowhere"])
+
+
+def test_models_without_experts_have_nothing_to_share(trained_workspace: Path) -> None:
+    assert share_experts(ON) == ()
+    with pytest.raises(UsageError, match="has no expert to share"):
+        share_experts(ON, domains=["rare"])
