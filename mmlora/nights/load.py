@@ -234,7 +234,7 @@ class _Job:
             seconds=staged.seconds,
             candidates=chosen,
             below_baseline=below_baseline(self.bundle.manifest.judgement),
-            experts=self.bundle.experts_of(self.domain),
+            experts=self.bundle.experts_of(self.domain, work.model),
         )
         self.checks.require(report.checks, facts)
         self.checks.require(

@@ -6,7 +6,7 @@ See :mod:`mmlora.runs.sharing` for how it is decided. No other domain's parts ch
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from mmlora.errors import UsageError
 from mmlora.names import ExpertPolicy
 from mmlora.records import Record
+from mmlora.registry.manifest import Mixture
 from mmlora.runs.champions import CHAMPION, bundle_of, decide
-from mmlora.runs.sharing import kept_experts, share
+from mmlora.runs.sharing import Undecided, kept_experts, share
 from mmlora.schema import Id
 from mmlora.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from mmlora.registry.bundle import Bundle
-    from mmlora.registry.manifest import Mixture
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ class SharedDomain(Record):
 
     Attributes:
         domain_id: the domain.
-        policy: whether it uses its own expert, those of others, or the backbone alone.
-        experts: the weight of each expert in its mixture, by the domain that trained it.
+        policy: whether its scores depend on its own experts, on those of others, or on the backbone alone.
+        experts: the weight of each domain's experts in them.
         rows: number of rows that decided.
-        gain: the auc minus the backbone's, with the bounds of its interval; None if it can't be measured.
+        gain: what was gained in auc, with the bounds of its interval; None if nothing was measured.
         reason: why, in a clause.
         model_version: the domain's champion now.
         before: its champion before.
@@ -43,7 +43,7 @@ class SharedDomain(Record):
 
     domain_id: str
     policy: ExpertPolicy
-    experts: dict[str, float]
+    experts: Mapping[str, float]
     rows: int
     gain: tuple[float, float, float] | None
     reason: str
@@ -88,33 +88,35 @@ def _shared(workspace: Workspace, as_of: date, chosen: Sequence[Id], dry_run: bo
                     f"train it again, use mmlora train experts --domain {domain} --base champion"
                 )
             continue
-        mixture = share(workspace, base, domain, as_of)
-        yield _decided(workspace, base, mixture, dry_run)
+        yield _decided(workspace, base, domain, share(workspace, base, domain, as_of), dry_run)
 
 
-def _decided(workspace: Workspace, base: Bundle, mixture: Mixture, dry_run: bool) -> SharedDomain:
-    """Store a mixture and make it the domain's champion, unless it changes nothing."""
+def _decided(
+    workspace: Workspace, base: Bundle, domain: Id, choice: Mixture | Undecided, dry_run: bool
+) -> SharedDomain:
+    """Make a mixture the domain's champion if it changes its scores, and say what the domain has then."""
     before = version = base.manifest.model_version
-    if not dry_run and _changes(base, mixture):
-        manifest = base.manifest.with_mixture(mixture)
+    after = base
+    if isinstance(choice, Mixture) and _changes(base, choice):
+        manifest = base.manifest.with_mixture(choice)
         # The figures of the base are of other scores in this domain.
         manifest = replace(manifest, base=before, metrics={}, judgement=None, tuning=None)
-        version = workspace.bundles.save(manifest)
-        why = f"{mixture.kind} experts of {mixture.domain}: {mixture.reason}"
-        decide(workspace, version, domain=mixture.domain, alias=CHAMPION, why=why, metrics={})
-    logger.info("%s: %s (%s)", mixture.domain, mixture.kind, mixture.reason)
-    weights: dict[str, float] = {}
-    for expert in mixture.experts:
-        weights[str(expert.domain)] = weights.get(str(expert.domain), 0.0) + expert.weight
+        after = replace(base, manifest=manifest)
+        if not dry_run:
+            version = workspace.bundles.save(manifest)
+            why = f"{choice.kind} experts of {domain}: {choice.reason}"
+            decide(workspace, version, domain=domain, alias=CHAMPION, why=why, metrics={})
+    use = after.experts_of(domain, after.model_of(domain))
+    logger.info("%s: %s (%s)", domain, use, choice.reason)
     return SharedDomain(
-        str(mixture.domain),
-        mixture.kind,
-        weights,
-        mixture.rows,
-        mixture.gain,
-        mixture.reason,
-        version,
-        before,
+        domain_id=str(domain),
+        policy=use.policy,
+        experts=use.weights,
+        rows=choice.rows,
+        gain=choice.gain if isinstance(choice, Mixture) else None,
+        reason=choice.reason,
+        model_version=version,
+        before=before,
     )
 
 
@@ -123,5 +125,4 @@ def _changes(base: Bundle, mixture: Mixture) -> bool:
     before = base.manifest.mixture_of(mixture.domain)
     if before is not None:
         return (before.experts, before.shift) != (mixture.experts, mixture.shift)
-    known = mixture.domain in base.manifest.training_domains
-    return bool(mixture.experts) or (not known and mixture.shift != base.calibration.shift)
+    return bool(mixture.experts) or mixture.domain not in base.manifest.training_domains

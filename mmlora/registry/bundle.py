@@ -114,20 +114,25 @@ class Bundle:
             experts=[(expert.weight, self.parts.tensors(expert.part)) for expert in mixture.experts],
         )
 
-    def experts_of(self, domain: Id) -> ExpertUse:
-        """Return which experts a domain's scores depend on, by the domain that trained them."""
+    def experts_of(self, domain: Id, model: Model) -> ExpertUse:
+        """Return which experts a domain's scores depend on, by the domain that trained them.
+
+        Args:
+            domain: the domain.
+            model: the result of :meth:`model_of`.
+        """
         mixture = self.manifest.mixture_of(domain)
         if mixture is not None:
             return ExpertUse.of(str(domain), [(str(e.domain), e.weight) for e in mixture.experts])
         owners = [str(expert.domain) for expert in self.manifest.experts]
-        return ExpertUse.of(str(domain), list(zip(owners, self._gate_weights(domain), strict=True)))
+        return ExpertUse.of(str(domain), list(zip(owners, self._gate_weights(domain, model), strict=True)))
 
-    def _gate_weights(self, domain: Id) -> list[float]:
+    def _gate_weights(self, domain: Id, model: Model) -> list[float]:
         """Return the weight of each expert for a domain, averaged over layers and, if rows differ, equal."""
         from mmlora.models.ctr import CTRModel, is_zero
         from mmlora.models.folding import domain_weights
 
-        model, known, experts = self.model(), self.manifest.training_domains, self.manifest.experts
+        known, experts = self.manifest.training_domains, self.manifest.experts
         if domain not in known or not isinstance(model, CTRModel) or not experts:
             return [0.0] * len(experts)
         fixed = [domain_weights(gate, known.index(domain)) for gate in model.gates]

@@ -53,8 +53,8 @@ class MixedExpert(NamedTuple):
 
     @property
     def role(self) -> str:
-        """The part's role in its bundle, as of an :class:`ExpertPart`."""
-        return f"expert:{self.domain}:{self.slot}"
+        """The part's role in its bundle."""
+        return ExpertPart(*self[:3]).role
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Mixture:
         shift: the calibration's shift for the domain.
         as_of: its rows were read as of midnight of this day.
         rows: number of rows that decided.
-        gain: the auc minus the backbone's on rows that didn't choose the weights, with the bounds of its
-            interval; None if it can't be measured.
+        gain: the auc minus that of the whole model (of the backbone, for an expert of its own) on rows that
+            didn't choose the weights, with the bounds of its interval; None if it can't be measured.
         reason: why it has these experts, in a clause.
     """
 

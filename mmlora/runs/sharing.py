@@ -2,8 +2,8 @@
 
 The rows that decide are rows that the model wasn't trained on: all rows of a domain that is new to it, and
 the rows since its as-of date of any other. Each choice needs evidence beyond noise; otherwise the domain
-keeps the backbone alone. The result is a :class:`~mmlora.registry.manifest.Mixture`: no other domain's parts
-change.
+has what the whole model gives it. The result is a :class:`~mmlora.registry.manifest.Mixture`: no other
+domain's parts change.
 """
 
 from __future__ import annotations
@@ -42,10 +42,25 @@ logger = logging.getLogger(__name__)
 MOST_ROWS = 100_000
 """The newest rows of a domain that are read."""
 LEAST_OF_EACH_LABEL = 10
+GROWTH = 1.5
+"""A domain with a mixture is decided again once it has so many times the rows that decided before."""
 _VALIDATION_SHARE = 0.3
 
 
-def share(workspace: Workspace, base: Bundle, domain: Id, as_of: date) -> Mixture:
+@dataclass(frozen=True)
+class Undecided:
+    """The rows don't decide anything, so the domain keeps what it has.
+
+    Attributes:
+        rows: their number.
+        reason: why, in a clause.
+    """
+
+    rows: int
+    reason: str
+
+
+def share(workspace: Workspace, base: Bundle, domain: Id, as_of: date) -> Mixture | Undecided:
     """Choose a domain's experts on the rows known at ``as_of`` 00:00 UTC.
 
     Args:
@@ -67,12 +82,15 @@ def share(workspace: Workspace, base: Bundle, domain: Id, as_of: date) -> Mixtur
     try:
         table = _rows(workspace, base, domain, as_of)
     except DataError:  # there are none at all
-        return Mixture(domain, (), base.calibration.shift, as_of, 0, None, "0 rows: too few to tell")
+        return Undecided(0, "0 rows: too few to tell")
     labels = table[LABEL].to_numpy()
     fewest = int(min(labels.sum(), len(labels) - labels.sum())) if len(labels) else 0
     if fewest < LEAST_OF_EACH_LABEL:
         reason = f"{len(labels):,} rows, of which {fewest} of the rarer label: too few to tell"
-        return Mixture(domain, (), base.calibration.shift, as_of, len(labels), None, reason)
+        return Undecided(len(labels), reason)
+    before = base.manifest.mixture_of(domain)
+    if before is not None and len(labels) < GROWTH * before.rows:
+        return Undecided(len(labels), f"decided on {before.rows:,} rows, and again once there are more")
     data = _DomainRows.read(workspace, base, table)
     return _Choice(workspace, base, domain, as_of, data).mixture(experts)
 
@@ -108,14 +126,17 @@ class _Choice:
         ]
         reason = "the experts of similar domains gain more than noise"
         if not mixed:
-            reason = "no other domain's expert gains more than noise, nor does an expert of its own"
+            reason = "no expert gains more than noise"
         return self._made(tuple(mixed), shared.logits, shared.gain, reason)
 
     def _shared(self, states: Sequence[State]) -> Shared:
+        from mmlora.models.ctr import CTRModel
         from mmlora.training.sharing import share_experts
 
-        options = self.workspace.settings.training.of(Optimisation)
+        model, options = self.base.model(), self.workspace.settings.training.of(Optimisation)
+        assert isinstance(model, CTRModel)  # trees have no experts
         return share_experts(
+            model,
             self.base.model_spec(),
             self._backbone(),
             states,
@@ -199,13 +220,13 @@ class _OwnExpert:
 
 @dataclass(frozen=True)
 class _DomainRows:
-    """One domain's encoded rows in memory, as training data; the model takes the domain for an unknown one.
+    """One domain's encoded rows in memory, as training data.
 
     Attributes:
         encoder: the encoder of the model.
         columns: its inputs.
         label: 0/1, ``[N]`` float32, from the oldest row to the newest.
-        domain: the domain's index in the model, or -1, ``[N]``.
+        domain: -1 for every row, ``[N]``, because all are of one domain, which the model may not know.
         num_domains: number of the model's domains.
     """
 

@@ -2,8 +2,9 @@
 
 A mixture has a weight per expert; the weights are at least 0 and sum to 1 at most, and what is missing to 1
 is the backbone. So a domain with few rows needs only a few numbers. The weights minimise the log loss on the
-domain's rows. What they gain is measured on rows that didn't choose them, by cross-validation; its interval
-is a paired bootstrap, as for an expert of the domain's own (:mod:`mmlora.training.evidence`).
+domain's rows. What they gain over the whole model is measured on rows that didn't choose them, by
+cross-validation; its interval is a paired bootstrap, as for an expert of the domain's own
+(:mod:`mmlora.training.evidence`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from mmlora.metrics.bootstrap import compare
 from mmlora.models.builder import assemble_mixture
-from mmlora.models.ctr import State
+from mmlora.models.ctr import CTRModel, State
 from mmlora.models.spec import ModelSpec
 from mmlora.training.epoch import RowNumbers, TrainingData
 from mmlora.training.loop import predict
@@ -36,9 +37,9 @@ class Shared:
 
     Attributes:
         weights: the weight of each expert, ``[E]``, fitted on all rows; all 0 if they are not kept.
-        gain: auc minus the backbone's by cross-validation, with the bounds of its interval; None if it can't
-            be measured.
-        logits: the mixture's logits by cross-validation, or the backbone's if it is not kept, ``[N]``.
+        gain: auc minus the whole model's by cross-validation, with the bounds of its interval; None if it
+            can't be measured.
+        logits: the mixture's logits by cross-validation, or the whole model's if it is not kept, ``[N]``.
     """
 
     weights: Floats
@@ -52,6 +53,7 @@ class Shared:
 
 
 def share_experts(
+    model: CTRModel,
     spec: ModelSpec,
     backbone: State,
     experts: Sequence[State],
@@ -64,6 +66,7 @@ def share_experts(
     """Choose a mixture of experts for a domain's rows, and keep it if it gains more than noise.
 
     Args:
+        model: the whole model, which gives the domain its gate's experts, or the backbone if it is new.
         spec: the model's specification.
         backbone: its state.
         experts: the experts' states, E of them.
@@ -88,16 +91,17 @@ def share_experts(
         held = np.arange(len(rows)) % _FOLDS == fold
         weights = fit_weights(start[~held], steps[~held], labels[~held])
         mixed[held] = logits_of(weights.tolist(), rows[held])[0]
+    now = np.asarray(predict(model, data, rows)[0], np.float64)
     pooled = np.zeros(len(rows), np.int64)
     difference = compare(
-        *(labels, _sigmoid(mixed), _sigmoid(start), pooled), draws=_DRAWS, level=confidence, seed=seed
+        *(labels, _sigmoid(mixed), _sigmoid(now), pooled), draws=_DRAWS, level=confidence, seed=seed
     ).auc
     gain = None
     if difference.value is not None and difference.low is not None and difference.high is not None:
         gain = difference.value, difference.low, difference.high
-    better = gain is not None and gain[1] > 0 and shifted_loss(mixed, labels) < shifted_loss(start, labels)
+    better = gain is not None and gain[1] > 0 and shifted_loss(mixed, labels) < shifted_loss(now, labels)
     weights = fit_weights(start, steps, labels) if better else np.zeros(len(experts))
-    return Shared(weights, gain, mixed if weights.any() else start)
+    return Shared(weights, gain, mixed if weights.any() else now)
 
 
 def fit_weights(start: Floats, steps: Floats, labels: Floats) -> Floats:

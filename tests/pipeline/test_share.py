@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,10 +87,12 @@ def test_a_new_domain_is_scored_at_once_and_then_by_what_was_decided(workspace: 
     assert _scores(NEW) == alone, "the exact scores of before"
 
 
-def test_deciding_again_on_the_same_rows_changes_nothing(workspace: Path) -> None:
+def test_deciding_again_on_the_same_rows_or_on_fewer_changes_nothing(workspace: Path) -> None:
     first = _share()
-    again = _share()
-    assert (again.model_version, again.before) == (first.model_version, first.model_version)
+    for on in (ON, ON - timedelta(days=20), date(2001, 3, 1)):
+        (again,) = share_experts(on, domains=[NEW])
+        assert (again.model_version, again.before) == (first.model_version, first.model_version)
+        assert (again.policy, again.experts) == (first.policy, first.experts)
 
 
 def test_a_dry_run_decides_and_changes_nothing(workspace: Path) -> None:

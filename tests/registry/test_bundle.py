@@ -127,7 +127,7 @@ class TestWithExperts:
             .equal(torch.sigmoid(mixed * trained.calibration.scale - 0.75))
         )
         assert bundle.calibration_of("F") == trained.calibration
-        assert bundle.experts_of("new") == ExpertUse("shared", {"F": 0.5, "M": 0.25})
+        assert bundle.experts_of("new", bundle.model_of("new")) == ExpertUse("shared", {"F": 0.5, "M": 0.25})
 
     def test_an_expert_of_its_own_ends_a_domains_mixture(self, trained):
         mixture = Mixture("M", (), 0.0, date(2001, 1, 1), 90, None, "too few rows")

@@ -63,7 +63,8 @@ def trained(make_data, make_training_spec, options):
 
 def test_a_new_domain_gets_the_experts_of_the_akin_domain(trained):
     spec, backbone, experts, data, rows = trained
-    shared = share_experts(spec, backbone, experts, data, rows, confidence=0.95, seed=0)
+    whole = assemble_model(spec, backbone=backbone, experts=list(enumerate(experts)))
+    shared = share_experts(whole, spec, backbone, experts, data, rows, confidence=0.95, seed=0)
     assert shared.kept and shared.gain[1] > 0
     assert shared.weights[0] > 0.3 and shared.weights[1] < 0.05
 
@@ -71,10 +72,18 @@ def test_a_new_domain_gets_the_experts_of_the_akin_domain(trained):
 def test_a_domain_that_no_expert_helps_keeps_the_backbone(trained):
     spec, backbone, experts, data, rows = trained
     data.label[rows] = data.label[rows][np.random.default_rng(1).permutation(len(rows))]
-    shared = share_experts(spec, backbone, experts, data, rows, confidence=0.95, seed=0)
+    whole = assemble_model(spec, backbone=backbone, experts=list(enumerate(experts)))
+    shared = share_experts(whole, spec, backbone, experts, data, rows, confidence=0.95, seed=0)
     assert not shared.kept and not shared.weights.any()
     alone = assemble_mixture(spec, backbone=backbone, experts=[]).eval()
     np.testing.assert_allclose(shared.logits, alone(data.batch(rows)).detach().numpy(), atol=1e-6)
+
+
+def test_a_domain_keeps_what_its_gate_gives_it_unless_a_mixture_gains_over_that(trained):
+    spec, backbone, experts, data, rows = trained
+    gated = assemble_mixture(spec, backbone=backbone, experts=[(1.0, experts[0])])
+    shared = share_experts(gated, spec, backbone, experts, data, rows, confidence=0.95, seed=0)
+    assert not shared.kept, "though it gains over the backbone alone"
 
 
 def test_an_own_expert_of_a_new_domain_is_trained_on_the_models_backbone(trained, options):
