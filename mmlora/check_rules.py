@@ -274,7 +274,7 @@ _FEATURES = (
     CheckRule(
         "feature_unknown",
         "features",
-        "share of values out of vocabulary, above that of the training date, in the worst field: ids or "
+        "share of values out of vocabulary, above that of the training date, in the worst field but the ids: "
         "categories are written in another way, or the vocabulary is empty",
         0.5,
         owner="features",
@@ -342,7 +342,8 @@ _SCORES = (
     CheckRule(
         "test_auc",
         "scores",
-        "auc of the model's test: one that is too good to be true has seen the labels",
+        "auc of the model's test, less what chance explains: one that is too good to be true has seen the "
+        "labels",
         0.97,
         owner="model",
     ),

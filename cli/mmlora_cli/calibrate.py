@@ -80,6 +80,8 @@ def _print(result: Calibrated, dry_run: bool) -> None:
     )
     if result.model_version is not None:
         typer.echo(f"{result.before} with this calibration is {result.model_version}, the {result.alias}")
+        if result.alias == "challenger":
+            typer.echo(f"to use it: mmlora promote {result.model_version}")
     elif not result.better:
         typer.echo(f"{result.before} keeps its calibration: the new one is not better by more than noise")
     elif dry_run:

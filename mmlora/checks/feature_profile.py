@@ -62,7 +62,7 @@ class FieldDifference:
         field: the field.
         missing: share of rows without a value, less that of the profile and what chance explains.
         unknown: share of values out of vocabulary, likewise.
-        outside: share of numbers further from the profile's range than its width.
+        outside: share of numbers further from the profile's range than its width; 0 if that is 0.
         shift: PSI beyond chance; None if either has no values, and for ids.
     """
 
@@ -186,8 +186,8 @@ def _counts(values: _Values, edges: npt.NDArray[np.float64]) -> Counts:
 def _difference(field: FeatureField, values: _Values, before: FieldProfile) -> FieldDifference:
     edges = np.asarray(before.edges, np.float64)
     outside = 0.0
-    if before.low is not None and before.high is not None and len(values.numbers):
-        reach = max(before.high - before.low, 1e-6)
+    reach = (before.high or 0.0) - (before.low or 0.0)
+    if before.low is not None and before.high is not None and reach > 0 and len(values.numbers):
         wild = (values.numbers < before.low - reach) | (values.numbers > before.high + reach)
         outside = float(wild.mean())
     return FieldDifference(

@@ -30,11 +30,15 @@ MIN_HISTORY_DAYS = 7
 TRAILING_DAYS = 7
 """Days before the last one with which its users, items and hours are compared."""
 LEAST_OF_HOUR, LEAST_EXPECTED = 6, 18
-"""Rows that were expected in each missing hour, and in all of them, for their absence to be no chance."""
+"""Visits that were expected in each missing hour, and in all of them, for their absence to be no chance."""
 LEAST_WEEK = 100
 """Rows of the seven days before that the last day's users and items can be compared with."""
 LEAST_BUSY = 20
 """Rows of a day that any user may have."""
+LEAST_VISITS = 100
+"""Users of the seven days before, each day's counted, whose busiest one the last day's is compared with."""
+ALIKE = 0.1
+"""How much alike the labels of one user's rows of a day are: their correlation."""
 
 _AS_OF = "getvariable('as_of')"
 # A time of zero, in any time zone, is a missing time. Clocks differ by seconds and batches by minutes; an
@@ -118,7 +122,9 @@ FROM (
 """
 
 # Who and what was shown on the last day and on each of the seven days before: the rows of the busiest user,
-# the share of rows that repeat a pair of that day or the day before, and of rows of new users and items.
+# the share of rows that repeat a pair of that day or the day before, and of rows of new users and items. Rows
+# come in visits: `visit` is their number in one, the variance of a user's rows of a day over the mean. It is 1
+# where each user's rows fall on the days by chance, and all rows of a user who is there on one day only.
 _DAYS = f"""
 CREATE TEMP TABLE days AS
 WITH pairs AS (
@@ -137,40 +143,53 @@ items AS (SELECT domain_id, days_before, item_id, sum(rows) AS rows FROM pairs
     WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL),
 by_user AS (
     SELECT domain_id, days_before, sum(rows) AS day_rows, max(rows) AS busiest,
-        sum(repeats) / sum(rows) AS repeats,
+        count(*) AS day_visits, sum(repeats) / sum(rows) AS repeats,
         coalesce(sum(rows) FILTER (first_day = days_before), 0) / sum(rows) AS new_users
     FROM users JOIN first_of_user USING (domain_id, user_id) GROUP BY ALL
+),
+visits AS (
+    SELECT domain_id, days / (days - 1) * sum(squares - rows * rows / days) / sum(rows) AS dispersion
+    FROM (
+        SELECT domain_id, sum(rows) AS rows, sum(rows * rows) AS squares,
+            least({TRAILING_DAYS}, getvariable('window_days')) + 1 AS days
+        FROM users GROUP BY domain_id, user_id
+    ) GROUP BY domain_id, days
 ),
 by_item AS (
     SELECT domain_id, days_before,
         coalesce(sum(rows) FILTER (first_day = days_before), 0) / sum(rows) AS new_items
     FROM items JOIN first_of_item USING (domain_id, item_id) GROUP BY ALL
 )
-SELECT domain_id, sum(day_rows) FILTER (days_before > 0) AS week_rows, {
+SELECT domain_id, sum(day_rows) FILTER (days_before > 0) AS week_rows,
+    sum(day_visits) FILTER (days_before > 0) AS week_visits, greatest(1, any_value(dispersion)) AS visit, {
     ", ".join(
         f"max({name}) FILTER (days_before = 0) AS {name}, "
         f"max({name}) FILTER (days_before > 0) AS {name}_before"
         for name in ("busiest", "repeats", "new_users", "new_items")
     )
 }
-FROM by_user JOIN by_item USING (domain_id, days_before) GROUP BY domain_id
+FROM by_user JOIN by_item USING (domain_id, days_before) JOIN visits USING (domain_id) GROUP BY domain_id
 """
 
-# The share of a usual day's rows in hours that have none on the last day, though enough were expected.
+# The share of a usual day's rows in hours that have none on the last day, though enough were expected and
+# each of the days before had some.
 _HOURS = f"""
 CREATE TEMP TABLE hours AS
 WITH counts AS (
     SELECT domain_id, hour(event_timestamp) AS hour, count(*) FILTER (days_before = 0) AS now,
-        count(*) FILTER (days_before > 0) AS before
+        count(*) FILTER (days_before > 0) AS before,
+        count(DISTINCT days_before) FILTER (days_before > 0) AS days
     FROM recent WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL
 ),
 shares AS (
-    SELECT domain_id, now, before / nullif(sum(before) OVER of_domain, 0) AS share,
+    SELECT domain_id, now, days, before / nullif(sum(before) OVER of_domain, 0) AS share,
         sum(now) OVER of_domain AS rows
     FROM counts WINDOW of_domain AS (PARTITION BY domain_id)
 )
-SELECT domain_id, CASE WHEN sum(share * rows) >= {LEAST_EXPECTED} THEN sum(share) ELSE 0 END AS missing_hours
-FROM shares WHERE now = 0 AND share * rows >= {LEAST_OF_HOUR} GROUP BY domain_id
+SELECT domain_id,
+    CASE WHEN sum(share * rows / visit) >= {LEAST_EXPECTED} THEN sum(share) ELSE 0 END AS missing_hours
+FROM shares JOIN days USING (domain_id)
+WHERE now = 0 AND shares.days = {TRAILING_DAYS} AND share * rows / visit >= {LEAST_OF_HOUR} GROUP BY domain_id
 """
 
 # Of the rows that became known on the last day, the share of those that happened on earlier days.
@@ -181,24 +200,28 @@ FROM clean WHERE known_at >= {_AS_OF} - to_days(1) GROUP BY domain_id
 """
 
 
-def _change(clicks: str, rows: str, before: str) -> str:
+def _change(clicks: str, rows: str, before: str, visit: str) -> str:
     """Return how many times a day's label rate is above or below that of before, beyond chance."""
-    deviation = f"3 * sqrt({clicks} * (1 - {clicks} / {rows}) + 2.25)"
+    clump = f"(1 + {ALIKE} * ({visit} - 1))"
+    count, of = f"({clicks} / {clump})", f"({rows} / {clump})"
+    deviation = f"3 * sqrt({count} * (1 - {clicks} / {rows}) + 2.25)"
     return f"""greatest(1,
-            ({clicks} + 4.5 - {deviation}) / ({rows} + 9) / nullif({before}, 0),
-            {before} * ({rows} + 9) / ({clicks} + 4.5 + {deviation}))"""
+            ({count} + 4.5 - {deviation}) / ({of} + 9) / nullif({before}, 0),
+            {before} * ({of} + 9) / ({count} + 4.5 + {deviation}))"""
 
 
 def _beyond(name: str) -> str:
     """Return how far a share of the last day's rows is above that of any day before, beyond chance."""
-    beyond = f"{name} - 3 * sqrt({name} * (1 - {name}) / last_day_rows) - {name}_before"
+    visits = "(last_day_rows / visit)"
+    deviation = f"3 * sqrt({name} * (1 - {name}) * {visits} + 2.25)"
+    beyond = f"({name} * {visits} + 4.5 - {deviation}) / ({visits} + 9) - {name}_before"
     return f"CASE WHEN week_rows >= {LEAST_WEEK} THEN {beyond} END"
 
 
-# The bounds of the label rate are Wilson's at three standard deviations: five rows without a click prove
-# nothing. The bound of the last day's rows is similar, but rows arrive in clumps, whose size (`spread`) is
-# the ratio of the variance to the mean of the days before. The chance of silence is the probability that all
-# clumps fell on the days before it.
+# The bounds of rates and shares are Wilson's at three standard deviations: five rows without a click prove
+# nothing. That of the last day's rows is similar, but rows arrive in clumps: by the visit, of which chance
+# decides as a whole, and by what makes whole days differ (`spread`, the ratio of the variance to the mean of
+# the days before). The chance of silence is the probability that all clumps fell on the days before it.
 _FRAME = f"""
 WITH figures AS (
     SELECT e.domain, e.number, {", ".join(f"coalesce(f.{name}, 0) AS {name}" for name in FAULTS)},
@@ -218,10 +241,12 @@ WITH figures AS (
         LEFT JOIN hours h ON h.domain_id = e.domain_id LEFT JOIN late l ON l.domain_id = e.domain_id
 ), together AS (
     SELECT sum(last_clicks) AS all_clicks, sum(last_day_rows) AS all_rows,
+        sum(visit * last_day_rows) / nullif(all_rows, 0) AS all_visit,
         sum(earlier_ctr * last_day_rows) / nullif(all_rows, 0) AS all_ctr
     FROM figures WHERE mean_day_rows IS NOT NULL AND earlier_ctr IS NOT NULL
 )
-SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clicks, all_rows, all_ctr),
+SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clicks, all_rows, all_ctr,
+        all_visit),
     coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
     (positives + 4.5 - 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_least,
     (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
@@ -234,18 +259,20 @@ SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clic
         ** (mean_day_rows * history_days / spread) END AS silence_chance,
     CASE WHEN mean_day_rows IS NOT NULL AND last_day_rows > 0 THEN {{
         'quiet_day': CASE WHEN NOT $declared_empty
-            THEN (last_day_rows + 4.5 + 3 * sqrt(last_day_rows + 2.25)) / quietest_day END,
-        'busy_day': (last_day_rows - 3 * sqrt(last_day_rows)) / greatest(busiest_day, 1),
-        'label_rate_change': {_change("last_clicks", "last_day_rows", "earlier_ctr")},
-        'label_rate_change_all': CASE WHEN 2 * last_day_rows <= all_rows THEN least(
-            {_change("all_clicks", "all_rows", "all_ctr")},
+            THEN (last_day_rows + visit * (4.5 + 3 * sqrt(last_day_rows / visit + 2.25))) / quietest_day END,
+        'busy_day': (last_day_rows - 3 * sqrt(last_day_rows * visit)) / greatest(busiest_day, 1),
+        'label_rate_change': CASE WHEN $labels_mature
+            THEN {_change("last_clicks", "last_day_rows", "earlier_ctr", "visit")} END,
+        'label_rate_change_all': CASE WHEN $labels_mature AND 2 * last_day_rows <= all_rows THEN least(
+            {_change("all_clicks", "all_rows", "all_ctr", "all_visit")},
             greatest((last_clicks + 1) / (earlier_ctr * last_day_rows + 1),
                 (earlier_ctr * last_day_rows + 1) / (last_clicks + 1))) END,
-        'busiest_user': (busiest - 3 * sqrt(busiest)) / greatest(busiest_before, {LEAST_BUSY}),
+        'busiest_user': CASE WHEN week_visits >= {LEAST_VISITS}
+            THEN (busiest - 3 * sqrt(busiest)) / greatest(busiest_before, {LEAST_BUSY}) END,
         'repeated_pairs': {_beyond("repeats")},
         'new_users': {_beyond("new_users")},
         'new_items': {_beyond("new_items")},
-        'missing_hours': coalesce(missing_hours, 0)
+        'missing_hours': CASE WHEN $declared_empty THEN 0 ELSE coalesce(missing_hours, 0) END
     }} END AS last_day
 FROM figures, together ORDER BY number
 """
@@ -278,6 +305,7 @@ def compute_figures(
     thresholds: Thresholds,
     expected_domains: Sequence[Id],
     empty_days: Collection[date] = (),
+    labels_mature: bool = True,
 ) -> Figures:
     """Aggregate the interactions known by ``as_of`` to one row per domain.
 
@@ -287,6 +315,7 @@ def compute_figures(
         thresholds: the window and the volume floor are used here.
         expected_domains: domains that should have rows, in addition to those ever seen.
         empty_days: days that may have few rows or none.
+        labels_mature: whether the last day's labels are final; otherwise its label rate isn't compared.
 
     Raises:
         DataError: a file cannot be read or lacks a column.
@@ -312,6 +341,7 @@ def compute_figures(
             "window_days": thresholds.window_days,
             "volume_min_mean": thresholds.volume_min_mean,
             "declared_empty": as_of - timedelta(days=1) in empty_days,
+            "labels_mature": labels_mature,
         }
         frame = connection.sql(
             f"SELECT * EXCLUDE (last_day), unnest(last_day) FROM ({_FRAME})", params=limits

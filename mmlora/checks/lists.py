@@ -11,11 +11,14 @@ from mmlora.metrics.psi import count, cuts, psi
 from mmlora.schema import SCORE
 
 FIRST = 20
-"""Positions of each list whose scores are compared."""
+"""Positions of each list whose scores are compared, or as many as both lists have."""
 
 _BOTH = """
-SELECT score FROM {table} WHERE position <= {first}
-    AND user_id IN (SELECT user_id FROM before) AND user_id IN (SELECT user_id FROM after)
+WITH depths AS (
+    SELECT user_id, least(max(before.position), max(after.position), {first}) AS depth
+    FROM before JOIN after USING (user_id) GROUP BY user_id
+)
+SELECT score FROM {table} JOIN depths USING (user_id) WHERE position <= depth
 """
 _OVERLAP = """
 WITH now AS (FROM after WHERE position <= 10 AND user_id IN (SELECT user_id FROM before)),

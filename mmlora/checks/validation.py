@@ -58,6 +58,7 @@ def run_validation(
     data_docs: Path,
     checks: Mapping[str, CheckRule] | None = None,
     empty_days: Collection[date] = (),
+    labels_mature: bool = True,
 ) -> ValidationReport:
     """Check the interactions known by ``as_of`` 00:00 UTC and give each domain a verdict.
 
@@ -72,6 +73,7 @@ def run_validation(
         data_docs: folder of the Data Docs, with the pages of earlier dates.
         checks: the rules in force by name; the declared ones with these thresholds when None.
         empty_days: days that may have few rows or none.
+        labels_mature: whether the last day's labels are final; otherwise its label rate isn't compared.
 
     Raises:
         DataError: the store does not exist, or a file cannot be read or lacks a column.
@@ -84,6 +86,7 @@ def run_validation(
         thresholds=thresholds,
         expected_domains=expected_domains,
         empty_days=empty_days,
+        labels_mature=labels_mature,
     )
     # Imported only after the data was read, because the import takes seconds.
     from mmlora.checks.expectations import run_suites

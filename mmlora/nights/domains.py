@@ -79,7 +79,8 @@ def broken_domains(
     return {
         domain: found.reasons
         for domain, found in broken.items()
-        if not (allow_stale and _is_silent(found)) and not _is_overridden(found, override or ())
+        if not (allow_stale and _is_silent(found))
+        and not _is_overridden(found, {*(override or ()), *(("silence",) if allow_stale else ())})
     }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from mmlora.check_rules import AuditCheck, CheckRule
 from mmlora.load_checks import LoadChecks
-from mmlora.nights.load_size import NO_NIGHT, check_size
+from mmlora.nights.load_size import NO_NIGHT, check_size, night_before
 from mmlora.schema import ITEM_ID, USER_ID, DomainVerdict, Id, midnight
 from mmlora.workspace import Workspace
 
@@ -29,7 +29,7 @@ _FIGURES: Mapping[str, Callable[[FieldDifference], float | None]] = {
     "feature_shift": lambda field: field.shift,
 }
 _OF_GIVEN = ("feature_range", "feature_shift")
-"""The checks that leave out the views which are computed from interactions."""
+"""The checks that leave out what changes by itself: what is computed from interactions, and ages."""
 
 
 def check_features(
@@ -46,19 +46,28 @@ def check_features(
     from mmlora.checks.feature_profile import FieldProfile, differences
 
     rules = workspace.check_rules
-    age = _check_age(rules["feature_age"], workspace, bundle, on, allow_stale=allow_stale)
+    computed = workspace.feature_repo.newest(bundle.contract, before=midnight(on))
+    age = _check_age(rules["feature_age"], computed, on, allow_stale=allow_stale)
+    version, trained = bundle.manifest.model_version, bundle.manifest.as_of
     profile = _profile(bundle, domain)
-    if profile is None:
-        why = f"model {bundle.manifest.model_version} has no feature profile of the domain"
+    if profile is None or on < trained:
+        why = f"model {version} has no feature profile of the domain"
+        if profile is not None:
+            why = f"model {version} was trained later, on {trained}"
         return age, *(rules[name].outcome(None, why) for name in _FIGURES)
     fields = {name: FieldProfile.from_json(raw) for name, raw in profile.items()}
     found: list[FieldDifference] = []
     for key, table in ((USER_ID, features.users), (ITEM_ID, features.items)):
         own = {field.name for field in encoder.contract.fields if key in field.keys}
         found += differences(encoder, table.select([n for n in table.column_names if n in own]), fields)
-    # Counts of activity grow with a store's history, and their interactions have checks of their own.
-    computed = workspace.feature_repo.newest(bundle.contract, before=midnight(on))
-    given = [field for field in found if field.field.view not in computed]
+    # Ids come and go. Counts grow with a store's history and ages with time; the interactions that they
+    # are computed from have checks of their own.
+    found = [field for field in found if field.field.view]
+    given = [
+        field
+        for field in found
+        if field.field.view not in computed and field.field.tag("transform") != "days_since"
+    ]
     return age, *(
         _worst(rules[name], given if name in _OF_GIVEN else found, figure)
         for name, figure in _FIGURES.items()
@@ -79,9 +88,8 @@ def _worst(
     by_view: dict[str, tuple[float, str]] = {}
     for field in fields:
         value = figure(field)
-        view = field.field.view or "ids"
-        if value is not None and value > by_view.get(view, (float("-inf"), ""))[0]:
-            by_view[view] = (value, field.field.name)
+        if value is not None and value > by_view.get(field.field.view, (float("-inf"), ""))[0]:
+            by_view[field.field.view] = (value, field.field.name)
     if not by_view:
         return rule.outcome(None, "no fields to compare")
     ranked = sorted(by_view.values(), reverse=True)
@@ -90,11 +98,8 @@ def _worst(
     return rule.measured(ranked[0][0], f"{len(fields)} fields, the worst is {ranked[0][1]}{also}")
 
 
-def _check_age(
-    rule: CheckRule, workspace: Workspace, bundle: Bundle, on: date, *, allow_stale: bool
-) -> AuditCheck:
+def _check_age(rule: CheckRule, newest: Mapping[str, datetime], on: date, *, allow_stale: bool) -> AuditCheck:
     """Check the age of the newest row of the computed views that the model reads."""
-    newest = workspace.feature_repo.newest(bundle.contract, before=midnight(on))
     if not newest:
         return rule.outcome(None, "the model reads no computed view")
     view, moment = max(newest.items(), key=lambda item: item[1])
@@ -122,12 +127,12 @@ def check_candidates(
     covered = coverage.measured(share, f"{users:,} users of {active:,} in the window have candidates")
     rows = candidates.expected_rows(top_k)
     size = check_size(workspace.check_rules["size"], warehouse, load, rows=rows, users=users, top_k=top_k)
-    published = warehouse.publications(domain=load.domain_id, end=load.score_date)
     if candidates.listed:
         return covered, size, items.outcome(None, "a pair table says which items")
-    if not published:
+    last = night_before(warehouse, load)
+    if last is None:
         return covered, size, items.outcome(None, NO_NIGHT)
-    before = (warehouse.load(published[0].load_id).checks or LoadChecks()).items
+    before = (warehouse.load(last.load_id).checks or LoadChecks()).items
     now = len(candidates.items)
-    detail = f"{now:,} items; {published[0].score_date}, which readers have now, had {before or 0:,}"
+    detail = f"{now:,} items; {last.score_date} had {before or 0:,}"
     return covered, size, items.measured(now / before if before else None, detail)

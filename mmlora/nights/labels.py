@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mmlora.errors import UsageError
@@ -37,24 +38,22 @@ def published_nights(
     domains: Collection[str],
     start: date | None,
     end: date | None,
-) -> dict[date, list[Publication]]:
-    """Return the published nights by date.
+) -> list[Publication]:
+    """Return the published nights of some domains, or of all, and dates.
 
     Raises:
         UsageError: nothing is published for these domains and dates, or a domain is unknown.
     """
     wanted = {workspace.domain(domain) for domain in domains}
-    nights: dict[date, list[Publication]] = {}
-    for night in warehouse.publications(start=start, end=end):
-        if not wanted or night.domain_id in wanted:
-            nights.setdefault(night.score_date, []).append(night)
+    published = warehouse.publications(start=start, end=end)
+    nights = [night for night in published if not wanted or night.domain_id in wanted]
     if not nights:
         of = f" for {', '.join(sorted(domains))}" if domains else ""
         raise UsageError(
             f"nothing is published{of} from {start or 'the first date'} to {end or 'the last'}: "
             "run `mmlora status` to see the nights"
         )
-    return dict(sorted(nights.items()))
+    return nights
 
 
 def interactions_of(workspace: Workspace, on: date, known_as_of: datetime) -> pa.Table:
@@ -65,6 +64,16 @@ def interactions_of(workspace: Workspace, on: date, known_as_of: datetime) -> pa
     return read_current(
         workspace.offline, known_as_of=known_as_of, since=midnight(on), before=min(day_end, known_as_of)
     )
+
+
+def labelled_nights(
+    workspace: Workspace, warehouse: Warehouse, nights: Iterable[Publication], known_as_of: datetime
+) -> Iterator[tuple[Publication, LabelledNight | None]]:
+    """Yield nights by date, each with its labels, or None if it has no interactions."""
+    for on, same_date in groupby(sorted(nights, key=lambda n: n.score_date), key=lambda n: n.score_date):
+        shown = interactions_of(workspace, on, known_as_of)
+        for night in same_date:
+            yield night, labelled(warehouse, night, shown)
 
 
 def labelled(warehouse: Warehouse, night: Publication, shown: pa.Table) -> LabelledNight | None:

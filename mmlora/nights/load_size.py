@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mmlora.check_rules import AuditCheck, CheckRule
@@ -11,9 +12,22 @@ from mmlora.load_checks import LoadChecks
 if TYPE_CHECKING:
     from mmlora.nights.rehearsal import Rehearsal
     from mmlora.warehouse.loads import Load
+    from mmlora.warehouse.publish import Publication
     from mmlora.warehouse.warehouse import Warehouse
 
 NO_NIGHT = "there is no earlier night to compare with"
+RECENT = timedelta(days=14)
+"""Nights further back are not compared with, because a domain changes."""
+
+
+def night_before(warehouse: Warehouse | Rehearsal, load: Load) -> Publication | None:
+    """Return the domain's newest published night of the days before a load's date; None if there is none.
+
+    Not that of the date itself, which the load may be meant to repair.
+    """
+    first, last = load.score_date - RECENT, load.score_date - timedelta(days=1)
+    published = warehouse.publications(domain=load.domain_id, start=first, end=last)
+    return published[0] if published else None
 
 
 def check_size(

@@ -15,7 +15,7 @@ from mmlora.errors import MmloraError, UsageError
 from mmlora.metrics.bootstrap import Interval, compare
 from mmlora.metrics.probabilities import ece, logloss
 from mmlora.models.calibration import Calibration, recalibrate
-from mmlora.nights.labels import interactions_of, labelled
+from mmlora.nights.labels import labelled_nights
 from mmlora.records import Record
 from mmlora.schema import LABEL, SCORE, Id
 
@@ -115,19 +115,16 @@ def published_rows(
     mine = [night for night in nights if calibrations.of(night) is not None]
     index = {domain: place for place, domain in enumerate(with_own_shift(bundle)[0])}
     parts, now = [], datetime.now(UTC)
-    for done, day in enumerate(days := sorted({night.score_date for night in mine})):
-        shown = interactions_of(workspace, day, now)
-        for night in (night for night in mine if night.score_date == day and shown.num_rows):
-            rows = labelled(warehouse, night, shown)
-            calibration = calibrations.of(night)
-            if rows is not None and rows.scored.num_rows and calibration is not None:
-                known = bundle.manifest.training_domains
-                place = known.index(night.domain_id) if night.domain_id in known else -1
-                logit = calibration.logits(rows.scored[SCORE].to_numpy(), place)
-                domain = np.full(len(logit), index.get(night.domain_id, -1))
-                label = (rows.scored[LABEL].to_numpy() > 0).astype(np.int8)
-                parts.append((np.full(len(domain), day.toordinal()), domain, logit, label))
-        progress("read published nights", done + 1, len(days))
+    for done, (night, rows) in enumerate(labelled_nights(workspace, warehouse, mine, now), 1):
+        calibration = calibrations.of(night)
+        if rows is not None and rows.scored.num_rows and calibration is not None:
+            known = bundle.manifest.training_domains
+            place = known.index(night.domain_id) if night.domain_id in known else -1
+            logit = calibration.logits(rows.scored[SCORE].to_numpy(), place)
+            domain = np.full(len(logit), index.get(night.domain_id, -1))
+            label = (rows.scored[LABEL].to_numpy() > 0).astype(np.int8)
+            parts.append((np.full(len(domain), night.score_date.toordinal()), domain, logit, label))
+        progress("read published nights", done, len(mine))
     empty = [(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0, np.int8))]
     return PublishedRows(*(np.concatenate(column) for column in zip(*(parts or empty), strict=True)))
 
@@ -192,9 +189,10 @@ def refit_calibration(bundle: Bundle, rows: PublishedRows, domain: Id | None) ->
         clicks = int(part.label.sum())
         if min(clicks, len(part.label) - clicks) < LEAST_CLICKS:
             raise UsageError(
-                f"model {bundle.manifest.model_version} has {len(days)} published nights with labels; those "
-                f"to be {name} have {clicks:,} clicks in {len(part.label):,} impressions of published pairs, "
-                f"and {LEAST_CLICKS} clicks and as many others are needed: import later interactions"
+                f"model {bundle.manifest.model_version} has labels of published nights of {len(days)} "
+                f"date{'' if len(days) == 1 else 's'}; those to be {name} have {clicks:,} clicks in "
+                f"{len(part.label):,} impressions of published pairs, and {LEAST_CLICKS} clicks and as many "
+                f"others are needed: import later interactions"
             )
     after = recalibrate(base, fit.logit, fit.label, fit.domain, only=only)
     figures = tuple(_figures([*map(str, domains)], (base, after), judged))

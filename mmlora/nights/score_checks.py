@@ -6,15 +6,15 @@ They look at samples of users and of interactions, so their cost doesn't grow wi
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmlora.check_rules import AuditCheck
 from mmlora.names import Severity
-from mmlora.nights.load_size import NO_NIGHT
+from mmlora.nights.load_size import NO_NIGHT, night_before
 from mmlora.schema import ITEM_ID, LABEL, POSITION, SCORE, USER_ID, midnight
 from mmlora.workspace import Workspace
 
@@ -57,27 +57,38 @@ def check_scores(
         users: the users' features, in the candidates' order.
         known_as_of: the second cutoff of the night.
     """
-    auc = _test_auc(bundle, str(load.domain_id))
+    tested = _tested(bundle, str(load.domain_id))
     seen = workspace.check_rules["test_auc"].measured(
-        auc, "no auc of a test is known" if auc is None else f"the model's test had an auc of {auc:.4f}"
+        None if tested is None else tested.auc - 3 * tested.error,
+        "no auc of a test is known" if tested is None else f"the model's test had an auc of {tested.auc:.4f}",
     )
     lists = _check_lists(workspace, warehouse, load, candidates)
     shown = _shown(workspace, load, candidates, known_as_of)
-    return (seen, *lists, *_check_shown(workspace, work, candidates, users, shown, auc))
+    return (seen, *lists, *_check_shown(workspace, work, candidates, users, shown, tested))
 
 
-def _test_auc(bundle: Bundle, domain: str) -> float | None:
+@dataclass(frozen=True)
+class _Auc:
+    """An auc, and its standard error."""
+
+    auc: float
+    error: float
+
+
+def _tested(bundle: Bundle, domain: str) -> _Auc | None:
     """Return the auc of a model's test in a domain; None if it had none there."""
     phases = list(bundle.manifest.metrics.values())
-    by_domain = phases[-1].get("by_domain", {}) if phases else {}
-    auc = by_domain.get(domain, {}).get("auc")
-    return None if auc is None else float(auc)
+    figures = phases[-1].get("by_domain", {}).get(domain, {}) if phases else {}
+    if figures.get("auc") is None:
+        return None
+    auc, clicks = float(figures["auc"]), int(figures["positives"])
+    return _Auc(auc, _auc_error(auc, clicks, int(figures["rows"]) - clicks))
 
 
 def _check_lists(
     workspace: Workspace, warehouse: Warehouse | Rehearsal, load: Load, candidates: Candidates
 ) -> tuple[AuditCheck, ...]:
-    """Compare some users' lists with those of the domain's newest published night up to the load's date."""
+    """Compare some users' lists with those of the domain's last published night."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
@@ -91,10 +102,9 @@ def _check_lists(
     staged = ds.dataset(part_files(workspace.staging_folder(load.load_id)), format="parquet")
     after = staged.to_table(columns=list(_LISTED), filter=pc.field(USER_ID).isin(ids))
     constant = rules["near_constant"].measured(spread(after), f"scores of {len(ids):,} users' lists")
-    published = warehouse.publications(domain=load.domain_id, end=load.score_date)
-    if not published:
+    last = night_before(warehouse, load)
+    if last is None:
         return constant, *(rules[name].outcome(None, NO_NIGHT) for name in ("score_shift", "rank_overlap"))
-    last = published[0]
     before = warehouse.read_publications([last], users=ids.to_pylist()).read_all().select(_LISTED)
     change = compare_lists(before, after)
     # Another model is promoted in order to change scores.
@@ -120,10 +130,11 @@ def _shown(
     from mmlora.data.recent import recent_rows
 
     moment = midnight(load.score_date)
+    waits = math.ceil(workspace.settings.training.label_maturity_hours / 24)  # whole days are read
     rows = recent_rows(
         workspace.offline,
         domain=load.domain_id,
-        before=moment,
+        before=moment - timedelta(days=waits),
         known_as_of=known_as_of or moment,
         rows=SHOWN_ROWS,
         days=SHOWN_DAYS,
@@ -139,7 +150,7 @@ def _check_shown(
     candidates: Candidates,
     users: pa.Table,
     shown: pa.Table,
-    test_auc: float | None,
+    tested: _Auc | None,
 ) -> tuple[AuditCheck, ...]:
     """Try the model on pairs that were shown lately: their clicks, and how it ranks them."""
     from mmlora.metrics.ranking import auc
@@ -153,11 +164,12 @@ def _check_shown(
     clicks, total = int(label.sum()), float(score.sum(dtype=np.float64))
     what = f"{len(label):,} pairs shown lately"
     reached = auc(label, score)
-    if reached is None or test_auc is None:
+    if reached is None or tested is None:
         drop, why = None, f"{what}: no auc to compare"
     else:
-        drop = test_auc - reached - 3 * _auc_error(reached, clicks, len(label) - clicks)
-        why = f"{what}: auc {reached:.4f}, in the test {test_auc:.4f}"
+        error = math.hypot(_auc_error(reached, clicks, len(label) - clicks), tested.error)
+        drop = tested.auc - reached - 3 * error
+        why = f"{what}: auc {reached:.4f}, in the test {tested.auc:.4f}"
     return (
         mean.measured(_times(total, clicks), f"{what}: scores sum to {total:.4g}, with {clicks:,} clicks"),
         rank.measured(drop, why),
@@ -183,7 +195,13 @@ def _score_pairs(
         candidates.users.take(pa.array(user_rows)),
         candidates.items.take(pa.array(item_rows)),
     )
-    some = replace(work, items=work.items.take(pa.array(item_rows)), top_k=0, precision="float32")
+    some = replace(
+        work,
+        items=work.items.take(pa.array(item_rows)),
+        calibration=work.calibration.of_sample,  # the labels are those of imported rows
+        top_k=0,
+        precision="float32",
+    )
     tables = LocalEngine(threads=threads, device="cpu").tables(
         some,
         Candidates(user_ids, item_ids, index, listed=True),

@@ -98,8 +98,7 @@ def calibrate(
             )
         chosen = () if domain is None else (domain,)
         nights = published_nights(workspace, warehouse, chosen, start, end)
-        every = [night for published in nights.values() for night in published]
-        rows = published_rows(workspace, warehouse, bundle, every, progress)
+        rows = published_rows(workspace, warehouse, bundle, nights, progress)
         refitted = refit_calibration(bundle, rows, target)
         version: str | None = None
         alias: Alias | None = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mmlora.check_rules import RULE_NAMES
 from mmlora.errors import MmloraError, UsageError
-from mmlora.nights.labels import LabelledNight, interactions_of, labelled, published_nights, with_scores
+from mmlora.nights.labels import LabelledNight, labelled_nights, published_nights, with_scores
 from mmlora.nights.load import score
 from mmlora.records import Record
 from mmlora.schema import ITEM_ID, LABEL, SCORE, USER_ID
@@ -77,19 +77,15 @@ def evaluate(
     notes: list[str] = []
     with workspace.open_warehouse() as warehouse:
         nights = published_nights(workspace, warehouse, domains, start, end)
-        done, total = 0, sum(map(len, nights.values()))
-        for on, published in nights.items():
-            shown = interactions_of(workspace, on, known_as_of)
-            for night in published:
-                rows = labelled(warehouse, night, shown)
-                if rows is not None:
-                    measured.append(_measure(workspace, warehouse, night, rows, against, notes))
-                done += 1
-                progress("evaluate", done, total)
+        labels = labelled_nights(workspace, warehouse, nights, known_as_of)
+        for done, (night, rows) in enumerate(labels, 1):
+            if rows is not None:
+                measured.append(_measure(workspace, warehouse, night, rows, against, notes))
+            progress("evaluate", done, len(nights))
         record_quality(warehouse.database, warehouse.tables, measured)
     ordered = tuple(sorted(measured, key=lambda one: (str(one.domain_id), one.score_date)))
     faults = tuple(fault for one in ordered for fault in faults_of(one, workspace.settings.quality))
-    return Evaluation(ordered, total - len(measured), faults, tuple(notes))
+    return Evaluation(ordered, len(nights) - len(measured), faults, tuple(notes))
 
 
 def faults_of(night: NightQuality, limits: QualitySettings) -> Iterator[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from mmlora.errors import UsageError
 from mmlora.metrics.bootstrap import Interval, Intervals
 from mmlora.records import Record
+from mmlora.runs.champions import bundle_of
 from mmlora.schema import DOMAIN_ID, LABEL, FeatureContract
 from mmlora.workspace import Progress, open_workspace, silent
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from mmlora.runs.measured_rows import HeldOut
+    from mmlora.runs.measured_rows import MeasuredRows
 
     Array = npt.NDArray[Any]
 
@@ -85,27 +86,31 @@ def importance(
     Raises:
         UsageError: there is no such domain or model, or there are no held-out rows with both labels.
     """
-    from mmlora.runs.measured_rows import held_out
+    from mmlora.runs.measured_rows import measured_rows
 
     if rows < 1 or permutations < 1:
         raise UsageError(f"rows={rows}, permutations={permutations}: both must be 1 or more")
     workspace = open_workspace()
     target = None if domain is None else workspace.domain(domain)
     with workspace.open_warehouse() as warehouse:
-        version = model_version or warehouse.current("champion", target)
-        if version is None:
-            raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
-    bundle = workspace.bundles.load(version)
-    data = held_out(workspace, bundle, target, rows)
+        bundle = bundle_of(workspace, warehouse, target, model_version)
+    data = measured_rows(workspace, bundle, target, rows)
     label = data.rows[LABEL].to_numpy()
     if not 0 < int((label > 0).sum()) < len(label):
         raise UsageError(f"the {len(label):,} held-out rows have one label only, so they have no AUC")
     features = _measured(data, bundle.contract, permutations, progress)
-    return Importance(version, data.source, len(label), int((label > 0).sum()), permutations, tuple(features))
+    return Importance(
+        bundle.manifest.model_version,
+        data.source,
+        len(label),
+        int((label > 0).sum()),
+        permutations,
+        tuple(features),
+    )
 
 
 def _measured(
-    data: HeldOut, contract: FeatureContract, permutations: int, progress: Progress
+    data: MeasuredRows, contract: FeatureContract, permutations: int, progress: Progress
 ) -> list[FeatureImportance]:
     from mmlora.metrics.bootstrap import compare_all
     from mmlora.metrics.importance import combined, permutation_within
@@ -156,7 +161,7 @@ def _exchanged(features: pa.Table, columns: list[str], order: Array) -> pa.Table
     return features
 
 
-def _scores(data: HeldOut, features: pa.Table) -> Array:
+def _scores(data: MeasuredRows, features: pa.Table) -> Array:
     """Return each row's score before calibration, which doesn't change AUCs, as a number from 0 to 1."""
     import torch
 

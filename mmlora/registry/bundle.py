@@ -124,23 +124,36 @@ class Bundle:
         mixture = self.manifest.mixture_of(domain)
         if mixture is not None:
             return ExpertUse.of(str(domain), [(str(e.domain), e.weight) for e in mixture.experts])
-        owners = [str(expert.domain) for expert in self.manifest.experts]
-        return ExpertUse.of(str(domain), list(zip(owners, self._gate_weights(domain, model), strict=True)))
-
-    def _gate_weights(self, domain: Id, model: Model) -> list[float]:
-        """Return the weight of each expert for a domain, averaged over layers and, if rows differ, equal."""
         from mmlora.models.ctr import CTRModel, is_zero
+
+        experts, weights = self.manifest.experts, self.gate_weights(domain, model)
+        if weights is None:  # they differ by row
+            weights = [1 / len(experts)] * len(experts)
+        used = [
+            (str(expert.domain), weight)
+            for number, (expert, weight) in enumerate(zip(experts, weights, strict=True))
+            if isinstance(model, CTRModel) and not is_zero(model.expert_state(number))
+        ]
+        return ExpertUse.of(str(domain), used)
+
+    def gate_weights(self, domain: Id, model: Model) -> list[float] | None:
+        """Return the weight of each expert for a domain's rows, averaged over layers; None if rows differ.
+
+        Args:
+            domain: the domain; one absent at training has weights of 0.
+            model: the result of :meth:`model`.
+        """
+        from mmlora.models.ctr import CTRModel
         from mmlora.models.folding import domain_weights
 
         known, experts = self.manifest.training_domains, self.manifest.experts
         if domain not in known or not isinstance(model, CTRModel) or not experts:
             return [0.0] * len(experts)
-        fixed = [domain_weights(gate, known.index(domain)) for gate in model.gates]
-        equal = [1 / len(experts)] * len(experts)
-        layers = [equal if weights is None else weights.tolist() for weights in fixed]
-        means = [sum(column) / len(layers) for column in zip(*layers, strict=True)]
-        moving = [not is_zero(model.expert_state(number)) for number in range(len(experts))]
-        return [mean if moves else 0.0 for mean, moves in zip(means, moving, strict=True)]
+        layers = [domain_weights(gate, known.index(domain)) for gate in model.gates]
+        fixed = [weights.tolist() for weights in layers if weights is not None]
+        if len(fixed) < len(layers):
+            return None
+        return [sum(column) / len(layers) for column in zip(*fixed, strict=True)]
 
     def model(self) -> Model:
         """Assemble the model as it was trained, without mixtures, in evaluation mode, on the CPU.

@@ -26,8 +26,8 @@ CHALLENGER: Alias = "challenger"
 ACCEPTED = "accepted below its best baseline"
 
 
-def bundle_of(workspace: Workspace, warehouse: Warehouse, domain: Id, wanted: str | None) -> Bundle:
-    """Open the requested model version, or the domain's champion.
+def bundle_of(workspace: Workspace, warehouse: Warehouse, domain: Id | None, wanted: str | None) -> Bundle:
+    """Open the requested model version, or the champion of a domain (None: of all).
 
     Raises:
         UsageError: the version does not exist, or there is no champion.
@@ -38,8 +38,9 @@ def bundle_of(workspace: Workspace, warehouse: Warehouse, domain: Id, wanted: st
         raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
     if wanted is None and not workspace.bundles.exists(version):
         raise ContractError(
-            f"the champion of domain {domain!r} is {version}, which isn't in {workspace.bundles.root}: "
-            f"restore it, or make another the champion (mmlora rollback --domain {domain})",
+            f"the champion of {'all domains' if domain is None else f'domain {domain!r}'} is {version}, "
+            f"which isn't in {workspace.bundles.root}: restore it, or make another the champion (mmlora "
+            f"rollback{'' if domain is None else f' --domain {domain}'})",
             expected=version,
         )
     return workspace.bundles.load(version)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.records import Record
-from mmlora.runs.champions import CHAMPION
+from mmlora.runs.champions import bundle_of
 from mmlora.schema import Id
 from mmlora.workspace import Workspace
 
@@ -35,10 +35,7 @@ _LEAST_WEIGHT = 1e-6  # smaller weights change a score less than rounding
 def champion_bundle(workspace: Workspace, domain: Id | None) -> Bundle:
     """Return the model that scores a domain (None: all) now; raise ``UsageError`` when there is none."""
     with workspace.open_warehouse() as warehouse:
-        version = warehouse.current(CHAMPION, domain)
-    if version is None:
-        raise UsageError("there is no champion yet: train a model first (mmlora train --help)")
-    return workspace.bundles.load(version)
+        return bundle_of(workspace, warehouse, domain, None)
 
 
 def exchanged(base: Manifest, experts: Sequence[ExpertPart], facts: TrainingFacts | None = None) -> Manifest:
@@ -165,23 +162,18 @@ def shared_through_gate(bundle: Bundle, domain: Id) -> tuple[Sharer, ...] | None
         The domains with a weight of ``1e-6`` or more; empty under ``mlora``, where each domain uses only its
         own experts. None if the gate's input includes the row, so that weights differ by row.
     """
-    from mmlora.models.ctr import CTRModel
-    from mmlora.models.folding import domain_weights
-
     manifest = bundle.manifest
     if manifest.spec["adaptation"] != "moe_mlora":
         return ()
     model = bundle.model()
-    assert isinstance(model, CTRModel)  # trees have no gate
     experts = [number for number, expert in enumerate(manifest.experts) if expert.domain == domain]
     shares = []
-    for index, other in enumerate(manifest.training_domains):
-        if other == domain:
+    for other in manifest.training_domains:
+        if other == domain or manifest.mixture_of(other) is not None:  # the gate doesn't apply to that
             continue
-        weights = [domain_weights(gate, index) for gate in model.gates]
-        totals = [float(layer[experts].sum()) for layer in weights if layer is not None]
-        if len(totals) < len(weights):
+        weights = bundle.gate_weights(other, model)
+        if weights is None:
             return None
-        if (weight := sum(totals) / len(totals)) >= _LEAST_WEIGHT:
+        if (weight := sum(weights[number] for number in experts)) >= _LEAST_WEIGHT:
             shares.append(Sharer(str(other), weight))
     return tuple(sorted(shares, key=lambda sharer: -sharer.weight))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class MeasuredRows:
     """Rows and a model that has not seen them.
 
     Attributes:
@@ -44,7 +44,7 @@ class HeldOut:
     source: str
 
 
-def held_out(workspace: Workspace, bundle: Bundle, domain: Id | None, most: int) -> HeldOut:
+def measured_rows(workspace: Workspace, bundle: Bundle, domain: Id | None, most: int) -> MeasuredRows:
     """Return at most ``most`` held-out rows of a domain, or of all.
 
     These are the test rows of the run that registered the version, with the model that was judged on them. A
@@ -62,7 +62,7 @@ def held_out(workspace: Workspace, bundle: Bundle, domain: Id | None, most: int)
         rows = _chosen(_since(workspace, bundle), domain, most)
         source = f"rows from {bundle.manifest.as_of} on, which the model was not trained on"
         model = bundle.model() if domain is None else bundle.model_of(domain)
-        return HeldOut(rows, _features(workspace, bundle, rows), bundle.encoder(), model, source)
+        return MeasuredRows(rows, _features(workspace, bundle, rows), bundle.encoder(), model, source)
     data = data_of(workspace, run)
     table = rows_of(workspace, data)
     if table.num_rows != len(data) or not np.array_equal(table[LABEL].to_numpy(), data.label):
@@ -73,7 +73,7 @@ def held_out(workspace: Workspace, bundle: Bundle, domain: Id | None, most: int)
     *_, (_, model) = models_of(workspace, run)
     rows = _chosen(table.take(np.asarray(data.rows("test"))), domain, most)
     source = "test rows, scored by the model that was judged on them"
-    return HeldOut(rows, _features(workspace, bundle, rows), data.encoder, model, source)
+    return MeasuredRows(rows, _features(workspace, bundle, rows), data.encoder, model, source)
 
 
 def run_of_version(workspace: Workspace, model_version: str) -> Run | None:

@@ -129,7 +129,9 @@ def _manifest(workspace: Workspace, run: Run) -> Manifest:
     base = base_of(workspace, run)
     if base is not None:
         return replace(composed(workspace, run, base, facts), seen_until=seen_until)
-    manifest = _whole(workspace, final, evaluation, facts)
+    manifest, data = _whole(workspace, final, evaluation, facts), data_of(workspace, final)
+    profile = put_profile(workspace, data.encoder, run.config.as_of, data.domains)
+    manifest = replace(manifest, profile=profile)
     if final is run:
         return replace(manifest, seen_until=seen_until)
     unsaid: TrainingFacts = {**facts, "metrics": {}, "judgement": None, "tuning": None}
@@ -156,7 +158,6 @@ def _whole(workspace: Workspace, run: Run, evaluation: RunEvaluation, facts: Tra
         training_domains=tuple(data.domains),
         ids=workspace.ids,
         block_rows=workspace.settings.scoring.block_rows,
-        profile=put_profile(workspace, data.encoder, run.config.as_of, data.domains),
     )
 
 

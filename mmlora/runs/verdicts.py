@@ -57,11 +57,16 @@ def check_domains(workspace: Workspace, as_of: date) -> ValidationReport:
         thresholds=Thresholds(**workspace.settings.checks.model_dump(exclude=_NO_THRESHOLDS)),
         checks=workspace.check_rules,
         empty_days=workspace.settings.checks.empty_days,
+        labels_mature=workspace.settings.training.label_maturity_hours == 0,
         expected_domains=workspace.expected_domains(),
         data_docs=workspace.home / "data_docs",
     )
     with workspace.open_warehouse() as warehouse:
         warehouse.record_verdicts(report.verdicts)
+    for verdict in report.verdicts:
+        for check in verdict.checks:
+            if not check.passed and not check.blocks:
+                logger.warning("%s as of %s: %s", verdict.domain_id, as_of, check)
     counts = Counter(verdict.verdict for verdict in report.verdicts)
     logger.info("validated as of %s: %s", as_of, ", ".join(f"{n} {name}" for name, n in counts.items()))
     return report

@@ -1,13 +1,11 @@
-"""Plant the forty faults one by one, or count false alarms over clean nights, for docs/quality.md.
-
-python -m tests.benchmarks.bench_planted_faults FOLDER [faults|clean NIGHTS]
-"""
+"""Plant the forty faults one by one, or count false alarms over clean nights, for docs/quality.md."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -112,4 +110,10 @@ def main(folder: Path, what: str, nights: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 60)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--what", choices=("faults", "clean"), default="faults")
+    parser.add_argument("--nights", type=int, default=60, help="clean nights")
+    parser.add_argument("--folder", type=Path, help="a folder to prepare once; a temporary one if not given")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        main((options.folder or Path(temporary)).resolve(), options.what, options.nights)

@@ -63,7 +63,7 @@ def test_dags_run_daily_one_at_a_time_and_never_catch_up(dag_bag, dag_id):
 def test_every_task_explains_itself(dag_bag, dag_id):
     dag = dag_bag.dags[dag_id]
     assert dag.doc_md
-    silent = [task.task_id for task in dag.tasks if not task.doc_md and task.task_id != "all_published"]
+    silent = [task.task_id for task in dag.tasks if not task.doc_md and not task.task_id.startswith("all_")]
     assert silent == []
 
 
@@ -110,6 +110,15 @@ def test_domains_are_scored_in_batches_and_each_has_a_task_that_says_what_became
         "mmlora_scores_published",
         "mmlora_domain_scores",
     ]
+
+
+def test_a_failed_task_of_maintenance_keeps_no_other_from_running_but_fails_the_run(dag_bag):
+    dag = dag_bag.dags["maintenance"]
+    (last,) = dag.leaves
+    assert last.trigger_rule == "all_success"
+    others = upstream(dag, last.task_id)
+    assert others == {"evaluate", "share", "restate", "gc", "verify"}
+    assert {dag.get_task(name).trigger_rule for name in others} == {"all_done"}
 
 
 def test_the_docs_ranking_dag_waits_for_the_asset_of_a_domain(dag_bag, tmp_path):

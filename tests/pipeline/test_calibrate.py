@@ -88,7 +88,7 @@ def test_one_domain_is_corrected_alone_and_becomes_the_challenger() -> None:
 
 
 def test_too_few_labels_change_nothing() -> None:
-    with pytest.raises(UsageError, match=r"1 published nights with labels; .* clicks as|others are needed"):
+    with pytest.raises(UsageError, match=r"labels of published nights of 1 date; .* others are needed"):
         calibrate(start=LAST)
 
 

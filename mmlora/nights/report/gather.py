@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mmlora.errors import MmloraError, UsageError
-from mmlora.nights.labels import interactions_of, labelled
+from mmlora.nights.labels import labelled_nights
 from mmlora.nights.report.facts import (
     GateWeights,
     Lift,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mmlora.warehouse.warehouse import Warehouse
 
 QUALITY_DAYS = 60
-"""Published nights whose quality is shown."""
+"""Days whose published nights' quality is shown."""
 RELIABILITY_DAYS = 14
-"""Published nights whose labels make up the reliability curves."""
+"""Days whose published nights' labels make up the reliability curves."""
 
 
 def gather(workspace: Workspace, on: date) -> NightReport:
@@ -138,29 +138,24 @@ def _lifts(bundle: Bundle, loads: Sequence[Load], notes: list[str]) -> Iterator[
 
 def _gate(bundle: Bundle, notes: list[str]) -> GateWeights | None:
     """Return the weights of a model's gate by domain; None without a gate, or if it reads the row."""
-    from mmlora.models.ctr import CTRModel
-    from mmlora.models.folding import domain_weights
-
     manifest = bundle.manifest
-    model = bundle.model() if manifest.spec["adaptation"] == "moe_mlora" and manifest.experts else None
-    if not isinstance(model, CTRModel):
+    if manifest.spec["adaptation"] != "moe_mlora" or not manifest.experts:
         return None
-    weights = {}
-    for index, domain in enumerate(manifest.training_domains):
+    model, weights = bundle.model(), {}
+    for domain in manifest.training_domains:
         if manifest.mixture_of(domain) is not None:
             continue  # the gate doesn't apply to it
-        layers = [domain_weights(gate, index) for gate in model.gates]
-        known = [layer.tolist() for layer in layers if layer is not None]
-        if len(known) < len(layers):
+        own = bundle.gate_weights(domain, model)
+        if own is None:
             notes.append(f"The gate of {manifest.model_version} reads the row, so its weights differ by row.")
             return None
-        weights[str(domain)] = tuple(sum(layer) / len(layer) for layer in zip(*known, strict=True))
+        weights[str(domain)] = tuple(own)
     experts = tuple((str(expert.domain), expert.slot) for expert in manifest.experts)
     return GateWeights(manifest.model_version, experts, weights)
 
 
 def _quality(warehouse: Warehouse, on: date) -> tuple[NightQuality, ...]:
-    since = on - timedelta(days=QUALITY_DAYS)
+    since = on - timedelta(days=QUALITY_DAYS - 1)
     measured = qualities(warehouse.database, warehouse.tables, start=since, end=on)
     return tuple(sorted(measured, key=lambda night: (str(night.domain_id), night.score_date)))
 
@@ -170,13 +165,10 @@ def _reliability(workspace: Workspace, warehouse: Warehouse, on: date) -> tuple[
     start, now = on - timedelta(days=RELIABILITY_DAYS - 1), datetime.now(UTC)
     by_domain: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     nights = warehouse.publications(start=start, end=on)
-    for day in sorted({night.score_date for night in nights}):
-        shown = interactions_of(workspace, day, now)
-        for night in (night for night in nights if night.score_date == day):
-            rows = labelled(warehouse, night, shown) if shown.num_rows else None
-            if rows is not None and rows.scored.num_rows:
-                pair = (rows.scored[LABEL].to_numpy(), rows.scored[SCORE].to_numpy())
-                by_domain.setdefault(str(night.domain_id), []).append(pair)
+    for night, rows in labelled_nights(workspace, warehouse, nights, now):
+        if rows is not None and rows.scored.num_rows:
+            pair = (rows.scored[LABEL].to_numpy(), rows.scored[SCORE].to_numpy())
+            by_domain.setdefault(str(night.domain_id), []).append(pair)
     every = [pair for pairs in by_domain.values() for pair in pairs]
     if not every:
         return ()

@@ -154,7 +154,7 @@ def _drift(report: NightReport) -> Section:
         "`feature_shift` and `score_shift` are PSIs (population stability indices) beyond chance."
     )
     table = ReportTable("Drift by domain", note, ("domain", "check", "figure", "limit", "what moved"), rows)
-    lines = [] if rows else ["The checks of these loads measured no drift of features."]
+    lines = [] if rows else ["No load of this night has checks of drift."]
     return Section("Drift", lines, tables=[table] if rows else [])
 
 
