@@ -122,9 +122,9 @@ FROM (
 """
 
 # Who and what was shown on the last day and on each of the seven days before: the rows of the busiest user,
-# the share of rows that repeat a pair of that day or the day before, and of rows of new users and items. Rows
-# come in visits: `visit` is their number in one, the variance of a user's rows of a day over the mean. It is 1
-# where each user's rows fall on the days by chance, and all rows of a user who is there on one day only.
+# the share of rows that repeat a pair of that day or the day before, and of rows of new users and items.
+# Rows come in visits of `visit` rows: the variance of a user's rows of a day over their mean. It is 1 where
+# each user's rows fall on the days by chance, and all of a user's rows where each is there on one day only.
 _DAYS = f"""
 CREATE TEMP TABLE days AS
 WITH pairs AS (
