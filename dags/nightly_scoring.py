@@ -57,7 +57,7 @@ def nightly_scoring():
 
     @task(
         map_index_template="{{ task.op_kwargs['outcome']['domain_id'] }}",
-        doc_md="Succeed if the domain is published; score it again if this task was cleared or is retried.",
+        doc_md="Succeed if the domain is published; else, cleared or retried, score it again, alone.",
     )
     def domain(outcome):
         return settle(outcome, options(*forms.SCORE_OPTIONS))

@@ -21,7 +21,7 @@ def settle(outcome: Mapping[str, Any], score_options: Mapping[str, Any]) -> tupl
     """Return a domain and its published load, or raise why it isn't published.
 
     The first try only looks at what the domain's batch reported, without a heavy import. A later one, because
-    the task was cleared or is retried, scores the domain again.
+    the task was cleared or is retried, scores the domain again if its batch didn't publish it.
 
     Args:
         outcome: a :class:`~mmlora.pipeline.outcomes.LoadOutcome` as JSON.
@@ -33,7 +33,7 @@ def settle(outcome: Mapping[str, Any], score_options: Mapping[str, Any]) -> tupl
     """
     from mmlora.errors import CheckError, TransientError
 
-    if get_current_context()["ti"].try_number > 1:
+    if outcome["state"] != "published" and get_current_context()["ti"].try_number > 1:
         score_and_publish = module("pipeline.score").score_and_publish
         (load,) = score_and_publish(run_date(), domains=[outcome["domain_id"]], **score_options).loads
         outcome = load.to_json()

@@ -65,6 +65,12 @@ def test_a_cleared_or_retried_task_scores_the_domain_alone_again(outcomes, tryin
     assert scored == [(ON, ["news"], {"top_k": 5})]
 
 
+def test_a_cleared_task_scores_no_domain_again_that_its_batch_has_published(outcomes, trying):
+    scored = trying(2)
+    assert outcomes.settle(made("published").to_json(), {}) == ("news", "news-1")
+    assert scored == []
+
+
 def test_a_backfill_fails_with_its_failed_nights(outcomes):
     def outcome(*loads):
         return SimpleNamespace(plan=(), loads=loads, to_json=lambda: {"plan": []})
