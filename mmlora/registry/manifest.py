@@ -236,7 +236,8 @@ class Manifest:
     def with_mixture(self, mixture: Mixture) -> Manifest:
         """Return a manifest with a domain's mixture added or replaced, and every other part unchanged."""
         others = [own for own in self.mixtures if own.domain != mixture.domain]
-        seen = {domain: self.last_seen(domain) for domain in (*self.training_domains, mixture.domain)}
+        domains = (*self.training_domains, *(own.domain for own in self.mixtures), mixture.domain)
+        seen = {domain: self.last_seen(domain) for domain in domains}
         seen[mixture.domain] = max(seen[mixture.domain], midnight(mixture.as_of))
         return replace(
             self,

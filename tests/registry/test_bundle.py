@@ -194,6 +194,10 @@ def test_a_manifest_knows_which_rows_its_model_may_have_seen(trained):
     mixed = judged.with_mixture(Mixture("M", (), 0.0, date(2001, 1, 1), 90, None, "too few rows"))
     assert mixed.last_seen("M") == datetime(2001, 1, 1, tzinfo=UTC)
     assert mixed.last_seen("F") == datetime(2000, 1, 3, tzinfo=UTC)
+    new = Mixture("new", (), 0.0, date(2001, 2, 1), 90, None, "too few rows")
+    assert judged.with_mixture(new).with_mixture(mixed.mixtures[0]).last_seen("new") == datetime(
+        2001, 2, 1, tzinfo=UTC
+    ), "a later mixture of another domain makes no difference"
 
 
 def test_a_model_as_judged_comes_back_whole(trained):
