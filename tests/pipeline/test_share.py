@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from mmlora.errors import UsageError
+from mmlora.metrics.ranking import auc
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.explain import explain
 from mmlora.pipeline.gc import gc
@@ -22,7 +24,10 @@ from mmlora.pipeline.share import SharedDomain, share_experts
 from mmlora.pipeline.status import status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.verify import verify
-from mmlora.registry.manifest import MixedExpert
+from mmlora.registry.manifest import MixedExpert, Mixture
+from mmlora.runs.training_run import data_of, open_run
+from mmlora.schema import midnight
+from mmlora.training.loop import predict
 from mmlora.workspace import open_workspace
 from tests.conftest import MadeUp, published, use_workspace
 
@@ -117,6 +122,44 @@ def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) 
     assert found.score == pytest.approx(row["score"], abs=1e-6)
     gc(keep_days=1, keep_loads=1)
     assert not verify().faults
+
+
+def test_experts_trained_on_a_shared_model_leave_other_domains_their_mixtures(workspace: Path) -> None:
+    base = _share().model_version
+    result = train(TRAINED, phase="experts", domain="news", base=base, accept_below_baseline=True)
+    bundles = open_workspace().bundles
+    before, after = (bundles.load(version or "").manifest for version in (base, result.model_version))
+    assert before.mixture_of(NEW) is not None
+    assert (after.base, after.mixtures) == (base, before.mixtures)
+    assert after.last_seen(NEW) == before.last_seen(NEW) == midnight(ON), "rows later than the training's"
+
+
+def test_an_expert_that_does_not_help_leaves_its_domain_the_mixture(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLORA_TRAINING__EXPERT_CONFIDENCE", "0.9999")
+    space = open_workspace()
+    base = space.bundles.load(_champion("sport") or "")
+    news, sport = base.manifest.experts
+    none = {name: 0 * value for name, value in base.parts.tensors(sport.part).items()}
+    manifest = base.manifest.with_expert("sport", 0, base.parts.put_tensors(none))
+    mixture = Mixture("sport", (MixedExpert(*news, 0.5),), 0.3, TRAINED, 90, None, "a test")
+    mixed = space.bundles.load(space.bundles.save(manifest.with_mixture(mixture)))
+    version = mixed.manifest.model_version
+    result = train(TRAINED, phase="experts", domain="sport", base=version, accept_below_baseline=True)
+    assert [phase.helped for phase in result.phases] == [False]
+    assert space.bundles.load(result.model_version or "").manifest.mixtures == (mixture,)
+    figures = [result.metrics[phase].by_domain["sport"] for phase in ("before", "after")]
+    assert figures[0] == figures[1]
+
+    _, run = open_run(result.run_id)
+    data = data_of(space, run)
+    rows = data.rows("test")
+    rows = rows[data.domain[rows] == list(data.domains).index("sport")]
+    logits, labels = predict(mixed.model_of("sport"), data, rows)
+    scores = mixed.calibration_of("sport").apply(torch.from_numpy(logits).double(), torch.tensor(0)).numpy()
+    assert figures[0].auc == pytest.approx(auc(labels, scores))
+    assert figures[0].calibration == pytest.approx(scores.sum() / labels.sum())
 
 
 def test_too_few_rows_decide_nothing_and_say_so(workspace: Path) -> None:
