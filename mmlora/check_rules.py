@@ -157,7 +157,7 @@ _INTERACTIONS = (
         "interactions",
         "rows of the last day, plus what chance explains, over those of the quietest day of the window: "
         "a part of the delivery is missing",
-        0.7,
+        0.8,
         least=True,
     ),
     CheckRule(
