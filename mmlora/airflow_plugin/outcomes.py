@@ -6,8 +6,8 @@ A failed task says why and which command tries again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Any
 
 from airflow.sdk import Asset, get_current_context
@@ -69,18 +69,13 @@ def report_backfill(outcome: Any) -> dict[str, Any]:
         TransientError: some nights failed, and a retry may publish them.
         CheckError: some nights failed otherwise.
     """
-    from mmlora.errors import CheckError, TransientError
-
     for night in outcome.plan:
         logger.info(
             "%s, %s: %s (%s)", night.domain_id, night.score_date, night.action, night.reason or "current"
         )
     failed = [load for load in outcome.loads if load.state != "published"]
     reasons = [f"{load.domain_id}, {load.score_date}: {load.reason}" for load in failed]
-    if any(load.exit_code == TransientError.exit_code for load in failed):
-        raise TransientError("; ".join(reasons))
-    if reasons:
-        raise CheckError("the backfill", reasons)
+    _raise_failures("the backfill", reasons, {load.exit_code for load in failed})
     result: dict[str, Any] = outcome.to_json()
     return result
 
@@ -94,6 +89,41 @@ def restate_late(late_days: int = 0, max_rows: int | None = None) -> dict[str, A
     return report_backfill(
         run(None, first, run_date(), reason="stale", known_as_of="now", max_rows=max_rows, allow_stale=True)
     )
+
+
+def shared(outcome: Iterable[Any]) -> dict[str, str]:
+    """Return what each domain's scores depend on after its experts were chosen.
+
+    Args:
+        outcome: a :class:`~mmlora.pipeline.share.SharedDomain` per domain.
+
+    Raises:
+        TransientError: some domains failed, and a retry may decide them.
+        CheckError: some domains failed otherwise.
+    """
+    domains = list(outcome)
+    failed = [domain for domain in domains if domain.exit_code]
+    reasons = [f"{domain.domain_id}: {domain.reason}" for domain in failed]
+    _raise_failures("sharing experts", reasons, {domain.exit_code for domain in failed})
+    return {domain.domain_id: domain.policy for domain in domains}
+
+
+def _raise_failures(what: str, reasons: Sequence[str], exit_codes: Collection[int]) -> None:
+    """Raise if there are failures: ``TransientError`` if a retry may help one, else ``CheckError``."""
+    from mmlora.errors import CheckError, TransientError
+
+    if TransientError.exit_code in exit_codes:
+        raise TransientError("; ".join(reasons))
+    if reasons:
+        raise CheckError(what, reasons)
+
+
+def evaluate_published(start: date | None = None) -> dict[str, Any]:
+    """Evaluate the nights published from a date on, if there are any; see :func:`evaluated`."""
+    with module("workspace").open_workspace().open_warehouse() as warehouse:
+        if not warehouse.publications(start=start):
+            return {"nights": 0, "unlabelled": 0}
+    return evaluated(module("pipeline.evaluate").evaluate(start=start))
 
 
 def evaluated(evaluation: Any) -> dict[str, Any]:

@@ -82,6 +82,24 @@ def test_a_backfill_fails_with_its_failed_nights(outcomes):
         outcomes.report_backfill(outcome(made("failed", reason="gone", exit_code=75)))
 
 
+def test_a_domain_whose_experts_could_not_be_chosen_fails_the_task(outcomes):
+    def shared(domain, **failure):
+        facts = {"policy": "shared", "reason": "they help", "exit_code": 0, **failure}
+        return SimpleNamespace(domain_id=domain, **facts)
+
+    good = shared("news")
+    assert outcomes.shared([good]) == {"news": "shared"}
+    with pytest.raises(CheckError, match="sport: its model is damaged"):
+        outcomes.shared([good, shared("sport", reason="its model is damaged", exit_code=1)])
+    with pytest.raises(TransientError, match="sport: database gone"):
+        outcomes.shared([good, shared("sport", reason="database gone", exit_code=75)])
+
+
+def test_nothing_published_is_nothing_to_evaluate(outcomes, trained_workspace):
+    assert outcomes.evaluate_published() == {"nights": 0, "unlabelled": 0}
+    assert outcomes.evaluate_published(ON) == {"nights": 0, "unlabelled": 0}
+
+
 def test_figures_beyond_the_limits_and_faults_fail_with_what_to_do(outcomes):
     good = SimpleNamespace(faults=(), nights=(1, 2), unlabelled=3)
     assert outcomes.evaluated(good) == {"nights": 2, "unlabelled": 3}

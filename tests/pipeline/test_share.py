@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from mmlora.errors import UsageError
+from mmlora.errors import ContractError, UsageError
 from mmlora.metrics.ranking import auc
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.explain import explain
@@ -28,9 +30,11 @@ from mmlora.pipeline.verify import verify
 from mmlora.registry.manifest import MixedExpert, Mixture
 from mmlora.runs.champions import replace_champion
 from mmlora.runs.training_run import data_of, open_run
+from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.schema import midnight
 from mmlora.training.loop import predict
 from mmlora.workspace import open_workspace
+from mmlora_cli.main import app
 from tests.conftest import MadeUp, published, use_workspace
 
 TRAINED, ON = date(2001, 4, 8), date(2001, 4, 9)
@@ -201,6 +205,40 @@ def test_a_composition_replaces_its_base_only_where_that_is_the_champion(workspa
     assert (_champion("sport"), _champion(NEW)) == (made, own)
     with space.open_warehouse() as warehouse:
         assert warehouse.current("champion") == made
+
+
+def test_a_domain_that_fails_or_has_no_champion_does_not_stop_the_others(workspace: Path) -> None:
+    space = open_workspace()
+    before = _champion(NEW) or ""
+    damaged = space.bundles.save(replace(space.bundles.load(before).manifest, block_rows=512))
+    promote(damaged, domain="rare")
+    (space.bundles.path(damaged) / "manifest.json").write_text("{", encoding="utf-8")
+    outcomes = {outcome.domain_id: outcome for outcome in share_experts(ON)}
+    assert (outcomes["rare"].policy, outcomes["rare"].exit_code) == (None, 1)
+    assert outcomes["rare"].model_version == outcomes["rare"].before == damaged
+    assert "manifest.json is broken" in outcomes["rare"].reason
+    assert outcomes[NEW].exit_code == 0 and outcomes[NEW].rows > 2000
+    shown = CliRunner().invoke(app, ["share", "--as-of", str(ON), "--dry-run"])
+    assert shown.exit_code == 1 and "mmlora: rare: " in shown.output and NEW in shown.output
+    with pytest.raises(ContractError, match="broken"):
+        share_experts(ON, domains=["rare"])
+
+
+def test_without_a_champion_there_is_nothing_to_share(made_up_workspace: Path) -> None:
+    assert share_experts(ON) == ()
+    with pytest.raises(UsageError, match="no champion yet"):
+        share_experts(ON, domains=["rare"])
+
+
+def test_a_broken_domain_is_not_decided(workspace: Path) -> None:
+    space, before = open_workspace(), _champion(NEW)
+    verdicts_as_of(space, ON)
+    with space.open_warehouse() as warehouse:
+        (own,) = (verdict for verdict in warehouse.verdicts(ON) if verdict.domain_id == NEW)
+        warehouse.record_verdicts([replace(own, verdict="broken")])
+    outcome = _share()
+    assert (outcome.model_version, outcome.gain) == (before, None)
+    assert outcome.reason == f"its verdict as of {ON} is broken"
 
 
 def test_too_few_rows_decide_nothing_and_say_so(workspace: Path) -> None:
