@@ -145,7 +145,9 @@ BACKFILL = {
     "start": _day("Start", "The first score date.", required=True),
     "end": _day("End", "The last score date.", required=True),
     "domains": _DOMAINS,
-    "reason": _choice("Reason", valid_names(BackfillReason), "Only nights that are in this state."),
+    "reason": _choice(
+        "Reason", valid_names(BackfillReason), "Only nights that are in this state; late: see the docs."
+    ),
     "model": _text("Model", "champion, champion-at-the-time, or a version. Left empty: champion."),
     "known_as_of": _choice(
         "Known as of", valid_names(KnownAsOf), "What was known then, or all that is known now, late rows too."
@@ -164,7 +166,9 @@ MAINTENANCE = {
     "date": _date("Share experts by what was known on this day at 00:00 UTC."),
     "start": _day("Start", "Evaluate the nights from this date on. Left empty: all that are published."),
     "late_days": _number(
-        "Late days", "Restate nights of so many past days that late rows would change; 0: none.", minimum=0
+        "Late days",
+        "Restate nights of so many past days that late rows would change, each by its own model; 0: none.",
+        minimum=0,
     ),
     "max_rows": _MAX_ROWS,
     "dry_run": _flag("Dry run", "Free nothing, and report what would be freed."),

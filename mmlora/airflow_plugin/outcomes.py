@@ -81,13 +81,21 @@ def report_backfill(outcome: Any) -> dict[str, Any]:
 
 
 def restate_late(late_days: int = 0, max_rows: int | None = None) -> dict[str, Any]:
-    """Score the nights of the past days again that late rows would change; see :func:`report_backfill`."""
+    """Score the past days' nights again that late rows would change, each by the model that published it.
+
+    Args:
+        late_days: the number of days before the run's date; 0 restates nothing.
+        max_rows: stop before the estimated rows exceed this.
+
+    Raises:
+        TransientError, CheckError: see :func:`report_backfill`.
+    """
     if not late_days:
         return {"plan": []}
     run = module("pipeline.backfill").backfill
     first = run_date() - timedelta(days=late_days)
     return report_backfill(
-        run(None, first, run_date(), reason="stale", known_as_of="now", max_rows=max_rows, allow_stale=True)
+        run(None, first, run_date(), reason="late", known_as_of="now", max_rows=max_rows, allow_stale=True)
     )
 
 
