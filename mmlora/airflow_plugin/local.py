@@ -18,8 +18,8 @@ class TaskOutcome:
     """How one task instance ended.
 
     Attributes:
-        task_id: the task, e.g. ``domain.score``.
-        label: the domain of a mapped instance, otherwise empty.
+        task_id: the task, e.g. ``score``.
+        label: the domains of a mapped instance, e.g. those of its batch; otherwise empty.
         state: ``success``, ``failed``, ``upstream_failed``, ``skipped``.
         seconds: how long it ran.
     """
