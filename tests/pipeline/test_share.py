@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -118,7 +119,11 @@ def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) 
     outcome = _share()
     decided = space.bundles.load(outcome.model_version).manifest.mixture_of(NEW)
     assert decided is not None
-    experts = tuple(MixedExpert(*e, w) for e, w in zip(base.manifest.experts, (0.5, 0.25), strict=True))
+    news, sport = base.manifest.experts
+    changed = {name: 2 * value for name, value in base.parts.tensors(news.part).items()}
+    own = base.parts.put_tensors(changed)
+    unnamed = base.parts.put_tensors({name: 2 * value for name, value in changed.items()})
+    experts = (MixedExpert("news", 0, own, 0.5), MixedExpert(*sport, 0.25))
     mixed = base.manifest.with_mixture(type(decided)(**{**vars(decided), "experts": experts}))
     version = space.bundles.save(mixed)
     score_and_publish(ON, domain=NEW, model_version=version)
@@ -126,8 +131,17 @@ def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) 
     found = explain(NEW, user=str(row["user_id"]), item=str(row["item_id"]))
     assert found.gate == {"news": 0.5, "sport": 0.25} and found.shift == decided.shift
     assert found.score == pytest.approx(row["score"], abs=1e-6)
+    files = {part: base.parts.root / f"{part}.safetensors" for part in (own, unnamed)}
+    for file in files.values():
+        os.utime(file, (0, 0))
     gc(keep_days=1, keep_loads=1)
+    assert {part for part, file in files.items() if file.exists()} == {own}, (
+        "nothing but the mixture names it"
+    )
     assert not verify().faults
+    files[own].unlink()
+    (fault,) = verify().faults
+    assert f"expert:news:0 in the mixture of {NEW}" in fault.fault
 
 
 def test_experts_trained_on_a_shared_model_leave_other_domains_their_mixtures(workspace: Path) -> None:
