@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.metrics.ranking import auc
+from mmlora.pipeline.calibrate import calibrate
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.explain import explain
 from mmlora.pipeline.gc import gc
@@ -36,7 +37,7 @@ from mmlora.schema import midnight
 from mmlora.training.loop import predict
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
-from tests.conftest import MadeUp, published, use_workspace
+from tests.conftest import MadeUp, assume_rich, published, use_workspace
 
 TRAINED, ON = date(2001, 4, 8), date(2001, 4, 9)
 NEW = "fresh"
@@ -152,6 +153,31 @@ def test_experts_trained_on_a_shared_model_leave_other_domains_their_mixtures(wo
     assert before.mixture_of(NEW) is not None
     assert (after.base, after.mixtures) == (base, before.mixtures)
     assert after.last_seen(NEW) == before.last_seen(NEW) == midnight(ON), "rows later than the training's"
+
+
+@pytest.mark.slow
+def test_a_mixture_keeps_its_experts_when_its_shift_is_refitted(workspace: Path) -> None:
+    """Share with a new domain, publish nights that are far too high, and calibrate."""
+    space = open_workspace()
+    shared = space.bundles.load(_share().model_version)
+    decided = shared.manifest.mixture_of(NEW)
+    assert decided is not None
+    experts = (MixedExpert(*shared.manifest.experts[0], 0.5),)
+    high = shared.manifest.with_mixture(replace(decided, experts=experts, shift=decided.shift + 2))
+    promote(space.bundles.save(high), domain=NEW, accept_worse=True)
+    assume_rich(ON - timedelta(days=3), ON)
+    for back in (3, 2, 1, 0):
+        score_and_publish(ON - timedelta(days=back), domain=NEW, top_k=0)
+    done = calibrate(NEW, promote=True)
+    mixture = space.bundles.load(done.model_version or "").manifest.mixture_of(NEW)
+    assert mixture is not None and mixture.experts == experts
+    assert decided.shift - 0.5 < mixture.shift < decided.shift + 1.5, "down, as far as so few rows say"
+    assert (_champion(NEW), _champion("sport")) == (done.model_version, shared.manifest.base)
+    before = published(NEW, ON)
+    score_and_publish(ON, domain=NEW, top_k=0)
+    after = published(NEW, ON)
+    assert [row["item_id"] for row in after] == [row["item_id"] for row in before], "the same order"
+    assert all(new["score"] < old["score"] for new, old in zip(after, before, strict=True))
 
 
 def test_an_expert_that_does_not_help_leaves_its_domain_the_mixture(
