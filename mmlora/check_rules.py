@@ -295,6 +295,15 @@ _FEATURES = (
         1.0,
         owner="features",
     ),
+    CheckRule(
+        "vector_change",
+        "features",
+        "how much the vectors of the same users or items changed since the training date, in the worst "
+        "field, from 0 (not at all) to 1 (as different as those of others): they were computed anew, or "
+        "given to others",
+        0.5,
+        owner="features",
+    ),
 )
 
 _SCORES = (
