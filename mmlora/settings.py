@@ -81,7 +81,7 @@ class RuleSettings(_Section):
 class CheckSettings(_Section):
     """Thresholds of the checks."""
 
-    window_days: int = Field(30, ge=1, description="trailing window of the sparsity suite")
+    window_days: int = Field(30, ge=1, description="length in days of the window that is checked")
     rich_min_rows: int = 500
     rich_min_positives: int = 50
     rich_min_users: int = 10
@@ -244,7 +244,10 @@ class RetentionSettings(_Section):
     )
     loads: int = Field(1, ge=0, description="earlier published loads kept per domain and date, to restore")
     files_days: int = Field(
-        30, ge=1, description="days for which unused models, training runs, training sets and pages are kept"
+        30,
+        ge=1,
+        description="days for which unused models, training runs, training sets and pages, and shadow loads, "
+        "are kept",
     )
 
 
