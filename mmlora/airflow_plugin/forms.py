@@ -37,8 +37,10 @@ def _choice(title: str, values: Sequence[str], description: str) -> Param:
     )
 
 
-def _number(title: str, description: str, *, kind: str = "integer", **limits: float) -> Param:
-    description += " Left empty: as in the settings."
+def _number(
+    title: str, description: str, *, empty: str = "as in the settings", kind: str = "integer", **limits: float
+) -> Param:
+    description += f" Left empty: {empty}."
     return Param(None, type=["null", kind], title=title, description=description, **limits)
 
 
@@ -139,7 +141,7 @@ _DOMAINS = Param(
     title="Domains",
     description="Only these, one per line. Left empty: all.",
 )
-_MAX_ROWS = _number("Max rows", "Stop before the estimated rows exceed this.", minimum=1)
+_MAX_ROWS = _number("Max rows", "Stop before the estimated rows exceed this.", empty="no limit", minimum=1)
 
 BACKFILL = {
     "start": _day("Start", "The first score date.", required=True),
@@ -164,7 +166,10 @@ MAINTENANCE = {
     "date": _date("Share experts by what was known on this day at 00:00 UTC."),
     "start": _day("Start", "Evaluate the nights from this date on. Left empty: all that are published."),
     "late_days": _number(
-        "Late days", "Restate nights of so many past days that late rows would change; 0: none.", minimum=0
+        "Late days",
+        "Restate nights of this many past days that late rows would change.",
+        empty="0",
+        minimum=0,
     ),
     "max_rows": _MAX_ROWS,
     "dry_run": _flag("Dry run", "Free nothing, and report what would be freed."),
