@@ -73,7 +73,7 @@ class FeatureSettings(_Section):
 class RuleSettings(_Section):
     """What is changed of a check's rule."""
 
-    threshold: float | None = Field(None, description="the largest or least figure that passes")
+    threshold: float | None = Field(None, description="the highest or lowest figure that passes")
     severity: Severity | None = Field(None, description="`block` publication, or `warn`")
     owner: str | None = Field(None, min_length=1, description="who is asked if it fails")
 
@@ -255,7 +255,7 @@ class Promise(_Section):
     """What the readers of a domain are promised."""
 
     max_age_days: int = Field(
-        2, ge=0, description="scores of a date more than so many days ago (UTC) are stale: `is_stale`"
+        2, ge=0, description="scores of a date more than this many days ago (UTC) are stale: `is_stale`"
     )
     top_k: int = Field(20, ge=1, description="positions per user in the view scores_topk")
 
@@ -282,7 +282,7 @@ class QualitySettings(_Section):
     )
     min_auc: float = Field(0.5, ge=0, le=1, description="lowest auc of a night's published scores")
     max_miscalibration: float = Field(
-        2.0, gt=1, description="scores may sum to at most so many times the clicks, and at least 1 / that"
+        2.0, gt=1, description="scores may sum to at most this many times the clicks, and at least 1 / this"
     )
 
 
