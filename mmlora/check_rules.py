@@ -157,7 +157,7 @@ _INTERACTIONS = (
         "interactions",
         "rows of the last day, plus what chance explains, over those of the quietest day of the window: "
         "a part of the delivery is missing",
-        0.7,
+        0.8,
         least=True,
     ),
     CheckRule(
@@ -293,6 +293,15 @@ _FEATURES = (
         "PSI against the training date, beyond chance, of the worst field that isn't computed from "
         "interactions",
         1.0,
+        owner="features",
+    ),
+    CheckRule(
+        "vector_change",
+        "features",
+        "how much the vectors of the same users or items changed since the training date, in the worst "
+        "field, from 0 (not at all) to 1 (as different as those of others): they were computed anew, or "
+        "given to others",
+        0.5,
         owner="features",
     ),
 )

@@ -22,7 +22,7 @@ from mmlora.nights.recalibrating import (
     with_own_shift,
 )
 from mmlora.records import Record
-from mmlora.runs.champions import CHALLENGER, CHAMPION, decide, followers, mirror
+from mmlora.runs.champions import CHALLENGER, CHAMPION, replace_champion
 from mmlora.runs.exchange import champion_bundle, exchanged
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
@@ -105,7 +105,8 @@ def calibrate(
         if refitted.better and not dry_run:
             version = composed(workspace, bundle, refitted)
             alias = CHAMPION if promote else CHALLENGER
-            _register(workspace, bundle, version, alias, why)
+            replace_champion(workspace, bundle.manifest.model_version, version, alias, why)
+            logger.info("%s is the %s, with a refitted calibration", version, alias)
     return Calibrated(
         bundle.manifest.model_version,
         version,
@@ -130,15 +131,8 @@ def composed(workspace: Workspace, bundle: Bundle, refitted: Recalibrated) -> st
             exchanged(manifest, ()),
             calibration=part,
             mixtures=tuple(replace(each, shift=shifts[each.domain]) for each in manifest.mixtures),
+            judged=manifest.judged,  # its ranking is the same, and so is what that was learned from
+            seen_until=manifest.seen_until,
             created_at=datetime.now(UTC),
         )
     )
-
-
-def _register(workspace: Workspace, bundle: Bundle, version: str, alias: Alias, why: str) -> None:
-    following = followers(workspace, bundle.manifest.model_version)
-    for follower in following:
-        decide(workspace, version, domain=follower, alias=alias, why=why, metrics={})
-    if None in following:
-        mirror(workspace, version, alias)
-    logger.info("%s with a refitted calibration is %s, the %s", bundle.manifest.model_version, version, alias)

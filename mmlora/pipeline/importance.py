@@ -119,12 +119,12 @@ def _measured(
     names, domain = [str(name) for name in coded.dictionary.to_pylist()], coded.indices.to_numpy()
     groups = feature_groups(contract, data.features.column_names)
     label, random = data.rows[LABEL].to_numpy(), np.random.default_rng(0)
-    before, found = _scores(data, data.features), list[dict[str, Intervals]]()
+    before, found = data.scores(data.features), list[dict[str, Intervals]]()
     for round_ in range(permutations):
         permuted = {}
         for done, (feature, columns) in enumerate(groups.items()):
             order = permutation_within(domain, random)
-            permuted[feature] = _scores(data, _exchanged(data.features, columns, order))
+            permuted[feature] = data.scores(_exchanged(data.features, columns, order))
             progress("permute features", round_ * len(groups) + done + 1, permutations * len(groups))
         found.append(compare_all(label, before, permuted, domain, draws=_DRAWS, seed=round_))
     measured = [
@@ -159,16 +159,3 @@ def _exchanged(features: pa.Table, columns: list[str], order: Array) -> pa.Table
         place = features.column_names.index(name)
         features = features.set_column(place, name, features[name].take(order))
     return features
-
-
-def _scores(data: MeasuredRows, features: pa.Table) -> Array:
-    """Return each row's score before calibration, which doesn't change AUCs, as a number from 0 to 1."""
-    import torch
-
-    from mmlora.training.rows import blocks
-
-    encoded, out = data.encoder.encode(features), np.empty(features.num_rows)
-    for place, block in blocks(np.arange(features.num_rows)):
-        with torch.inference_mode():
-            out[place] = torch.sigmoid(data.model(data.encoder.assemble([(encoded, block)])).double()).numpy()
-    return out

@@ -60,7 +60,8 @@ def share_experts(
 
     Args:
         as_of: decide by what was known at this day's 00:00 UTC.
-        domains: these domains; by default all whose champion has experts, but none of theirs.
+        domains: these domains; by default all whose champion has experts, but none of theirs, and whose rows
+            have grown since they were decided last.
         dry_run: decide, but leave the champions as they are.
 
     Raises:
@@ -88,7 +89,9 @@ def _shared(workspace: Workspace, as_of: date, chosen: Sequence[Id], dry_run: bo
                     f"train it again, use mmlora train experts --domain {domain} --base champion"
                 )
             continue
-        yield _decided(workspace, base, domain, share(workspace, base, domain, as_of), dry_run)
+        yield _decided(
+            workspace, base, domain, share(workspace, base, domain, as_of, again=bool(chosen)), dry_run
+        )
 
 
 def _decided(
@@ -98,7 +101,10 @@ def _decided(
     before = version = base.manifest.model_version
     after = base
     if isinstance(choice, Mixture) and _changes(base, choice):
-        manifest = base.manifest.with_mixture(choice)
+        if choice.experts or domain not in base.manifest.training_domains:
+            manifest = base.manifest.with_mixture(choice)
+        else:
+            manifest = base.manifest.without_mixture(domain)
         # The figures of the base are of other scores in this domain.
         manifest = replace(manifest, base=before, metrics={}, judgement=None, tuning=None)
         after = replace(base, manifest=manifest)

@@ -6,11 +6,11 @@ See :mod:`mmlora.runs.exchange` for which experts can be exchanged.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmlora.errors import UsageError
 from mmlora.records import Record
-from mmlora.runs.champions import CHAMPION, decide, followers, mirror
+from mmlora.runs.champions import CHAMPION, replace_champion
 from mmlora.runs.exchange import (
     ExchangeReport,
     champion_bundle,
@@ -70,16 +70,13 @@ def swap(domain: str, source: str, *, why: str = "swapped by hand") -> SwapOutco
         raise UsageError(
             f"{base.manifest.model_version} and {source} have the same experts of {domain}: nothing to swap"
         )
-    manifest = exchanged(base.manifest, experts)
+    seen = base.manifest.seen_with(target, other.manifest.last_seen(target))
+    manifest = replace(exchanged(base.manifest, experts), seen_until=seen)
     version = workspace.bundles.save(manifest)
     reason = f"experts of {domain} as in {source}: {why}"
-    with workspace.open_warehouse():
-        following = followers(workspace, base.manifest.model_version)
-        for follower in following:
-            decide(workspace, version, domain=follower, alias=CHAMPION, why=reason, metrics={})
-    if None in following:
-        mirror(workspace, version, CHAMPION)
-    champion_of = ["all"] if None in following else [str(name) for name in following]
+    following = replace_champion(workspace, base.manifest.model_version, version, CHAMPION, reason)
+    for_all = len(following) == len(workspace.expected_domains())
+    champion_of = ["all"] if for_all else [str(name) for name in following]
     logger.info("swapped the experts of %s: %s is the champion of %s", domain, version, champion_of)
     report = exchange_report(base, workspace.bundles.load(version), target)
     return SwapOutcome(version, base.manifest.model_version, tuple(champion_of), report)

@@ -214,6 +214,13 @@ class Manifest:
         # A composition may have parts of a model of a later day.
         return midnight(self.as_of) if self.base is None else self.created_at
 
+    def seen_with(self, domain: Id, moment: datetime) -> dict[str, str]:
+        """Return ``seen_until`` of a composition that learned from a domain's rows up to a later moment."""
+        known = dict.fromkeys((*self.training_domains, *(own.domain for own in self.mixtures), domain))
+        seen = {name: self.last_seen(name) for name in known}
+        seen[domain] = max(seen[domain], moment)
+        return {str(name): last.isoformat() for name, last in seen.items()}
+
     def parts_of(self, domain: Id) -> dict[str, str]:
         """Return the parts that a domain's scores depend on, by role.
 
@@ -236,15 +243,13 @@ class Manifest:
     def with_mixture(self, mixture: Mixture) -> Manifest:
         """Return a manifest with a domain's mixture added or replaced, and every other part unchanged."""
         others = [own for own in self.mixtures if own.domain != mixture.domain]
-        seen = {domain: self.last_seen(domain) for domain in (*self.training_domains, mixture.domain)}
-        seen[mixture.domain] = max(seen[mixture.domain], midnight(mixture.as_of))
-        return replace(
-            self,
-            mixtures=(*others, mixture),
-            judged=None,
-            seen_until={str(domain): moment.isoformat() for domain, moment in seen.items()},
-            created_at=_now(),
-        )
+        made = replace(self, mixtures=(*others, mixture), judged=None, created_at=_now())
+        return replace(made, seen_until=self.seen_with(mixture.domain, midnight(mixture.as_of)))
+
+    def without_mixture(self, domain: Id) -> Manifest:
+        """Return a manifest in which a domain of the training has what the training gave it."""
+        mixtures = tuple(own for own in self.mixtures if own.domain != domain)
+        return replace(self, mixtures=mixtures, created_at=_now())
 
     def with_expert(self, domain: Id, slot: int, part: str) -> Manifest:
         """Return a manifest with one expert replaced and every other part unchanged.

@@ -95,10 +95,23 @@ def mirror(workspace: Workspace, model_version: str, alias: Alias) -> None:
     workspace.tracking.mirror_alias(model_version, alias, workspace.bundles.path(model_version))
 
 
-def followers(workspace: Workspace, version: str) -> list[Id | None]:
-    """Return the domains that a version is the champion of; ``[None]`` if these are all domains."""
-    domains = workspace.expected_domains()
-    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
-        following = [name for name in domains if warehouse.current(CHAMPION, name) == version]
-        for_all = warehouse.current(CHAMPION) == version
-    return [None] if for_all and len(following) == len(domains) else list(following)
+def replace_champion(workspace: Workspace, before: str, version: str, alias: Alias, why: str) -> list[Id]:
+    """Give a version that was composed from a champion an alias wherever that is the champion.
+
+    Domains with a champion of their own keep it.
+
+    Returns:
+        The domains that the champion scores.
+    """
+    with workspace.open_warehouse() as warehouse:
+        replaced = warehouse.replace_champion(
+            before,
+            version,
+            alias=alias,
+            domains=workspace.expected_domains(),
+            who=getpass.getuser(),
+            why=why,
+        )
+    if None in replaced:
+        mirror(workspace, version, alias)
+    return [domain for domain in replaced if domain is not None]

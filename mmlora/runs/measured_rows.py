@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmlora.errors import DataError, UsageError
 from mmlora.runs.contract import check_contract
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from mmlora.encoding import Encoder
     from mmlora.models.builder import Model
     from mmlora.registry.bundle import Bundle
+    from mmlora.training.epoch import RowNumbers
     from mmlora.workspace import Workspace
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,33 @@ class MeasuredRows:
         rows: the interactions, by domain.
         features: their features before encoding.
         encoder: the model's encoder.
-        model: the model.
+        models: the model with the numbers of the rows that it scores; one for each domain that has a mixture.
         source: what the rows and the model are, in a clause.
     """
 
     rows: pa.Table
     features: pa.Table
     encoder: Encoder
-    model: Model
+    models: Sequence[tuple[Model, RowNumbers]]
     source: str
+
+    def scores(self, features: pa.Table) -> Array:
+        """Return each row's score before calibration, ``[N]``, which is what AUCs need.
+
+        Args:
+            features: the features of the rows, ``[N]``, of which some may be changed.
+        """
+        import torch
+
+        from mmlora.training.rows import blocks
+
+        encoded, out = self.encoder.encode(features), np.empty(features.num_rows)
+        for model, numbers in self.models:
+            for place, block in blocks(numbers):
+                batch = self.encoder.assemble([(encoded, block)])
+                with torch.inference_mode():
+                    out[numbers[place]] = torch.sigmoid(model(batch).double()).numpy()
+        return out
 
 
 def measured_rows(workspace: Workspace, bundle: Bundle, domain: Id | None, most: int) -> MeasuredRows:
@@ -60,9 +83,9 @@ def measured_rows(workspace: Workspace, bundle: Bundle, domain: Id | None, most:
     run = run_of_version(workspace, bundle.manifest.model_version)
     if run is None:
         rows = _chosen(_since(workspace, bundle), domain, most)
-        source = f"rows from {bundle.manifest.as_of} on, which the model was not trained on"
-        model = bundle.model() if domain is None else bundle.model_of(domain)
-        return MeasuredRows(rows, _features(workspace, bundle, rows), bundle.encoder(), model, source)
+        source = "newer rows than those that the model was trained on"
+        models = list(_models(bundle, rows))
+        return MeasuredRows(rows, _features(workspace, bundle, rows), bundle.encoder(), models, source)
     data = data_of(workspace, run)
     table = rows_of(workspace, data)
     if table.num_rows != len(data) or not np.array_equal(table[LABEL].to_numpy(), data.label):
@@ -73,7 +96,8 @@ def measured_rows(workspace: Workspace, bundle: Bundle, domain: Id | None, most:
     *_, (_, model) = models_of(workspace, run)
     rows = _chosen(table.take(np.asarray(data.rows("test"))), domain, most)
     source = "test rows, scored by the model that was judged on them"
-    return MeasuredRows(rows, _features(workspace, bundle, rows), data.encoder, model, source)
+    models = [(model, np.arange(rows.num_rows))]
+    return MeasuredRows(rows, _features(workspace, bundle, rows), data.encoder, models, source)
 
 
 def run_of_version(workspace: Workspace, model_version: str) -> Run | None:
@@ -87,19 +111,40 @@ def run_of_version(workspace: Workspace, model_version: str) -> Run | None:
 
 
 def _since(workspace: Workspace, bundle: Bundle) -> pa.Table:
-    """Return the interactions since a bundle's training, without those whose labels are not mature."""
+    """Return the rows of each domain since the last one learned from, except those with immature labels."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from mmlora.data.current import read_current
 
-    now = datetime.now(UTC)
+    now, manifest = datetime.now(UTC), bundle.manifest
     matured = now - timedelta(hours=workspace.settings.training.label_maturity_hours)
-    since = midnight(bundle.manifest.as_of)
+    since = midnight(manifest.as_of)
     rows = read_current(workspace.offline, known_as_of=now, since=since, before=max(matured, since))
+    moments = rows[EVENT_TIMESTAMP]
+    parts = []
+    for domain in pc.unique(rows[DOMAIN_ID]).to_pylist():
+        unseen = pc.greater_equal(moments, pa.scalar(manifest.last_seen(domain), moments.type))
+        parts.append(rows.filter(pc.and_(unseen, pc.equal(rows[DOMAIN_ID], domain))))
+    rows = pa.concat_tables([rows.slice(0, 0), *parts])
     if not rows.num_rows:
         raise UsageError(
-            f"the run of {bundle.manifest.model_version} isn't kept, and there are no interactions from "
-            f"{bundle.manifest.as_of} on, which it was not trained on: import some, or train again"
+            f"the run of {manifest.model_version} isn't kept, and there are no interactions with known "
+            "labels that it was not trained on: import some, or train again"
         )
     return rows
+
+
+def _models(bundle: Bundle, rows: pa.Table) -> Iterator[tuple[Model, RowNumbers]]:
+    domains = rows[DOMAIN_ID].to_numpy(zero_copy_only=False)
+    others = np.ones(len(domains), bool)
+    for mixture in bundle.manifest.mixtures:
+        own = domains == mixture.domain
+        others &= ~own
+        if own.any():
+            yield bundle.model_of(mixture.domain), np.flatnonzero(own)
+    if others.any():
+        yield bundle.model(), np.flatnonzero(others)
 
 
 def _chosen(rows: pa.Table, domain: Id | None, most: int) -> pa.Table:

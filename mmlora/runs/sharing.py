@@ -43,7 +43,7 @@ MOST_ROWS = 100_000
 """The newest rows of a domain that are read."""
 LEAST_OF_EACH_LABEL = 10
 GROWTH = 1.5
-"""A domain with a mixture is decided again once it has so many times the rows that decided before."""
+"""A domain with a mixture is decided again once its rows have grown by this factor."""
 _VALIDATION_SHARE = 0.3
 
 
@@ -60,7 +60,9 @@ class Undecided:
     reason: str
 
 
-def share(workspace: Workspace, base: Bundle, domain: Id, as_of: date) -> Mixture | Undecided:
+def share(
+    workspace: Workspace, base: Bundle, domain: Id, as_of: date, *, again: bool = False
+) -> Mixture | Undecided:
     """Choose a domain's experts on the rows known at ``as_of`` 00:00 UTC.
 
     Args:
@@ -68,6 +70,7 @@ def share(workspace: Workspace, base: Bundle, domain: Id, as_of: date) -> Mixtur
         base: the model.
         domain: the domain.
         as_of: the date.
+        again: decide again even if the rows have hardly grown since the last time.
 
     Raises:
         UsageError: the model has no experts.
@@ -89,10 +92,18 @@ def share(workspace: Workspace, base: Bundle, domain: Id, as_of: date) -> Mixtur
         reason = f"{len(labels):,} rows, of which {fewest} of the rarer label: too few to tell"
         return Undecided(len(labels), reason)
     before = base.manifest.mixture_of(domain)
-    if before is not None and len(labels) < GROWTH * before.rows:
+    if before is not None and not again and not _has_grown(table, before):
         return Undecided(len(labels), f"decided on {before.rows:,} rows, and again once there are more")
     data = _DomainRows.read(workspace, base, table)
     return _Choice(workspace, base, domain, as_of, data).mixture(experts)
+
+
+def _has_grown(rows: pa.Table, before: Mixture) -> bool:
+    """Return whether a domain has so many rows more, or so many new ones if only the newest are read."""
+    import pyarrow.compute as pc
+
+    new = pc.sum(pc.greater_equal(rows[EVENT_TIMESTAMP], midnight(before.as_of))).as_py() or 0
+    return bool(rows.num_rows >= GROWTH * before.rows or new >= (1 - 1 / GROWTH) * rows.num_rows)
 
 
 def kept_experts(base: Bundle) -> list[tuple[ExpertPart, State]]:

@@ -110,6 +110,56 @@ def register(
     )
 
 
+def replace_champion(
+    connection: sa.Connection,
+    tables: Tables,
+    *,
+    before: str,
+    model_version: str,
+    alias: str,
+    domains: Sequence[Id],
+    who: str,
+    why: str,
+) -> list[Id | None]:
+    """Give a version an alias wherever another one is the champion; return where, None for all domains.
+
+    A decision for all would take away the champions that domains have of their own, so it puts these in force
+    again.
+    """
+    hold(connection, "promotions")
+
+    def champion(domain: Id | None) -> Promotion | None:
+        return next(iter(promotions(connection, tables, alias="champion", domain=domain, limit=1)), None)
+
+    standing = {domain: champion(domain) for domain in (None, *domains)}
+    of = [domain for domain, now in standing.items() if now is not None and now.model_version == before]
+    for domain in [None] if None in of else of:
+        promote(
+            connection,
+            tables,
+            domain=domain,
+            model_version=model_version,
+            alias=alias,
+            who=who,
+            why=why,
+            metrics={},
+        )
+    for domain, now in standing.items():
+        if None in of and alias == "champion" and now is not None and now.model_version != before:
+            promote(
+                connection,
+                tables,
+                domain=domain,
+                model_version=now.model_version,
+                alias=alias,
+                who=who,
+                why=f"still its champion, while {model_version} is that of other domains",
+                metrics=now.metrics,
+                goes_back_to=now.id if now.goes_back_to is None else now.goes_back_to,
+            )
+    return of
+
+
 def promotions(
     connection: sa.Connection, tables: Tables, *, alias: str, domain: Id | None, limit: int | None = None
 ) -> list[Promotion]:

@@ -336,6 +336,26 @@ class Warehouse(OpenedWarehouse):
                 note=note,
             )
 
+    def replace_champion(
+        self, before: str, model_version: str, *, alias: str, domains: Sequence[Id], who: str, why: str
+    ) -> list[Id | None]:
+        """Give a version an alias wherever ``before`` is the champion, in one transaction.
+
+        Domains with a champion of their own keep it. Returns the domains, of those given, that ``before`` is
+        the champion of, with None if it is the champion of all.
+        """
+        with self.database.writing() as connection:
+            return decisions.replace_champion(
+                connection,
+                self.tables,
+                before=before,
+                model_version=model_version,
+                alias=alias,
+                domains=domains,
+                who=who,
+                why=why,
+            )
+
     def promotions(
         self, alias: str, domain: Id | None = None, *, limit: int | None = None
     ) -> list[Promotion]:

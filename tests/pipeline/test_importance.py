@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.importance import feature_groups, importance
+from mmlora.registry.manifest import Mixture
 from mmlora.schema import FeatureContract, FeatureField
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
@@ -45,11 +46,16 @@ def test_one_domain_has_its_own_rows(trained: tuple[Path, str]) -> None:
 def test_a_version_without_a_run_is_measured_on_later_rows(trained: tuple[Path, str]) -> None:
     workspace = open_workspace()
     manifest = workspace.bundles.load(trained[1]).manifest
-    composed = workspace.bundles.save(replace(manifest, base=trained[1]))
-    found = importance(model_version=composed, permutations=1)
-    assert found.source.startswith("rows from 2001-04-08 on") and found.rows
-    newer = workspace.bundles.save(replace(manifest, as_of=date(2001, 6, 1)))
-    with pytest.raises(UsageError, match="no interactions from 2001-06-01 on"):
+    mixture = Mixture("rare", (), 0.0, manifest.as_of, 10, None, "a test")
+    composed = replace(manifest.with_mixture(mixture), base=trained[1])
+    found = importance(model_version=workspace.bundles.save(composed), permutations=1)
+    assert found.source.startswith("newer rows") and found.rows and len(found.features[0].by_domain) > 1
+
+    last = replace(composed.mixtures[0], as_of=date(2001, 6, 1))  # it has learned from all of its rows
+    fewer = importance(model_version=workspace.bundles.save(composed.with_mixture(last)), permutations=1)
+    assert set(found.features[0].by_domain) - set(fewer.features[0].by_domain) == {"rare"}
+    newer = workspace.bundles.save(replace(manifest, seen_until=None, as_of=date(2001, 6, 1)))
+    with pytest.raises(UsageError, match="no interactions with known labels"):
         importance(model_version=newer, permutations=1)
 
 

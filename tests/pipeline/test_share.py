@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,13 +17,14 @@ from mmlora.errors import UsageError
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.explain import explain
 from mmlora.pipeline.gc import gc
-from mmlora.pipeline.promote import rollback
+from mmlora.pipeline.promote import promote, rollback
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.share import SharedDomain, share_experts
 from mmlora.pipeline.status import status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.verify import verify
-from mmlora.registry.manifest import MixedExpert
+from mmlora.registry.manifest import MixedExpert, Mixture
+from mmlora.runs.champions import replace_champion
 from mmlora.workspace import open_workspace
 from tests.conftest import MadeUp, published, use_workspace
 
@@ -90,7 +92,7 @@ def test_a_new_domain_is_scored_at_once_and_then_by_what_was_decided(workspace: 
 def test_deciding_again_on_the_same_rows_or_on_fewer_changes_nothing(workspace: Path) -> None:
     first = _share()
     for on in (ON, ON - timedelta(days=20), date(2001, 3, 1)):
-        (again,) = share_experts(on, domains=[NEW])
+        (again,) = (each for each in share_experts(on) if each.domain_id == NEW)
         assert (again.model_version, again.before) == (first.model_version, first.model_version)
         assert (again.policy, again.experts) == (first.policy, first.experts)
 
@@ -117,6 +119,45 @@ def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) 
     assert found.score == pytest.approx(row["score"], abs=1e-6)
     gc(keep_days=1, keep_loads=1)
     assert not verify().faults
+
+
+def test_a_domain_of_the_training_goes_back_to_what_that_gave_it(workspace: Path, made_up: MadeUp) -> None:
+    """Shared experts that no longer help are removed, for the whole model rather than the backbone alone."""
+    space = open_workspace()
+    base = space.bundles.load(_champion("rare") or "")
+    experts = tuple(MixedExpert(*expert, 1.0) for expert in base.manifest.experts)
+    version = space.bundles.save(
+        base.manifest.with_mixture(Mixture("rare", experts, 0.0, ON, 10, None, "a test"))
+    )
+    promote(version, domain="rare")
+    rows = pq.read_table(made_up.interactions).slice(0, 2000)
+    moments = pc.add(pa.scalar(TRAINED), pa.array([timedelta(seconds=20 * n) for n in range(2000)]))
+    for name, values in {
+        "domain_id": pa.array(["rare"] * 2000),
+        "event_timestamp": pc.cast(moments, rows["event_timestamp"].type),
+        "label": pa.array(np.random.default_rng(0).integers(0, 2, 2000), rows["label"].type),
+    }.items():
+        rows = rows.set_column(rows.column_names.index(name), name, values)
+    pq.write_table(rows, workspace.parent / "rare.parquet")
+    import_tables([workspace.parent / "rare.parquet"], history=True)
+    assert share_experts(ON, domains=["rare"], dry_run=True)[0].policy == "backbone"
+    (outcome,) = share_experts(ON, domains=["rare"])
+    manifest = space.bundles.load(outcome.model_version).manifest
+    assert outcome.before == version and manifest.mixtures == ()
+    assert manifest.parts_of("rare") == base.manifest.parts_of("rare")
+
+
+def test_a_composition_replaces_its_base_only_where_that_is_the_champion(workspace: Path) -> None:
+    own = _share().model_version
+    space = open_workspace()
+    before = _champion("sport") or ""
+    made = space.bundles.save(
+        space.bundles.load(before).manifest.with_mixture(Mixture("x", (), 1.0, ON, 9, None, "a test"))
+    )
+    assert replace_champion(space, before, made, "champion", "a test") == ["news", "rare", "sport"]
+    assert (_champion("sport"), _champion(NEW)) == (made, own)
+    with space.open_warehouse() as warehouse:
+        assert warehouse.current("champion") == made
 
 
 def test_too_few_rows_decide_nothing_and_say_so(workspace: Path) -> None:

@@ -230,7 +230,9 @@ def test_a_swap_does_not_change_domains_with_another_champion(versions: Versions
         versions.other,
         swapped.model_version,
     ]
-    assert _champion() == versions.first
+    assert _champion() == swapped.model_version
+    rollback(domain="rare")
+    assert _champion("rare") == versions.first, "what it had before its own"
     same = exchange_report(_bundle(versions.second), _bundle(swapped.model_version), "news")
     assert same.exchanged == {}
 
