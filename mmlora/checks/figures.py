@@ -269,14 +269,19 @@ WITH figures AS (
         LEFT JOIN duplicates d ON d.domain_id = e.domain_id LEFT JOIN counts c ON c.domain_id = e.domain_id
         LEFT JOIN volumes v ON v.domain_id = e.domain_id LEFT JOIN days y ON y.domain_id = e.domain_id
         LEFT JOIN hours h ON h.domain_id = e.domain_id LEFT JOIN late l ON l.domain_id = e.domain_id
-), together AS (
-    SELECT sum(last_clicks) AS all_clicks, sum(last_day_rows) AS all_rows,
-        sum(visit * last_day_rows) / nullif(all_rows, 0) AS all_visit,
+), comparable AS (
+    SELECT *, {_change("last_clicks", "last_day_rows", "earlier_ctr", "visit")} AS change
+    FROM figures WHERE mean_day_rows IS NOT NULL AND earlier_ctr IS NOT NULL AND last_day_rows > 0
+), most AS (
+    SELECT arg_max(number, change) AS changed_most FROM comparable
+), together AS (  -- all but the domain that changed most, which alone would make it look as if all changed
+    SELECT any_value(changed_most) AS changed_most, sum(last_clicks) AS all_clicks,
+        sum(last_day_rows) AS all_rows, sum(visit * last_day_rows) / nullif(all_rows, 0) AS all_visit,
         sum(earlier_ctr * last_day_rows) / nullif(all_rows, 0) AS all_ctr
-    FROM figures WHERE mean_day_rows IS NOT NULL AND earlier_ctr IS NOT NULL
+    FROM comparable, most WHERE number <> changed_most
 )
 SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clicks, all_rows, all_ctr,
-        all_visit),
+        all_visit, changed_most),
     coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
     (positives + 4.5 - 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_least,
     (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
@@ -293,7 +298,8 @@ SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clic
         'busy_day': (last_day_rows - 3 * sqrt(last_day_rows * visit)) / greatest(busiest_day, 1),
         'label_rate_change': CASE WHEN $labels_mature
             THEN {_change("last_clicks", "last_day_rows", "earlier_ctr", "visit")} END,
-        'label_rate_change_all': CASE WHEN $labels_mature AND 2 * last_day_rows <= all_rows THEN least(
+        'label_rate_change_all': CASE WHEN $labels_mature
+                AND (2 * last_day_rows <= all_rows OR number = changed_most) THEN least(
             {_change("all_clicks", "all_rows", "all_ctr", "all_visit")},
             greatest((last_clicks + 1) / (earlier_ctr * last_day_rows + 1),
                 (earlier_ctr * last_day_rows + 1) / (last_clicks + 1))) END,
