@@ -94,8 +94,12 @@ def share(
     before = base.manifest.mixture_of(domain)
     if before is not None and not again and not _has_grown(table, before):
         return Undecided(len(labels), f"decided on {before.rows:,} rows, and again once there are more")
+    verdict = verdicts_as_of(workspace, as_of).get(domain)
+    if verdict is not None and verdict.verdict == "broken":
+        return Undecided(len(labels), f"its verdict as of {as_of} is broken")
     data = _DomainRows.read(workspace, base, table)
-    return _Choice(workspace, base, domain, as_of, data).mixture(experts)
+    rich = verdict is not None and verdict.verdict == "rich"
+    return _Choice(workspace, base, domain, as_of, data, rich).mixture(experts)
 
 
 def _has_grown(rows: pa.Table, before: Mixture) -> bool:
@@ -123,10 +127,11 @@ class _Choice:
     domain: Id
     as_of: date
     data: _DomainRows
+    rich: bool
 
     def mixture(self, experts: Sequence[tuple[ExpertPart, State]]) -> Mixture:
         shared = self._shared([state for _, state in experts])
-        own = self._own() if self._is_rich() else None
+        own = self._own() if self.rich else None
         if own is not None and self._beats(own, shared):
             return self._with_own(own)
         weights = shared.weights.tolist()
@@ -156,10 +161,6 @@ class _Choice:
             confidence=options["expert_confidence"] or 0.95,
             seed=options["seed"],
         )
-
-    def _is_rich(self) -> bool:
-        verdict = verdicts_as_of(self.workspace, self.as_of).get(self.domain)
-        return verdict is not None and verdict.verdict == "rich"
 
     def _own(self) -> _OwnExpert | None:
         """Train an expert of the domain's own; None if it gains no more than noise."""

@@ -10,9 +10,12 @@ import json
 import os
 import sqlite3
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from mmlora.airflow_plugin.local import run_dag, use_airflow_home
 
@@ -38,16 +41,29 @@ def both_dags(folder: Path, home: Path, warehouse_url: str) -> dict[str, Any]:
     return {"runs": [asdict(run) for run in runs], "published": published}
 
 
-def one_domain_fails(home: Path) -> dict[str, Any]:
-    """Score the next night, which the data ends before, with a warehouse that refuses one domain's loads."""
-    os.environ.update(MMLORA_HOME=str(home), MMLORA_WAREHOUSE_URL="")
+def a_domain_and_a_batch_fail(home: Path) -> dict[str, Any]:
+    """Score the next night, which the data ends before, with each domain in a batch of its own.
+
+    The warehouse refuses the loads of `drama`, and the batch of `short` dies.
+    """
+    os.environ.update(MMLORA_HOME=str(home), MMLORA_WAREHOUSE_URL="", MMLORA_SCORING__BATCH_PAIRS="1")
+    from mmlora.pipeline.outcomes import NightOutcome
+    from mmlora.pipeline.score import score_and_publish
+
     connection = sqlite3.connect(home / "warehouse.db")
     connection.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON score_loads WHEN NEW.domain_id = 'drama' "
         "BEGIN SELECT RAISE(ABORT, 'no drama tonight'); END"
     )
     connection.close()
-    return asdict(run_dag("nightly_scoring", date=NEXT_NIGHT, allow_stale=True))
+
+    def dying(on: date, *, domains: Sequence[str], **options: Any) -> NightOutcome:
+        if list(domains) == ["short"]:
+            raise MemoryError("the batch of short dies")
+        return score_and_publish(on, domains=domains, **options)
+
+    with patch("mmlora.pipeline.score.score_and_publish", dying):
+        return asdict(run_dag("nightly_scoring", date=NEXT_NIGHT, allow_stale=True))
 
 
 def asset_events() -> list[dict[str, Any]]:
@@ -64,7 +80,7 @@ def main(folder: Path, warehouse_url: str) -> None:
     use_airflow_home(folder / "airflow")
     results = both_dags(folder, folder / "home", warehouse_url)
     if not warehouse_url:
-        results["one_domain_fails"] = one_domain_fails(folder / "home")
+        results["failures"] = a_domain_and_a_batch_fail(folder / "home")
     results["asset_events"] = asset_events()
     sys.stdout.write("\n" + json.dumps(results) + "\n")
 

@@ -129,12 +129,13 @@ def test_both_warehouses_hold_the_same_scores(outcome_on):
     assert outcome_on("sqlite")["published"] == outcome_on("postgresql")["published"]
 
 
-def test_a_failing_domain_fails_its_run_but_does_not_delay_others(outcome_on):
+def test_a_failing_domain_or_batch_fails_its_run_but_does_not_delay_others(outcome_on):
     outcome = outcome_on("sqlite")
-    run = outcome["one_domain_fails"]
+    run = outcome["failures"]
     assert run["state"] == "failed"
+    assert labels(run, "score", "failed") == {"short"}
     assert labels(run, "domain", "failed") == {"drama"}
-    assert labels(run, "domain") == {"comedy", "short"}
+    assert labels(run, "domain") == {"comedy"}
     assert "no drama tonight" in outcome["log"]
 
 
@@ -142,7 +143,7 @@ def test_the_asset_lists_the_published_domains(outcome_on):
     events = outcome_on("sqlite")["asset_events"]
     assert [(event["date"], set(event["loads"])) for event in events if "loads" in event] == [
         ("2024-03-13", set(ROWS)),
-        ("2024-03-14", {"comedy", "short"}),
+        ("2024-03-14", {"comedy"}),
     ]
 
 
