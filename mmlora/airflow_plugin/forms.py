@@ -153,7 +153,10 @@ BACKFILL = {
     "end": _day("End", "The last score date.", required=True),
     "domains": _DOMAINS,
     "reason": _choice(
-        "Reason", valid_names(BackfillReason), "Only nights that are in this state; late: see the docs.", unset="all"
+        "Reason",
+        valid_names(BackfillReason),
+        "Only nights that are in this state; late: see the docs.",
+        unset="all",
     ),
     "model": _text("Model", "champion, champion-at-the-time, or a version. Left empty: champion."),
     "known_as_of": _choice(
@@ -177,8 +180,8 @@ MAINTENANCE = {
     "start": _day("Start", "Evaluate the nights from this date on. Left empty: all that are published."),
     "late_days": _number(
         "Late days",
-        "Restate nights of this many past days that late rows would change, each by the model that published it. "
-        "Left empty: none.",
+        "Restate nights of this many past days that late rows would change, each by the model that published "
+        "it. Left empty: none.",
         minimum=0,
     ),
     "max_rows": _MAX_ROWS,
