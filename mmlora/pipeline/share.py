@@ -64,8 +64,8 @@ def share_experts(
     Args:
         as_of: decide by what was known at this day's 00:00 UTC.
         domains: these domains; by default all without an expert of their own that are new to their champion,
-            or whose champion has experts, and whose rows have grown since they were decided last. Then an error
-            affects only its own domain.
+            or whose champion has experts, and whose rows have grown since they were decided last. Then an
+            error affects only its own domain.
         dry_run: decide, but leave the champions as they are.
 
     Raises:
