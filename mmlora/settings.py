@@ -34,7 +34,7 @@ from mmlora.names import (
     Severity,
     valid_names,
 )
-from mmlora.redaction import remember
+from mmlora.redaction import remember, remember_whole
 from mmlora.setting_faults import faults_of, misplaced, moved
 
 
@@ -301,6 +301,16 @@ class PromotionSettings(_Section):
     approval: bool = Field(False, description="the training DAG waits until a person approves the promotion")
 
 
+class AlertSettings(_Section):
+    """Who is told when a DAG's run fails, or when the nightly run is late."""
+
+    webhook: str = Field("", repr=False, description="URL that gets a POST with JSON; none when empty")
+    email: list[str] = Field([], description="addresses, written to by Airflow's email settings")
+    deadline_minutes: int = Field(
+        240, ge=0, description="tell them if nightly_scoring isn't done so long after its start; 0: never"
+    )
+
+
 class Settings(BaseSettings):
     """All settings, and the locations of the workspace's parts."""
 
@@ -325,12 +335,14 @@ class Settings(BaseSettings):
     promises: PromiseSettings = PromiseSettings()
     quality: QualitySettings = QualitySettings()
     promotion: PromotionSettings = PromotionSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:
         """Remember the passwords in URLs, so that they are hidden in all output."""
         for url in (self.warehouse_url, self.mlflow_url, self.feast_registry_url, self.scoring.ray_address):
             remember(url)
+        remember_whole(self.alerts.webhook)
         return self
 
     @classmethod

@@ -244,6 +244,11 @@ class Warehouse(OpenedWarehouse):
                 connection, self.tables, domain=domain, score_date=score_date, reason=reason
             )
 
+    def failures(self, on: date) -> dict[Id, str]:
+        """Return why domains aren't published for a date, as recorded by :meth:`record_failure`."""
+        with self.database.reading() as connection:
+            return nights.failures(connection, self.tables, on)
+
     def nights(self, on: date | None = None, *, limit: int | None = None) -> list[Night]:
         """Return the nights with their published and missing domains, newest first."""
         with self.database.reading() as connection:
