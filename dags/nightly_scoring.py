@@ -16,7 +16,7 @@ from mmlora.airflow_plugin.tasks import (
 )
 
 
-@dag(**daily(hour=1), params=forms.NIGHTLY_SCORING)
+@dag(**daily(hour=1, deadline=True), params=forms.NIGHTLY_SCORING)
 def nightly_scoring():
     """Bring features and verdicts up to the date; then score, audit and publish each domain by itself.
 

@@ -144,9 +144,9 @@ def evaluated(evaluation: Any) -> dict[str, Any]:
 
 
 def verified(verification: Any) -> dict[str, int]:
-    """Return how much was verified, or raise ``CheckError`` with each fault and the command that mends it."""
+    """Return how much was verified; raise ``CheckError`` with each fault and the command that repairs it."""
     from mmlora.errors import CheckError
 
     if verification.faults:
-        raise CheckError("verify", [f"{row.fault}; to mend it: {row.mend}" for row in verification.faults])
+        raise CheckError("verify", [f"{row.fault}; to repair it: {row.mend}" for row in verification.faults])
     return {"checked": len(verification.checked), "models": verification.models, "parts": verification.parts}

@@ -7,13 +7,14 @@ one row each. The profile of the training date is a part of the bundle; a night 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmlora.checks.vectors import Vectors, kept_vectors, vector_change
 from mmlora.encoding import Encoder
 from mmlora.encoding.vocabularies import MISSING, OUT_OF_VOCABULARY
 from mmlora.metrics.psi import Counts, count, cuts, psi
@@ -39,6 +40,7 @@ class FieldProfile(Record):
         edges: the cut points of numbers (of a vector's length), or the most common indices, sorted.
         counts: rows in the bins of the edges; of indices, one more for all others.
         low, high: the least and the largest number; None for categories, and without numbers.
+        vectors: those of a few entities; None for other kinds of fields.
     """
 
     rows: int
@@ -48,6 +50,7 @@ class FieldProfile(Record):
     counts: tuple[int, ...]
     low: float | None = None
     high: float | None = None
+    vectors: Vectors | None = None
 
 
 Profile = Mapping[str, Mapping[str, FieldProfile]]
@@ -64,6 +67,7 @@ class FieldDifference:
         unknown: share of values out of vocabulary, likewise.
         outside: share of numbers further from the profile's range than its width; 0 if that is 0.
         shift: PSI beyond chance; None if either has no values, and for ids.
+        change: how much the vectors of the same entities changed; None for other fields, or if unknown.
     """
 
     field: FeatureField
@@ -71,6 +75,7 @@ class FieldDifference:
     unknown: float
     outside: float
     shift: float | None
+    change: float | None
 
 
 @dataclass(frozen=True)
@@ -96,20 +101,32 @@ def sample(table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.linspace(0, table.num_rows - 1, SAMPLE).astype(np.int64)))
 
 
-def describe(encoder: Encoder, table: pa.Table) -> dict[str, FieldProfile]:
-    """Return the profile of the fields that a side's table has."""
-    return {field.name: _profile(values) for field, values in _values(encoder, table)}
+def describe(encoder: Encoder, ids: pa.Array, table: pa.Table) -> dict[str, FieldProfile]:
+    """Return the profile of the fields that a side's table has; ``ids`` are its entities."""
+    profiles = {field: _profile(values) for field, values in _values(encoder, table)}
+    return {
+        field.name: profile
+        if field.kind != "vector"
+        else replace(profile, vectors=kept_vectors(encoder, field, ids, table))
+        for field, profile in profiles.items()
+    }
 
 
 def differences(
-    encoder: Encoder, table: pa.Table, profile: Mapping[str, FieldProfile]
+    encoder: Encoder, ids: pa.ChunkedArray, table: pa.Table, profile: Mapping[str, FieldProfile]
 ) -> list[FieldDifference]:
-    """Compare a side's table with the profile of the same side and domain."""
-    return [
+    """Compare a side's table with the profile of the same side and domain; ``ids`` are its entities."""
+    found = [
         _difference(field, values, profile[field.name])
         for field, values in _values(encoder, table)
         if field.name in profile
     ]
+    for place, difference in enumerate(found):
+        kept = profile[difference.field.name].vectors
+        if kept:
+            change = vector_change(encoder, difference.field, ids, table, kept)
+            found[place] = replace(difference, change=change)
+    return found
 
 
 def _values(encoder: Encoder, table: pa.Table) -> Iterator[tuple[FeatureField, _Values]]:
@@ -197,6 +214,7 @@ def _difference(field: FeatureField, values: _Values, before: FieldProfile) -> F
         outside=outside,
         # The ids themselves come and go.
         shift=psi(np.asarray(before.counts, np.int64), _counts(values, edges)) if field.view else None,
+        change=None,
     )
 
 

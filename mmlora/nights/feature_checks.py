@@ -27,6 +27,7 @@ _FIGURES: Mapping[str, Callable[[FieldDifference], float | None]] = {
     "feature_unknown": lambda field: field.unknown,
     "feature_range": lambda field: field.outside,
     "feature_shift": lambda field: field.shift,
+    "vector_change": lambda field: field.change,
 }
 _OF_GIVEN = ("feature_range", "feature_shift")
 """The checks that leave out what changes by itself: what is computed from interactions, and ages."""
@@ -59,7 +60,8 @@ def check_features(
     found: list[FieldDifference] = []
     for key, table in ((USER_ID, features.users), (ITEM_ID, features.items)):
         own = {field.name for field in encoder.contract.fields if key in field.keys}
-        found += differences(encoder, table.select([n for n in table.column_names if n in own]), fields)
+        side = table.select([n for n in table.column_names if n in own])
+        found += differences(encoder, table[key], side, fields)
     # Ids come and go. Counts grow with a store's history and ages with time; the interactions that they
     # are computed from have checks of their own.
     found = [field for field in found if field.field.view]

@@ -285,7 +285,7 @@ class _Domain:
             before = Inputs.from_json(cast(dict[str, Any], raw))
             changes += before.changes(self.known.data.inputs(day, seen), computed=computed)
         if late := self._late_rows(load, day):
-            changes.append(f"{late:,} late rows of before that day have become known since")
+            changes.append(f"{late:,} late rows from before that day have become known since")
         elif self.request.known_as_of is None and KNOWN_AS_OF in policy:
             changes.append(f"scored on what was known at {policy[KNOWN_AS_OF]}")
         return changes
@@ -306,7 +306,7 @@ class _Domain:
         days, settings = self.known.data_days, self.workspace.settings.scoring
         before = bisect_left(days, day)
         if not before:
-            return f"no interaction from before {day} is there"
+            return f"there is no interaction from before {day}"
         if self.request.allow_stale:
             return ""
         if midnight(day) - midnight(days[before - 1] + timedelta(days=1)) > timedelta(

@@ -63,8 +63,9 @@ def share_experts(
 
     Args:
         as_of: decide by what was known at this day's 00:00 UTC.
-        domains: these domains; by default all whose champion has experts, but none of theirs, and whose rows
-            have grown since they were decided last. Then an error affects only its own domain.
+        domains: these domains; by default all without an expert of their own that are new to their champion,
+            or whose champion has experts, and whose rows have grown since they were decided last. Then an
+            error affects only its own domain.
         dry_run: decide, but leave the champions as they are.
 
     Raises:
@@ -102,9 +103,14 @@ def _of_domain(
     with workspace.open_warehouse() as warehouse:
         base = bundle_of(workspace, warehouse, domain, None)
     experts = kept_experts(base)
-    if not experts and not chosen:
-        logger.info("%s: its model %s has no expert to share", domain, base.manifest.model_version)
-        return None
+    known = domain in base.manifest.training_domains
+    if not experts and (known or base.manifest.spec["backbone"] == "gbdt"):
+        if chosen:
+            raise UsageError(
+                f"model {base.manifest.model_version} has no expert to share: train one with the adaptation "
+                f"mlora or moe_mlora, and with domains that differ"
+            )
+        return None  # a new domain can still be given a shift of its own
     if any(expert.domain == domain for expert, _ in experts):
         if chosen:
             raise UsageError(

@@ -31,8 +31,10 @@ def put_profile(workspace: Workspace, encoder: Encoder, on: date, domains: Seque
     profile: dict[str, dict[str, Any]] = {str(domain): {} for domain, _, _ in ids}
     for key, side in ((USER_ID, 1), (ITEM_ID, 2)):
         wanted = [(row[0], row[side]) for row in ids]
-        for domain, table in _features(workspace, encoder, on, key, wanted):
-            fields: dict[str, FieldProfile] = describe(encoder, table)
+        for (domain, entities), table in zip(
+            wanted, _features(workspace, encoder, on, key, wanted), strict=True
+        ):
+            fields: dict[str, FieldProfile] = describe(encoder, entities, table)
             profile[str(domain)] |= {name: field.to_json() for name, field in fields.items()}
     return workspace.parts.put_json({"domains": profile})
 
@@ -61,8 +63,8 @@ def _candidates(workspace: Workspace, domain: Id, on: date) -> tuple[pa.Array, p
 
 def _features(
     workspace: Workspace, encoder: Encoder, on: date, key: str, wanted: Sequence[tuple[Id, pa.Array]]
-) -> Iterator[tuple[Id, pa.Table]]:
-    """Read the features of entities by domain, all at once."""
+) -> Iterator[pa.Table]:
+    """Read the features of each domain's entities, all at once."""
     import numpy as np
     import pyarrow as pa
 
@@ -82,6 +84,6 @@ def _features(
     features = workspace.feature_repo.retrieve(table, encoder.contract)
     features = features.select([field.name for field in fields])
     start = 0
-    for (domain, _), size in zip(wanted, sizes, strict=True):
-        yield domain, features.slice(start, size)
+    for size in sizes:
+        yield features.slice(start, size)
         start += size

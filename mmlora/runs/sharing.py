@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmlora.errors import DataError, UsageError
+from mmlora.errors import DataError
 from mmlora.hyperparameters import Optimisation
 from mmlora.registry.manifest import ExpertPart, MixedExpert, Mixture
 from mmlora.runs.built_features import ensure_features
@@ -73,15 +73,8 @@ def share(
         again: decide again even if the rows have hardly grown since the last time.
 
     Raises:
-        UsageError: the model has no experts.
-        ContractError: its features are no longer available.
+        ContractError: the model's features are no longer available.
     """
-    experts = kept_experts(base)
-    if not experts:
-        raise UsageError(
-            f"model {base.manifest.model_version} has no expert to share: "
-            "train one with the adaptation mlora or moe_mlora, and with domains that differ"
-        )
     try:
         table = _rows(workspace, base, domain, as_of)
     except DataError:  # there are none at all
@@ -99,7 +92,7 @@ def share(
         return Undecided(len(labels), f"its verdict as of {as_of} is broken")
     data = _DomainRows.read(workspace, base, table)
     rich = verdict is not None and verdict.verdict == "rich"
-    return _Choice(workspace, base, domain, as_of, data, rich).mixture(experts)
+    return _Choice(workspace, base, domain, as_of, data, rich).mixture(kept_experts(base))
 
 
 def _has_grown(rows: pa.Table, before: Mixture) -> bool:
@@ -131,7 +124,8 @@ class _Choice:
 
     def mixture(self, experts: Sequence[tuple[ExpertPart, State]]) -> Mixture:
         shared = self._shared([state for _, state in experts])
-        own = self._own() if self.rich else None
+        adapts = self.base.model_spec().adaptation != "none"
+        own = self._own() if self.rich and adapts else None
         if own is not None and self._beats(own, shared):
             return self._with_own(own)
         weights = shared.weights.tolist()
@@ -142,7 +136,7 @@ class _Choice:
         ]
         reason = "the experts of similar domains gain more than noise"
         if not mixed:
-            reason = "no expert gains more than noise"
+            reason = "no expert gains more than noise" if experts else "the model has no expert to share"
         return self._made(tuple(mixed), shared.logits, shared.gain, reason)
 
     def _shared(self, states: Sequence[State]) -> Shared:

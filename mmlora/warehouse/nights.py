@@ -55,6 +55,13 @@ def nights(connection: sa.Connection, *, on: date | None = None, limit: int | No
     return [Night(**row._mapping) for row in connection.execute(query)]
 
 
+def failures(connection: sa.Connection, tables: Tables, on: date) -> dict[Id, str]:
+    """Return why domains aren't published for a date, as recorded."""
+    table = tables.night_failures
+    query = sa.select(table.c.domain_id, table.c.reason).where(table.c.score_date == on)
+    return {row.domain_id: row.reason for row in connection.execute(query)}
+
+
 def record_failure(
     connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date, reason: str
 ) -> None:

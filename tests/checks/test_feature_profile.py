@@ -43,7 +43,8 @@ def items(count: int = 600, seed: int = 0) -> pa.Table:
 @pytest.fixture(scope="module")
 def fitted() -> tuple[Encoder, dict[str, FieldProfile]]:
     encoder = Encoder.fit(CONTRACT, items(), domains=["d"])
-    stored = json.dumps({name: field.to_json() for name, field in describe(encoder, items()).items()})
+    profile = describe(encoder, items()["item_id"].combine_chunks(), items())
+    stored = json.dumps({name: field.to_json() for name, field in profile.items()})
     return encoder, {name: FieldProfile.from_json(raw) for name, raw in json.loads(stored).items()}
 
 
@@ -52,7 +53,7 @@ Fitted = tuple[Encoder, dict[str, FieldProfile]]
 
 def compared(fitted: Fitted, table: pa.Table) -> dict[str, FieldDifference]:
     encoder, profile = fitted
-    return {found.field.name: found for found in differences(encoder, table, profile)}
+    return {found.field.name: found for found in differences(encoder, table["item_id"], table, profile)}
 
 
 def put(name: str, of: Callable[[pa.ChunkedArray], pa.Array]) -> pa.Table:
@@ -98,6 +99,22 @@ def test_vectors_of_another_length_and_another_mix_of_kinds_are_shifts(fitted: F
     assert (found["item_profile__vector"].shift or 0) > 1
     one = compared(fitted, put("item_profile__kind", lambda kind: pa.array(["toys"] * len(kind))))
     assert (one["item_profile__kind"].shift or 0) > 1
+
+
+def test_vectors_change_where_they_are_given_to_others_or_made_anew(fitted: Fitted) -> None:
+    def change(vectors: np.ndarray, rows: int = 600) -> float | None:
+        table = items()
+        new = pa.array(list(vectors.astype(np.float32)))
+        table = table.set_column(4, "item_profile__vector", new).slice(0, rows)
+        return compared(fitted, table)["item_profile__vector"].change
+
+    same = np.stack(items()["item_profile__vector"].to_pylist())
+    assert change(same) == pytest.approx(0, abs=0.01)
+    assert (change(same + np.random.default_rng(3).normal(size=same.shape) / 4) or 1) < 0.1, "learned on"
+    assert (change(np.roll(same, 1, axis=0)) or 0) > 0.8
+    assert (change(same @ np.linalg.qr(np.random.default_rng(4).normal(size=(4, 4)))[0]) or 0) > 0.7
+    assert change(same, rows=20) is None, "few of them are left"
+    assert change(np.ones_like(same)) is not None
 
 
 def test_a_few_rows_prove_little(fitted: Fitted) -> None:

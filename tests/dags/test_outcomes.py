@@ -137,7 +137,7 @@ def test_figures_beyond_the_limits_and_faults_fail_with_what_to_do(outcomes):
     with pytest.raises(CheckError, match="in news"):
         outcomes.evaluated(SimpleNamespace(faults=("auc 0.4 in news",)))
     fault = SimpleNamespace(fault="2 rows were deleted", mend="mmlora score --date 2026-05-01")
-    with pytest.raises(CheckError, match="2 rows were deleted; to mend it: mmlora score"):
+    with pytest.raises(CheckError, match="2 rows were deleted; to repair it: mmlora score"):
         outcomes.verified(SimpleNamespace(faults=(fault,)))
 
 

@@ -301,7 +301,21 @@ def test_a_domain_with_an_expert_and_a_model_without_any_are_refused(workspace: 
         share_experts(ON, domains=["nowhere"])
 
 
-def test_models_without_experts_have_nothing_to_share(trained_workspace: Path) -> None:
+def test_a_model_without_experts_gives_a_new_domain_a_shift_and_nothing_else(
+    trained_workspace: Path, made_up: MadeUp
+) -> None:
     assert share_experts(ON) == ()
+    rows = pq.read_table(made_up.interactions)
+    rows = rows.filter(pc.equal(rows["domain_id"], "news"))
+    clicks = pa.array((np.arange(rows.num_rows) % 2).astype(np.int8)).cast(rows["label"].type)
+    for name, values in {"domain_id": pa.array([NEW] * rows.num_rows), "label": clicks}.items():
+        rows = rows.set_column(rows.column_names.index(name), name, values)
+    pq.write_table(rows, trained_workspace.parent / "fresh.parquet")
+    import_tables([trained_workspace.parent / "fresh.parquet"], history=True)
+    (outcome,) = share_experts(ON)
+    assert (outcome.domain_id, outcome.policy, outcome.experts) == (NEW, "backbone", {})
+    manifest = open_workspace().bundles.load(outcome.model_version).manifest
+    (mixture,) = manifest.mixtures
+    assert mixture.shift > 0, "half of its rows are clicks, more than elsewhere"
     with pytest.raises(UsageError, match="has no expert to share"):
         share_experts(ON, domains=["rare"])
