@@ -66,3 +66,10 @@ def record_failure(
         "recorded_at": clock(connection),
     }
     upsert(connection, tables.night_failures, [row])
+
+
+def failure_of(connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date) -> str | None:
+    """Return why a domain wasn't published for a date when that was last tried; None if nothing failed."""
+    failure = tables.night_failures.c
+    query = sa.select(failure.reason).where(failure.domain_id == domain, failure.score_date == score_date)
+    return connection.execute(query).scalar()
