@@ -131,7 +131,7 @@ function list() {
 async function show() {
   const asked = new URLSearchParams({ domain: domains[chosen.row], day: day(chosen.column) });
   const answer = await fetch(`night?${asked}`);
-  panel.hidden = false;
+  if (panel.hidden) fit(false);
   if (answer.ok) panel.innerHTML = await answer.text();
   else panel.textContent = await reason(answer);
   const again = panel.querySelector("[data-dialog]");
@@ -142,8 +142,15 @@ async function show() {
 }
 
 function hide() {
-  panel.hidden = true;
+  fit(true);
   cursor.focus();
+}
+
+// A wide screen shows the night beside the map, which then has less room.
+function fit(alone) {
+  panel.hidden = alone;
+  draw();
+  cursor.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 async function reason(answer) {
