@@ -4,7 +4,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import TriggerRule, chain, dag, task
 
 from mmlora.airflow_plugin import forms
-from mmlora.airflow_plugin.outcomes import evaluated, restate_late, verified
+from mmlora.airflow_plugin.outcomes import evaluate_published, restate_late, shared, verified
 from mmlora.airflow_plugin.tasks import daily, module, options, period, run_date
 
 
@@ -18,13 +18,12 @@ def maintenance():
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def evaluate():
         """Measure published nights by the clicks that came; fail beyond the limits of `[quality]`."""
-        return evaluated(module("pipeline.evaluate").evaluate(**period("start")))
+        return evaluate_published(**period("start"))
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def share():
         """Give domains without an expert those of similar domains, or one of their own, where that helps."""
-        outcome = module("pipeline.share").share_experts(run_date())
-        return {domain.domain_id: domain.policy for domain in outcome}
+        return shared(module("pipeline.share").share_experts(run_date()))
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def restate():

@@ -16,7 +16,7 @@ from mmlora.airflow_plugin.tasks import (
 )
 
 
-@dag(**daily(hour=1), params=forms.NIGHTLY_SCORING)
+@dag(**daily(hour=1, deadline=True), params=forms.NIGHTLY_SCORING)
 def nightly_scoring():
     """Bring features and verdicts up to the date; then score, audit and publish each domain by itself.
 
@@ -50,14 +50,14 @@ def nightly_scoring():
         night = score_and_publish(run_date(), domains=domains, **options(*forms.SCORE_OPTIONS))
         return [load.to_json() for load in night.loads]
 
-    @task
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     def outcomes(batches):
-        """List what became of the domains of all batches."""
+        """List what became of the domains of all batches; one that failed or was killed has none."""
         return [outcome for batch in batches for outcome in batch]
 
     @task(
         map_index_template="{{ task.op_kwargs['outcome']['domain_id'] }}",
-        doc_md="Succeed if the domain is published; score it again if this task was cleared or is retried.",
+        doc_md="Succeed if the domain is published; else, cleared or retried, score it again, alone.",
     )
     def domain(outcome):
         return settle(outcome, options(*forms.SCORE_OPTIONS))
@@ -68,9 +68,10 @@ def nightly_scoring():
         announce_loads(outlet_events, dict(loads))
 
     chain(build_features(), validate(), parts := batches())
-    announce(loads := domain.expand(outcome=outcomes(score.expand(domains=parts))))
-    # The run fails with any domain, though the announcement of the others succeeds.
-    loads >> EmptyOperator(task_id="all_published")
+    scored = score.expand(domains=parts)
+    announce(loads := domain.expand(outcome=outcomes(scored)))
+    # The run fails with any batch or domain, though the announcement of the others succeeds.
+    [scored, loads] >> EmptyOperator(task_id="all_published")
 
 
 nightly_scoring()

@@ -148,7 +148,7 @@ _INTERACTIONS = (
     CheckRule(
         "silence",
         "interactions",
-        "chance of as many last days without rows, by the days before: a delivery is missing",
+        "chance of this many days without rows at the end, given the days before: a delivery is missing",
         0.00135,
         least=True,
     ),
@@ -185,7 +185,7 @@ _INTERACTIONS = (
         "missing_hours",
         "interactions",
         "share of a usual day's rows in the hours without any on the last day: half a day was delivered, "
-        "or its times are of another zone",
+        "or its times are in another time zone",
         0.01,
     ),
     CheckRule(
@@ -229,8 +229,8 @@ _CANDIDATES = (
     CheckRule(
         "size",
         "candidates",
-        "users, and rows with the same top_k, over those of the last published night: a wrong pair table, or "
-        "half of the data",
+        "users, and rows with the same top_k, over those of the newest published night up to the date: a "
+        "wrong pair table, or half of the data",
         0.5,
         owner="candidates",
         least=True,
@@ -335,8 +335,8 @@ _SCORES = (
     CheckRule(
         "mean_score",
         "scores",
-        "scores of the pairs shown last over their clicks, or the inverse, beyond chance: scores are no "
-        "click rates any more",
+        "scores of the pairs shown last over their clicks, or the inverse, beyond chance: scores no longer "
+        "match click rates",
         2.0,
         owner="model",
     ),

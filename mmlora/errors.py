@@ -133,6 +133,6 @@ def meaning_of(error: BaseException) -> MmloraError | None:
     passing = isinstance(error, OSError) and error.errno in _PASSING
     if passing or any(words in text.lower() for words in _PASSING_TEXTS):
         return TransientError(
-            f"cannot write or read: {text}; free some space or mend the rights, then try again"
+            f"cannot write or read: {text}; free some space or correct the permissions, then try again"
         )
     return None

@@ -1,6 +1,6 @@
 """What is kept with a load beside its rows: its size, its candidates and its audit, as records.
 
-:mod:`mmlora.nights.load` makes it, the warehouse keeps it as ``score_loads.checks``, and later nights,
+:mod:`mmlora.nights.load_job` makes it, the warehouse keeps it as ``score_loads.checks``, and later nights,
 backfills and the command line read it.
 """
 

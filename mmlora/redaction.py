@@ -38,6 +38,12 @@ def remember(url: str) -> None:
                 remembered.update({plain, quote(plain, safe=""), quote(plain, safe=" +"), quote_plus(plain)})
 
 
+def remember_whole(url: str) -> None:
+    """Remember a URL that is a secret as a whole, because whoever knows it may use it."""
+    if len(url) >= _SHORTEST:
+        remembered.add(url)
+
+
 def secrets() -> frozenset[str]:
     """Return the known secrets of URLs and variables."""
     variables = {value for name in _VARIABLES if len(value := os.environ.get(name, "")) >= _SHORTEST}

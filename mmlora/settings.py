@@ -34,7 +34,8 @@ from mmlora.names import (
     Severity,
     valid_names,
 )
-from mmlora.redaction import redact, remember
+from mmlora.redaction import remember, remember_whole
+from mmlora.setting_faults import faults_of, misplaced, moved
 
 
 class _Section(BaseModel):
@@ -72,7 +73,7 @@ class FeatureSettings(_Section):
 class RuleSettings(_Section):
     """What is changed of a check's rule."""
 
-    threshold: float | None = Field(None, description="the largest or least figure that passes")
+    threshold: float | None = Field(None, description="the highest or lowest figure that passes")
     severity: Severity | None = Field(None, description="`block` publication, or `warn`")
     owner: str | None = Field(None, min_length=1, description="who is asked if it fails")
 
@@ -80,7 +81,7 @@ class RuleSettings(_Section):
 class CheckSettings(_Section):
     """Thresholds of the checks."""
 
-    window_days: int = Field(30, ge=1, description="trailing window of the sparsity suite")
+    window_days: int = Field(30, ge=1, description="length in days of the window that is checked")
     rich_min_rows: int = 500
     rich_min_positives: int = 50
     rich_min_users: int = 10
@@ -243,7 +244,10 @@ class RetentionSettings(_Section):
     )
     loads: int = Field(1, ge=0, description="earlier published loads kept per domain and date, to restore")
     files_days: int = Field(
-        30, ge=1, description="days for which unused models, training runs, training sets and pages are kept"
+        30,
+        ge=1,
+        description="days for which unused models, training runs, training sets and pages, and shadow loads, "
+        "are kept",
     )
 
 
@@ -251,7 +255,7 @@ class Promise(_Section):
     """What the readers of a domain are promised."""
 
     max_age_days: int = Field(
-        2, ge=0, description="scores of a date more than so many days ago (UTC) are stale: `is_stale`"
+        2, ge=0, description="scores of a date more than this many days ago (UTC) are stale: `is_stale`"
     )
     top_k: int = Field(20, ge=1, description="positions per user in the view scores_topk")
 
@@ -278,7 +282,7 @@ class QualitySettings(_Section):
     )
     min_auc: float = Field(0.5, ge=0, le=1, description="lowest auc of a night's published scores")
     max_miscalibration: float = Field(
-        2.0, gt=1, description="scores may sum to at most so many times the clicks, and at least 1 / that"
+        2.0, gt=1, description="scores may sum to at most this many times the clicks, and at least 1 / this"
     )
 
 
@@ -295,6 +299,16 @@ class PromotionSettings(_Section):
         "all", description="`domain` promotes it in the domains where it is better, if it is worse elsewhere"
     )
     approval: bool = Field(False, description="the training DAG waits until a person approves the promotion")
+
+
+class AlertSettings(_Section):
+    """Who is told when a DAG's run fails, or when the nightly run is late."""
+
+    webhook: str = Field("", repr=False, description="URL that gets a POST with JSON; none when empty")
+    email: list[str] = Field([], description="addresses, written to by Airflow's email settings")
+    deadline_minutes: int = Field(
+        240, ge=0, description="tell them if nightly_scoring isn't done so long after its start; 0: never"
+    )
 
 
 class Settings(BaseSettings):
@@ -321,12 +335,14 @@ class Settings(BaseSettings):
     promises: PromiseSettings = PromiseSettings()
     quality: QualitySettings = QualitySettings()
     promotion: PromotionSettings = PromotionSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:
         """Remember the passwords in URLs, so that they are hidden in all output."""
         for url in (self.warehouse_url, self.mlflow_url, self.feast_registry_url, self.scoring.ray_address):
             remember(url)
+        remember_whole(self.alerts.webhook)
         return self
 
     @classmethod
@@ -351,60 +367,9 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join([*faults_of(error, depth=2), *_misplaced(error), *_moved(error)])
+        faults = "; ".join([*faults_of(error, depth=2), *misplaced(error, Settings), *moved(error)])
         raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
     except SettingsError as error:  # a variable of a section that isn't JSON
         raise UsageError(f"settings: {error}; write JSON") from None
     except ValueError as error:  # a mmlora.toml that isn't TOML
         raise UsageError(f"mmlora.toml: {error}") from None
-
-
-def _misplaced(error: ValidationError) -> list[str]:
-    """Return the section of each setting that was given outside of all sections."""
-    outside = [
-        str(f["loc"][0]) for f in error.errors() if f["type"] == "extra_forbidden" and len(f["loc"]) == 1
-    ]
-    sections = {
-        name: field.annotation.model_fields
-        for name, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
-    headers = {
-        name: [f"[{section}]" for section, fields in sections.items() if name in fields] for name in outside
-    }
-    return [
-        f"{name} belongs under {' or '.join(names)}: write that header on a line before it"
-        for name, names in headers.items()
-        if names
-    ]
-
-
-_MOVED = {("scoring", "active_days"): "candidates.active_days"}
-
-
-def _moved(error: ValidationError) -> list[str]:
-    """Return the new names of settings that were renamed."""
-    return [
-        f"{'.'.join(f['loc'])} is now called {_MOVED[f['loc']]}" for f in error.errors() if f["loc"] in _MOVED
-    ]
-
-
-def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
-    """Return the faults of each setting; one that accepts several types has a fault for each type.
-
-    A value is shown only if its setting can't hold a secret. An unknown name may be a misspelt URL, and
-    settings outside of the sections are URLs, so their values are hidden.
-
-    Args:
-        error: pydantic's error.
-        depth: number of parts of a setting's name; pydantic adds further parts.
-    """
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for fault in error.errors():
-        extra = 2 if fault["loc"][1:2] in (("domains",), ("rules",)) else 0  # a section of its own
-        name = ".".join(map(str, fault["loc"][: depth + extra]))
-        hidden = fault["type"] == "extra_forbidden" or len(fault["loc"]) < depth
-        shown = "" if hidden else f" (got {redact(repr(fault['input']))})"
-        why = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
-        reasons.setdefault((name, shown), []).append(why)
-    return [f"{name}: {'; or: '.join(why)}{shown}" for (name, shown), why in reasons.items()]

@@ -172,8 +172,8 @@ class Workspace:
             return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
         except (ValueError, KeyError, TypeError):
             raise UsageError(
-                f"{path} can't be read: put it back from a copy, or run `mmlora migrate --accept-warehouse`, "
-                "which keeps the identity of the warehouse at warehouse_url"
+                f"{path} can't be read: restore it from a backup, or run `mmlora migrate "
+                "--accept-warehouse`, which keeps the identity of the warehouse at warehouse_url"
             ) from None
 
     def keep_identity(self, warehouse: Warehouse) -> None:
@@ -224,7 +224,7 @@ def open_workspace(settings: Settings | None = None) -> Workspace:
         workspace.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"the workspace {workspace.home} cannot be made: {error.strerror}; "
-            "set MMLORA_HOME to a folder that you may write"
+            f"the workspace {workspace.home} cannot be created: {error.strerror}; "
+            "set MMLORA_HOME to a folder that you can write to"
         ) from None
     return workspace

@@ -20,6 +20,8 @@ import pytest
 
 import mmlora  # noqa: F401  # before any test module has torch compute: it sets MKL's mode
 
+pytest.register_assert_rewrite("tests.pipeline.sequence")  # its assertions show their values, as in tests
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

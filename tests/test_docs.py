@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mmlora.check_rules import RULES
 from mmlora.pipeline.score import score_and_publish
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,11 @@ def test_the_docs_examples_for_ranking_teams_run(scored: Path, capsys: pytest.Ca
     assert sum(map(int, capsys.readouterr().out.split())) == 10
 
 
-PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -62,6 +67,25 @@ def test_links_in_the_docs_work(page: str) -> None:
     text, folder = (ROOT / page).read_text(encoding="utf-8"), (ROOT / page).parent
     targets = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert [link for link in targets if not (folder / link).exists()] == []
+    linked = re.findall(r"\]\(([^)#:]*)#([\w-]+)\)", text)
+    assert [f"{link}#{part}" for link, part in linked if part not in _anchors(folder / link, text)] == []
+
+
+def _anchors(page: Path, own: str) -> set[str]:
+    """Return the parts of a page that can be linked to; of the page itself for a link without a file."""
+    text = own if page.is_dir() else page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_docs_have_the_threshold_and_severity_of_each_check() -> None:
+    text = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:5] for line in text.splitlines() if line.startswith("| `")]
+    told = {name: row for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    rules = [rule for rule in RULES if not rule.name.startswith("null_")]
+    limits = {rule.name: f"`{rule.setting}`" if rule.setting else f"{rule.threshold:g}" for rule in rules}
+    assert [name for name, limit in limits.items() if limit not in told[name][2]] == []
+    assert [rule.name for rule in rules if not told[rule.name][3].strip().startswith(rule.severity)] == []
 
 
 def test_tests_that_hold_promises_exist() -> None:

@@ -19,9 +19,11 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    domain: Annotated[str | None, typer.Option(help="This domain's shift in its champion only.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Refit only this domain's shift, in its champion.")
+    ] = None,
     all_domains: Annotated[
-        bool, typer.Option("--all-domains", help="All domains of the champion of all.")
+        bool, typer.Option("--all-domains", help="Refit the champion of all domains.")
     ] = False,
     start: Annotated[str | None, typer.Option(help="First score date to use, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="Last score date to use.")] = None,
@@ -37,7 +39,8 @@ def calibrate(
     """Refit the champion's calibration on what users clicked of its published nights.
 
     It is fitted on the older nights, and registered only if the newest quarter of the dates shows it to be
-    better by more than noise. All other parts of the model stay, and so does the order of scores.
+    better by more than noise. All other parts of the model stay, and so does the order of scores, so the
+    promotion policy, which compares auc, never promotes it: do so by hand, or use --promote.
 
     Example: mmlora calibrate --all-domains --dry-run
     """

@@ -73,7 +73,7 @@ def _print(results: list[LoadDifference] | tuple[LoadDifference, ...], title: st
     ]
     if movers:
         columns = ("domain", "item", "lists before", "lists after")
-        print_table("items in most more or fewer of the users' first 10", columns, movers)
+        print_table("items that entered or left most users' first 10", columns, movers)
     labelled = [(each.domain_id, each.labels) for each in results if each.labels is not None]
     if labelled:
         names = (

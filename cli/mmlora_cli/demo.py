@@ -1,4 +1,4 @@
-"""``make demo``: the nightly job, end to end, on MovieLens-1M by occupation, through both DAGs."""
+"""``make demo``: the nightly job, end to end, on MovieLens-1M by occupation, through Airflow."""
 
 from __future__ import annotations
 

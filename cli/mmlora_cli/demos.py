@@ -1,4 +1,4 @@
-"""What the demos share: the nightly job on a data set through both Airflow DAGs, and its results.
+"""What the demos share: the nightly job on a data set through Airflow, and its results.
 
 Everything is stored in the demo's workspace (``MMLORA_HOME``, by default a folder in the working directory),
 which later runs reuse.

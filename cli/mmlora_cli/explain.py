@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 def explain(
     domain: Annotated[str, typer.Option(help="The domain.")],
     user: Annotated[str, typer.Option(help="The user.")],
-    item: Annotated[str, typer.Option(help="The item; the user's list may lack it.")],
+    item: Annotated[str, typer.Option(help="The item; it need not be in the user's list.")],
     date: Annotated[
-        str | None, typer.Option(help="The score date; the newest published when left out.")
+        str | None, typer.Option(help="The score date; default: the newest published one.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

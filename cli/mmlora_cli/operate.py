@@ -77,7 +77,7 @@ def read(
     if as_json and format != "table":
         raise UsageError(f"--json and --format {format} are two formats: give one of them")
     if output is not None and not output.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.parent}; make it first")
+        raise UsageError(f"--output {output}: there is no folder {output.parent}; create it first")
     on, first, last = (parse_date(text) if text else None for text in (date, start, end))
     if format == "table" and limit is None and not as_json:
         limit = 20

@@ -121,7 +121,12 @@ def backfill(
     all_domains: Annotated[bool, typer.Option("--all-domains", help="Fill all domains.")] = False,
     start: Annotated[str | None, typer.Option(help="First date, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="Last date, YYYY-MM-DD, inclusive.")] = None,
-    reason: Annotated[BackfillReason, typer.Option(help="Only nights in this state.")] = "all",
+    reason: Annotated[
+        BackfillReason,
+        typer.Option(
+            help="Only nights in this state; late: those that late rows would change, each by its own model."
+        ),
+    ] = "all",
     model: Annotated[
         str,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmlora_cli.options import AsOfText, parse_date
-from mmlora_cli.output import JsonFlag, print_json, print_table
+from mmlora_cli.output import JsonFlag, note, print_json, print_table
 
 if TYPE_CHECKING:
     from mmlora.pipeline.share import SharedDomain
@@ -31,7 +31,8 @@ def share(
 
     For domains that are new since the champion was trained, or that were too small for an expert. Only rows
     that the champion wasn't trained on decide, and what gains no more than noise is not used. No other
-    domain's scores change; `mmlora rollback --domain NAME` undoes it.
+    domain's scores change; `mmlora rollback --domain NAME` undoes it. Without --domain, a domain that fails
+    does not stop the others; the exit status is then 1 (75 if a retry may help).
 
     Example: mmlora share --as-of 2001-01-07
 
@@ -42,12 +43,18 @@ def share(
     results = share_experts(parse_date(as_of), domains=domain or (), dry_run=dry_run)
     if as_json:
         print_json([result.to_json() for result in results])
-        return
-    if not results:
-        typer.echo("every domain has an expert of its own, or a model without any: nothing to do")
-        return
-    columns = ("domain", "experts", "from", "rows", "gain", "reason", "champion")
-    print_table("experts of domains without their own", columns, [_row(result) for result in results])
+    elif results:
+        columns = ("domain", "experts", "from", "rows", "gain", "reason", "champion")
+        print_table("experts of domains without their own", columns, [_row(result) for result in results])
+    else:
+        typer.echo(
+            "nothing to do: each domain has an expert of its own, a champion without any, or no champion"
+        )
+    failed = [result for result in results if result.exit_code]
+    for result in failed:
+        note(f"mmlora: {result.domain_id}: {result.reason}")
+    if codes := {result.exit_code for result in failed}:
+        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
 
 
 def _row(result: SharedDomain) -> list[object]:

@@ -15,6 +15,8 @@ from mmlora.hyperparameters import OFFERED, SETTINGS
 from mmlora.hyperparameters.setting import Bounds, Declared
 from mmlora.names import BackfillReason, KnownAsOf, valid_names
 
+_UNSET = "Left empty: as in the settings."
+
 
 def _date(what: str) -> Param:
     return Param(
@@ -26,19 +28,20 @@ def _date(what: str) -> Param:
     )
 
 
-def _choice(title: str, values: Sequence[str], description: str) -> Param:
+def _choice(
+    title: str, values: Sequence[str], description: str, *, unset: str = "as in the settings"
+) -> Param:
     return Param(
         None,
         type=["null", "string"],
         enum=[None, *values],
-        values_display={"null": "as in the settings"},
+        values_display={"null": unset},
         title=title,
         description=description,
     )
 
 
 def _number(title: str, description: str, *, kind: str = "integer", **limits: float) -> Param:
-    description += " Left empty: as in the settings."
     return Param(None, type=["null", kind], title=title, description=description, **limits)
 
 
@@ -62,7 +65,9 @@ def _setting(one: Declared) -> Param:
     bounds = one.bounds or Bounds()
     limits = {"minimum": bounds.ge, "exclusiveMinimum": bounds.gt, "exclusiveMaximum": bounds.lt}
     kind = "integer" if one.plain is int else "number"
-    return _number(title, text, kind=kind, **{k: limit for k, limit in limits.items() if limit is not None})
+    return _number(
+        title, f"{text} {_UNSET}", kind=kind, **{k: limit for k, limit in limits.items() if limit is not None}
+    )
 
 
 TRAINING = {
@@ -85,7 +90,7 @@ TRAINING = {
         type=["null", "number"],
         exclusiveMinimum=0,
         title="Tune",
-        description="Minutes to try other settings on validation rows, from these on. Left empty: none.",
+        description="Minutes to spend on trying other settings on validation rows. Left empty: none.",
     ),
 }
 """The form of ``training``."""
@@ -102,7 +107,7 @@ NIGHTLY_SCORING = {
         title="Domains",
         description="Score only these, one per line. Left empty: all.",
     ),
-    "top_k": _number("Top k", "Rows kept per user; 0 keeps all.", minimum=0),
+    "top_k": _number("Top k", f"Rows kept per user; 0 keeps all. {_UNSET}", minimum=0),
     "allow_stale": Param(
         None,
         type=["null", "boolean"],
@@ -139,18 +144,28 @@ _DOMAINS = Param(
     title="Domains",
     description="Only these, one per line. Left empty: all.",
 )
-_MAX_ROWS = _number("Max rows", "Stop before the estimated rows exceed this.", minimum=1)
+_MAX_ROWS = _number(
+    "Max rows", "Stop before the estimated rows exceed this. Left empty: no limit.", minimum=1
+)
 
 BACKFILL = {
     "start": _day("Start", "The first score date.", required=True),
     "end": _day("End", "The last score date.", required=True),
     "domains": _DOMAINS,
-    "reason": _choice("Reason", valid_names(BackfillReason), "Only nights that are in this state."),
+    "reason": _choice(
+        "Reason",
+        valid_names(BackfillReason),
+        "Only nights that are in this state; late: see the docs.",
+        unset="all",
+    ),
     "model": _text("Model", "champion, champion-at-the-time, or a version. Left empty: champion."),
     "known_as_of": _choice(
-        "Known as of", valid_names(KnownAsOf), "What was known then, or all that is known now, late rows too."
+        "Known as of",
+        valid_names(KnownAsOf),
+        "What was known then, or all that is known now, late rows too.",
+        unset="then",
     ),
-    "top_k": _number("Top k", "Rows kept per user; 0 keeps all.", minimum=0),
+    "top_k": _number("Top k", f"Rows kept per user; 0 keeps all. {_UNSET}", minimum=0),
     "max_rows": _MAX_ROWS,
     "allow_stale": _flag("Allow stale", "Score even days that the data doesn't reach."),
     "plan_only": _flag("Plan only", "Log each domain's plan and score nothing."),
@@ -164,7 +179,10 @@ MAINTENANCE = {
     "date": _date("Share experts by what was known on this day at 00:00 UTC."),
     "start": _day("Start", "Evaluate the nights from this date on. Left empty: all that are published."),
     "late_days": _number(
-        "Late days", "Restate nights of so many past days that late rows would change; 0: none.", minimum=0
+        "Late days",
+        "Restate nights of this many past days that late rows would change, each by the model that published "
+        "it. Left empty: none.",
+        minimum=0,
     ),
     "max_rows": _MAX_ROWS,
     "dry_run": _flag("Dry run", "Free nothing, and report what would be freed."),

@@ -9,7 +9,6 @@ from mmlora.check_rules import AuditCheck
 from mmlora.errors import UsageError
 from mmlora.schema import DomainVerdict
 from mmlora.warehouse.loads import Load
-from mmlora.warehouse.nights import failure_of
 from mmlora.warehouse.warehouse import Warehouse
 
 
@@ -60,8 +59,7 @@ def night_facts(warehouse: Warehouse, domain: str, day: date) -> NightFacts:
     loads = warehouse.loads(domain=target, score_date=day)
     shown = next((load for load in loads if load.state == "published"), loads[0] if loads else None)
     verdict = next((v for v in warehouse.verdicts(day) if v.domain_id == target), None)
-    with warehouse.database.reading() as connection:
-        failure = failure_of(connection, warehouse.tables, domain=target, score_date=day)
+    failure = warehouse.failures(day).get(target)
     published = shown is not None and shown.state == "published"
     others = tuple(load for load in loads if load is not shown)
     return NightFacts(

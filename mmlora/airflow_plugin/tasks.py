@@ -22,6 +22,8 @@ from airflow.sdk import (
     task,
 )
 
+from mmlora.airflow_plugin.alerts import nightly_deadline, run_failed
+
 SCORES_PUBLISHED = Asset("mmlora_scores_published")
 """Emitted at the end of a run that published anything, with ``date`` and ``loads`` (load by domain)."""
 
@@ -42,8 +44,11 @@ _RETRIES = {
 }
 
 
-def daily(hour: int) -> dict[str, Any]:
-    """Return a DAG's settings for a run each day at ``hour`` UTC (0 to 23), never two at once."""
+def daily(hour: int, *, deadline: bool = False) -> dict[str, Any]:
+    """Return a DAG's settings for a run each day at ``hour`` UTC (0 to 23), never two at once.
+
+    With ``deadline`` the settings' ``[alerts]`` say how long it may take before somebody is told.
+    """
     # A DAG switched on at noon waits for its hour; by default it might run at once for the hour that has
     # passed.
     schedule = CronTriggerTimetable(f"0 {hour} * * *", timezone="UTC", run_immediately=timedelta(minutes=10))
@@ -52,6 +57,8 @@ def daily(hour: int) -> dict[str, Any]:
         "catchup": False,
         "max_active_runs": 1,
         "default_args": _RETRIES,
+        "on_failure_callback": run_failed,
+        "deadline": nightly_deadline() if deadline else [],
         "tags": ["mmlora"],
     }
 

@@ -57,7 +57,8 @@ FAULTS = {
     "null_label": "label IS NULL",
     "label_not_0_or_1": "label NOT IN (-1, 0, 1)",
     "time_out_of_range": _OUT_OF_RANGE,
-    "wrong_day_folder": "event_timestamp IS NOT NULL AND day IS DISTINCT FROM CAST(event_timestamp AS DATE)",
+    "wrong_day_folder": "event_timestamp IS NOT NULL AND (day IS NULL "
+    "OR epoch_us(event_timestamp) // 86400000000 <> day - DATE '1970-01-01')",
 }
 
 _VISIBLE = f"""
@@ -80,32 +81,63 @@ WHERE user_id IS NOT NULL AND item_id IS NOT NULL AND domain_id IS NOT NULL AND 
     AND event_timestamp < {_AS_OF}
 """
 
+# Keys that occur more than once are rare, and hashes, which are grouped faster than five columns, find them.
 _DUPLICATES = """
 CREATE TEMP TABLE duplicates AS
+WITH repeated AS (
+    SELECT hash(domain_id, user_id, item_id, event_timestamp, known_at) AS hash FROM clean
+    GROUP BY hash HAVING count(*) > 1
+)
 SELECT domain_id, sum(copies - 1)::BIGINT AS duplicate_keys FROM (
     SELECT domain_id, count(*) AS copies FROM clean
+    WHERE hash(domain_id, user_id, item_id, event_timestamp, known_at) IN (FROM repeated)
     GROUP BY domain_id, user_id, item_id, event_timestamp, known_at HAVING count(*) > 1
 ) GROUP BY domain_id
 """
 
-# The latest version of each key that isn't withdrawn (label -1), in the last day and the window before it.
-_RECENT = f"""
-CREATE TEMP TABLE recent AS
-SELECT user_id, item_id, domain_id, event_timestamp, arg_max(label, known_at) AS label,
-    date_diff('day', event_timestamp, {_AS_OF}) - 1 AS days_before FROM clean
-WHERE event_timestamp >= {_AS_OF} - to_days(1 + getvariable('window_days')) GROUP BY ALL
-HAVING coalesce(arg_max(label, known_at), 0) >= 0
+# The versions of the keys of the last day and the window before it.
+_VERSIONS = f"""
+CREATE TEMP TABLE versions AS
+SELECT user_id, item_id, domain_id, event_timestamp, known_at, label,
+    hash(user_id, item_id, domain_id, event_timestamp) AS hash
+FROM clean WHERE event_timestamp >= {_AS_OF} - to_days(1 + getvariable('window_days'))
 """
 
-_COUNTS = f"""
+# The latest version of each key that isn't withdrawn (label -1).
+_RECENT = f"""
+CREATE TEMP TABLE recent AS
+WITH repeated AS (SELECT hash FROM versions GROUP BY hash HAVING count(*) > 1), latest AS (
+    SELECT * EXCLUDE (known_at, hash) FROM versions WHERE hash NOT IN (FROM repeated)
+    UNION ALL
+    SELECT user_id, item_id, domain_id, event_timestamp, arg_max(label, known_at) FROM versions
+    WHERE hash IN (FROM repeated) GROUP BY ALL
+)
+SELECT *, (epoch_us({_AS_OF}) - epoch_us(event_timestamp) - 1) // 86400000000 AS days_before,
+    epoch_us(event_timestamp) // 3600000000 % 24 AS hour
+FROM latest WHERE coalesce(label, 0) >= 0
+"""
+
+# On which of the days before a domain's users and items were there first and last.
+_ENTITIES = """
+CREATE TEMP TABLE {entity}s AS
+SELECT domain_id, {entity}_id, max(days_before) AS first_day, min(days_before) AS newest_day
+FROM recent GROUP BY domain_id, {entity}_id
+"""
+
+_COUNTS = """
 CREATE TEMP TABLE counts AS
-SELECT domain_id, count(*) FILTER (in_window) AS rows, count(*) FILTER (in_window AND label = 1) AS positives,
-    count(DISTINCT user_id) FILTER (in_window) AS users, count(DISTINCT item_id) FILTER (in_window) AS items,
-    count(*) FILTER (last_day) AS last_day_rows, count(*) FILTER (NOT last_day) AS earlier_rows
-FROM (
-    SELECT *, event_timestamp >= {_AS_OF} - to_days(getvariable('window_days')) AS in_window,
-        event_timestamp >= {_AS_OF} - to_days(1) AS last_day FROM recent
-) GROUP BY domain_id
+SELECT * FROM (
+    SELECT domain_id, count(*) FILTER (days_before < getvariable('window_days')) AS rows,
+        count(*) FILTER (days_before < getvariable('window_days') AND label = 1) AS positives,
+        count(*) FILTER (days_before = 0) AS last_day_rows, count(*) FILTER (days_before > 0) AS earlier_rows
+    FROM recent GROUP BY domain_id
+) JOIN (
+    SELECT domain_id, count(*) FILTER (newest_day < getvariable('window_days')) AS users
+    FROM users GROUP BY domain_id
+) USING (domain_id) JOIN (
+    SELECT domain_id, count(*) FILTER (newest_day < getvariable('window_days')) AS items
+    FROM items GROUP BY domain_id
+) USING (domain_id)
 """
 
 # The number of days without rows up to the as-of date, and what the days before the last one were like.
@@ -132,33 +164,31 @@ WITH pairs AS (
         lag(days_before) OVER (PARTITION BY domain_id, user_id, item_id ORDER BY days_before DESC) AS earlier
     FROM recent WHERE days_before <= {TRAILING_DAYS} + 1 GROUP BY domain_id, days_before, user_id, item_id
 ),
-first_of_user AS (SELECT domain_id, user_id, max(days_before) AS first_day FROM recent GROUP BY ALL),
-first_of_item AS (SELECT domain_id, item_id, max(days_before) AS first_day FROM recent GROUP BY ALL),
-users AS (
+user_days AS (
     SELECT domain_id, days_before, user_id, sum(rows) AS rows,
         sum(rows - (earlier IS DISTINCT FROM days_before + 1)::INTEGER) AS repeats
     FROM pairs WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL
 ),
-items AS (SELECT domain_id, days_before, item_id, sum(rows) AS rows FROM pairs
+item_days AS (SELECT domain_id, days_before, item_id, sum(rows) AS rows FROM pairs
     WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL),
 by_user AS (
     SELECT domain_id, days_before, sum(rows) AS day_rows, max(rows) AS busiest,
         count(*) AS day_visits, sum(repeats) / sum(rows) AS repeats,
         coalesce(sum(rows) FILTER (first_day = days_before), 0) / sum(rows) AS new_users
-    FROM users JOIN first_of_user USING (domain_id, user_id) GROUP BY ALL
+    FROM user_days JOIN users USING (domain_id, user_id) GROUP BY ALL
 ),
 visits AS (
     SELECT domain_id, days / (days - 1) * sum(squares - rows * rows / days) / sum(rows) AS dispersion
     FROM (
         SELECT domain_id, sum(rows) AS rows, sum(rows * rows) AS squares,
             least({TRAILING_DAYS}, getvariable('window_days')) + 1 AS days
-        FROM users GROUP BY domain_id, user_id
+        FROM user_days GROUP BY domain_id, user_id
     ) GROUP BY domain_id, days
 ),
 by_item AS (
     SELECT domain_id, days_before,
         coalesce(sum(rows) FILTER (first_day = days_before), 0) / sum(rows) AS new_items
-    FROM items JOIN first_of_item USING (domain_id, item_id) GROUP BY ALL
+    FROM item_days JOIN items USING (domain_id, item_id) GROUP BY ALL
 )
 SELECT domain_id, sum(day_rows) FILTER (days_before > 0) AS week_rows,
     sum(day_visits) FILTER (days_before > 0) AS week_visits, greatest(1, any_value(dispersion)) AS visit, {
@@ -176,7 +206,7 @@ FROM by_user JOIN by_item USING (domain_id, days_before) JOIN visits USING (doma
 _HOURS = f"""
 CREATE TEMP TABLE hours AS
 WITH counts AS (
-    SELECT domain_id, hour(event_timestamp) AS hour, count(*) FILTER (days_before = 0) AS now,
+    SELECT domain_id, hour, count(*) FILTER (days_before = 0) AS now,
         count(*) FILTER (days_before > 0) AS before,
         count(DISTINCT days_before) FILTER (days_before > 0) AS days
     FROM recent WHERE days_before <= {TRAILING_DAYS} GROUP BY ALL
@@ -239,14 +269,19 @@ WITH figures AS (
         LEFT JOIN duplicates d ON d.domain_id = e.domain_id LEFT JOIN counts c ON c.domain_id = e.domain_id
         LEFT JOIN volumes v ON v.domain_id = e.domain_id LEFT JOIN days y ON y.domain_id = e.domain_id
         LEFT JOIN hours h ON h.domain_id = e.domain_id LEFT JOIN late l ON l.domain_id = e.domain_id
-), together AS (
-    SELECT sum(last_clicks) AS all_clicks, sum(last_day_rows) AS all_rows,
-        sum(visit * last_day_rows) / nullif(all_rows, 0) AS all_visit,
+), comparable AS (
+    SELECT *, {_change("last_clicks", "last_day_rows", "earlier_ctr", "visit")} AS change
+    FROM figures WHERE mean_day_rows IS NOT NULL AND earlier_ctr IS NOT NULL AND last_day_rows > 0
+), most AS (
+    SELECT arg_max(number, change) AS changed_most FROM comparable
+), together AS (  -- all but the domain that changed most, which alone would make it look as if all changed
+    SELECT any_value(changed_most) AS changed_most, sum(last_clicks) AS all_clicks,
+        sum(last_day_rows) AS all_rows, sum(visit * last_day_rows) / nullif(all_rows, 0) AS all_visit,
         sum(earlier_ctr * last_day_rows) / nullif(all_rows, 0) AS all_ctr
-    FROM figures WHERE mean_day_rows IS NOT NULL AND earlier_ctr IS NOT NULL
+    FROM comparable, most WHERE number <> changed_most
 )
 SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clicks, all_rows, all_ctr,
-        all_visit),
+        all_visit, changed_most),
     coalesce(rows / nullif(users * items, 0), 0) AS density, positives / nullif(rows, 0) AS ctr,
     (positives + 4.5 - 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_least,
     (positives + 4.5 + 3 * sqrt(positives * (1 - ctr) + 2.25)) / (rows + 9) AS ctr_at_most,
@@ -263,7 +298,8 @@ SELECT * EXCLUDE (number, missing_hours, repeats, new_users, new_items, all_clic
         'busy_day': (last_day_rows - 3 * sqrt(last_day_rows * visit)) / greatest(busiest_day, 1),
         'label_rate_change': CASE WHEN $labels_mature
             THEN {_change("last_clicks", "last_day_rows", "earlier_ctr", "visit")} END,
-        'label_rate_change_all': CASE WHEN $labels_mature AND 2 * last_day_rows <= all_rows THEN least(
+        'label_rate_change_all': CASE WHEN $labels_mature
+                AND (2 * last_day_rows <= all_rows OR number = changed_most) THEN least(
             {_change("all_clicks", "all_rows", "all_ctr", "all_visit")},
             greatest((last_clicks + 1) / (earlier_ctr * last_day_rows + 1),
                 (earlier_ctr * last_day_rows + 1) / (last_clicks + 1))) END,
@@ -279,7 +315,8 @@ FROM figures, together ORDER BY number
 
 
 _STATEMENTS = (
-    *(_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _RECENT),
+    *(_VISIBLE, _FAULTS, _CLEAN, _DUPLICATES, _VERSIONS, _RECENT),
+    *(_ENTITIES.format(entity="user"), _ENTITIES.format(entity="item")),
     *(_COUNTS, _VOLUMES, _DAYS, _HOURS, _LATE),
 )
 

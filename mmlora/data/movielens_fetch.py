@@ -70,7 +70,7 @@ def pip_download(folder: Path) -> None:
     except subprocess.TimeoutExpired:
         raise TransientError(f"{REQUIREMENT}: no answer in {_TIMEOUT_SECONDS} s; {_ADVICE}") from None
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
+        lines = done.stderr.strip().splitlines() or [f"pip exited with {done.returncode}"]
         raise TransientError(f"MovieLens-1M can't be downloaded ({lines[-1]}); {_ADVICE}")
 
 

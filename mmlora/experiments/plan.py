@@ -37,7 +37,8 @@ from mmlora.experiments.source import Source, read_source
 from mmlora.experiments.space import Tuning, read_tuning
 from mmlora.experiments.tables import File, read_valid
 from mmlora.schema import fingerprint
-from mmlora.settings import TrainingSettings, faults_of, load_settings
+from mmlora.setting_faults import faults_of
+from mmlora.settings import TrainingSettings, load_settings
 from mmlora.training import TRAINING_REVISION
 
 

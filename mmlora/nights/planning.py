@@ -67,7 +67,8 @@ class BackfillRequest(Record):
         domains: the domains, in order.
         start: the first date.
         end: the last date, included.
-        reason: nights in this state only, or ``all`` that are not current.
+        reason: nights in this state only, or ``all`` that are not current. ``late`` are those that late rows
+            would change; each is scored by the model that published it.
         model: ``champion``, ``champion-at-the-time`` or a version.
         known_as_of: the moment whose knowledge is used, late rows included; None for each night's 00:00 UTC.
         top_k: rows kept per user.
@@ -90,6 +91,11 @@ class BackfillRequest(Record):
             raise UsageError(f"--start {self.start} is after --end {self.end}: give the earlier date first")
         if self.reason not in get_args(BackfillReason):
             raise UsageError(f"--reason {self.reason}: use one of {', '.join(get_args(BackfillReason))}")
+        if self.reason == "late" and (self.known_as_of is None or self.model != CHAMPION):
+            raise UsageError(
+                "--reason late scores nights by the models that published them, with the rows that are known "
+                "now: give --known-as-of now, and no --model"
+            )
 
     @property
     def days(self) -> list[date]:
@@ -102,8 +108,8 @@ def plan_nights(
 ) -> tuple[PlannedNight, ...]:
     """Plan each domain and date of a request, without validating, scoring or writing anything.
 
-    The plan has the domains in the request's order with the oldest date first. A plan of stale nights only
-    has the newest dates first, because they matter most to readers.
+    The plan has the domains in the request's order with the oldest date first. A plan of stale or late nights
+    only has the newest dates first, because they matter most to readers.
 
     Raises:
         UsageError: a domain or the model does not exist.
@@ -115,7 +121,7 @@ def plan_nights(
         progress("plan", number, len(request.domains))
         nights += _Domain.read(workspace, warehouse, request, workspace.domain(name), known).nights()
     progress("plan", len(request.domains), len(request.domains))
-    if request.reason == "stale":
+    if request.reason in ("stale", "late"):
         nights.sort(key=lambda night: night.score_date, reverse=True)
     return tuple(_within(nights, request.max_rows))
 
@@ -174,7 +180,7 @@ class _Domain:
     published: Mapping[date, Load]
     failed: Mapping[date, Load]
     promotions: Sequence[Promotion]
-    champion: str
+    champion: str | None
     estimate: tuple[int | None, float | None]
 
     @classmethod
@@ -186,8 +192,9 @@ class _Domain:
         domain: Id,
         known: _Known,
     ) -> _Domain:
-        named = None if request.model in (CHAMPION, AT_THE_TIME) else request.model
-        bundle = bundle_of(workspace, warehouse, domain, named)
+        named, champion = None if request.model in (CHAMPION, AT_THE_TIME) else request.model, None
+        if request.reason != "late":
+            champion = bundle_of(workspace, warehouse, domain, named).manifest.model_version
         loads = warehouse.loads(domain=domain, states=("published", "failed", "rejected"))
         published = {load.score_date: load for load in loads if load.state == "published"}
         failed = {load.score_date: load for load in reversed(loads) if load.state != "published"}
@@ -199,7 +206,7 @@ class _Domain:
             published,
             failed,
             warehouse.promotions(alias=CHAMPION, domain=domain) if request.model == AT_THE_TIME else (),
-            bundle.manifest.model_version,
+            champion,
             _estimate(list(published.values())),
         )
 
@@ -210,7 +217,11 @@ class _Domain:
     def _night(self, day: date) -> PlannedNight | None:
         load, version = self.published.get(day), self._model_of(day)
         state, why = self._state(load, day, version)
-        if self.request.reason not in ("all", state):
+        if self.request.reason == "late":
+            wanted = load is not None and self._late_rows(load, day) > 0
+        else:
+            wanted = self.request.reason in ("all", state)
+        if not wanted:
             return None
         refused = self._refused(day, version) if state != "current" else ""
         action: Action = "keep" if state == "current" else "refuse" if refused else "score"
@@ -228,6 +239,8 @@ class _Domain:
         )
 
     def _model_of(self, day: date) -> str | None:
+        if self.request.reason == "late":
+            return self.published[day].model_version if day in self.published else None
         if self.request.model != AT_THE_TIME:
             return self.champion
         began = midnight(day)
@@ -271,12 +284,18 @@ class _Domain:
             computed = self.known.reads_computed(load.model_version)
             before = Inputs.from_json(cast(dict[str, Any], raw))
             changes += before.changes(self.known.data.inputs(day, seen), computed=computed)
-        if (by := self.request.known_as_of) is not None:
-            if late := self.known.data.interactions.late(before=day, after=seen, by=by):
-                changes.append(f"{late:,} late rows of before that day have become known since")
-        elif KNOWN_AS_OF in policy:
+        if late := self._late_rows(load, day):
+            changes.append(f"{late:,} late rows from before that day have become known since")
+        elif self.request.known_as_of is None and KNOWN_AS_OF in policy:
             changes.append(f"scored on what was known at {policy[KNOWN_AS_OF]}")
         return changes
+
+    def _late_rows(self, load: Load, day: date) -> int:
+        """Return how many rows of before a date the request knows that a load of it didn't know."""
+        by = self.request.known_as_of
+        if by is None:
+            return 0
+        return self.known.data.interactions.late(before=day, after=known_at(load), by=by)
 
     def _refused(self, day: date, version: str | None) -> str:
         """Return why a date can't be scored, as far as is known without validating it."""
@@ -287,7 +306,7 @@ class _Domain:
         days, settings = self.known.data_days, self.workspace.settings.scoring
         before = bisect_left(days, day)
         if not before:
-            return f"no interaction from before {day} is there"
+            return f"there is no interaction from before {day}"
         if self.request.allow_stale:
             return ""
         if midnight(day) - midnight(days[before - 1] + timedelta(days=1)) > timedelta(

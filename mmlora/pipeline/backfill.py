@@ -66,7 +66,8 @@ def backfill(
         start: the first date.
         end: the last date.
         reason: only nights that are ``missing``, ``stale`` or ``failed``; by default ``all`` of these. With
-            ``stale``, the newest nights are scored first.
+            ``late`` only those that late rows would change, each by the model that published it; it needs
+            ``known_as_of="now"``. With ``stale`` and ``late``, the newest nights are scored first.
         model: ``champion``, ``champion-at-the-time`` (in force when the night began) or a version.
         known_as_of: ``then`` scores a night on what was known at its 00:00 UTC, with results identical to its
             first run; ``now`` includes late rows, which make the nights that they change stale.
@@ -79,7 +80,8 @@ def backfill(
         options: ``engine``, ``ray_address``: see :func:`score`.
 
     Raises:
-        UsageError: the dates are in the wrong order or in the future, or a domain or model does not exist.
+        UsageError: the dates are in the wrong order or in the future, a domain or model does not exist, or
+            ``late`` is asked for with a model or without ``known_as_of="now"``.
         CheckError: the data doesn't reach the last date.
         ContractError: the model's features or files are missing.
     """

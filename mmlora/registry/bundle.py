@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 from mmlora.errors import ContractError, DataError, MmloraError, UsageError
 from mmlora.files import write_atomically
 from mmlora.load_checks import ExpertUse
-from mmlora.registry.manifest import ExpertPart, Manifest
+from mmlora.registry.manifest import ExpertPart, Manifest, Mixture
 from mmlora.registry.parts import PartStore
 from mmlora.schema import FeatureContract, Id, midnight
 
 if TYPE_CHECKING:
     from mmlora.encoding import Encoder
     from mmlora.models.builder import Model
+    from mmlora.models.by_domain import ModelByDomain
     from mmlora.models.calibration import Calibration
+    from mmlora.models.ctr import CTRModel
     from mmlora.models.spec import ModelSpec
 
 __all__ = ["Bundle", "BundleStore", "ExpertPart", "Manifest", "put_encoder"]
@@ -103,16 +105,45 @@ class Bundle:
         Raises:
             ContractError: as :meth:`model`.
         """
+        mixture = self.manifest.mixture_of(domain)
+        return self.model() if mixture is None else self._mixed(mixture)
+
+    def _mixed(self, mixture: Mixture) -> CTRModel:
         from mmlora.models.builder import assemble_mixture
 
-        mixture = self.manifest.mixture_of(domain)
-        if mixture is None:
-            return self.model()
         return assemble_mixture(
             self.model_spec(),
             backbone=self.parts.tensors(self.manifest.backbone),
             experts=[(expert.weight, self.parts.tensors(expert.part)) for expert in mixture.experts],
         )
+
+    def model_by_domain(self) -> Model | ModelByDomain:
+        """Assemble the model for rows of all training domains, each by its mixture if it has one.
+
+        Raises:
+            ContractError: as :meth:`model`.
+        """
+        from mmlora.models.by_domain import ModelByDomain
+        from mmlora.models.ctr import CTRModel
+
+        whole, mixtures = self.model(), self._trained_mixtures()
+        if not mixtures:
+            return whole
+        assert isinstance(whole, CTRModel)  # trees have no experts to mix
+        return ModelByDomain(whole, {index: self._mixed(mixture) for index, mixture in mixtures.items()})
+
+    @property
+    def calibration_by_domain(self) -> Calibration:
+        """The calibration for rows of all training domains, with the shifts of mixtures."""
+        shifts = list(self.calibration.domain_shifts)
+        for index, mixture in self._trained_mixtures().items():
+            shifts[index] = mixture.shift
+        return replace(self.calibration, domain_shifts=tuple(shifts))
+
+    def _trained_mixtures(self) -> dict[int, Mixture]:
+        """Return the mixtures of training domains, by domain index."""
+        known = self.manifest.training_domains
+        return {known.index(m.domain): m for m in self.manifest.mixtures if m.domain in known}
 
     def experts_of(self, domain: Id, model: Model) -> ExpertUse:
         """Return which experts a domain's scores depend on, by the domain that trained them.

@@ -13,7 +13,8 @@ from mmlora.errors import UsageError
 from mmlora.runs.contract import feature_group
 from mmlora.runs.exchange import champion_bundle, refuse_without_experts
 from mmlora.runs.verdicts import verdicts_as_of
-from mmlora.settings import TrainingSettings, faults_of
+from mmlora.setting_faults import faults_of
+from mmlora.settings import TrainingSettings
 from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmlora.errors import ContractError
+from mmlora.errors import ContractError, MmloraError
 from mmlora.runs.built_features import ensure_features, ensure_profiles
 from mmlora.runs.champions import champions_of
 from mmlora.runs.contract import check_contract, feature_group
@@ -48,7 +48,8 @@ def compare_with_champions(workspace: Workspace, version: str, known_as_of: date
 
     Raises:
         UsageError: the version does not exist.
-        ContractError: the version's features are no longer in the feature store, or its files are damaged.
+        ContractError: the version's features are no longer in the feature store, or its files are damaged. A
+            champion of which this is true isn't compared, and the comparison says so.
     """
     from mmlora.judging.promotion import weigh
 
@@ -56,36 +57,40 @@ def compare_with_champions(workspace: Workspace, version: str, known_as_of: date
     champions = champions_of(workspace)
     if set(champions.values()) <= {version}:
         return None
-    stored = {v: workspace.bundles.load(v).judged for v in champions.values() if workspace.bundles.exists(v)}
-    excluded = {
-        str(domain): f"champion {champion} is no longer stored"
-        for domain, champion in champions.items()
-        if champion not in stored
-    }
+    judged, excluded = _judged_champions(workspace, champions)
     excluded |= _broken(workspace, known_as_of)
-    bundles = {str(d): stored[v] for d, v in champions.items() if str(d) not in excluded}
-    table, rows = _unseen(workspace, challenger, champions, bundles, excluded, known_as_of)
+    table, rows = _unseen(workspace, challenger, champions, judged, excluded, known_as_of)
     scores = None
     if rows.enough(settings.min_rows):
-        _ensure_read(workspace, table, [challenger, *bundles.values()])
+        _ensure_read(workspace, table, [challenger, *judged.values()])
         check_contract(workspace, challenger)
-        unreadable = _unreadable(workspace, bundles)
+        ours = _probabilities(workspace, challenger, table, rows)
+        known = {challenger.manifest.model_version: ours}
+        theirs, unreadable = _champions_scores(workspace, table, rows, judged, known)
         rows = replace(rows, excluded={**excluded, **unreadable})
-        readable = {name: bundle for name, bundle in bundles.items() if name not in unreadable}
-        if rows.enough(settings.min_rows):
-            scores = _scores(workspace, table, rows, challenger, readable)
+        scores = (ours, theirs) if rows.enough(settings.min_rows) else None
     return weigh(version, rows, scores, margin=settings.margin, min_rows=settings.min_rows)
 
 
-def _unreadable(workspace: Workspace, bundles: Mapping[str, Bundle]) -> dict[str, str]:
-    """Return why domains' champions can't be compared: their features are gone."""
-    faults = {}
-    for name, bundle in bundles.items():
+def _judged_champions(
+    workspace: Workspace, champions: Mapping[Id, str]
+) -> tuple[dict[str, Bundle], dict[str, str]]:
+    """Return the champions as they were judged, by version, and why those of domains are not there."""
+    judged: dict[str, Bundle] = {}
+    faults: dict[str, str] = {}
+    for version in dict.fromkeys(champions.values()):
+        if not workspace.bundles.exists(version):
+            faults[version] = f"champion {version} is no longer stored"
+            continue
         try:
-            check_contract(workspace, bundle)
-        except ContractError as error:
-            faults[name] = str(error)
-    return faults
+            judged[version] = workspace.bundles.load(version).judged
+        except (OSError, MmloraError) as error:
+            faults[version] = _incomparable(version, error)
+    return judged, {str(domain): faults[v] for domain, v in champions.items() if v in faults}
+
+
+def _incomparable(champion: str, error: Exception) -> str:
+    return f"champion {champion} can't be compared: {error}"
 
 
 def _broken(workspace: Workspace, known_as_of: datetime) -> dict[str, str]:
@@ -100,7 +105,7 @@ def _unseen(
     workspace: Workspace,
     challenger: Bundle,
     champions: Mapping[Id, str],
-    compared: Mapping[str, Bundle],
+    judged: Mapping[str, Bundle],
     excluded: Mapping[str, str],
     known_as_of: datetime,
 ) -> tuple[pa.Table, HeldOut]:
@@ -114,8 +119,8 @@ def _unseen(
 
     names = list(champions)
     seen = [
-        max(b.manifest.last_seen(domain) for b in (challenger, compared.get(str(domain), challenger)))
-        for domain in names
+        max(b.manifest.last_seen(domain) for b in (challenger, judged.get(champion, challenger)))
+        for domain, champion in champions.items()
     ]
     matured = known_as_of - timedelta(hours=workspace.settings.training.label_maturity_hours)
     table = read_current(workspace.offline, known_as_of=known_as_of, before=matured, since=min(seen))
@@ -149,24 +154,34 @@ def _ensure_read(workspace: Workspace, table: pa.Table, bundles: list[Bundle]) -
         ensure_profiles(workspace)
 
 
-def _scores(
+def _champions_scores(
     workspace: Workspace,
     table: pa.Table,
     rows: HeldOut,
-    challenger: Bundle,
-    compared: Mapping[str, Bundle],
-) -> tuple[Floats, Floats]:
-    """Return the click probabilities of the challenger, and of each row's champion, ``[N]``."""
-    contenders = {bundle.manifest.model_version: bundle for bundle in (challenger, *compared.values())}
-    scores = {
-        version: _probabilities(workspace, bundle, table, rows) for version, bundle in contenders.items()
-    }
+    judged: Mapping[str, Bundle],
+    known: Mapping[str, Floats],
+) -> tuple[Floats, dict[str, str]]:
+    """Return the click probabilities of each row's champion, ``[N]``, and by domain why it has none.
+
+    ``known`` are probabilities by version: the challenger's, because it may be a champion itself.
+    """
     theirs = np.zeros(len(table))
-    for number, name in enumerate(rows.names):
-        if name in compared:
-            own = rows.domain == number
-            theirs[own] = scores[compared[name].manifest.model_version][own]
-    return scores[challenger.manifest.model_version], theirs
+    faults: dict[str, str] = {}
+    for champion, bundle in judged.items():
+        names = [n for n in rows.names if rows.champions[n] == champion and n not in rows.excluded]
+        if not names:
+            continue
+        try:
+            check_contract(workspace, bundle)
+            scores = known.get(bundle.manifest.model_version)
+            if scores is None:
+                scores = _probabilities(workspace, bundle, table, rows)
+        except ContractError as error:
+            faults |= dict.fromkeys(names, _incomparable(champion, error))
+            continue
+        own = np.isin(rows.domain, [rows.names.index(name) for name in names])
+        theirs[own] = scores[own]
+    return theirs, faults
 
 
 def _probabilities(workspace: Workspace, bundle: Bundle, table: pa.Table, rows: HeldOut) -> Floats:

@@ -97,14 +97,19 @@ def _calibration(workspace: Workspace, run: Run) -> Calibration:
 
 
 def _seen_until(workspace: Workspace, run: Run, data: TrainingSet, table: pa.Table) -> dict[str, str]:
-    """Return the last moment of each domain's training and validation rows (ISO 8601), and of a base's."""
+    """Return the last moment of each domain's training and validation rows (ISO 8601), and of a base's.
+
+    A base may have seen rows of domains that this run has none of, e.g. to choose their mixtures.
+    """
     import pyarrow as pa
 
     seen = table.select([DOMAIN_ID, EVENT_TIMESTAMP]).filter(pa.array(np.asarray(data.split) != 2))
     newest = seen.group_by(DOMAIN_ID).aggregate([(EVENT_TIMESTAMP, "max")]).to_pylist()
     last: dict[Id, datetime] = {row[DOMAIN_ID]: row[f"{EVENT_TIMESTAMP}_max"] for row in newest}
     if (base := base_of(workspace, run)) is not None:
-        last = {domain: max(moment, base.manifest.last_seen(domain)) for domain, moment in last.items()}
+        known = (*base.manifest.training_domains, *(m.domain for m in base.manifest.mixtures), *last)
+        earlier = {domain: base.manifest.last_seen(domain) for domain in known}
+        last = {domain: max(moment, last.get(domain, moment)) for domain, moment in earlier.items()}
     return {str(domain): moment.astimezone(UTC).isoformat() for domain, moment in last.items()}
 
 

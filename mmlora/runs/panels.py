@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mmlora.judging.lists import Codes, Panel
     from mmlora.models.builder import Model
+    from mmlora.models.by_domain import ModelByDomain
     from mmlora.models.calibration import Calibration
     from mmlora.training.dataset import TrainingSet
 
@@ -30,15 +31,15 @@ class Ranker:
         on: the day, as of whose midnight features are read.
         data: the training set, with the model's encoder and features.
         ids: the ids of user and item codes, by ``user`` and ``item``.
-        model: the model.
-        calibration: the model's calibration.
+        model: the model; where domains have mixtures, that of a panel's domain ranks it.
+        calibration: the model's calibration, for rows of any training domain.
     """
 
     workspace: Workspace
     on: date
     data: TrainingSet
     ids: dict[str, pa.Array]
-    model: Model
+    model: Model | ModelByDomain
     calibration: Calibration
 
     def lists(self, panels: Sequence[Panel], length: int) -> list[tuple[Codes, Codes]]:
@@ -72,6 +73,7 @@ class Ranker:
         import pyarrow.compute as pc
 
         from mmlora.candidates.pairs import Candidates, PairIndex
+        from mmlora.models.by_domain import ModelByDomain
         from mmlora.scoring.score import LocalEngine
         from mmlora.scoring.work import Work
 
@@ -79,7 +81,7 @@ class Ranker:
         excluded = PairIndex.from_rows(panel.excluded_user, panel.excluded_item, len(panel.users))
         ids = (users[USER_ID].combine_chunks(), items[ITEM_ID].combine_chunks())
         work = Work(
-            model=self.model,
+            model=self.model.of(panel.domain) if isinstance(self.model, ModelByDomain) else self.model,
             encoder=self.data.encoder,
             calibration=self.calibration,
             items=items,

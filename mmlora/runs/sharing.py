@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmlora.errors import DataError, UsageError
+from mmlora.errors import DataError
 from mmlora.hyperparameters import Optimisation
 from mmlora.registry.manifest import ExpertPart, MixedExpert, Mixture
 from mmlora.runs.built_features import ensure_features
@@ -73,15 +73,8 @@ def share(
         again: decide again even if the rows have hardly grown since the last time.
 
     Raises:
-        UsageError: the model has no experts.
-        ContractError: its features are no longer available.
+        ContractError: the model's features are no longer available.
     """
-    experts = kept_experts(base)
-    if not experts:
-        raise UsageError(
-            f"model {base.manifest.model_version} has no expert to share: "
-            "train one with the adaptation mlora or moe_mlora, and with domains that differ"
-        )
     try:
         table = _rows(workspace, base, domain, as_of)
     except DataError:  # there are none at all
@@ -94,8 +87,12 @@ def share(
     before = base.manifest.mixture_of(domain)
     if before is not None and not again and not _has_grown(table, before):
         return Undecided(len(labels), f"decided on {before.rows:,} rows, and again once there are more")
+    verdict = verdicts_as_of(workspace, as_of).get(domain)
+    if verdict is not None and verdict.verdict == "broken":
+        return Undecided(len(labels), f"its verdict as of {as_of} is broken")
     data = _DomainRows.read(workspace, base, table)
-    return _Choice(workspace, base, domain, as_of, data).mixture(experts)
+    rich = verdict is not None and verdict.verdict == "rich"
+    return _Choice(workspace, base, domain, as_of, data, rich).mixture(kept_experts(base))
 
 
 def _has_grown(rows: pa.Table, before: Mixture) -> bool:
@@ -123,10 +120,12 @@ class _Choice:
     domain: Id
     as_of: date
     data: _DomainRows
+    rich: bool
 
     def mixture(self, experts: Sequence[tuple[ExpertPart, State]]) -> Mixture:
         shared = self._shared([state for _, state in experts])
-        own = self._own() if self._is_rich() else None
+        adapts = self.base.model_spec().adaptation != "none"
+        own = self._own() if self.rich and adapts else None
         if own is not None and self._beats(own, shared):
             return self._with_own(own)
         weights = shared.weights.tolist()
@@ -137,7 +136,7 @@ class _Choice:
         ]
         reason = "the experts of similar domains gain more than noise"
         if not mixed:
-            reason = "no expert gains more than noise"
+            reason = "no expert gains more than noise" if experts else "the model has no expert to share"
         return self._made(tuple(mixed), shared.logits, shared.gain, reason)
 
     def _shared(self, states: Sequence[State]) -> Shared:
@@ -156,10 +155,6 @@ class _Choice:
             confidence=options["expert_confidence"] or 0.95,
             seed=options["seed"],
         )
-
-    def _is_rich(self) -> bool:
-        verdict = verdicts_as_of(self.workspace, self.as_of).get(self.domain)
-        return verdict is not None and verdict.verdict == "rich"
 
     def _own(self) -> _OwnExpert | None:
         """Train an expert of the domain's own; None if it gains no more than noise."""

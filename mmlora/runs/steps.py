@@ -21,7 +21,6 @@ from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
 from mmlora.runs.retraining import forget_lost
 from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.training_run import (
-    base_of,
     data_of,
     do_step,
     expert_records,
@@ -31,6 +30,7 @@ from mmlora.runs.training_run import (
     rounded,
     run_of,
     spec_from,
+    versions_on_base,
 )
 from mmlora.runs.training_set import build_training_set
 from mmlora.schema import fingerprint
@@ -177,10 +177,13 @@ def evaluate(run_id: str) -> Mapping[str, PhaseMetrics]:
     workspace, run = open_run(run_id)
     if (done := evaluation_of(run)) is not None:
         return done.metrics
-    base = base_of(workspace, run)
+    on_base = versions_on_base(workspace, run)
     data, metrics, calibration = data_of(workspace, run), dict[str, PhaseMetrics](), None
     for phase, model in models_of(workspace, run):
-        calibration = base.calibration.of_sample if base else fit_calibration(model, data)
+        if phase in on_base:
+            calibration = on_base[phase].calibration_by_domain.of_sample
+        else:
+            calibration = fit_calibration(model, data)
         measured = measure(model, data, "test", calibration, user=data.user).metrics
         metrics[phase] = PhaseMetrics.of(measured, [str(name) for name in data.domains])
         logger.info("test split, %s: wauc %s", phase, rounded(measured.wauc))

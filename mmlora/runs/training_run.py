@@ -239,12 +239,31 @@ def base_of(workspace: Workspace, run: Run) -> Bundle | None:
 
 
 def composed(workspace: Workspace, run: Run, base: Bundle, facts: TrainingFacts | None = None) -> Manifest:
-    """Return a base's manifest with the experts trained by a run, and with the run's facts if given."""
+    """Return a base's manifest with the experts trained by a run, and with the run's facts if given.
+
+    A domain keeps its mixture if its new experts don't help, so that they change no score.
+    """
+    from dataclasses import replace
+
+    from mmlora.models.ctr import is_zero
     from mmlora.registry.manifest import ExpertPart
 
     names = data_of(workspace, run).domains
     trained = [ExpertPart(names[domain], slot, part) for domain, slot, part in expert_records(run)]
-    return exchanged(base.manifest, trained, facts)
+    manifest = exchanged(base.manifest, trained, facts)
+    if all(is_zero(workspace.parts.tensors(expert.part)) for expert in trained):
+        return replace(manifest, mixtures=base.manifest.mixtures)
+    return manifest
+
+
+def versions_on_base(workspace: Workspace, run: Run) -> dict[str, Bundle]:
+    """Return a run's base as ``before``, and with the new experts as ``after``; empty without a base."""
+    from dataclasses import replace
+
+    base = base_of(workspace, run)
+    if base is None:
+        return {}
+    return {"before": base, "after": replace(base, manifest=composed(workspace, run, base))}
 
 
 def experts_of(workspace: Workspace, run: Run) -> list[Expert]:
@@ -260,10 +279,9 @@ def models_of(workspace: Workspace, run: Run) -> Iterator[tuple[str, Any]]:
 
     from mmlora.models.builder import assemble_model, stored_model
 
-    base = base_of(workspace, run)
-    if base is not None:
-        yield "before", base.model()
-        yield "after", replace(base, manifest=composed(workspace, run, base)).model()
+    if run.config.base is not None:
+        for phase, bundle in versions_on_base(workspace, run).items():
+            yield phase, bundle.model_by_domain()
         return
     spec, backbone = spec_of(workspace, run), part_of(workspace, run, "backbone")
     yield "backbone", stored_model(replace(spec, adaptation="none"), backbone=backbone)

@@ -76,6 +76,9 @@ def share_experts(
             above 0.
         seed: seed of the draws.
     """
+    now = np.asarray(predict(model, data, rows)[0], np.float64)
+    if not experts:
+        return Shared(np.zeros(0), None, now)
 
     def logits_of(weights: Sequence[float], chosen: RowNumbers) -> tuple[Floats, Floats]:
         mixed = [(weight, state) for weight, state in zip(weights, experts, strict=True) if weight]
@@ -91,7 +94,6 @@ def share_experts(
         held = np.arange(len(rows)) % _FOLDS == fold
         weights = fit_weights(start[~held], steps[~held], labels[~held])
         mixed[held] = logits_of(weights.tolist(), rows[held])[0]
-    now = np.asarray(predict(model, data, rows)[0], np.float64)
     pooled = np.zeros(len(rows), np.int64)
     difference = compare(
         *(labels, _sigmoid(mixed), _sigmoid(now), pooled), draws=_DRAWS, level=confidence, seed=seed

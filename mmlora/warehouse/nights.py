@@ -55,6 +55,13 @@ def nights(connection: sa.Connection, *, on: date | None = None, limit: int | No
     return [Night(**row._mapping) for row in connection.execute(query)]
 
 
+def failures(connection: sa.Connection, tables: Tables, on: date) -> dict[Id, str]:
+    """Return why domains aren't published for a date, as recorded."""
+    table = tables.night_failures
+    query = sa.select(table.c.domain_id, table.c.reason).where(table.c.score_date == on)
+    return {row.domain_id: row.reason for row in connection.execute(query)}
+
+
 def record_failure(
     connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date, reason: str
 ) -> None:
@@ -66,10 +73,3 @@ def record_failure(
         "recorded_at": clock(connection),
     }
     upsert(connection, tables.night_failures, [row])
-
-
-def failure_of(connection: sa.Connection, tables: Tables, *, domain: Id, score_date: date) -> str | None:
-    """Return why a domain wasn't published for a date when that was last tried; None if nothing failed."""
-    failure = tables.night_failures.c
-    query = sa.select(failure.reason).where(failure.domain_id == domain, failure.score_date == score_date)
-    return connection.execute(query).scalar()

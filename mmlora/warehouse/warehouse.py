@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,94 +12,26 @@ import pyarrow as pa
 from mmlora.load_checks import LoadChecks
 from mmlora.names import LedgerAction
 from mmlora.numerics import Numerics
-from mmlora.schema import DomainVerdict, Entity, Id, IdTypes, LoadState
-from mmlora.warehouse import decisions, ledger, loads, migrate, models, nights, publish, reading, verify
-from mmlora.warehouse.backends.base import RowWriter
-from mmlora.warehouse.database import Database
+from mmlora.schema import DomainVerdict, Id, LoadState
+from mmlora.warehouse import decisions, ledger, loads, models, nights, publish, reading, verify
 from mmlora.warehouse.decisions import Promotion
 from mmlora.warehouse.ledger import LedgerEntry
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.models import ModelFacts
 from mmlora.warehouse.nights import Night
+from mmlora.warehouse.opening import OpenedWarehouse
 from mmlora.warehouse.publish import Publication
-from mmlora.warehouse.tables import tables
 from mmlora.warehouse.verify import Verified
 
 STALE_AFTER = timedelta(minutes=2)
 
 
-class Warehouse:
+class Warehouse(OpenedWarehouse):
     """Scores, loads, publications, promotions and verdicts in one database.
 
     An instance can be used from several threads; processes need one each. All methods may raise
     ``TransientError`` when the database is unavailable or a lock is held for too long.
     """
-
-    def __init__(
-        self, database: Database, ids: IdTypes, writer: RowWriter | None = None, identity: str = ""
-    ) -> None:
-        self.database = database
-        self.ids = ids
-        self.identity = identity
-        self.tables = tables(ids)
-        self._writer = writer or database.writer()
-
-    @classmethod
-    def open(cls, url: str, *, ids: IdTypes | None = None, identity: str | None = None) -> Warehouse:
-        """Open the warehouse at ``url``; create it if it doesn't exist.
-
-        Args:
-            url: a URL of :mod:`mmlora.warehouse.backends`.
-            ids: the data's id types; None takes the warehouse's own.
-            identity: the expected :attr:`identity`; None accepts any, and allows creation.
-
-        Raises:
-            UsageError: the URL is wrong, there is no warehouse yet and ``ids`` is None, or it needs
-                ``mmlora migrate``.
-            ContractError: the warehouse was created for other id types, or has another identity.
-        """
-        return cls._open(url, ids, identity, migrating=False)
-
-    @classmethod
-    def migrate(cls, url: str, *, ids: IdTypes | None = None, identity: str | None = None) -> Warehouse:
-        """Create the warehouse or upgrade it to the newest revision, and open it (see :meth:`open`)."""
-        return cls._open(url, ids, identity, migrating=True)
-
-    @classmethod
-    def _open(cls, url: str, ids: IdTypes | None, identity: str | None, *, migrating: bool) -> Warehouse:
-        database = Database.at(url)
-        try:
-            migrate.prepare_file(database, ids, identity)
-            with database.reading() as connection:
-                revision = migrate.revision_of(connection)
-                if revision is not None and not migrating:
-                    migrate.check_current(database, connection, revision)
-                    stored = migrate.stored_ids(connection)
-                    actual = migrate.stored_identity(connection) or ""
-                    migrate.check_identity(database, identity, actual)
-                    migrate.check_ids(ids, stored)
-                    return cls(database, stored, identity=actual)
-            stored, actual = migrate.upgrade(database, ids, identity)
-            return cls(database, stored, identity=actual)
-        except BaseException:
-            database.close()
-            raise
-
-    def __enter__(self) -> Warehouse:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.database.close()
-
-    @contextmanager
-    def reads_in_a_row(self) -> Iterator[None]:
-        """Keep a warehouse file open over several reads; nothing may be written meanwhile."""
-        with self.database.faults(), self.database.backend.reads_in_a_row(self.database.engine):
-            yield
 
     # Loads
 
@@ -313,6 +244,11 @@ class Warehouse:
                 connection, self.tables, domain=domain, score_date=score_date, reason=reason
             )
 
+    def failures(self, on: date) -> dict[Id, str]:
+        """Return why domains aren't published for a date, as recorded by :meth:`record_failure`."""
+        with self.database.reading() as connection:
+            return nights.failures(connection, self.tables, on)
+
     def nights(self, on: date | None = None, *, limit: int | None = None) -> list[Night]:
         """Return the nights with their published and missing domains, newest first."""
         with self.database.reading() as connection:
@@ -447,7 +383,3 @@ class Warehouse:
         """Return the model version of the newest decision for a domain, or for all domains (None)."""
         newest = self.promotions(alias, domain, limit=1)
         return newest[0].model_version if newest else None
-
-    def _check_id(self, entity: Entity, value: Id | None) -> None:
-        if value is not None:
-            migrate.check_id(self.ids, entity, value)

@@ -103,7 +103,8 @@ def main() -> None:
 
 
 def compare(folder: Path, asked: argparse.Namespace) -> None:
-    from mmlora.nights import load as loads
+    from mmlora.nights import load_job
+    from mmlora.nights.load import score
     from mmlora.pipeline.data import import_tables
     from mmlora.pipeline.score import score_and_publish
     from mmlora.pipeline.train import train
@@ -128,13 +129,13 @@ def compare(folder: Path, asked: argparse.Namespace) -> None:
 
     seconds: dict[str, list[float]] = defaultdict(list)
     fingerprint.fingerprint_load = measured(seconds, "fingerprint", fingerprint.fingerprint_load)
-    loads.find_carried = measured(seconds, "finding and copying rows", loads.find_carried)
+    load_job.find_carried = measured(seconds, "finding and copying rows", load_job.find_carried)
     hashes, facts = set(), None
     for _ in range(asked.repeats):
         for name, carry in (("in full", "false"), ("carried over", "true")):
             os.environ["MMLORA_SCORING__CARRY_OVER"] = carry
             with timed(seconds, name):
-                load_id = loads.score(ON, DOMAIN, known_as_of=datetime.now(UTC))
+                load_id = score(ON, DOMAIN, known_as_of=datetime.now(UTC))
             with open_workspace().open_warehouse() as warehouse:
                 load = warehouse.load(load_id)
             hashes.add(load.content_hash)

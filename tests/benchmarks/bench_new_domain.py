@@ -40,8 +40,12 @@ class World:
 
     @property
     def day_after(self) -> date:
-        """The day after the last row."""
-        return pc.max(self.interactions["event_timestamp"]).as_py().date() + timedelta(days=1)
+        return day_after(self.interactions)
+
+
+def day_after(rows: pa.Table) -> date:
+    """Return the day after the last row."""
+    return pc.max(rows["event_timestamp"]).as_py().date() + timedelta(days=1)
 
 
 def akin(seed: int, families: int, rows: int) -> World:
@@ -106,13 +110,16 @@ def figures(world: World, homes: Path) -> Iterator[list[object]]:
             home = homes / f"{domain}-{size}"
             shutil.copytree(base, home)
             os.environ["MMLORA_HOME"] = str(home)
+            on = world.day_after
             if size:
-                import_rows(before.slice(before.num_rows - size))
-            yield [domain, size, *decided(world, domain, size, test)]
+                known = before.slice(before.num_rows - size)
+                import_rows(known)
+                on = day_after(known)  # later, the domain would have fallen silent
+            yield [domain, size, *decided(on, domain, size, test)]
             shutil.rmtree(home)
 
 
-def decided(world: World, domain: str, size: int, test: pa.Table) -> list[object]:
+def decided(on: date, domain: str, size: int, test: pa.Table) -> list[object]:
     from mmlora.metrics.bootstrap import compare
     from mmlora.pipeline.share import share_experts
     from mmlora.runs.champions import bundle_of
@@ -121,7 +128,7 @@ def decided(world: World, domain: str, size: int, test: pa.Table) -> list[object
     workspace = open_workspace()
     with workspace.open_warehouse() as warehouse:
         before = bundle_of(workspace, warehouse, domain, None)
-    outcome = share_experts(world.day_after, domains=[domain])[0] if size else None
+    outcome = share_experts(on, domains=[domain])[0] if size else None
     after = workspace.bundles.load(outcome.model_version) if outcome else before
     features = workspace.feature_repo.retrieve(test.select(ENTITIES), before.contract)
     encoder = before.encoder()

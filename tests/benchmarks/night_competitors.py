@@ -38,7 +38,7 @@ WATCHED = {
     ("mmlora.pipeline.score", "score"): REST,
     ("mmlora.pipeline.score", "publish"): WAITING,
     ("mmlora.nights.load", "ensure_features"): "features",
-    ("mmlora.nights.load", "choose"): "candidates",
+    ("mmlora.nights.load_job", "choose"): "candidates",
     ("mmlora.features.repo", "FeatureRepo.retrieve"): "features",
     ("mmlora.scoring.pair_scorer", "PairScorer.__init__"): "encoding",
     ("mmlora.scoring.pair_scorer", "PairScorer.of_users"): "encoding",

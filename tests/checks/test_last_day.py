@@ -115,6 +115,22 @@ def test_a_fault_of_the_last_day_is_caught_in_its_domain(store: Store, fault: st
     assert found["other"] == set()
 
 
+def test_a_domain_is_not_blocked_because_another_changed(store: Store) -> None:
+    """Even one whose own label rate is off by chance, as that of few rows may be."""
+    edit, _ = FAULTS["labels flipped"]
+    few = last_day(lambda rows: [{**r, "label": int(n < 6)} for n, r in enumerate(rows)])
+    store.write(edit(usual()) + few(usual("small", a_day=24)) + usual("other"))
+    assert failed(store)["small"] == failed(store)["other"] == set()
+
+    none = last_day(lambda rows: [{**r, "label": 0} for r in rows])
+    store.write([r for name in ("shop", "other", "small") for r in none(usual(name, a_day=200))])
+    assert {name: "label_rate_change_all" in checks for name, checks in failed(store).items()} == {
+        "shop": True,
+        "other": True,
+        "small": True,
+    }
+
+
 def test_a_late_day_is_noticed(store: Store) -> None:
     rows = usual()
     late = [

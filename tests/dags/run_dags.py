@@ -10,9 +10,15 @@ import json
 import os
 import sqlite3
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 from mmlora.airflow_plugin.local import run_dag, use_airflow_home
 
@@ -38,16 +44,65 @@ def both_dags(folder: Path, home: Path, warehouse_url: str) -> dict[str, Any]:
     return {"runs": [asdict(run) for run in runs], "published": published}
 
 
-def one_domain_fails(home: Path) -> dict[str, Any]:
-    """Score the next night, which the data ends before, with a warehouse that refuses one domain's loads."""
-    os.environ.update(MMLORA_HOME=str(home), MMLORA_WAREHOUSE_URL="")
+def a_domain_and_a_batch_fail(home: Path) -> dict[str, Any]:
+    """Score the next night, which the data ends before, with each domain in a batch of its own.
+
+    The warehouse refuses the loads of `drama`, and the batch of `short` dies.
+    """
+    os.environ.update(MMLORA_HOME=str(home), MMLORA_WAREHOUSE_URL="", MMLORA_SCORING__BATCH_PAIRS="1")
+    from mmlora.pipeline.outcomes import NightOutcome
+    from mmlora.pipeline.score import score_and_publish
+
     connection = sqlite3.connect(home / "warehouse.db")
     connection.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON score_loads WHEN NEW.domain_id = 'drama' "
         "BEGIN SELECT RAISE(ABORT, 'no drama tonight'); END"
     )
     connection.close()
-    return asdict(run_dag("nightly_scoring", date=NEXT_NIGHT, allow_stale=True))
+
+    def dying(on: date, *, domains: Sequence[str], **options: Any) -> NightOutcome:
+        if list(domains) == ["short"]:
+            raise MemoryError("the batch of short dies")
+        return score_and_publish(on, domains=domains, **options)
+
+    with patch("mmlora.pipeline.score.score_and_publish", dying):
+        return asdict(run_dag("nightly_scoring", date=NEXT_NIGHT, allow_stale=True))
+
+
+@contextmanager
+def webhook() -> Iterator[list[dict[str, Any]]]:
+    """Have alerts sent to a server of this process; yield what it gets."""
+    received: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing: the path is a secret."""
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        os.environ["MMLORA_ALERTS__WEBHOOK"] = f"http://127.0.0.1:{server.server_port}/secret-path"
+        yield received
+        server.shutdown()
+
+
+def late(run_id: str) -> None:
+    """Do what Airflow does when a run isn't done by its deadline."""
+    from airflow.sdk.execution_time.callback_supervisor import execute_callback
+    from structlog import get_logger
+
+    from mmlora.airflow_plugin.alerts import nightly_deadline
+
+    (deadline,) = nightly_deadline()
+    run = {"dag_id": "nightly_scoring", "dag_run_id": run_id, "conf": None, "run_after": f"{NIGHT}T01:00:00Z"}
+    context = {"dag_run": {**run, "data_interval_end": None}, "deadline": {}}
+    kwargs = {**deadline.callback.kwargs, "context": context}
+    done = execute_callback(deadline.callback.path, kwargs, Path(), None, get_logger())
+    assert done == (True, None), done
 
 
 def asset_events() -> list[dict[str, Any]]:
@@ -62,9 +117,12 @@ def asset_events() -> list[dict[str, Any]]:
 def main(folder: Path, warehouse_url: str) -> None:
     """Run everything and print it on the last line."""
     use_airflow_home(folder / "airflow")
-    results = both_dags(folder, folder / "home", warehouse_url)
-    if not warehouse_url:
-        results["one_domain_fails"] = one_domain_fails(folder / "home")
+    with webhook() as alerts:
+        results = both_dags(folder, folder / "home", warehouse_url)
+        if not warehouse_url:
+            results["failures"] = a_domain_and_a_batch_fail(folder / "home")
+            late("a-run")
+    results["alerts"] = alerts
     results["asset_events"] = asset_events()
     sys.stdout.write("\n" + json.dumps(results) + "\n")
 

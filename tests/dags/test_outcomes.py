@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from mmlora.errors import CheckError, TransientError
+from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.outcomes import LoadOutcome
+from mmlora.pipeline.promote import promote
+from mmlora.pipeline.score import score_and_publish
+from mmlora.workspace import open_workspace
 
 ON = date(2026, 5, 1)
 
@@ -65,6 +73,12 @@ def test_a_cleared_or_retried_task_scores_the_domain_alone_again(outcomes, tryin
     assert scored == [(ON, ["news"], {"top_k": 5})]
 
 
+def test_a_cleared_task_scores_no_domain_again_that_its_batch_has_published(outcomes, trying):
+    scored = trying(2)
+    assert outcomes.settle(made("published").to_json(), {}) == ("news", "news-1")
+    assert scored == []
+
+
 def test_a_backfill_fails_with_its_failed_nights(outcomes):
     def outcome(*loads):
         return SimpleNamespace(plan=(), loads=loads, to_json=lambda: {"plan": []})
@@ -76,13 +90,54 @@ def test_a_backfill_fails_with_its_failed_nights(outcomes):
         outcomes.report_backfill(outcome(made("failed", reason="gone", exit_code=75)))
 
 
+def test_a_domain_whose_experts_could_not_be_chosen_fails_the_task(outcomes):
+    def shared(domain, **failure):
+        facts = {"policy": "shared", "reason": "they help", "exit_code": 0, **failure}
+        return SimpleNamespace(domain_id=domain, **facts)
+
+    good = shared("news")
+    assert outcomes.shared([good]) == {"news": "shared"}
+    with pytest.raises(CheckError, match="sport: its model is damaged"):
+        outcomes.shared([good, shared("sport", reason="its model is damaged", exit_code=1)])
+    with pytest.raises(TransientError, match="sport: database gone"):
+        outcomes.shared([good, shared("sport", reason="database gone", exit_code=75)])
+
+
+def test_nothing_published_is_nothing_to_evaluate(outcomes, trained_workspace):
+    assert outcomes.evaluate_published() == {"nights": 0, "unlabelled": 0}
+    assert outcomes.evaluate_published(ON) == {"nights": 0, "unlabelled": 0}
+
+
+def test_nights_are_restated_for_late_rows_and_not_for_a_new_champion(
+    outcomes, monkeypatch, trained, trained_workspace, made_up, tmp_path
+):
+    last = made_up.last_day
+    for night in (last - timedelta(days=1), last):
+        score_and_publish(night, domain="news")
+    workspace = open_workspace()
+    manifest = workspace.bundles.load(trained[1]).manifest
+    promote(workspace.bundles.save(replace(manifest, block_rows=512)))
+    rows = pq.read_table(made_up.interactions)
+    late = rows.filter(pc.equal(rows["domain_id"], "rare")).slice(0, 1)
+    moment = pa.array([last - timedelta(days=1)], pa.date32()).cast(rows.schema.field("event_timestamp").type)
+    index = rows.schema.get_field_index("event_timestamp")
+    pq.write_table(late.set_column(index, "event_timestamp", moment), tmp_path / "late.parquet")
+    monkeypatch.setattr(outcomes, "run_date", lambda: last)
+    assert outcomes.restate_late(late_days=3)["plan"] == []
+    import_tables(tmp_path / "late.parquet")
+    assert outcomes.restate_late() == {"plan": []}, "it is asked for by the number of days"
+    restated = outcomes.restate_late(late_days=3)
+    (load,) = restated["loads"]
+    assert (load["score_date"], load["model_version"]) == (last.isoformat(), trained[1])
+
+
 def test_figures_beyond_the_limits_and_faults_fail_with_what_to_do(outcomes):
     good = SimpleNamespace(faults=(), nights=(1, 2), unlabelled=3)
     assert outcomes.evaluated(good) == {"nights": 2, "unlabelled": 3}
     with pytest.raises(CheckError, match="in news"):
         outcomes.evaluated(SimpleNamespace(faults=("auc 0.4 in news",)))
     fault = SimpleNamespace(fault="2 rows were deleted", mend="mmlora score --date 2026-05-01")
-    with pytest.raises(CheckError, match="2 rows were deleted; to mend it: mmlora score"):
+    with pytest.raises(CheckError, match="2 rows were deleted; to repair it: mmlora score"):
         outcomes.verified(SimpleNamespace(faults=(fault,)))
 
 

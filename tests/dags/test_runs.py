@@ -129,20 +129,33 @@ def test_both_warehouses_hold_the_same_scores(outcome_on):
     assert outcome_on("sqlite")["published"] == outcome_on("postgresql")["published"]
 
 
-def test_a_failing_domain_fails_its_run_but_does_not_delay_others(outcome_on):
+def test_a_failing_domain_or_batch_fails_its_run_but_does_not_delay_others(outcome_on):
     outcome = outcome_on("sqlite")
-    run = outcome["one_domain_fails"]
+    run = outcome["failures"]
     assert run["state"] == "failed"
+    assert labels(run, "score", "failed") == {"short"}
     assert labels(run, "domain", "failed") == {"drama"}
-    assert labels(run, "domain") == {"comedy", "short"}
+    assert labels(run, "domain") == {"comedy"}
     assert "no drama tonight" in outcome["log"]
+
+
+def test_one_alert_tells_of_a_failed_run_and_another_of_a_late_one(outcome_on):
+    failed, late = outcome_on("sqlite")["alerts"]
+    assert (failed["event"], failed["dag_id"], failed["date"]) == ("failed", "nightly_scoring", "2024-03-14")
+    reasons = {each["domain"]: each["reason"] for each in failed["domains"]}
+    assert set(reasons) == {"drama", "short"} and "no drama tonight" in reasons["drama"]
+    assert failed["command"] == "mmlora score --date 2024-03-14 --domain drama --domain short"
+    assert all(part in failed["text"] for part in ("drama", "short", failed["command"], failed["run_id"]))
+    assert (late["event"], late["date"]) == ("is not done after 240 minutes", "2024-03-13")
+    assert late["domains"] == [], "that night is published"
+    assert "secret-path" not in outcome_on("sqlite")["log"]
 
 
 def test_the_asset_lists_the_published_domains(outcome_on):
     events = outcome_on("sqlite")["asset_events"]
     assert [(event["date"], set(event["loads"])) for event in events if "loads" in event] == [
         ("2024-03-13", set(ROWS)),
-        ("2024-03-14", {"comedy", "short"}),
+        ("2024-03-14", {"comedy"}),
     ]
 
 

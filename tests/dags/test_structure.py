@@ -132,12 +132,14 @@ def test_the_docs_ranking_dag_waits_for_the_asset_of_a_domain(dag_bag, tmp_path)
     assert assets == ["mmlora_scores_drama"]
 
 
-def test_a_failed_domain_fails_the_run_though_the_others_are_announced(dag_bag):
+def test_a_failed_batch_or_domain_fails_the_run_though_the_others_are_announced(dag_bag):
     # A run's state is that of its leaves, and `announce` alone would succeed.
     dag = dag_bag.dags["nightly_scoring"]
     assert {task.task_id for task in dag.leaves} == {"announce", "all_published"}
-    assert dag.get_task("announce").trigger_rule == "all_done_min_one_success"
-    assert dag.get_task("all_published").trigger_rule == "all_success"
+    assert upstream(dag, "all_published") == {"score", "domain"}
+    rules = {task.task_id: task.trigger_rule for task in dag.tasks}
+    assert rules["outcomes"] == rules["announce"] == "all_done_min_one_success"
+    assert rules["domain"] == rules["all_published"] == "all_success"
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,10 @@ def test_late_rows_change_scores_only_on_request(champion: str, made_up: MadeUp,
     assert late is not None and (late.nights, late.rows) == (2, 1)
     assert (late.first, late.last) == (LAST - timedelta(days=1), LAST)
     assert late.command.startswith(f"mmlora backfill --all-domains --start {late.first} --end {late.last} ")
-    stale = [day for day, state in _states(known_as_of="now").items() if state == "stale"]
-    assert stale == [LAST - timedelta(days=1), LAST]
+    for reason in ("all", "late"):
+        states = _states(known_as_of="now", reason=reason)
+        assert {day for day, state in states.items() if state == "stale"} == {LAST - timedelta(days=1), LAST}
+    assert set(states.values()) == {"stale"}
     backfill("news", FIRST, LAST, model=champion, top_k=3)
     backfill("news", FIRST, LAST)
     assert {day: _hash(day) for day in before} == before, "as known at the time"
@@ -164,6 +166,24 @@ def test_late_rows_change_scores_only_on_request(champion: str, made_up: MadeUp,
     assert status().late is None, "both know the late row by now"
     assert set(_states(known_as_of="now").values()) == {"current"}
     assert [state for state in _states().values()].count("stale") == 2
+
+
+def test_nights_that_late_rows_change_are_restated_by_the_model_that_published_them(
+    champion: str, made_up: MadeUp, tmp_path: Path
+) -> None:
+    backfill("news", FIRST, LAST)
+    before = {day: _hash(day) for day in _states()}
+    newer = str(train(TRAINED, **PLAIN, seed=9).model_version)
+    promote(newer, accept_below_baseline=True, accept_worse=True)
+    _import_late_row(made_up, tmp_path, LAST - timedelta(days=1))
+    assert set(_states().values()) == {"stale"}, "another model is the champion now"
+    done = backfill("news", FIRST, LAST, reason="late", known_as_of="now")
+    assert [(load.score_date, load.model_version) for load in done.loads] == [(LAST, champion)]
+    changed = {day for day, content in before.items() if content != _hash(day)}
+    assert changed <= {LAST}
+    for options in ({"reason": "late"}, {"reason": "late", "known_as_of": "now", "model": champion}):
+        with pytest.raises(UsageError, match="give --known-as-of now, and no --model"):
+            _states(**options)
 
 
 def test_data_that_counts_as_known_then_makes_a_night_stale(

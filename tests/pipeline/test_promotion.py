@@ -182,6 +182,37 @@ def test_each_domain_is_compared_with_its_own_champion(good: str) -> None:
     assert [current(domain) for domain in ("news", "sport", None)] == [good, good, good]
 
 
+@pytest.mark.parametrize("damaged", ["manifest", "calibration"])
+def test_a_damaged_champion_of_a_domain_blocks_no_promotion(good: str, damaged: str) -> None:
+    poor, bundles = backwards(good), open_workspace().bundles
+    promote(poor, domain="sport", accept_worse=True)
+    files = {
+        "manifest": bundles.path(poor) / "manifest.json",
+        "calibration": bundles.parts.root / f"{bundles.load(poor).manifest.calibration}.json",
+    }
+    files[damaged].write_text("{", encoding="utf-8")
+    evidence = promote(good).evidence
+    assert evidence is not None and evidence.pooled.standing == "level"
+    rows = {row.domain: row for row in evidence.domains}
+    assert rows["news"].standing == "level", "the others are compared as ever"
+    assert rows["sport"].standing == "not compared"
+    assert (
+        rows["sport"].note.startswith(f"champion {poor} can't be compared: ")
+        and "restore it" in rows["sport"].note
+    )
+    assert current("sport") == good
+
+
+def test_a_champion_whose_judged_model_is_lost_blocks_no_promotion(good: str) -> None:
+    worse, workspace = backwards(good), open_workspace()
+    judged = workspace.bundles.load(good).manifest.judged
+    (workspace.parts.root / f"{judged}.json").unlink()
+    evidence = promote(worse).evidence
+    assert evidence is not None and evidence.pooled.standing == "not compared"
+    assert all(row.note.startswith(f"champion {good} can't be compared: part ") for row in evidence.domains)
+    assert current() == worse
+
+
 def test_a_domain_gets_the_model_alone_where_the_settings_say_so(
     good: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from mmlora.errors import UsageError
+from mmlora.errors import ContractError, UsageError
+from mmlora.metrics.ranking import auc
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.explain import explain
 from mmlora.pipeline.gc import gc
@@ -25,7 +29,12 @@ from mmlora.pipeline.train import train
 from mmlora.pipeline.verify import verify
 from mmlora.registry.manifest import MixedExpert, Mixture
 from mmlora.runs.champions import replace_champion
+from mmlora.runs.training_run import data_of, open_run
+from mmlora.runs.verdicts import verdicts_as_of
+from mmlora.schema import midnight
+from mmlora.training.loop import predict
 from mmlora.workspace import open_workspace
+from mmlora_cli.main import app
 from tests.conftest import MadeUp, published, use_workspace
 
 TRAINED, ON = date(2001, 4, 8), date(2001, 4, 9)
@@ -121,6 +130,44 @@ def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) 
     assert not verify().faults
 
 
+def test_experts_trained_on_a_shared_model_leave_other_domains_their_mixtures(workspace: Path) -> None:
+    base = _share().model_version
+    result = train(TRAINED, phase="experts", domain="news", base=base, accept_below_baseline=True)
+    bundles = open_workspace().bundles
+    before, after = (bundles.load(version or "").manifest for version in (base, result.model_version))
+    assert before.mixture_of(NEW) is not None
+    assert (after.base, after.mixtures) == (base, before.mixtures)
+    assert after.last_seen(NEW) == before.last_seen(NEW) == midnight(ON), "rows later than the training's"
+
+
+def test_an_expert_that_does_not_help_leaves_its_domain_the_mixture(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLORA_TRAINING__EXPERT_CONFIDENCE", "0.9999")
+    space = open_workspace()
+    base = space.bundles.load(_champion("sport") or "")
+    news, sport = base.manifest.experts
+    none = {name: 0 * value for name, value in base.parts.tensors(sport.part).items()}
+    manifest = base.manifest.with_expert("sport", 0, base.parts.put_tensors(none))
+    mixture = Mixture("sport", (MixedExpert(*news, 0.5),), 0.3, TRAINED, 90, None, "a test")
+    mixed = space.bundles.load(space.bundles.save(manifest.with_mixture(mixture)))
+    version = mixed.manifest.model_version
+    result = train(TRAINED, phase="experts", domain="sport", base=version, accept_below_baseline=True)
+    assert [phase.helped for phase in result.phases] == [False]
+    assert space.bundles.load(result.model_version or "").manifest.mixtures == (mixture,)
+    figures = [result.metrics[phase].by_domain["sport"] for phase in ("before", "after")]
+    assert figures[0] == figures[1]
+
+    _, run = open_run(result.run_id)
+    data = data_of(space, run)
+    rows = data.rows("test")
+    rows = rows[data.domain[rows] == list(data.domains).index("sport")]
+    logits, labels = predict(mixed.model_of("sport"), data, rows)
+    scores = mixed.calibration_of("sport").apply(torch.from_numpy(logits).double(), torch.tensor(0)).numpy()
+    assert figures[0].auc == pytest.approx(auc(labels, scores))
+    assert figures[0].calibration == pytest.approx(scores.sum() / labels.sum())
+
+
 def test_a_domain_of_the_training_goes_back_to_what_that_gave_it(workspace: Path, made_up: MadeUp) -> None:
     """Shared experts that no longer help are removed, for the whole model rather than the backbone alone."""
     space = open_workspace()
@@ -160,6 +207,40 @@ def test_a_composition_replaces_its_base_only_where_that_is_the_champion(workspa
         assert warehouse.current("champion") == made
 
 
+def test_a_domain_that_fails_or_has_no_champion_does_not_stop_the_others(workspace: Path) -> None:
+    space = open_workspace()
+    before = _champion(NEW) or ""
+    damaged = space.bundles.save(replace(space.bundles.load(before).manifest, block_rows=512))
+    promote(damaged, domain="rare")
+    (space.bundles.path(damaged) / "manifest.json").write_text("{", encoding="utf-8")
+    outcomes = {outcome.domain_id: outcome for outcome in share_experts(ON)}
+    assert (outcomes["rare"].policy, outcomes["rare"].exit_code) == (None, 1)
+    assert outcomes["rare"].model_version == outcomes["rare"].before == damaged
+    assert "manifest.json is broken" in outcomes["rare"].reason
+    assert outcomes[NEW].exit_code == 0 and outcomes[NEW].rows > 2000
+    shown = CliRunner().invoke(app, ["share", "--as-of", str(ON), "--dry-run"])
+    assert shown.exit_code == 1 and "mmlora: rare: " in shown.output and NEW in shown.output
+    with pytest.raises(ContractError, match="broken"):
+        share_experts(ON, domains=["rare"])
+
+
+def test_without_a_champion_there_is_nothing_to_share(made_up_workspace: Path) -> None:
+    assert share_experts(ON) == ()
+    with pytest.raises(UsageError, match="no champion yet"):
+        share_experts(ON, domains=["rare"])
+
+
+def test_a_broken_domain_is_not_decided(workspace: Path) -> None:
+    space, before = open_workspace(), _champion(NEW)
+    verdicts_as_of(space, ON)
+    with space.open_warehouse() as warehouse:
+        (own,) = (verdict for verdict in warehouse.verdicts(ON) if verdict.domain_id == NEW)
+        warehouse.record_verdicts([replace(own, verdict="broken")])
+    outcome = _share()
+    assert (outcome.model_version, outcome.gain) == (before, None)
+    assert outcome.reason == f"its verdict as of {ON} is broken"
+
+
 def test_too_few_rows_decide_nothing_and_say_so(workspace: Path) -> None:
     for domain, on in (("rare", ON), (NEW, date(2001, 3, 1))):  # few rows since the training; none at all
         (outcome,) = share_experts(on, domains=[domain])
@@ -180,7 +261,21 @@ def test_a_domain_with_an_expert_and_a_model_without_any_are_refused(workspace: 
         share_experts(ON, domains=["nowhere"])
 
 
-def test_models_without_experts_have_nothing_to_share(trained_workspace: Path) -> None:
+def test_a_model_without_experts_gives_a_new_domain_a_shift_and_nothing_else(
+    trained_workspace: Path, made_up: MadeUp
+) -> None:
     assert share_experts(ON) == ()
+    rows = pq.read_table(made_up.interactions)
+    rows = rows.filter(pc.equal(rows["domain_id"], "news"))
+    clicks = pa.array((np.arange(rows.num_rows) % 2).astype(np.int8)).cast(rows["label"].type)
+    for name, values in {"domain_id": pa.array([NEW] * rows.num_rows), "label": clicks}.items():
+        rows = rows.set_column(rows.column_names.index(name), name, values)
+    pq.write_table(rows, trained_workspace.parent / "fresh.parquet")
+    import_tables([trained_workspace.parent / "fresh.parquet"], history=True)
+    (outcome,) = share_experts(ON)
+    assert (outcome.domain_id, outcome.policy, outcome.experts) == (NEW, "backbone", {})
+    manifest = open_workspace().bundles.load(outcome.model_version).manifest
+    (mixture,) = manifest.mixtures
+    assert mixture.shift > 0, "half of its rows are clicks, more than elsewhere"
     with pytest.raises(UsageError, match="has no expert to share"):
         share_experts(ON, domains=["rare"])

@@ -129,6 +129,27 @@ class TestWithExperts:
         assert bundle.calibration_of("F") == trained.calibration
         assert bundle.experts_of("new", bundle.model_of("new")) == ExpertUse("shared", {"F": 0.5, "M": 0.25})
 
+    def test_rows_of_any_domains_are_scored_each_by_its_mixture(self, trained):
+        experts = (MixedExpert(*trained.manifest.experts[0], 0.5),)
+        mixture = Mixture("M", experts, -0.75, date(2001, 1, 1), 900, None, "they help")
+        bundle = trained.store.load(trained.store.save(trained.manifest.with_mixture(mixture)))
+        encoder, domains = trained.encoder, trained.manifest.training_domains
+        batch = encoder.assemble([(encoder.encode(trained.table), np.arange(60))])
+        whole, calibration = bundle.model_by_domain(), bundle.calibration_by_domain
+        with torch.no_grad():
+            logits = whole(batch)
+            scores = calibration.apply(logits, batch.domain)
+            for index, domain in enumerate(domains):
+                own = batch.domain == index
+                assert own.any()
+                alone = bundle.model_of(domain)(batch.take(own.nonzero()[:, 0]))
+                assert torch.allclose(logits[own], alone, rtol=1e-5, atol=1e-6)
+                expected = bundle.calibration_of(domain).apply(alone, batch.domain[own])
+                assert torch.allclose(scores[own], expected, rtol=1e-5, atol=1e-6)
+        assert trained.store.load(trained.store.save(trained.manifest)).calibration_by_domain == (
+            trained.calibration
+        )
+
     def test_an_expert_of_its_own_ends_a_domains_mixture(self, trained):
         mixture = Mixture("M", (), 0.0, date(2001, 1, 1), 90, None, "too few rows")
         mixed = trained.manifest.with_mixture(mixture)
@@ -194,6 +215,10 @@ def test_a_manifest_knows_which_rows_its_model_may_have_seen(trained):
     mixed = judged.with_mixture(Mixture("M", (), 0.0, date(2001, 1, 1), 90, None, "too few rows"))
     assert mixed.last_seen("M") == datetime(2001, 1, 1, tzinfo=UTC)
     assert mixed.last_seen("F") == datetime(2000, 1, 3, tzinfo=UTC)
+    new = Mixture("new", (), 0.0, date(2001, 2, 1), 90, None, "too few rows")
+    assert judged.with_mixture(new).with_mixture(mixed.mixtures[0]).last_seen("new") == datetime(
+        2001, 2, 1, tzinfo=UTC
+    ), "a later mixture of another domain makes no difference"
 
 
 def test_a_model_as_judged_comes_back_whole(trained):

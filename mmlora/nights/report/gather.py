@@ -52,7 +52,7 @@ def gather(workspace: Workspace, on: date) -> NightReport:
         quality = _quality(warehouse, on)
         if not quality:
             notes.append(
-                "No published night up to this one was measured yet: `mmlora evaluate --published` does."
+                "No published night up to this one has been measured yet: run `mmlora evaluate --published`."
             )
         return NightReport(
             score_date=on,

@@ -48,7 +48,7 @@ def page_of(report: NightReport) -> Page:
         ),
         Section(
             "Published nights",
-            [] if report.quality else ["None is measured yet."],
+            [] if report.quality else ["No night has been measured yet."],
             tables=_quality(report),
             plots=_drawn(quality_plot(report)),
         ),
@@ -185,7 +185,7 @@ def _calibration_line(report: NightReport) -> str:
         return "No published night of the last two weeks has labels yet: import the interactions of its date."
     every = report.reliability[0]
     return (
-        f"{every.rows:,} impressions of published pairs in {every.nights:,} nights of domains, "
+        f"{every.rows:,} impressions of published pairs in {every.nights:,} published domain-nights, "
         f"{every.clicks:,} of them clicked; expected calibration error {every.ece or 0:.4f}."
     )
 

@@ -1,4 +1,4 @@
-"""The databases that can hold a warehouse: their differences, in one module per database.
+"""The databases that can hold a warehouse: their differences, in modules of their own.
 
 To add a database, write a module with a :class:`~mmlora.warehouse.backends.base.Backend` named ``BACKEND``
 and add it to ``_MODULES``. A module is imported when its database is used.

@@ -133,8 +133,8 @@ class Backend(ABC):
             UsageError: the database has no roles.
         """
         raise UsageError(
-            f"--reader-role {role}: {self.title} has no roles, whoever may read the file reads all of it; "
-            "limit who may read the file, or use PostgreSQL"
+            f"--reader-role {role}: {self.title} has no roles: whoever can read the file can read all "
+            "of it; restrict who can read the file, or use PostgreSQL"
         )
 
     def create_view(self, connection: sa.Connection, name: str, query: str) -> None:

@@ -1,11 +1,5 @@
 """DuckDB: one file, which one process writes or several processes read.
 
-No published dialect works with SQLAlchemy 2.1 and DuckDB 2 (duckdb-engine 0.17 generates keys by BIGSERIAL,
-which DuckDB doesn't have, and can't reflect; duckdb-sqlalchemy 1.5 needs DuckDB < 2). This module therefore
-has a small dialect on DuckDB's own Python API and the compiler of PostgreSQL's dialect, without reflection.
-
-A file is open only during a transaction, and read-only for reading, so that several processes can read at
-once. While a process has it open for writing, no other can open it, so opening is retried for a while.
 DuckDB's SQLite extension must not be loaded: a second SQLite library in a process corrupts its files.
 """
 
@@ -13,36 +7,28 @@ from __future__ import annotations
 
 import re
 import tempfile
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
-from alembic.ddl.impl import DefaultImpl
-from sqlalchemy.dialects import postgresql, registry
-from sqlalchemy.dialects.postgresql.base import PGCompiler
-from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.sql.compiler import DDLCompiler, GenericTypeCompiler
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
-from mmlora.errors import TransientError
 from mmlora.schema import LOAD_KEY
 from mmlora.warehouse.backends import base
 from mmlora.warehouse.backends.base import Backend, FaultKind, RowWriter, alone_by_file, excluded
+from mmlora.warehouse.backends.duckdb_dialect import begin
+from mmlora.warehouse.backends.duckdb_file import DuckdbFile
 
 if TYPE_CHECKING:
     from mmlora.warehouse.database import Database
     from mmlora.warehouse.loads import Load
 
-_HELD = re.compile(r"Conflicting lock is held in (.+?) \(PID (\d+)\)|different configuration")
 _FOREIGN = re.compile(r"not a valid DuckDB database|Is a directory|with version number")
-_RETRY_SECONDS = 0.02
 _SPILL_BYTES = 64 << 20
 
 
@@ -61,7 +47,7 @@ class DuckdbBackend(Backend):
     def engine(self, url: sa.URL) -> sa.Engine:
         """See :class:`Backend`."""
         engine = sa.create_engine(url)
-        sa.event.listen(engine, "begin", _begin)
+        sa.event.listen(engine, "begin", begin)
         return engine
 
     def file(self, url: sa.URL) -> Path | None:
@@ -74,7 +60,7 @@ class DuckdbBackend(Backend):
 
     def reads_in_a_row(self, engine: sa.Engine) -> AbstractContextManager[Any]:
         """Keep the file open: opening it costs 40 ms of CPU, a read 2 ms."""
-        return _File.at(engine.url.database).opened(writes=False)
+        return DuckdbFile.at(engine.url.database).opened(writes=False)
 
     def upsert(self, table: sa.Table, changed: Sequence[str]) -> sa.Insert:
         """See :class:`Backend`."""
@@ -110,7 +96,10 @@ class DuckdbBackend(Backend):
         compiled = query.compile(database.engine)
         values = [compiled.params[name] for name in compiled.positiontup or ()]
         with tempfile.SpooledTemporaryFile(_SPILL_BYTES) as spill:
-            with database.faults(), _File.at(database.engine.url.database).opened(writes=False) as connection:
+            with (
+                database.faults(),
+                DuckdbFile.at(database.engine.url.database).opened(writes=False) as connection,
+            ):
                 rows: Any = connection.sql(str(compiled), params=values)
                 rows = rows.to_arrow_reader(base.BATCH_ROWS)
                 with pa.ipc.new_stream(spill, rows.schema) as stream:
@@ -147,253 +136,13 @@ class DuckdbWriter:
 
     def write(self, load: Load, batches: Iterable[pa.RecordBatch]) -> None:
         """See :class:`RowWriter`."""
-        file = _File.at(self.database.engine.url.database)
+        file = DuckdbFile.at(self.database.engine.url.database)
         with self.database.faults(), file.opened(writes=True) as connection:
             for batch in batches:
                 key = pa.repeat(pa.scalar(load.load_key, pa.int64()), batch.num_rows)
                 connection.register("batch", pa.Table.from_batches([batch.append_column(LOAD_KEY, key)]))
                 connection.execute("INSERT INTO scores BY NAME SELECT * FROM batch")
             connection.execute("COMMIT")
-
-
-class _File:
-    """A file shared by the threads of this process: DuckDB opens it once per process, to read or to write."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.turn = threading.Lock()  # held by a transaction that may conflict with others
-        self._lock = threading.Lock()
-        self._open = 0
-        self._writable = False
-
-    @staticmethod
-    def at(path: str | None) -> _File:
-        """Return the only instance for a path."""
-        return _file(str(Path(path or "").resolve()))
-
-    @contextmanager
-    def opened(self, *, writes: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file for a transaction, which is rolled back unless it is committed."""
-        connection = self.open(writes=writes)
-        try:
-            yield connection
-        finally:
-            self.close(connection)
-
-    def open(self, *, writes: bool) -> duckdb.DuckDBPyConnection:
-        """Begin a transaction when other processes have closed the file.
-
-        Raises:
-            TransientError: they didn't close it in time.
-        """
-        until = time.monotonic() + base.LOCK_WAIT_SECONDS
-        while True:
-            connection, holder = self._try(writes)
-            if connection is not None:
-                return connection
-            if time.monotonic() > until:
-                raise TransientError(
-                    f"warehouse duckdb:///{self.path}: {holder} still has the file open after "
-                    f"{base.LOCK_WAIT_SECONDS} seconds, and DuckDB lets either one process write a file or "
-                    "several read it: close it there, or try again later"
-                )
-            time.sleep(_RETRY_SECONDS)
-
-    def _try(self, writes: bool) -> tuple[duckdb.DuckDBPyConnection | None, str]:
-        """Return a connection in a transaction, or a description of who has the file open."""
-        with self._lock:
-            if self._open and writes and not self._writable:
-                return None, "a reader in this process"
-            writable = self._writable if self._open else writes or not Path(self.path).exists()
-            try:
-                connection = duckdb.connect(self.path, read_only=not writable)
-                connection.execute("SET TimeZone = 'UTC'; BEGIN")
-            except (duckdb.IOException, duckdb.ConnectionException) as error:
-                if (held := _HELD.search(str(error))) is None:
-                    raise
-                return None, f"process {held[2]} ({held[1]})" if held[2] else "this process"
-            self._open, self._writable = self._open + 1, writable
-        return connection, ""
-
-    def close(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """End the transaction and close the file."""
-        with self._lock:
-            connection.close()
-            self._open -= 1
-
-
-@cache
-def _file(path: str) -> _File:
-    return _File(path)
-
-
-class _Connection:
-    """A DB-API connection that keeps the file open only during a transaction."""
-
-    def __init__(self, path: str) -> None:
-        self._file = _File.at(path)
-        self._writes = False
-        self.raw: duckdb.DuckDBPyConnection | None = None
-
-    def begin(self, *, writes: bool) -> None:
-        """Open the file."""
-        if writes and not self._file.turn.acquire(timeout=base.LOCK_WAIT_SECONDS):
-            raise TransientError(
-                f"warehouse duckdb:///{self._file.path}: locked by another writer; try again later"
-            )
-        self._writes = writes
-        try:
-            self.raw = self._file.open(writes=writes)
-        except BaseException:
-            if writes:
-                self._file.turn.release()
-            raise
-
-    def cursor(self) -> _Cursor:
-        return _Cursor(self)
-
-    def commit(self) -> None:
-        """Commit and close the file."""
-        if self.raw is not None:
-            try:
-                self.raw.execute("COMMIT")
-            finally:
-                self.rollback()
-
-    def rollback(self) -> None:
-        """Roll back what isn't committed, and close the file."""
-        if self.raw is not None:
-            raw, self.raw = self.raw, None
-            self._file.close(raw)
-            if self._writes:
-                self._file.turn.release()
-
-    close = rollback
-
-
-class _Cursor:
-    """A DB-API cursor that fetches all rows at once."""
-
-    arraysize = 1
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-        self._rows: list[tuple[Any, ...]] = []
-        self.description: Any = None
-        self.rowcount = -1
-
-    def execute(self, text: str, values: Sequence[Any] = ()) -> None:
-        """Run one statement, or several without values."""
-        raw = self._raw().execute(text, list(values) or None)
-        self.description, self.rowcount, self._rows = raw.description, raw.rowcount, []
-        if self.rowcount >= 0:  # it changed rows and returns none
-            self.description = None
-        elif self.description is not None:
-            self._rows = raw.fetchall()
-
-    def executemany(self, text: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement for each row."""
-        self._raw().executemany(text, [list(row) for row in rows])
-        self.description, self.rowcount = None, -1
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        return self._rows.pop(0) if self._rows else None
-
-    def fetchmany(self, size: int = arraysize) -> list[tuple[Any, ...]]:
-        rows, self._rows = self._rows[:size], self._rows[size:]
-        return rows
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        return self.fetchmany(len(self._rows))
-
-    def close(self) -> None:
-        """Do nothing: the rows are already fetched."""
-
-    def _raw(self) -> duckdb.DuckDBPyConnection:
-        assert self._connection.raw is not None  # SQLAlchemy begins before it executes
-        return self._connection.raw
-
-
-def _begin(connection: sa.Connection) -> None:
-    raw: Any = connection.connection.dbapi_connection
-    raw.begin(writes=connection.get_execution_options().get(base.WRITES, False))
-
-
-class _Compiler(PGCompiler):
-    def for_update_clause(self, select: Any, **options: object) -> str:
-        return ""  # only one transaction writes at a time
-
-
-class _DDLCompiler(DDLCompiler):
-    def visit_create_table(self, create: Any, **options: object) -> str:
-        statement = str(super().visit_create_table(create, **options))  # type: ignore[no-untyped-call]
-        generated = create.element.autoincrement_column
-        if generated is None:
-            return statement
-        return f"CREATE SEQUENCE IF NOT EXISTS {_sequence(generated)};{statement}"
-
-    def visit_foreign_key_constraint(self, constraint: Any, **options: object) -> None:  # type: ignore[override]
-        """Omit foreign keys: a table with references to it can be neither copied nor dropped."""
-
-    def get_column_default_string(self, column: Any) -> str | None:
-        if column is column.table.autoincrement_column:
-            return f"nextval('{_sequence(column)}')"
-        return super().get_column_default_string(column)
-
-
-class _TypeCompiler(GenericTypeCompiler):
-    def visit_JSON(self, type_: Any, **options: object) -> str:
-        return "JSON"
-
-    def visit_datetime(self, type_: Any, **options: object) -> str:
-        return "TIMESTAMP"
-
-
-class DuckdbDialect(DefaultDialect):
-    """The parts of a dialect that the warehouse needs."""
-
-    name = "duckdb"
-    driver = "mmlora"
-    default_paramstyle = "qmark"
-    supports_statement_cache = True
-    supports_native_boolean = True
-    insert_returning = True
-    postfetch_lastrowid = False
-    statement_compiler = _Compiler
-    ddl_compiler = _DDLCompiler
-    type_compiler_cls = _TypeCompiler
-
-    @classmethod
-    def import_dbapi(cls) -> Any:
-        """Return DuckDB's module, for its errors and the style of its parameters."""
-        return duckdb
-
-    def create_connect_args(self, url: sa.URL) -> Any:
-        """Return the path to connect to."""
-        return [url.database], {}
-
-    def connect(self, *arguments: Any, **options: object) -> Any:
-        """Return a connection without opening the file."""
-        return _Connection(*arguments)
-
-    def initialize(self, connection: sa.Connection) -> None:
-        """Do nothing: the file isn't open, and nothing needs to be queried."""
-
-    def has_table(
-        self, connection: Any, table_name: str, schema: str | None = None, **options: object
-    ) -> bool:
-        """Return whether a table exists; Alembic uses it for its version table."""
-        query = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ? AND NOT internal"
-        return bool(connection.exec_driver_sql(query, (table_name,)).scalar_one())
-
-
-class _AlembicImpl(DefaultImpl):
-    __dialect__ = "duckdb"
-    transactional_ddl = True
-
-
-def _sequence(column: Any) -> str:
-    return f"{column.table.name}_{column.name}"
 
 
 def _copy(connection: sa.Connection, table: str, old: str, new: str) -> None:
@@ -409,5 +158,4 @@ def _copy(connection: sa.Connection, table: str, old: str, new: str) -> None:
     connection.exec_driver_sql(f"DROP TABLE {table}_before")
 
 
-registry.register("duckdb.mmlora", __name__, DuckdbDialect.__name__)
 BACKEND = DuckdbBackend()

@@ -1,0 +1,159 @@
+"""Alerts of failed and late runs, by email, by a webhook or both (the settings ``[alerts]``).
+
+An alert names the run, the date, the domains whose scores are not published and why, their loads, and the
+command that scores them again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
+from html import escape
+from typing import Any
+
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+logger = logging.getLogger(__name__)
+
+Alert = dict[str, Any]
+"""What the webhook gets: ``text``, ``event``, ``dag_id``, ``run_id``, ``date``, ``domains``, ``command``."""
+
+NIGHTLY = "nightly_scoring"
+_SECONDS = 10
+"""How long the webhook may take to answer."""
+
+
+def nightly_deadline() -> list[DeadlineAlert]:
+    """Return the deadline of a nightly run, by the settings; none if they have none."""
+    from mmlora.settings import load_settings
+
+    minutes = load_settings().alerts.deadline_minutes
+    if not minutes:
+        return []
+    return [
+        DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=timedelta(minutes=minutes),
+            callback=SyncCallback(run_is_late, kwargs={"minutes": minutes}),
+        )
+    ]
+
+
+def run_failed(context: Mapping[str, Any]) -> None:
+    """Send the alert of a failed run: the ``on_failure_callback`` of every DAG."""
+    run = context.get("dag_run")
+    of_run = {name: getattr(run, name, None) for name in ("conf", "data_interval_end", "run_after")}
+    run_id = str(context.get("run_id") or getattr(run, "run_id", "unknown"))
+    send(alert("failed", context["dag"].dag_id, run_id, _date_of(of_run)))
+
+
+def run_is_late(context: Mapping[str, Any], minutes: int) -> None:
+    """Send the alert of a run that isn't done by its deadline."""
+    run = context["dag_run"]
+    send(alert(f"is not done after {minutes} minutes", run["dag_id"], run["dag_run_id"], _date_of(run)))
+
+
+def alert(event: str, dag_id: str, run_id: str, on: date | None) -> Alert:
+    """Return what to say of a run.
+
+    Args:
+        event: what happened to it, as a verb: ``failed``, ``is not done after 240 minutes``.
+        dag_id: its DAG.
+        run_id: its id.
+        on: its date; None if unknown.
+    """
+    said: Alert = {
+        "event": event,
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "date": None if on is None else str(on),
+    }
+    lines = [f"mmlora: {dag_id} of {on or 'an unknown date'} {event} (run {run_id})"]
+    if dag_id == NIGHTLY and on is not None:
+        domains = said["domains"] = _unpublished(on)
+        lines += [f"- {each['domain']}: {each['reason']}{_load(each)}" for each in domains]
+        names = " ".join(f"--domain {each['domain']}" for each in domains)
+        said["command"] = f"mmlora score --date {on} {names}".strip()
+        if domains:
+            lines.append("Their readers keep the scores that were published last.")
+        lines.append(f"To score again, clear the failed tasks of the run, or: {said['command']}")
+    else:
+        lines.append("Its failed tasks say why. Clearing them goes on from where they failed.")
+    said["text"] = "\n".join(lines)
+    return said
+
+
+def send(said: Alert) -> None:
+    """Send an alert on each channel of the settings; one that fails is logged, and the others go on."""
+    from mmlora.redaction import redact
+    from mmlora.settings import load_settings
+
+    settings = load_settings().alerts
+    logger.warning("%s", said["text"])
+    channels: list[tuple[str, Callable[[], object]]] = []
+    if settings.webhook:
+        channels.append(("webhook", lambda: _post(settings.webhook, said)))
+    if settings.email:
+        channels.append(("email", lambda: _mail(settings.email, said)))
+    for name, channel in channels:
+        try:
+            channel()
+        except Exception as error:  # an alert must not fail because of one channel
+            logger.error("the alert could not be sent by %s: %s", name, redact(str(error)))
+
+
+def _date_of(run: Mapping[str, Any]) -> date | None:
+    """Return the date that a run is of: see :func:`mmlora.airflow_plugin.tasks.run_date`."""
+    from mmlora.dates import parse_date
+
+    if given := (run["conf"] or {}).get("date"):
+        return parse_date(given)
+    moment = run["data_interval_end"] or run["run_after"]
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return None if moment is None else moment.date()
+
+
+def _unpublished(on: date) -> list[dict[str, str | None]]:
+    """Return the domains without published scores of a date, with the reason and the newest load."""
+    from mmlora.workspace import open_workspace
+
+    workspace = open_workspace()
+    found: list[dict[str, str | None]] = []
+    with workspace.open_warehouse() as warehouse:
+        published = {publication.domain_id for publication in warehouse.publications(start=on, end=on)}
+        verdicts = {verdict.domain_id: verdict.verdict for verdict in warehouse.verdicts(on)}
+        reasons = warehouse.failures(on)
+        for domain in workspace.expected_domains():
+            verdict = verdicts.get(domain)
+            if domain not in published and verdict != "absent":
+                load = next(iter(warehouse.loads(domain=domain, score_date=on, limit=1)), None)
+                reason = reasons.get(domain) or ("its verdict is broken" if verdict == "broken" else None)
+                if reason is None:
+                    reason = "not scored" if load is None else f"its load is {load.state}"
+                found.append(
+                    {"domain": str(domain), "reason": reason, "load": None if load is None else load.load_id}
+                )
+    return found
+
+
+def _load(domain: Mapping[str, str | None]) -> str:
+    return f" (load {domain['load']})" if domain["load"] else ""
+
+
+def _post(url: str, said: Alert) -> None:
+    body = json.dumps(said).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=_SECONDS):
+        pass
+
+
+def _mail(to: list[str], said: Alert) -> None:
+    from airflow.utils.email import send_email
+
+    subject, *_ = said["text"].splitlines()
+    send_email(to, subject, f"<pre>{escape(said['text'])}</pre>")
