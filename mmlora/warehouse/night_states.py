@@ -60,7 +60,7 @@ def night_states(
     period = [first + timedelta(days=n) for n in range(days)]
     states = {
         str(domain): "".join(facts.letter(domain, day, loads, today) for day in period)
-        for domain in sorted(facts.began, key=str)
+        for domain in sorted(facts.began, key=lambda domain: (str(type(domain)), domain))
     }
     return NightStates(first, days, states)
 

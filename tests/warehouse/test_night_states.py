@@ -6,10 +6,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from mmlora.schema import DomainVerdict
+from mmlora.schema import DomainVerdict, IdTypes
 from mmlora.warehouse.night_states import night_states
 from mmlora.warehouse.quality import NightQuality, record_quality
 from mmlora.warehouse.standing_models import standing_models
+from mmlora.warehouse.warehouse import Warehouse
 
 TODAY = date(2000, 12, 31)
 WHO = {"who": "ann", "why": "better"}
@@ -96,6 +97,16 @@ def test_the_period_ends_with_the_newest_night_if_that_is_long_ago(promised):
     promised.publish(promised.rows(1), day=before(0))
     assert states(promised, days=3, today=TODAY + timedelta(days=900)).start == before(2)
     assert states(promised, days=3, today=TODAY + timedelta(days=1)).start == before(1)
+
+
+def test_domains_that_are_numbers_are_in_their_order(tmp_path):
+    with Warehouse.open(f"sqlite:///{tmp_path / 'scores.db'}", ids=IdTypes(domain="int64")) as warehouse:
+        for domain in (10, 9):
+            warehouse.record_failure(domain, before(1), "the disk is full")
+        shown = night_states(
+            warehouse.database, warehouse.tables, days=2, today=TODAY, silence=timedelta(minutes=2)
+        )
+    assert list(shown.domains.items()) == [("9", "b."), ("10", "b.")]
 
 
 def test_there_is_nothing_to_show_before_the_first_night(desk):
