@@ -71,7 +71,7 @@ def promote(
 
 
 def _by_policy(version: str, explain: bool, as_json: bool) -> None:
-    from mmlora.pipeline import policy
+    from mmlora.pipeline import promote_by_policy as policy
 
     result = policy.explain(version) if explain else policy.promote_by_policy(version)
     if as_json:

@@ -19,7 +19,7 @@ class TaskOutcome:
 
     Attributes:
         task_id: the task, e.g. ``score``.
-        label: the domain of a mapped instance, otherwise empty.
+        label: the domains of a mapped instance, e.g. those of its batch; otherwise empty.
         state: ``success``, ``failed``, ``upstream_failed``, ``skipped``.
         seconds: how long it ran.
     """

@@ -31,7 +31,7 @@ class Approval(HITLOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> Any:
         """Ask, and return the answer; None if nobody has to be asked."""
-        question = module("pipeline.policy").question(self.version, as_of=run_date())
+        question = module("pipeline.promote_by_policy").question(self.version, as_of=run_date())
         if question is None:
             return None
         self.subject, self.body = question
@@ -50,7 +50,7 @@ def decide_promotion(version: Any) -> None:
     def promote(version: str, answer: Mapping[str, Any] | None) -> str:
         """Make the challenger the champion if it is better, by the settings `[promotion]`."""
         who, agreed = answered(answer)
-        policy = module("pipeline.policy")
+        policy = module("pipeline.promote_by_policy")
         return str(policy.after_training(version, as_of=run_date(), who=who, agreed=agreed))
 
     chain(version, approve, promote(version, approve.output))

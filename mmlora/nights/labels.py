@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mmlora.errors import UsageError
-from mmlora.schema import DOMAIN_ID, ITEM_ID, LABEL, SCORE, USER_ID, midnight
+from mmlora.schema import DOMAIN_ID, ITEM_ID, LABEL, SCORE, USER_ID, Id, midnight
 from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ def interactions_of(workspace: Workspace, on: date, known_as_of: datetime) -> pa
     return read_current(
         workspace.offline, known_as_of=known_as_of, since=midnight(on), before=min(day_end, known_as_of)
     )
+
+
+def shown_in(workspace: Workspace, domain: Id, on: date, known_as_of: datetime) -> pa.Table | None:
+    """Return a domain's interactions of a date as they are known at a moment; None if there are none."""
+    import pyarrow.compute as pc
+
+    table = interactions_of(workspace, on, known_as_of)
+    own = table.filter(pc.equal(table[DOMAIN_ID], domain))
+    return own if own.num_rows else None
 
 
 def labelled_nights(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from mmlora.errors import DataError, UsageError
 from mmlora.nights.failures import describe
+from mmlora.nights.labels import shown_in
 from mmlora.nights.load import ScoreOptions, score
 from mmlora.pipeline.differences import (
     ComparedLoad,
@@ -24,7 +25,6 @@ from mmlora.pipeline.differences import (
     RowDifference,
 )
 from mmlora.pipeline.score import domains_to_score
-from mmlora.pipeline.shown import later_labels, shown_in
 from mmlora.schema import Id
 from mmlora.warehouse.shadows import ShadowLoad, is_shadow, shadow, shadows
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
@@ -248,4 +248,4 @@ def _labels(connection: duckdb.DuckDBPyConnection, shown: pa.Table) -> LaterLabe
     from mmlora.resources import sql
 
     connection.register("shown", shown)
-    return later_labels(connection.sql(sql("labelled.sql")).to_arrow_table())
+    return LaterLabels.of(connection.sql(sql("labelled.sql")).to_arrow_table())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mmlora.names import LoadState
 from mmlora.pipeline.outcomes import SkippedDomain
@@ -12,6 +12,9 @@ from mmlora.records import Record
 from mmlora.schema import Id
 from mmlora.warehouse.loads import Load
 from mmlora.warehouse.shadows import ShadowLoad
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,36 @@ class LaterLabels(Record):
     auc_gain: float | None = None
     auc_gain_low: float | None = None
     auc_gain_high: float | None = None
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> LaterLabels:
+        """Return the figures of what was shown.
+
+        Args:
+            rows: columns of ``sql/labelled.sql``, one row per interaction.
+        """
+        import numpy as np
+        import pyarrow.compute as pc
+
+        from mmlora.metrics import compare
+        from mmlora.metrics.ranking import auc
+
+        clicked = rows.filter(pc.greater(rows["label"], 0))
+        both = rows.filter(pc.and_(pc.is_valid(rows["before"]), pc.is_valid(rows["after"])))
+        label, before, after = (both[name].to_numpy() for name in ("label", "before", "after"))
+        gain = compare(label, after, before, np.zeros(len(label), np.int64)).auc if len(label) else None
+        return cls(
+            impressions=rows.num_rows,
+            clicks=clicked.num_rows,
+            clicks_in_top_10_before=pc.sum(clicked["top_before"]).as_py() or 0,
+            clicks_in_top_10_after=pc.sum(clicked["top_after"]).as_py() or 0,
+            scored=len(label),
+            auc_before=auc(label, before),
+            auc_after=auc(label, after),
+            auc_gain=gain.value if gain else None,
+            auc_gain_low=gain.low if gain else None,
+            auc_gain_high=gain.high if gain else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from mmlora.errors import TransientError, UsageError
 from mmlora.features.built import STATE, read_state
 from mmlora.files import ASIDE, discard, is_held, locked, write_json
 from mmlora.records import Record
-from mmlora.schema import USER_ID, Id
+from mmlora.schema import USER_ID, Id, midnight
 from mmlora.warehouse.erasing import begin_erasures, erase_scores, finish_erasures
 from mmlora.warehouse.loads import OPEN
 from mmlora.warehouse.shadows import free_shadows, is_shadow
@@ -138,13 +138,14 @@ def _refuse_work_under_way(workspace: Workspace, warehouse: Warehouse) -> None:
 
 
 def _models(workspace: Workspace, users: pa.Array) -> dict[Id, list[str]]:
-    """Return, for each user, the stored versions that were trained later than the user's first day."""
+    """Return, for each user, the stored versions that learned from rows later than the user's first day."""
     days = first_days(workspace.offline, users)
-    trained = {
-        version: workspace.bundles.load(version).manifest.as_of for version in workspace.bundles.versions()
+    learned = {
+        version: workspace.bundles.load(version).manifest.learned_until
+        for version in workspace.bundles.versions()
     }
     return {
-        user: [version for version, as_of in trained.items() if user in days and days[user] < as_of]
+        user: [version for version, until in learned.items() if user in days and midnight(days[user]) < until]
         for user in users.to_pylist()
     }
 

@@ -214,6 +214,12 @@ class Manifest:
         # A composition may have parts of a model of a later day.
         return midnight(self.as_of) if self.base is None else self.created_at
 
+    @property
+    def learned_until(self) -> datetime:
+        """The moment before which are all rows that any of its parts may have learned from."""
+        mixed = [midnight(mixture.as_of) for mixture in self.mixtures]
+        return max([midnight(self.as_of), *mixed, *map(self.last_seen, self.training_domains)])
+
     def seen_with(self, domain: Id, moment: datetime) -> dict[str, str]:
         """Return ``seen_until`` of a composition that learned from a domain's rows up to a later moment."""
         known = dict.fromkeys((*self.training_domains, *(own.domain for own in self.mixtures), domain))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ from typer.testing import CliRunner
 from mmlora.errors import TransientError, UsageError
 from mmlora.files import locked
 from mmlora.nights.load import score
+from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.erase import erase
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.train import train
 from mmlora.pipeline.verify import verify
+from mmlora.registry.manifest import Mixture
 from mmlora.warehouse.tables import tables
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
-from tests.conftest import published
+from tests.conftest import MadeUp, published
 
 BEFORE, ON = date(2001, 4, 8), date(2001, 4, 9)
 GONE = "u01"
@@ -98,6 +100,21 @@ def test_erasing_removes_everything_of_a_user_and_nothing_of_others(
     again = erase([GONE], reason="asked twice")
     assert (again.interactions, again.scores, again.models) == (0, 0, ())
     assert again.files == 0 and any((home / "training_sets").glob("[!.]*")), "a wrong id costs nobody a set"
+
+
+def test_a_model_whose_mixture_is_newer_than_its_users_is_named(
+    trained: tuple[Path, str], trained_workspace: Path, made_up: MadeUp, tmp_path: Path
+) -> None:
+    rows = pq.read_table(made_up.interactions).slice(0, 1)
+    for name, value in {"user_id": "u-new", "event_timestamp": datetime(2001, 4, 10, tzinfo=UTC)}.items():
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, name, pa.array([value], rows.schema.field(name).type))
+    pq.write_table(rows, tmp_path / "new.parquet")
+    import_tables(tmp_path / "new.parquet")
+    bundles = open_workspace().bundles
+    mixture = Mixture("news", (), 0.0, date(2001, 4, 11), 90, None, "a test")
+    mixed = bundles.save(bundles.load(trained[1]).manifest.with_mixture(mixture))
+    assert erase(["u-new"], reason="a request").models == (mixed,), "its other parts are of 2001-04-08"
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ import torch
 
 from mmlora.errors import CheckError, UsageError
 from mmlora.pipeline.data import import_tables
-from mmlora.pipeline.policy import after_training, explain, promote_by_policy, question
 from mmlora.pipeline.promote import promote, rollback
+from mmlora.pipeline.promote_by_policy import after_training, explain, promote_by_policy, question
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
 from mmlora.registry.verify import BundleVerifier

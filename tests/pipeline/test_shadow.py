@@ -34,9 +34,12 @@ ON = date(2001, 4, 9)
 
 @pytest.fixture
 def shadow(trained: tuple[Path, str], trained_workspace: Path) -> str:
-    """A shadow load of news beside a published one, by a model that ranks the other way round."""
-    score_and_publish(ON, domain="news")
-    (load,) = score_shadow(ON, backwards(trained[1]), domain="news").loads
+    """A shadow load of news beside a published one, by a model that ranks the other way round.
+
+    Lists of 30 of 40 items, so that pairs that were shown are in both.
+    """
+    score_and_publish(ON, domain="news", top_k=30)
+    (load,) = score_shadow(ON, backwards(trained[1]), domain="news", top_k=30).loads
     assert (load.state, load.reason) == ("shadow", None)
     return str(load.load_id)
 
@@ -105,10 +108,10 @@ def test_a_shadow_is_compared_with_what_readers_see(shadow: str, made_up: MadeUp
     assert labels.scored == len(both)
     tops = [sum(r["label"] for r in shown if r["item_id"] in of.get(r["user_id"], ())) for of in lists]
     assert [labels.clicks_in_top_10_before, labels.clicks_in_top_10_after] == tops
-    if both:
-        label = np.array([r["label"] for r in both])
-        values = [np.array([each[r["user_id"], r["item_id"]] for r in both]) for each in scores]
-        assert [labels.auc_before, labels.auc_after] == [auc(label, value) for value in values]
+    label = np.array([r["label"] for r in both])
+    assert set(label) == {0, 1}, "the aucs exist"
+    values = [np.array([each[r["user_id"], r["item_id"]] for r in both]) for each in scores]
+    assert [labels.auc_before, labels.auc_after] == [auc(label, value) for value in values]
 
 
 def test_gc_frees_old_shadows_and_verify_follows_the_others(shadow: str) -> None:

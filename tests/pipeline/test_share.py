@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from mmlora.errors import ContractError, UsageError
 from mmlora.metrics.ranking import auc
+from mmlora.pipeline.calibrate import calibrate
 from mmlora.pipeline.data import import_tables
 from mmlora.pipeline.explain import explain
 from mmlora.pipeline.gc import gc
@@ -35,7 +37,7 @@ from mmlora.schema import midnight
 from mmlora.training.loop import predict
 from mmlora.workspace import open_workspace
 from mmlora_cli.main import app
-from tests.conftest import MadeUp, published, use_workspace
+from tests.conftest import MadeUp, assume_rich, published, use_workspace
 
 TRAINED, ON = date(2001, 4, 8), date(2001, 4, 9)
 NEW = "fresh"
@@ -118,7 +120,11 @@ def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) 
     outcome = _share()
     decided = space.bundles.load(outcome.model_version).manifest.mixture_of(NEW)
     assert decided is not None
-    experts = tuple(MixedExpert(*e, w) for e, w in zip(base.manifest.experts, (0.5, 0.25), strict=True))
+    news, sport = base.manifest.experts
+    changed = {name: 2 * value for name, value in base.parts.tensors(news.part).items()}
+    own = base.parts.put_tensors(changed)
+    unnamed = base.parts.put_tensors({name: 2 * value for name, value in changed.items()})
+    experts = (MixedExpert("news", 0, own, 0.5), MixedExpert(*sport, 0.25))
     mixed = base.manifest.with_mixture(type(decided)(**{**vars(decided), "experts": experts}))
     version = space.bundles.save(mixed)
     score_and_publish(ON, domain=NEW, model_version=version)
@@ -126,8 +132,17 @@ def test_a_mixture_is_scored_explained_verified_and_kept_by_gc(workspace: Path) 
     found = explain(NEW, user=str(row["user_id"]), item=str(row["item_id"]))
     assert found.gate == {"news": 0.5, "sport": 0.25} and found.shift == decided.shift
     assert found.score == pytest.approx(row["score"], abs=1e-6)
+    files = {part: base.parts.root / f"{part}.safetensors" for part in (own, unnamed)}
+    for file in files.values():
+        os.utime(file, (0, 0))
     gc(keep_days=1, keep_loads=1)
+    assert {part for part, file in files.items() if file.exists()} == {own}, (
+        "nothing but the mixture names it"
+    )
     assert not verify().faults
+    files[own].unlink()
+    (fault,) = verify().faults
+    assert f"expert:news:0 in the mixture of {NEW}" in fault.fault
 
 
 def test_experts_trained_on_a_shared_model_leave_other_domains_their_mixtures(workspace: Path) -> None:
@@ -138,6 +153,31 @@ def test_experts_trained_on_a_shared_model_leave_other_domains_their_mixtures(wo
     assert before.mixture_of(NEW) is not None
     assert (after.base, after.mixtures) == (base, before.mixtures)
     assert after.last_seen(NEW) == before.last_seen(NEW) == midnight(ON), "rows later than the training's"
+
+
+@pytest.mark.slow
+def test_a_mixture_keeps_its_experts_when_its_shift_is_refitted(workspace: Path) -> None:
+    """Share with a new domain, publish nights that are far too high, and calibrate."""
+    space = open_workspace()
+    shared = space.bundles.load(_share().model_version)
+    decided = shared.manifest.mixture_of(NEW)
+    assert decided is not None
+    experts = (MixedExpert(*shared.manifest.experts[0], 0.5),)
+    high = shared.manifest.with_mixture(replace(decided, experts=experts, shift=decided.shift + 2))
+    promote(space.bundles.save(high), domain=NEW, accept_worse=True)
+    assume_rich(ON - timedelta(days=3), ON)
+    for back in (3, 2, 1, 0):
+        score_and_publish(ON - timedelta(days=back), domain=NEW, top_k=0)
+    done = calibrate(NEW, promote=True)
+    mixture = space.bundles.load(done.model_version or "").manifest.mixture_of(NEW)
+    assert mixture is not None and mixture.experts == experts
+    assert decided.shift - 0.5 < mixture.shift < decided.shift + 1.5, "down, as far as so few rows say"
+    assert (_champion(NEW), _champion("sport")) == (done.model_version, shared.manifest.base)
+    before = published(NEW, ON)
+    score_and_publish(ON, domain=NEW, top_k=0)
+    after = published(NEW, ON)
+    assert [row["item_id"] for row in after] == [row["item_id"] for row in before], "the same order"
+    assert all(new["score"] < old["score"] for new, old in zip(after, before, strict=True))
 
 
 def test_an_expert_that_does_not_help_leaves_its_domain_the_mixture(
