@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from mmlora.check_rules import RULE_NAMES
 from mmlora.errors import CheckError, UsageError
+from mmlora.nights import score_checks
 from mmlora.nights.load import score
 from mmlora.nights.overrides import Overrides
+from mmlora.nights.score_checks import _score_pairs
 from mmlora.pipeline.promote import promote
 from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import domain_status
@@ -64,6 +71,56 @@ def test_a_check_blocks_one_domain_until_it_is_overridden(
     assert by_name["mean_score"].overridden == "a trial"
     assert set(RULE_NAMES) - set(by_name) == set()
     assert by_name["score_shift"].severity == "warn", "another model scored the last night"
+
+
+def test_the_pairs_that_are_checked_have_the_scores_of_the_load(
+    trained_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def spy(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return check_shown(*arguments)
+
+    check_shown = score_checks._check_shown
+    monkeypatch.setattr(score_checks, "_check_shown", spy)
+    load_id = score(ON, "news", top_k=0)
+    ((_, work, candidates, users, *_),) = calls
+    staged = pa.concat_tables(
+        [pq.read_table(path) for path in open_workspace().staging_folder(load_id).glob("part-*.parquet")]
+    )
+    chosen = np.random.default_rng(3).integers(0, staged.num_rows, 300)
+    rows = staged.take(np.concatenate([chosen, chosen[:20]]))  # a pair may have been shown twice
+    places = {
+        "user_id": pc.index_in(rows["user_id"], value_set=candidates.users),
+        "item_id": pc.index_in(rows["item_id"], value_set=candidates.items),
+    }
+    scores = _score_pairs(work, candidates, users, pa.table(places), threads=1)
+    assert scores.tolist() == rows["score"].to_pylist()
+
+
+def test_scores_for_sampled_non_clicks_are_checked_by_the_odds_of_the_sample(
+    trained: tuple[Path, str], trained_workspace: Path
+) -> None:
+    """A quarter of the non-clicks is imported, so scores are lower than the rate of clicks among rows."""
+    score_and_publish(ON, domain="news", top_k=0)
+    figure, rows = _figure("mean_score"), published("news")
+    workspace = open_workspace()
+    bundle = workspace.bundles.load(trained[1])
+    part = workspace.parts.put_json(replace(bundle.calibration, negatives=4.0).to_json())
+    promote(workspace.bundles.save(replace(bundle.manifest, calibration=part)), accept_below_baseline=True)
+    (load,) = score_and_publish(ON, domain="news", top_k=0).loads
+    assert load.state == "published"
+    assert _figure("mean_score") == figure
+    for before, after in zip(rows, published("news"), strict=True):
+        odds = [row["score"] / (1 - row["score"]) for row in (before, after)]
+        assert odds[1] == pytest.approx(odds[0] / 4, rel=1e-4)
+
+
+def _figure(name: str) -> float:
+    (check,) = (c for c in explain_checks(ON) if (c.check, c.domain_id) == (name, "news"))
+    assert check.figure is not None
+    return check.figure
 
 
 def test_a_rule_that_only_warns_blocks_nothing(

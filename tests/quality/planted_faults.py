@@ -32,7 +32,6 @@ from tests.quality.shop_nights import (
 NIGHT = HISTORY + 5
 """The night that is scored; the fault is in the deliveries of the day before it."""
 DAY = NIGHT - 1
-_RNG = np.random.default_rng(5)
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,9 @@ class Fault:
     Attributes:
         name: what is wrong, in a few words.
         plant: plants it, given a scratch folder and the workspace's home; delivers the day too.
+        checks: the checks that keep the domain from being published, at least. Without any, and without a
+            refusal, the fault is missed, or heals.
+        refusal: what the error says that refuses the delivery or the model.
         domain: a domain that it spoils, which is then scored.
         options: options of `score`.
         environment: settings of the faulty night.
@@ -49,9 +51,16 @@ class Fault:
 
     name: str
     plant: Callable[[Path, Path], None]
+    checks: tuple[str, ...] = ()
+    refusal: str = ""
     domain: str = "us"
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+
+
+def _generator() -> np.random.Generator:
+    """Return a generator for one fault, so that what it plants doesn't depend on the faults before it."""
+    return np.random.default_rng(5)
 
 
 def _day(edit: Edit) -> Callable[[Path, Path], None]:
@@ -92,7 +101,8 @@ def _twice(table: pa.Table) -> pa.Table:
 
 
 def _shuffle_users(table: pa.Table) -> pa.Table:
-    return _set(table, "user_id", table["user_id"].take(pa.array(_RNG.permutation(table.num_rows))))
+    order = pa.array(_generator().permutation(table.num_rows))
+    return _set(table, "user_id", table["user_id"].take(order))
 
 
 def _yesterday_again(table: pa.Table) -> pa.Table:
@@ -102,7 +112,7 @@ def _yesterday_again(table: pa.Table) -> pa.Table:
 
 
 def _half_at_random(table: pa.Table) -> pa.Table:
-    return table.filter(pa.array(_RNG.random(table.num_rows) < 0.5))
+    return table.filter(pa.array(_generator().random(table.num_rows) < 0.5))
 
 
 def _swap_domains(table: pa.Table) -> pa.Table:
@@ -112,17 +122,17 @@ def _swap_domains(table: pa.Table) -> pa.Table:
 
 
 def _hot_user(table: pa.Table) -> pa.Table:
-    of_us = table.filter(_of(table, "us"))
-    bot = of_us.take(pa.array(_RNG.integers(0, of_us.num_rows, 600)))
+    of_us, rng = table.filter(_of(table, "us")), _generator()
+    bot = of_us.take(pa.array(rng.integers(0, of_us.num_rows, 600)))
     moment = date_of(DAY)
-    times = np.datetime64(moment, "us") + _RNG.integers(0, 86_400_000_000, 600)
+    times = np.datetime64(moment, "us") + rng.integers(0, 86_400_000_000, 600)
     bot = _set(bot, "user_id", pa.array([of_us["user_id"][0].as_py()] * 600))
     bot = _set(bot, "event_timestamp", pa.array(times).cast(table["event_timestamp"].type))
     return pa.concat_tables([table, bot])
 
 
 def _default_user(table: pa.Table) -> pa.Table:
-    rows = pa.array(_RNG.random(table.num_rows) < 0.4)
+    rows = pa.array(_generator().random(table.num_rows) < 0.4)
     return _where(table, "user_id", rows, shop().world.customers.id[0].item())
 
 
@@ -165,7 +175,7 @@ def _zero_vectors(table: pa.Table) -> pa.Table:
 
 
 def _permuted_vectors(table: pa.Table) -> pa.Table:
-    order = pa.array(_RNG.permutation(table.num_rows))
+    order = pa.array(_generator().permutation(table.num_rows))
     return _set(table, "embedding", table["embedding"].take(order))
 
 
@@ -254,43 +264,67 @@ def _too_good(workspace: Any, manifest: Any) -> Any:
 
 
 FAULTS: tuple[Fault, ...] = (
-    Fault("the label column is dropped", _day(lambda t: t.drop_columns("label"))),
-    Fault("the user column is dropped", _day(lambda t: t.drop_columns("user_id"))),
-    Fault("user and item ids are swapped", _day(_swap_ids)),
+    Fault(
+        "the label column is dropped",
+        _day(lambda t: t.drop_columns("label")),
+        refusal="column 'label': missing",
+    ),
+    Fault(
+        "the user column is dropped",
+        _day(lambda t: t.drop_columns("user_id")),
+        refusal="column 'user_id': missing",
+    ),
+    Fault("user and item ids are swapped", _day(_swap_ids), checks=("new_users", "new_items")),
     Fault(
         "user ids are written in another way",
         _day(lambda t: _set(t, "user_id", pc.utf8_upper(t["user_id"]))),
+        checks=("new_users",),
     ),
     Fault(
         "item ids are written in another way",
         _day(lambda t: _set(t, "item_id", pc.replace_substring(t["item_id"], "SKU-", "sku"))),
+        checks=("new_items",),
     ),
     Fault("users are shuffled among rows", _day(_shuffle_users)),
-    Fault("every row is logged twice, 0.7 s apart", _day(_twice)),
-    Fault("yesterday's rows come again under today's date", _day(_yesterday_again)),
-    Fault("labels are flipped in one domain", _day(_flip), domain="de"),
+    Fault("every row is logged twice, 0.7 s apart", _day(_twice), checks=("repeated_pairs",)),
+    Fault(
+        "yesterday's rows come again under today's date", _day(_yesterday_again), checks=("repeated_pairs",)
+    ),
+    Fault("labels are flipped in one domain", _day(_flip), domain="de", checks=("label_rate_change",)),
     Fault(
         "no clicks are joined to the rows",
         _day(lambda t: _set(t, "label", pa.array(np.zeros(len(t), np.int8)))),
+        checks=("label_rate_change_all",),
     ),
     Fault(
         "every row of one domain is a click",
         _day(lambda t: _where(t, "label", _of(t, "de"), pa.scalar(1, pa.int8()))),
         domain="de",
+        checks=("label_rate_change",),
     ),
-    Fault("half a day is delivered", _day(lambda t: t.filter(pc.less(_hours(t), 12)))),
-    Fault("half of the rows are lost at random", _day(_half_at_random)),
-    Fault("a domain is missing", _day(lambda t: t.filter(pc.invert(_of(t, "fr")))), domain="fr"),
+    Fault(
+        "half a day is delivered",
+        _day(lambda t: t.filter(pc.less(_hours(t), 12))),
+        checks=("quiet_day", "missing_hours"),
+    ),
+    Fault("half of the rows are lost at random", _day(_half_at_random), checks=("quiet_day",)),
+    Fault(
+        "a domain is missing",
+        _day(lambda t: t.filter(pc.invert(_of(t, "fr")))),
+        domain="fr",
+        checks=("silence",),
+    ),
     Fault(
         "a domain is renamed",
         _day(lambda t: _where(t, "domain_id", _of(t, "de"), "germany")),
         domain="de",
+        checks=("silence",),
     ),
-    Fault("two domains are swapped", _day(_swap_domains)),
-    Fault("one hot user", _day(_hot_user)),
-    Fault("a default user id in 40% of the rows", _day(_default_user)),
-    Fault("times are five hours late: another time zone", _day(_later(5))),
-    Fault("times are five hours early: another time zone", _day(_later(-5))),
+    Fault("two domains are swapped", _day(_swap_domains), checks=("quiet_day",)),
+    Fault("one hot user", _day(_hot_user), checks=("busiest_user",)),
+    Fault("a default user id in 40% of the rows", _day(_default_user), checks=("busiest_user",)),
+    Fault("times are five hours late: another time zone", _day(_later(5)), checks=("missing_hours",)),
+    Fault("times are five hours early: another time zone", _day(_later(-5)), checks=("missing_hours",)),
     Fault(
         "times are read in another unit: 1970",
         _day(
@@ -298,13 +332,15 @@ FAULTS: tuple[Fault, ...] = (
                 t, "event_timestamp", pc.divide(t["event_timestamp"].cast(pa.int64()), 1_000_000_000)
             )
         ),
+        checks=("silence",),
     ),
     Fault(
         "times are cut to the day",
         _day(lambda t: _set(t, "event_timestamp", pc.floor_temporal(t["event_timestamp"], unit="day"))),
+        refusal="the same user, item, domain and time with labels 0 and 1",
     ),
-    Fault("a day is missing in all domains", _no_day),
-    Fault("half a day is delivered, the later half", _late),
+    Fault("a day is missing in all domains", _no_day, checks=("silence",)),
+    Fault("half a day is delivered, the later half", _late, checks=("quiet_day", "missing_hours")),
     Fault(
         "user ids are missing in some rows",
         _day(
@@ -312,36 +348,58 @@ FAULTS: tuple[Fault, ...] = (
                 t, "user_id", pa.array(np.arange(len(t)) % 50 == 0), pa.scalar(None, pa.string())
             )
         ),
+        refusal="null in user_id",
     ),
-    Fault("labels are shares, not 0 or 1", _day(lambda t: _set(t, "label", pa.array(np.full(len(t), 0.4))))),
-    Fault("prices are in cents", _items(lambda t: _set(t, "price", pc.multiply(t["price"], 100.0)))),
+    Fault(
+        "labels are shares, not 0 or 1",
+        _day(lambda t: _set(t, "label", pa.array(np.full(len(t), 0.4)))),
+        refusal="not 0 or 1",
+    ),
+    Fault(
+        "prices are in cents",
+        _items(lambda t: _set(t, "price", pc.multiply(t["price"], 100.0))),
+        checks=("feature_shift",),
+    ),
     Fault(
         "prices are missing",
         _items(lambda t: _set(t, "price", pa.nulls(t.num_rows, pa.float64()))),
+        checks=("feature_missing",),
     ),
     Fault(
         "categories are written in another way",
         _items(lambda t: _set(t, "category", pc.utf8_upper(t["category"]))),
+        checks=("feature_unknown", "feature_shift"),
     ),
-    Fault("the category column is dropped", _items(lambda t: t.drop_columns("category"))),
-    Fault("item vectors are all zero", _items(_zero_vectors)),
-    Fault("item vectors are given to other items", _items(_permuted_vectors)),
+    Fault(
+        "the category column is dropped",
+        _items(lambda t: t.drop_columns("category")),
+        checks=("feature_missing",),
+    ),
+    Fault("item vectors are all zero", _items(_zero_vectors), checks=("feature_shift", "vector_change")),
+    Fault("item vectors are given to other items", _items(_permuted_vectors), checks=("vector_change",)),
     Fault(
         "age bands are coded anew",
         _users(lambda t: _set(t, "age_band", pc.replace_substring(t["age_band"], "-", " to "))),
+        checks=("feature_unknown", "feature_shift"),
     ),
     Fault(
         "loyalty points are in thousandths",
         _users(lambda t: _set(t, "loyalty_points", pc.multiply(t["loyalty_points"], 1000.0))),
+        checks=("feature_shift",),
     ),
     Fault("features are not built, though the state says so", _stale_features),
-    Fault("a vocabulary is empty", _changed_bundle(_empty_vocabulary)),
-    Fault("a pair table with a few users", _pairs, options={"pairs": "pairs.parquet"}),
+    Fault("a vocabulary is empty", _changed_bundle(_empty_vocabulary), refusal="it is worse in all domains"),
+    Fault("a pair table with a few users", _pairs, options={"pairs": "pairs.parquet"}, checks=("size",)),
     Fault(
         "the stock table has a fifth of the items",
         _cut_catalogue,
         environment={"MMLORA_CANDIDATES__STOCK": "stock.parquet"},
+        checks=("candidate_items",),
     ),
-    Fault("a model that has seen its labels", _changed_bundle(_too_good)),
-    Fault("a model with its weights in another order", _changed_bundle(_random_weights)),
+    Fault("a model that has seen its labels", _changed_bundle(_too_good), checks=("test_auc", "recent_auc")),
+    Fault(
+        "a model with its weights in another order",
+        _changed_bundle(_random_weights),
+        refusal="it is worse in all domains",
+    ),
 )
