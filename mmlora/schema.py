@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time
+from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
@@ -163,7 +164,7 @@ class FeatureContract:
     service: str
     fields: tuple[FeatureField, ...]
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over the canonical JSON (64 hex digits)."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()

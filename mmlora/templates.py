@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 def render(package: str, template: str, **values: object) -> str:
     """Return a page.
@@ -11,9 +17,15 @@ def render(package: str, template: str, **values: object) -> str:
         template: the template's file name.
         **values: the values of the template's variables.
     """
+    return _environment(package).get_template(template).render(values)
+
+
+@cache
+def _environment(package: str) -> Environment:
+    """Return a package's templates, which are compiled once each."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
@@ -21,4 +33,3 @@ def render(package: str, template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(values)

@@ -189,5 +189,22 @@ MAINTENANCE = {
 }
 """The form of ``maintenance``."""
 
+PROMOTION = {
+    "action": Param(
+        type="string",
+        enum=["promote", "rollback"],
+        title="Action",
+        description="What is done to the champion.",
+    ),
+    "model_version": _text("Model version", "The model to promote. Left empty for a rollback."),
+    "domain": _text("Domain", "Of this domain only. Left empty: of all domains."),
+    "why": _text("Reason", "Stored with the decision."),
+    "accept_below_baseline": _flag(
+        "Accept below baseline", "Promote it even if it is below its best baseline."
+    ),
+    "accept_worse": _flag("Accept worse", "Promote it even if it is worse than the champion."),
+}
+"""The form of ``promotion``."""
+
 SCORE_OPTIONS = tuple(NIGHTLY_SCORING.keys() - {"date", "domains"})
 """The names of ``NIGHTLY_SCORING`` that are options of ``score``."""

@@ -1,4 +1,4 @@
-"""The last two tasks of the training DAG: ask a person, if the settings say so, and promote the model."""
+"""Promotions: the last two tasks of the training DAG, and what the DAG `promotion` does by hand."""
 
 from __future__ import annotations
 
@@ -62,3 +62,31 @@ def answered(answer: Mapping[str, Any] | None) -> tuple[str | None, bool]:
         return None, True
     user = answer.get("responded_by_user") or {}
     return str(user.get("name") or user.get("id") or "unknown"), answer["chosen_options"] == [PROMOTE]
+
+
+def decide_by_hand(action: str, *, who: str | None, **options: Any) -> dict[str, Any]:
+    """Promote or roll back, as `mmlora promote` and `mmlora rollback` do; return the outcome as JSON.
+
+    Args:
+        action: ``promote`` or ``rollback``.
+        who: the user who triggered the run.
+        options: the fields of the form that were filled in.
+
+    Raises:
+        UsageError: the version to promote isn't given, or a rollback is given one.
+    """
+    from mmlora.errors import UsageError
+
+    version = options.pop("model_version", None)
+    commands = module("pipeline.promote")
+    if action == "promote":
+        if version is None:
+            raise UsageError("which model is promoted? Fill in the field Model version, see `mmlora status`")
+        return dict(commands.promote(version, who=who, **options).to_json())
+    if version is not None:
+        raise UsageError(
+            f"a rollback goes to the champion before: to make {version} the champion, promote it, else leave "
+            "the field Model version empty"
+        )
+    kept = {name: value for name, value in options.items() if name in ("domain", "why")}
+    return dict(commands.rollback(who=who, **kept).to_json())

@@ -46,6 +46,7 @@ def promote(
     why: str = "promoted by hand",
     accept_below_baseline: bool = False,
     accept_worse: bool = False,
+    who: str | None = None,
 ) -> PromotionOutcome:
     """Make a model version the champion of all domains, or of one.
 
@@ -55,6 +56,7 @@ def promote(
         why: the reason, stored with the decision.
         accept_below_baseline: accept a version that is below its best baseline.
         accept_worse: accept a version that is worse than the champion.
+        who: who decided; the user of this machine when None.
 
     Raises:
         UsageError: the version or domain does not exist.
@@ -82,7 +84,7 @@ def promote(
             )
         why += f" ({ACCEPTED})" if below else ""
         why += " (accepted worse than the champion)" if worse else ""
-        return make_champion(workspace, model_version, target, why, evidence=evidence)
+        return make_champion(workspace, model_version, target, why, who=who, evidence=evidence)
 
 
 def make_champion(
@@ -123,10 +125,17 @@ def make_champion(
     )
 
 
-def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> PromotionOutcome:
+def rollback(
+    *, domain: str | None = None, why: str = "rolled back by hand", who: str | None = None
+) -> PromotionOutcome:
     """Make the previous champion the champion again, by a new decision.
 
     Each repeated call goes back one more champion.
+
+    Args:
+        domain: this domain only.
+        why: the reason, stored with the decision.
+        who: who decided; the user of this machine when None.
 
     Raises:
         UsageError: there is no earlier champion.
@@ -138,7 +147,7 @@ def rollback(*, domain: str | None = None, why: str = "rolled back by hand") -> 
         if earlier is None:
             raise UsageError(f"there is no earlier champion of {domain or 'all domains'} to go back to")
         restored = _in_force(earlier)
-        return make_champion(workspace, earlier.model_version, target, why, goes_back_to=restored)
+        return make_champion(workspace, earlier.model_version, target, why, who=who, goes_back_to=restored)
 
 
 def champion_before(decisions: Sequence[Promotion]) -> Promotion | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, NamedTuple, TypedDict
 
 from mmlora.errors import ContractError
@@ -180,7 +181,7 @@ class Manifest:
         """The feature contract's hash."""
         return self.contract.hash
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 over what the model consists of, and not over how it did or what it had seen."""
         return fingerprint(self._content())

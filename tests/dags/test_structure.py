@@ -27,7 +27,7 @@ def upstream(dag, task_id):
 
 def test_dags_import_without_errors(dag_bag):
     assert dag_bag.import_errors == {}
-    assert set(dag_bag.dags) == {"training", "nightly_scoring", "backfill", "maintenance"}
+    assert set(dag_bag.dags) == {"training", "nightly_scoring", "backfill", "maintenance", "promotion"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -59,7 +59,7 @@ def test_dags_run_daily_one_at_a_time_and_never_catch_up(dag_bag, dag_id):
     assert dag.max_active_runs == 1
 
 
-@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring", "backfill", "maintenance"])
+@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring", "backfill", "maintenance", "promotion"])
 def test_every_task_explains_itself(dag_bag, dag_id):
     dag = dag_bag.dags[dag_id]
     assert dag.doc_md
@@ -67,7 +67,7 @@ def test_every_task_explains_itself(dag_bag, dag_id):
     assert silent == []
 
 
-@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring", "backfill", "maintenance"])
+@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring", "backfill", "maintenance", "promotion"])
 def test_only_transient_errors_are_tried_again(dag_bag, dag_id):
     errors = {
         TransientError("database gone"): "retry",
