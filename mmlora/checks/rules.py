@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmlora.check_rules import CheckRule
-from mmlora.checks.figures import MIN_HISTORY_DAYS
+from mmlora.checks.figure_queries import MIN_HISTORY_DAYS
 from mmlora.checks.thresholds import SILENT, Thresholds
 from mmlora.schema import Verdict
 
