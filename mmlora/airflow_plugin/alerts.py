@@ -10,6 +10,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from html import escape
 from typing import Any
@@ -20,7 +21,8 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 logger = logging.getLogger(__name__)
 
 Alert = dict[str, Any]
-"""What the webhook gets: ``text``, ``event``, ``dag_id``, ``run_id``, ``date``, ``domains``, ``command``."""
+"""What the webhook gets: ``text``, ``event``, ``dag_id``, ``run_id``, ``date``, and of a night ``domains``,
+unless the warehouse can't be read, and the ``command``, unless all are published."""
 
 NIGHTLY = "nightly_scoring"
 _SECONDS = 10
@@ -74,17 +76,33 @@ def alert(event: str, dag_id: str, run_id: str, on: date | None) -> Alert:
     }
     lines = [f"mmlora: {dag_id} of {on or 'an unknown date'} {event} (run {run_id})"]
     if dag_id == NIGHTLY and on is not None:
-        domains = said["domains"] = _unpublished(on)
-        lines += [f"- {each['domain']}: {each['reason']}{_load(each)}" for each in domains]
-        names = " ".join(f"--domain {each['domain']}" for each in domains)
-        said["command"] = f"mmlora score --date {on} {names}".strip()
-        if domains:
-            lines.append("Their readers keep the scores that were published last.")
-        lines.append(f"To score again, clear the failed tasks of the run, or: {said['command']}")
+        lines += _about_the_night(said, on)
     else:
         lines.append("Its failed tasks say why. Clearing them goes on from where they failed.")
     said["text"] = "\n".join(lines)
     return said
+
+
+def _about_the_night(said: Alert, on: date) -> list[str]:
+    """Add the unpublished domains and the command that scores them, and return lines that say so."""
+    from mmlora.redaction import redact
+
+    said["command"] = f"mmlora score --date {on}"
+    try:
+        domains = said["domains"] = _unpublished(on)
+    except (
+        Exception
+    ) as error:  # what made the run fail, a lost database say, must not keep this from being told
+        return [f"The warehouse can't be read: {redact(str(error))}", f"To score: {said['command']}"]
+    if not domains:
+        del said["command"]
+        return ["All domains are published."]
+    said["command"] += "".join(f" --domain {each['domain']}" for each in domains)
+    return [
+        *(f"- {each['domain']}: {each['reason']}{_load(each)}" for each in domains),
+        "Their readers keep the scores that were published last.",
+        f"To score again, clear the failed tasks of the run, or: {said['command']}",
+    ]
 
 
 def send(said: Alert) -> None:
@@ -109,9 +127,12 @@ def send(said: Alert) -> None:
 def _date_of(run: Mapping[str, Any]) -> date | None:
     """Return the date that a run is of: see :func:`mmlora.airflow_plugin.tasks.run_date`."""
     from mmlora.dates import parse_date
+    from mmlora.errors import UsageError
 
     if given := (run["conf"] or {}).get("date"):
-        return parse_date(given)
+        with suppress(UsageError):  # which is why the run failed
+            return parse_date(given)
+        return None
     moment = run["data_interval_end"] or run["run_after"]
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
