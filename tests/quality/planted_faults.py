@@ -6,7 +6,6 @@ The order, and so the division, was fixed before any threshold was chosen.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tests.quality.planted_models import empty_vocabulary, random_weights, too_good
 from tests.quality.shop_nights import (
     HISTORY,
     Edit,
@@ -224,45 +224,6 @@ def _changed_bundle(change: Callable[[Any, Any], Any]) -> Callable[[Path, Path],
     return plant
 
 
-def _empty_vocabulary(workspace: Any, manifest: Any) -> Any:
-    stored = workspace.parts.json(manifest.encoder)
-    name = "item_profile__category"
-    stored["tables"][name] = workspace.parts.put_table(
-        workspace.parts.table(stored["tables"][name]).slice(0, 0)
-    )
-    return dataclasses.replace(manifest, encoder=workspace.parts.put_json(stored))
-
-
-def _lost_calibration(workspace: Any, manifest: Any) -> Any:
-    stored = workspace.parts.json(manifest.calibration)
-    stored["shift"] += 2.0
-    stored["domain_shifts"] = [shift + 2.0 for shift in stored["domain_shifts"]]
-    return dataclasses.replace(manifest, calibration=workspace.parts.put_json(stored))
-
-
-def _random_weights(workspace: Any, manifest: Any) -> Any:
-    import torch
-
-    tensors = workspace.parts.tensors(manifest.backbone)
-    generator = torch.Generator().manual_seed(3)
-    shuffled = {
-        name: value.flatten()[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
-        if value.is_floating_point() and value.numel() > 1
-        else value
-        for name, value in tensors.items()
-    }
-    return dataclasses.replace(manifest, backbone=workspace.parts.put_tensors(shuffled))
-
-
-def _too_good(workspace: Any, manifest: Any) -> Any:
-    """Claim the test figures of a model that has seen its labels."""
-    metrics = json.loads(json.dumps(dict(manifest.metrics)))
-    for phase in metrics.values():
-        for figures in phase["by_domain"].values():
-            figures["auc"] = 0.995
-    return dataclasses.replace(manifest, metrics=metrics)
-
-
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "the label column is dropped",
@@ -388,7 +349,7 @@ FAULTS: tuple[Fault, ...] = (
         checks=("feature_shift",),
     ),
     Fault("features are not built, though the state says so", _stale_features),
-    Fault("a vocabulary is empty", _changed_bundle(_empty_vocabulary), refusal="it is worse in all domains"),
+    Fault("a vocabulary is empty", _changed_bundle(empty_vocabulary), refusal="it is worse in all domains"),
     Fault("a pair table with a few users", _pairs, options={"pairs": "pairs.parquet"}, checks=("size",)),
     Fault(
         "the stock table has a fifth of the items",
@@ -396,10 +357,10 @@ FAULTS: tuple[Fault, ...] = (
         environment={"MMLORA_CANDIDATES__STOCK": "stock.parquet"},
         checks=("candidate_items",),
     ),
-    Fault("a model that has seen its labels", _changed_bundle(_too_good), checks=("test_auc", "recent_auc")),
+    Fault("a model that has seen its labels", _changed_bundle(too_good), checks=("test_auc", "recent_auc")),
     Fault(
         "a model with its weights in another order",
-        _changed_bundle(_random_weights),
+        _changed_bundle(random_weights),
         refusal="it is worse in all domains",
     ),
 )
