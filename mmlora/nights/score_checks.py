@@ -59,7 +59,7 @@ def check_scores(
     """
     tested = _tested(bundle, str(load.domain_id))
     seen = workspace.check_rules["test_auc"].measured(
-        None if tested is None else tested.auc - 3 * tested.error,
+        None if tested is None else tested.auc - 3 * _auc_error(tested.auc, tested.clicks, tested.others),
         "no auc of a test is known" if tested is None else f"the model's test had an auc of {tested.auc:.4f}",
     )
     lists = _check_lists(workspace, warehouse, load, candidates)
@@ -69,10 +69,11 @@ def check_scores(
 
 @dataclass(frozen=True)
 class _Auc:
-    """An auc, and its standard error."""
+    """An auc, and the rows with and without a click that it is of."""
 
     auc: float
-    error: float
+    clicks: int
+    others: int
 
 
 def _tested(bundle: Bundle, domain: str) -> _Auc | None:
@@ -82,7 +83,7 @@ def _tested(bundle: Bundle, domain: str) -> _Auc | None:
     if figures.get("auc") is None:
         return None
     auc, clicks = float(figures["auc"]), int(figures["positives"])
-    return _Auc(auc, _auc_error(clicks, int(figures["rows"]) - clicks))
+    return _Auc(auc, clicks, int(figures["rows"]) - clicks)
 
 
 def _check_lists(
@@ -167,7 +168,9 @@ def _check_shown(
     if reached is None or tested is None:
         drop, why = None, f"{what}: no auc to compare"
     else:
-        error = math.hypot(_auc_error(clicks, len(label) - clicks), tested.error)
+        # That of a ranking by chance: at an auc near 0 or 1 the estimate of few rows is next to 0.
+        recent = _auc_error(0.5, clicks, len(label) - clicks)
+        error = math.hypot(recent, _auc_error(0.5, tested.clicks, tested.others))
         drop = tested.auc - reached - 3 * error
         why = f"{what}: auc {reached:.4f}, in the test {tested.auc:.4f}"
     return (
@@ -227,9 +230,9 @@ def _times(total: float, clicks: int) -> float:
     return max(1.0, total / high, low / max(total, 1e-9))
 
 
-def _auc_error(positives: int, negatives: int) -> float:
-    """Return the standard error of the auc of scores that rank by chance, which no auc's exceeds by much.
-
-    The estimate at the auc that was found would be next to 0 for few rows with an auc near 0 or 1.
-    """
-    return math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
+def _auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Return the standard error of an auc (Hanley and McNeil 1982)."""
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc)
+    variance += (positives - 1) * (first - auc**2) + (negatives - 1) * (second - auc**2)
+    return math.sqrt(max(variance, 0.0) / (positives * negatives))
