@@ -58,7 +58,7 @@ def night_facts(warehouse: Warehouse, domain: str, day: date) -> NightFacts:
         raise UsageError(f"there is no domain {domain!r}: {error}") from None
     loads = warehouse.loads(domain=target, score_date=day)
     shown = next((load for load in loads if load.state == "published"), loads[0] if loads else None)
-    verdict = next((v for v in warehouse.verdicts(day) if v.domain_id == target), None)
+    verdict = next(iter(warehouse.verdicts(day, domain=target)), None)
     failure = warehouse.failures(day).get(target)
     published = shown is not None and shown.state == "published"
     others = tuple(load for load in loads if load is not shown)

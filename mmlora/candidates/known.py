@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mmlora.candidates.report import FIRST_NAMED
+from mmlora.duck import in_memory
 from mmlora.errors import DataError
 from mmlora.load_checks import Unknown
 from mmlora.resources import sql
@@ -116,15 +117,11 @@ def open_known(
     Raises:
         DataError: nothing has been imported.
     """
-    import duckdb
-
     folder = offline / "interactions"
     if not any(folder.glob("**/*.parquet")):
         raise DataError(str(folder), "there are no interactions: import data first (mmlora data --help)")
     current = sql("interactions_current.sql").strip().rstrip(";")
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'")
-        connection.execute("SET preserve_insertion_order=false")
+    with in_memory(ordered=False) as connection:
         known = KnownData(connection, offline, domain, on, known_as_of or midnight(on))
         known.make(
             "known",

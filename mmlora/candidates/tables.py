@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.types as pt
 
 from mmlora.candidates.policy import TABLES, Policy
+from mmlora.duck import in_memory
 from mmlora.errors import DataError, Fault, UsageError
 from mmlora.schema import Entity, Id, IdTypes
 
@@ -93,9 +94,8 @@ class Table:
     def _from_sql(self, columns: Sequence[str], optional: Sequence[str]) -> pa.Table:
         import duckdb
 
-        with duckdb.connect() as connection:
+        with in_memory() as connection:
             try:
-                connection.execute("SET TimeZone='UTC'")
                 relation = connection.sql(self.text)
                 if relation is None:
                     raise DataError(str(self), "returns no table: write a SELECT")

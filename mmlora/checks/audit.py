@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 
 from mmlora.checks.scores import SCORE_RULES, Expected, LoadFigures, ScoreRule
 from mmlora.content_hash import ContentHash
+from mmlora.duck import in_memory
 from mmlora.load_checks import AuditCheck
 from mmlora.resources import sql
 from mmlora.schema import Id, IdTypes, scores_schema
@@ -87,10 +88,7 @@ def _check_schema(files: Sequence[Path], wanted: pa.Schema) -> AuditCheck:
 
 
 def _figures(files: Sequence[Path], domain: Id, on: date, content_hash: str) -> LoadFigures:
-    import duckdb
-
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'")
+    with in_memory() as connection:
         parameters = {"files": [str(file) for file in files], "domain": domain, "on": on}
         figures: pa.Table = connection.sql(sql("audit.sql"), params=parameters).to_arrow_table()
     return LoadFigures(**figures.to_pylist()[0], content_hash=content_hash)

@@ -7,7 +7,6 @@ with faulty times can't be dated, so it counts as known; otherwise the fault wou
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,6 +18,7 @@ import pyarrow as pa
 from mmlora.checks.figure_queries import FRAME, STATEMENTS
 from mmlora.checks.reading import open_interactions, read_ids
 from mmlora.checks.thresholds import Thresholds
+from mmlora.duck import in_memory
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import Id, IdTypes
 
@@ -66,9 +66,7 @@ def compute_figures(
     """
     ids = read_ids(offline)
     expected = {_parse(domain, ids) for domain in expected_domains}
-    with tempfile.TemporaryDirectory(prefix="mmlora-checks-") as spill, duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET temp_directory = $spill", {"spill": spill})
+    with in_memory(offline / ".spill") as connection:
         connection.execute(f"SET VARIABLE as_of = TIMESTAMPTZ '{as_of} 00:00:00+00'")
         connection.execute(f"SET VARIABLE window_days = {thresholds.window_days}")
         open_interactions(connection, offline, ids)

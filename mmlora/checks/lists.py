@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from mmlora.duck import in_memory
 from mmlora.metrics.psi import count, cuts, psi
 from mmlora.schema import SCORE
 
@@ -57,9 +58,7 @@ def spread(lists: pa.Table) -> float | None:
 
 def compare_lists(before: pa.Table, after: pa.Table) -> ListChange:
     """Compare lists of two nights: ``user_id``, ``item_id``, ``score``, ``position``."""
-    import duckdb
-
-    with duckdb.connect() as connection:
+    with in_memory() as connection:
         connection.register("before", before)
         connection.register("after", after)
         earlier, now = (

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmlora.data.commit import settle
-from mmlora.data.merge import connect
+from mmlora.duck import in_memory
 from mmlora.resources import sql
 from mmlora.schema import (
     CREATED_TIMESTAMP,
@@ -50,7 +50,7 @@ def read_current(
         "before": before,
         **({"since": since} if since else {}),
     }
-    with connect() as connection:
+    with in_memory() as connection:
         return connection.sql(query, params=parameters).to_arrow_table()
 
 

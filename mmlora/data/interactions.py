@@ -17,6 +17,7 @@ from mmlora.data.columns import to_id, to_label
 from mmlora.data.faults import SHOWN, FaultList
 from mmlora.data.hints import missing
 from mmlora.data.times import to_times
+from mmlora.duck import in_memory
 from mmlora.errors import Fault
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, INTERACTION_KEY, ITEM_ID, KNOWN_AT, LABEL, USER_ID
 
@@ -89,8 +90,7 @@ def _first_of_each_key(
     names = ", ".join(key)
     rows = pa.table({**{name: columns[name] for name in (*key, LABEL)}})
     rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone='UTC'")
+    with in_memory() as con:
         con.register("rows", rows)
         # Almost every import has no duplicates at all, so the cheap query comes first.
         con.execute(

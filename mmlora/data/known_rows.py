@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmlora.data.merge import connect
+from mmlora.duck import in_memory
 from mmlora.schema import Entity
 
 # Rows known on their own day make one group per day; later ones a group per day and moment.
@@ -72,7 +72,7 @@ def _counted(query: str, files: tuple[Path, ...]) -> KnownRows:
     """Count the rows of files, which are named by their content, once for all domains of a night."""
     if not files:
         return KnownRows(np.empty(0, "datetime64[D]"), np.empty(0, "datetime64[us]"), np.empty(0, np.int64))
-    with connect() as connection:
+    with in_memory() as connection:
         counts = connection.sql(query, params={"files": list(map(str, files))}).to_arrow_table()
     known_at = counts["known_at"].cast("timestamp[us]").to_numpy()
     return KnownRows(counts["day"].to_numpy().astype("datetime64[D]"), known_at, counts["rows"].to_numpy())

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmlora.data.faults import SHOWN
+from mmlora.duck import in_memory
 from mmlora.errors import DataError, Fault
 from mmlora.schema import (
     DOMAIN_ID,
@@ -147,7 +148,7 @@ def new_interactions(
         DataError: the store has another label with the same ``known_at``.
     """
     own = KNOWN_AT in incoming.column_names
-    with connect() as con:
+    with in_memory() as con:
         con.register("incoming", incoming)
         con.register("last_days", _last_days(last_days, ids))
         _view(con, "stored", files, empty=interactions_schema(ids))
@@ -189,13 +190,6 @@ def _refuse_conflicts(found: pa.Table, source: str) -> None:
         first = tuple(str(row) for row in rows.select([*INTERACTION_KEY, LABEL]).slice(0, SHOWN).to_pylist())
         what = "the store has another label with the same known_at; give the correction a later known_at"
         raise DataError(source, [Fault(what, KNOWN_AT, rows.num_rows, first)])
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """Open DuckDB in memory, in UTC."""
-    con = duckdb.connect()
-    con.execute("SET TimeZone='UTC'")
-    return con
 
 
 def _view(con: duckdb.DuckDBPyConnection, name: str, files: Sequence[Path], *, empty: pa.Schema) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from mmlora.data.merge import connect
+from mmlora.duck import in_memory
 from mmlora.resources import sql
 
 
@@ -22,7 +22,7 @@ def newest_event(offline: Path, *, before: datetime, known_as_of: datetime) -> d
     query = sql("interactions_current.sql").strip().rstrip(";")
     newest = f"SELECT max(event_timestamp) FROM ({query}) WHERE event_timestamp < $before"
     days = sorted((offline / "interactions").glob("day=*"), reverse=True)
-    with connect() as connection:
+    with in_memory() as connection:
         for folder in days:
             if folder.name > f"day={before.date()}" or not any(folder.glob("*.parquet")):
                 continue

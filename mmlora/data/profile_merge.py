@@ -21,7 +21,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from mmlora.data.merge import connect
+from mmlora.duck import in_memory
 from mmlora.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, TIMESTAMP
 
 
@@ -52,7 +52,7 @@ def new_profiles(
     if EVENT_TIMESTAMP not in incoming.column_names:
         incoming = incoming.append_column(EVENT_TIMESTAMP, pa.nulls(incoming.num_rows, TIMESTAMP))
     none = pa.schema([(key, kind), ("since", TIMESTAMP)]).empty_table()
-    with connect() as con:
+    with in_memory() as con:
         con.register("incoming", incoming)
         con.register("stored", schema.empty_table() if stored is None else stored)
         con.register("since", none if since is None else since)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +20,7 @@ from mmlora.data.faults import FaultList
 from mmlora.data.hints import missing
 from mmlora.data.lists import BAG, VECTOR, is_vector
 from mmlora.data.times import to_times
+from mmlora.duck import in_memory
 from mmlora.schema import (
     CREATED_TIMESTAMP,
     DOMAIN_ID,
@@ -104,8 +104,7 @@ def _check_unique(columns: dict[str, pa.ChunkedArray | None], faults: FaultList)
     names = ", ".join(columns)
     rows = pa.table(columns)
     rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone='UTC'")
+    with in_memory() as con:
         con.register("rows", rows)
         con.execute(f"CREATE TEMP VIEW keyed AS FROM rows WHERE {next(iter(columns))} IS NOT NULL")
         query = f"SELECT row FROM keyed QUALIFY count(*) OVER (PARTITION BY {names}) > 1"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mmlora.data.merge import connect
+from mmlora.duck import in_memory
 from mmlora.resources import sql
 from mmlora.schema import Id
 
@@ -37,7 +37,7 @@ def recent_rows(
     )
     found: list[pa.Table] = []
     missing = rows
-    with connect() as connection:
+    with in_memory() as connection:
         for back in range(1, days + 1):
             folder = offline / "interactions" / f"day={(before - timedelta(days=back)).date()}"
             if missing and any(folder.glob("*.parquet")):

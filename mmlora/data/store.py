@@ -31,7 +31,7 @@ from mmlora.data.commit import Commit, finish, locked, settle
 from mmlora.data.id_types import agree_on_ids
 from mmlora.data.interactions import REQUIRED, canonical_interactions
 from mmlora.data.manifest import MANIFEST, accept_files, adopt, refuse, store_faults
-from mmlora.data.merge import NewInteractions, Replace, connect, new_interactions
+from mmlora.data.merge import NewInteractions, Replace, new_interactions
 from mmlora.data.options import FIRST, IMPORT
 from mmlora.data.profile_store import add_profile, stored_schema
 from mmlora.data.profiles import canonical_profile
@@ -44,6 +44,7 @@ from mmlora.data.report import (
     is_date,
     profile_notes,
 )
+from mmlora.duck import in_memory
 from mmlora.errors import UsageError
 from mmlora.files import read_json
 from mmlora.schema import (
@@ -169,7 +170,7 @@ class OfflineStore:
             return {domain: date.fromisoformat(day) for domain, day in kept}
         if not self._days():
             return {}
-        with connect() as con:  # a store older than this file, or than the days in it
+        with in_memory() as con:  # a store older than this file, or than the days in it
             query = (
                 f"SELECT {DOMAIN_ID}, CAST(max({EVENT_TIMESTAMP}) AS DATE) FROM "
                 f"read_parquet($glob, hive_partitioning = false) GROUP BY 1"
@@ -345,7 +346,7 @@ class OfflineStore:
             parts.append(f"SELECT {key}, {EVENT_TIMESTAMP} FROM {scan}")
         if not parts:
             return None
-        with connect() as con:
+        with in_memory() as con:
             con.register("profile", profile.select([key]))
             if table is not None:
                 con.register("came", table.select([key, EVENT_TIMESTAMP]))

@@ -40,10 +40,10 @@ import pyarrow.compute as pc
 from mmlora.data.columns import is_integer_text, to_id
 from mmlora.data.faults import FaultList
 from mmlora.data.files import read_raw
-from mmlora.data.merge import connect
 from mmlora.data.negatives import Negatives, draw_negatives
 from mmlora.data.options import ReadOptions
 from mmlora.data.times import to_times
+from mmlora.duck import in_memory
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, Entity
 
@@ -172,7 +172,7 @@ def _clicks(raw: pa.Table, users: pa.Table, items: pa.Table, themes: int, source
         pc.is_in(raw.column(USER_ID), users.column("id").combine_chunks()),
         pc.is_in(raw.column(ITEM_ID), items.column("id").combine_chunks()),
     )
-    with connect() as con:
+    with in_memory() as con:
         con.register("raw", raw.filter(known))
         query = f"""
             WITH clicks AS (SELECT DISTINCT * FROM raw),

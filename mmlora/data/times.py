@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ import pyarrow.types as pt
 from mmlora.data.columns import plain
 from mmlora.data.faults import FaultList
 from mmlora.data.options import TIME_UNITS
+from mmlora.duck import in_memory
 from mmlora.schema import TIMESTAMP
 
 _FIRST = -62_135_596_800  # seconds: 0001-01-01
@@ -119,8 +119,7 @@ def _from_epoch(numbers: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
 
 def parse_times(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return ISO texts as times; null for all others and outside the years 1 to 9999."""
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone='UTC'")
+    with in_memory() as con:
         con.register("texts", pa.table({"text": texts}))
         found = con.sql(_PARSE, params={"pattern": ISO_TIME.strip("^$")}).to_arrow_table().column("parsed")
     parsed: pa.ChunkedArray = _from_epoch(found.cast(TIMESTAMP).cast(pa.int64()), "us")

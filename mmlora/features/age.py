@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-from mmlora.features.asof.database import database
+from mmlora.duck import in_memory
 from mmlora.features.built import built_files
 from mmlora.schema import EVENT_TIMESTAMP
 
@@ -21,7 +21,7 @@ def newest_row(view: Path, before: datetime) -> datetime | None:
 def _newest(files: tuple[str, ...], before: datetime, spill: Path) -> datetime | None:
     """Read the newest row once for all domains of a night."""
     query = f"SELECT max({EVENT_TIMESTAMP}) FROM read_parquet($files) WHERE {EVENT_TIMESTAMP} <= $before"
-    with database(spill) as connection:
+    with in_memory(spill, ordered=False) as connection:
         row = connection.execute(query, {"files": list(files), "before": before}).fetchone()
     newest: datetime | None = row[0] if row else None
     return newest

@@ -38,8 +38,8 @@ from pathlib import Path
 
 import duckdb
 
+from mmlora.duck import in_memory
 from mmlora.features.affinity import Affinity, choose_affinity, prepare
-from mmlora.features.asof.database import database
 from mmlora.features.built import retire, sweep
 from mmlora.features.columns import analyse
 from mmlora.features.plan import (
@@ -117,7 +117,10 @@ def build(
         f"another features build has held {folder / '.lock'} for {LOCK_SECONDS:.0f} s: "
         "try again when it is done"
     )
-    with locked(folder / ".lock", wait=LOCK_SECONDS, busy=busy), database(offline / ".spill") as connection:
+    with (
+        locked(folder / ".lock", wait=LOCK_SECONDS, busy=busy),
+        in_memory(offline / ".spill", ordered=False) as connection,
+    ):
         _sweep(folder)
         inputs = input_files(offline)
         recipe = _recipe(connection, offline, through, prior_ctr, prior_weight, columns, decide)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmlora.features.asof.database import database
+from mmlora.duck import in_memory
 from mmlora.features.asof.source import literal, quote
 from mmlora.features.built import STATE, file_faults, read_state, retire, sweep
 from mmlora.features.columns import Column
@@ -145,7 +145,7 @@ def _compute(offline: Path, entity: Entity, features: Sequence[Derived]) -> pa.T
                min({EVENT_TIMESTAMP}) OVER (PARTITION BY {key} ORDER BY {available}) AS first
         FROM {_scan(offline, entity)} ORDER BY available, {key}
     """
-    with database(offline / ".spill") as connection:
+    with in_memory(offline / ".spill", ordered=False) as connection:
         rows = connection.sql(query).to_arrow_table()
     for stamp in (EVENT_TIMESTAMP, CREATED_TIMESTAMP, "available", "first"):
         rows = rows.set_column(rows.column_names.index(stamp), stamp, rows[stamp].cast(TIMESTAMP, safe=False))
@@ -228,7 +228,7 @@ def _dated(offline: Path, entity: Entity) -> bool:
             FROM read_parquet($interactions, hive_partitioning = false) GROUP BY {key}
         ) USING ({key})
     """
-    with database(offline / ".spill") as connection:
+    with in_memory(offline / ".spill", ordered=False) as connection:
         pattern = str(interactions / "**" / "*.parquet")
         row = connection.execute(query, {"interactions": pattern}).fetchone()
     return bool(row and row[0])

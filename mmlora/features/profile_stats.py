@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from mmlora.features.asof.database import database
+from mmlora.duck import in_memory
 from mmlora.features.asof.source import literal, quote
 from mmlora.features.dates import NUMBER_FORMATS, TEXT_FORMATS, parse_sql
 from mmlora.schema import CREATED_TIMESTAMP, ENTITY_KEYS, EVENT_TIMESTAMP, Entity
@@ -83,7 +83,7 @@ def read_stats(offline: Path, entity: Entity) -> list[ColumnStats]:
     columns = [
         f"len({quote(f.name)}) AS {quote(f.name)}" if _is_vector(f.type) else quote(f.name) for f in schema
     ]
-    with database(offline / ".spill") as connection:
+    with in_memory(offline / ".spill", ordered=False) as connection:
         connection.execute(
             f"CREATE TEMP TABLE latest AS SELECT {', '.join(columns)} "
             f"FROM read_parquet([{files}], union_by_name = true) "

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import mmlora
+from mmlora.duck import in_memory
 from mmlora.errors import UsageError
 from mmlora.features.affinity import Affinity, choose_affinity
 from mmlora.features.age import newest_row
-from mmlora.features.asof.database import database
 from mmlora.features.columns import Column, analyse
 from mmlora.features.contract import check_projection, contract_field
 from mmlora.features.derived import Derived, decide, refresh
@@ -163,7 +163,7 @@ class FeatureRepo:
         interactions = str(self._offline / "interactions" / "**" / "*.parquet")
         if not any((self._offline / "interactions").glob("**/*.parquet")):
             return self.built_affinity()
-        with database(self._offline / ".spill") as connection:
+        with in_memory(self._offline / ".spill", ordered=False) as connection:
             return self.built_affinity().union(choose_affinity(connection, interactions, columns))
 
     def derived(self, columns: Sequence[Column]) -> list[Derived]:

@@ -15,10 +15,10 @@ import re
 import zlib
 from collections.abc import Callable
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmlora.duck import in_memory
 from mmlora.features.dates import ISO, parse_sql
 from mmlora.schema import TIMESTAMP, FeatureField
 
@@ -72,8 +72,7 @@ def _moments(column: pa.ChunkedArray, written: str) -> pa.ChunkedArray:
 
 
 def _parsed(values: pa.Array, written: str) -> pa.Array:
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with in_memory() as connection:
         connection.register("texts", pa.table({"value": values, "n": pa.array(range(len(values)))}))
         query = f"SELECT {parse_sql('value', written)} AS parsed FROM texts ORDER BY n"
         return connection.sql(query).to_arrow_table()["parsed"].cast(TIMESTAMP).combine_chunks()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from mmlora.duck import in_memory
 from mmlora.errors import MmloraError, UsageError
 from mmlora.features.asof.request import fetch, same_kind
 from mmlora.features.asof.source import attach, locate, quote
@@ -86,8 +87,7 @@ def _source_faults(
     except UsageError as error:
         yield _without_name(error, view)
         return
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with in_memory() as connection:
         attach(connection, [parquet])
         try:
             schema = fetch(connection, f"SELECT * FROM {scan} LIMIT 0").schema

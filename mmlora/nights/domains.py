@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import date
 
 from mmlora.errors import CheckError
@@ -58,30 +58,29 @@ def left_out(
     """Return why domains aren't scored on a date: broken, absent, or not in the pair table."""
     verdicts = verdicts_as_of(workspace, on)
     absent = {d: "absent: nobody to score" for d, found in verdicts.items() if found.verdict == "absent"}
-    reasons = broken_domains(verdicts, allow_stale=allow_stale, override=override)
-    broken = {domain: "broken: " + "; ".join(why) for domain, why in reasons.items()}
+    broken = {
+        domain: "broken: " + "; ".join(found.reasons)
+        for domain, found in verdicts.items()
+        if is_broken(found, allow_stale=allow_stale, override=override)
+    }
     others = {**absent, **broken}
     rest = [domain for domain in workspace.expected_domains() if domain not in others]
     return {**others, **without_pairs(workspace, on, rest, pairs)}
 
 
-def broken_domains(
-    verdicts: Mapping[Id, DomainVerdict], *, allow_stale: bool, override: Collection[str] | None
-) -> dict[Id, tuple[str, ...]]:
-    """Return why domains are broken.
+def is_broken(verdict: DomainVerdict, *, allow_stale: bool, override: Collection[str] | None) -> bool:
+    """Return whether a verdict keeps its domain from being scored.
 
     Args:
-        verdicts: the domains' verdicts.
-        allow_stale: pass domains that are broken only because their last day is missing.
-        override: pass domains that are broken only because of these checks.
+        verdict: the domain's verdict.
+        allow_stale: pass a domain that is broken only because its last day is missing.
+        override: pass a domain that is broken only because of these checks.
     """
-    broken = {domain: found for domain, found in verdicts.items() if found.verdict == "broken"}
-    return {
-        domain: found.reasons
-        for domain, found in broken.items()
-        if not (allow_stale and _is_silent(found))
-        and not _is_overridden(found, {*(override or ()), *(("silence",) if allow_stale else ())})
-    }
+    return (
+        verdict.verdict == "broken"
+        and not (allow_stale and _is_silent(verdict))
+        and not _is_overridden(verdict, {*(override or ()), *(("silence",) if allow_stale else ())})
+    )
 
 
 def _is_silent(verdict: DomainVerdict) -> bool:

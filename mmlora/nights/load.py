@@ -15,7 +15,7 @@ from mmlora.judgement import below_baseline
 from mmlora.names import Device, EngineName
 from mmlora.nights.candidates import check_retrieval, policy_of
 from mmlora.nights.checking import NightChecks
-from mmlora.nights.domains import broken_domains
+from mmlora.nights.domains import is_broken
 from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import keeps_failures
 from mmlora.nights.heartbeat import heartbeat
@@ -27,7 +27,7 @@ from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
 from mmlora.runs.freshness import refuse_stale
 from mmlora.runs.lineage import facts_of
-from mmlora.runs.verdicts import verdicts_as_of
+from mmlora.runs.verdicts import verdict_as_of
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ def score(
     check_retrieval(policy_of(workspace, target, pairs), top_k)
     with workspace.open_warehouse() as warehouse:
         refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
-        verdicts = verdicts_as_of(workspace, on)
-        if target in (broken := broken_domains(verdicts, allow_stale=allow_stale, override=override)):
+        verdict = verdict_as_of(workspace, on, target)
+        if verdict is not None and is_broken(verdict, allow_stale=allow_stale, override=override):
             again = f"repair the data, then run `mmlora validate --as-of {on}`"
-            raise CheckError(f"the validation of domain {domain!r} as of {on}", [*broken[target], again])
+            raise CheckError(f"the validation of domain {domain!r} as of {on}", [*verdict.reasons, again])
         ensure_features(workspace, on)
         bundle = bundle_of(workspace, warehouse, target, model_version)
         check_contract(workspace, bundle)
@@ -135,7 +135,7 @@ def score(
             stale_after=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
         )
         job = LoadJob(workspace, records, bundle, load, known_as_of, chosen, progress)
-        job.checks = NightChecks(records, load, overrides, verdicts.get(target), allow_stale)
+        job.checks = NightChecks(records, load, overrides, verdict, allow_stale)
         try:
             with heartbeat(records, load, workspace.settings.scoring.heartbeat_seconds):
                 job.run(pairs, top_k)

@@ -217,11 +217,10 @@ def _difference(before: RowReader | None, after: RowReader) -> RowDifference:
 @contextmanager
 def _tables(before: RowReader | None, after: RowReader) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection with the tables ``before`` and ``after``."""
-    import duckdb
+    from mmlora.duck import in_memory
 
     columns = "user_id, item_id, score, position"
-    with tempfile.TemporaryDirectory(prefix="mmlora-compare-") as spill, duckdb.connect() as connection:
-        connection.execute("SET temp_directory = $spill", {"spill": spill})
+    with in_memory(Path(tempfile.gettempdir())) as connection:
         connection.register("rows", after())
         connection.execute(f"CREATE TEMP TABLE after AS SELECT {columns} FROM rows")
         if before is None:

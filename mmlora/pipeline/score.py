@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Unpack
 
+from mmlora.duck import kept_open
 from mmlora.errors import CheckError, MmloraError, TransientError, UsageError
 from mmlora.load_checks import LoadChecks
 from mmlora.nights.domains import left_out, scoring_domains
@@ -53,7 +54,7 @@ def score_and_publish(
     begun = time.monotonic()
     wanted = [domain] if domain else list(domains)
     expected = wanted or workspace.expected_domains()
-    with workspace.open_warehouse():  # keeps it open for the calls below
+    with workspace.open_warehouse(), kept_open():  # for the calls below
         with failures_kept(workspace, on, *map(str, expected)):
             chosen, skipped = domains_to_score(workspace, on, wanted, options)
         loads = _loads(workspace, on, chosen, progress, options)

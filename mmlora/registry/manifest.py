@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypedDict
 
 from mmlora.errors import ContractError
@@ -300,6 +300,7 @@ class Manifest:
         return raw
 
     @classmethod
+    @lru_cache(maxsize=16)  # a night opens the same champions for each domain
     def from_json(cls, text: str) -> Manifest:
         """Read back what :meth:`to_json` wrote (``ContractError`` like :meth:`from_stored`)."""
         return cls.from_stored(json.loads(text))

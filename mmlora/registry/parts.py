@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,12 @@ from mmlora.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@lru_cache(maxsize=16)  # a night reads the same parts for each domain
+def _parsed(text: bytes) -> Mapping[str, Any]:
+    value: Mapping[str, Any] = json.loads(text)
+    return value
 
 
 class PartStore:
@@ -67,10 +74,9 @@ class PartStore:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return self._put(text.encode(), "json")
 
-    def json(self, part: str) -> dict[str, Any]:
-        """Read a JSON object (``ContractError`` like :meth:`tensors`)."""
-        value: dict[str, Any] = json.loads(self._get(part, "json"))
-        return value
+    def json(self, part: str) -> Mapping[str, Any]:
+        """Read a JSON object, which isn't to be changed (``ContractError`` like :meth:`tensors`)."""
+        return _parsed(self._get(part, "json"))
 
     def fault(self, part: str, suffix: str) -> str:
         """Return what is wrong with a part's file, which is read in blocks; empty when nothing is."""

@@ -23,7 +23,7 @@ from mmlora.runs.built_features import ensure_features
 from mmlora.runs.contract import check_contract, feature_group
 from mmlora.runs.training_run import options_from
 from mmlora.runs.training_set import read_rows
-from mmlora.runs.verdicts import verdicts_as_of
+from mmlora.runs.verdicts import verdict_as_of
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, LABEL, USER_ID, Id, midnight
 from mmlora.workspace import Workspace
 
@@ -87,7 +87,7 @@ def share(
     before = base.manifest.mixture_of(domain)
     if before is not None and not again and not _has_grown(table, before):
         return Undecided(len(labels), f"decided on {before.rows:,} rows, and again once there are more")
-    verdict = verdicts_as_of(workspace, as_of).get(domain)
+    verdict = verdict_as_of(workspace, as_of, domain)
     if verdict is not None and verdict.verdict == "broken":
         return Undecided(len(labels), f"its verdict as of {as_of} is broken")
     data = _DomainRows.read(workspace, base, table)

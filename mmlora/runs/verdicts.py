@@ -79,6 +79,13 @@ def stored_verdicts(workspace: Workspace, as_of: date) -> StoredVerdicts:
     return StoredVerdicts(as_of, verdicts, str(workspace.home / "data_docs" / "index.html"))
 
 
+def verdict_as_of(workspace: Workspace, as_of: date, domain: Id) -> DomainVerdict | None:
+    """Return a domain's stored verdict of a date; validate first if it has none."""
+    with workspace.open_warehouse() as warehouse:
+        stored = warehouse.verdicts(as_of, domain=domain)
+    return stored[0] if stored else verdicts_as_of(workspace, as_of).get(domain)
+
+
 def verdicts_as_of(workspace: Workspace, as_of: date) -> dict[Id, DomainVerdict]:
     """Return the stored verdicts of a date by domain; validate first if a domain has none."""
     with workspace.open_warehouse() as warehouse:

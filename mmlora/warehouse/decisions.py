@@ -225,16 +225,22 @@ def record_verdicts(connection: sa.Connection, tables: Tables, verdicts: Sequenc
 
 
 def verdicts(
-    connection: sa.Connection, tables: Tables, as_of: date, until: date | None = None
+    connection: sa.Connection,
+    tables: Tables,
+    as_of: date,
+    until: date | None = None,
+    domain: Id | None = None,
 ) -> list[DomainVerdict]:
-    """Return the verdicts of a day, or of the days up to ``until``, by day and domain."""
+    """Return the verdicts of a day, or of the days up to ``until``, of one domain or all, in order."""
     table = tables.domain_verdicts
-    rows = connection.execute(
+    query = (
         sa.select(*(column for column in table.c if column.name != "recorded_at"))
         .where(table.c.as_of.between(as_of, until or as_of))
         .order_by(table.c.as_of, table.c.domain_id)
     )
-    return [_verdict(row) for row in rows]
+    if domain is not None:
+        query = query.where(table.c.domain_id == domain)
+    return [_verdict(row) for row in connection.execute(query)]
 
 
 def _verdict(row: sa.Row[Any]) -> DomainVerdict:

@@ -278,10 +278,20 @@ class Warehouse(OpenedWarehouse):
         with self.database.writing() as connection:
             decisions.record_verdicts(connection, self.tables, verdicts)
 
-    def verdicts(self, as_of: date, until: date | None = None) -> list[DomainVerdict]:
-        """Return the verdicts of a day, or of the days up to ``until``, by day and domain."""
+    def verdicts(
+        self, as_of: date, until: date | None = None, *, domain: Id | None = None
+    ) -> list[DomainVerdict]:
+        """Return the verdicts of a day, or of the days up to ``until``, by day and domain.
+
+        Args:
+            as_of: the day.
+            until: the last day; None means the same.
+            domain: this domain's only.
+        """
+        if domain is not None:
+            self._check_id("domain", domain)
         with self.database.reading() as connection:
-            return decisions.verdicts(connection, self.tables, as_of, until)
+            return decisions.verdicts(connection, self.tables, as_of, until, domain)
 
     def promote(
         self,

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.saved_dataset import SavedDatasetStorage
 
+from mmlora.duck import in_memory
 from mmlora.errors import UsageError
-from mmlora.features.asof.database import database
 from mmlora.features.asof.join import AsofJoin
 from mmlora.features.asof.source import ParquetSource, attach, locate
 from mmlora.features.asof.write import write_dataset
@@ -77,10 +77,9 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
                 f"a memory budget of {memory_budget:,} bytes is too small: give {LEAST_BUDGET:,} or more"
             )
         schema: pa.Schema | None = None
-        with database(self._spill) as connection:
-            half = memory_budget and memory_budget // 2
-            if half:
-                connection.execute(f"SET memory_limit = '{half} B'")
+        half = memory_budget and memory_budget // 2
+        limit = f"{half} B" if half else None
+        with in_memory(self._spill, ordered=False, memory_limit=limit) as connection:
             try:
                 for table in self._tables(connection, chunk_rows or CHUNK_ROWS, half, piece):
                     whole = self._with_on_demand(table)
@@ -99,7 +98,7 @@ class AsofJob(RetrievalJob):  # type: ignore[misc]
         return RetrievalJob.to_arrow(_Done(table, self))
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with database(self._spill) as connection:
+        with in_memory(self._spill, ordered=False) as connection:
             return pa.concat_tables(self._tables(connection, CHUNK_ROWS, None))
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmlora.duck import in_memory
 from mmlora.errors import ContractError, UsageError
 from mmlora.features.asof.request import check_keys, fetch
 from mmlora.features.asof.source import attach
@@ -106,7 +107,7 @@ class AsofJoin:
         self._known_as_of = known_as_of
         self._known: Known = "cutoff" if known_as_of else "row" if by_created else "all"
         self._scans = [view.source.scan() for view in views]
-        with duckdb.connect() as connection:
+        with in_memory() as connection:
             attach(connection, (view.source for view in views))
             for view, scan in zip(views, self._scans, strict=True):
                 check_keys(connection, view, scan, entities)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
+from mmlora.duck import in_memory
 from mmlora.errors import ContractError, UsageError
 from mmlora.features.asof.sql import ViewColumns
 
@@ -28,8 +29,7 @@ def fetch(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
 def entity_rows(entity_df: pd.DataFrame | pa.Table | str) -> tuple[pa.Table, datetime | None]:
     """Return the rows as an Arrow table, and their ``known_as_of`` moment if they state one."""
     if isinstance(entity_df, str):
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        with in_memory() as connection:
             return fetch(connection, entity_df), None
     if isinstance(entity_df, pa.Table):
         stated = (entity_df.schema.metadata or {}).get(KNOWN_AS_OF.encode(), b"").decode()

@@ -20,11 +20,11 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Literal
 
-import duckdb
 import pyarrow as pa
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.on_demand_feature_view import OnDemandFeatureView
 
+from mmlora.duck import in_memory
 from mmlora.errors import ContractError, UsageError
 from mmlora.features.asof.job import AsofPullJob, AsofRetrievalJob
 from mmlora.features.asof.join import AsofJoin
@@ -161,7 +161,7 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
             UsageError: the source is a pattern or partitioned, or isn't Parquet.
         """
         source = locate(config, feature_view.batch_source, f"feature view {feature_view.name}")
-        with duckdb.connect() as connection:
+        with in_memory() as connection:
             attach(connection, [source])
             schema = fetch(connection, f"SELECT * FROM {source.scan()} LIMIT 0").schema
         if sorted(table.column_names) != sorted(schema.names):
