@@ -17,7 +17,7 @@ def recent_rows(
 ) -> pa.Table:
     """Return a domain's newest interactions, of at most ``rows`` rows and ``days`` days.
 
-    Days are read from the newest backwards until there are enough rows.
+    Days are read from the newest backwards until there are enough rows, twice as many each time.
 
     Args:
         offline: the offline store's folder.
@@ -33,16 +33,22 @@ def recent_rows(
     query = sql("interactions_current.sql").strip().rstrip(";")
     chosen = (
         f"SELECT user_id, item_id, label FROM ({query}) WHERE domain_id = $domain "
-        "AND event_timestamp < $before ORDER BY hash(user_id, item_id, event_timestamp) LIMIT $rows"
+        "AND event_timestamp < $before "
+        "ORDER BY event_timestamp::DATE DESC, hash(user_id, item_id, event_timestamp) LIMIT $rows"
     )
     found: list[pa.Table] = []
-    missing = rows
+    missing, read = rows, 0
     with in_memory() as connection:
-        for back in range(1, days + 1):
-            folder = offline / "interactions" / f"day={(before - timedelta(days=back)).date()}"
-            if missing and any(folder.glob("*.parquet")):
+        while missing and read < days:
+            until = min(2 * read + 1, days)
+            folders = [
+                offline / "interactions" / f"day={(before - timedelta(days=back)).date()}"
+                for back in range(read + 1, until + 1)
+            ]
+            read = until
+            if files := [str(file) for folder in folders for file in folder.glob("*.parquet")]:
                 given = {
-                    "interactions": str(folder / "*.parquet"),
+                    "interactions": files,
                     "known_as_of": known_as_of,
                     "before": before,
                     "domain": domain,

@@ -34,7 +34,7 @@ def _with_calibration(version: str, shift: float) -> str:
     """Promote a copy of a model whose scores are shifted."""
     workspace = open_workspace()
     manifest = workspace.bundles.load(version).manifest
-    stored = workspace.parts.json(manifest.calibration)
+    stored = dict(workspace.parts.json(manifest.calibration))
     stored["shift"] += shift
     stored["domain_shifts"] = [each + shift for each in stored["domain_shifts"]]
     changed = workspace.bundles.save(replace(manifest, calibration=workspace.parts.put_json(stored)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from copy import deepcopy
 from typing import Any
 
 
 def empty_vocabulary(workspace: Any, manifest: Any) -> Any:
-    stored = workspace.parts.json(manifest.encoder)
+    stored = deepcopy(workspace.parts.json(manifest.encoder))
     name = "item_profile__category"
     stored["tables"][name] = workspace.parts.put_table(
         workspace.parts.table(stored["tables"][name]).slice(0, 0)
@@ -28,12 +28,3 @@ def random_weights(workspace: Any, manifest: Any) -> Any:
         for name, value in tensors.items()
     }
     return dataclasses.replace(manifest, backbone=workspace.parts.put_tensors(shuffled))
-
-
-def too_good(workspace: Any, manifest: Any) -> Any:
-    """Claim the test figures of a model that has seen its labels."""
-    metrics = json.loads(json.dumps(dict(manifest.metrics)))
-    for phase in metrics.values():
-        for figures in phase["by_domain"].values():
-            figures["auc"] = 0.995
-    return dataclasses.replace(manifest, metrics=metrics)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmlora.data.shop import START, Impressions, ShopDials, draw_impressions
@@ -83,6 +84,25 @@ def deliver_users(folder: Path, edit: Edit, number: int) -> None:
     when = pa.array([f"{date_of(number)}T00:00:00Z"] * users.num_rows)
     csv.write_csv(users.append_column("event_timestamp", when), folder / "users.csv")
     import_tables(users=folder / "users.csv")
+
+
+def deliver_answers(folder: Path, days: int) -> None:
+    """Import user profiles that tell, from just before each impression of the first days, what came of it."""
+    import pyarrow.csv as csv
+
+    shown = shop().table.slice(0, int(np.searchsorted(shop().rows.day, days)))
+    before = pc.subtract(shown["event_timestamp"], pa.scalar(timedelta(milliseconds=1)))
+    answers = pa.table(
+        {
+            "user_id": shown["user_id"],
+            "last_answer": pc.if_else(pc.equal(shown["label"], 1), "yes", "no"),
+            "event_timestamp": before,
+        }
+    )
+    _write_users(shop().world.customers, folder / "users.csv")
+    users = answers.join(csv.read_csv(folder / "users.csv"), "user_id")
+    pq.write_table(users, folder / "answers.parquet")
+    import_tables(users=folder / "answers.parquet", history=True)
 
 
 def make_history(folder: Path) -> None:

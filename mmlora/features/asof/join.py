@@ -151,17 +151,21 @@ class AsofJoin:
                     yield table
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> tuple[bool, list[Features]]:
+        """Make the tables ``ready<number>``; return whether all rows have one time, and the features."""
         self._register(connection, self.entities)
-        earliest, latest = (
-            connection.execute(f"SELECT min({TIME}), max({TIME}) FROM entities").fetchone() or (None,) * 2
-        )
+        times = pc.min_max(self.entities.column(self._time).cast(_TIMESTAMP, safe=False)).as_py()
+        earliest, latest = times["min"], times["max"]
         limits = {"earliest": earliest, "latest": latest, "known_as_of": self._known_as_of or latest}
         snapshot = earliest is not None and earliest == latest
         features = []
         for number, (view, scan) in enumerate(zip(self._views, self._scans, strict=True)):
-            query = read_sql(view, scan, number, snapshot=snapshot, known=self._known)
-            connection.execute(query, {name: value for name, value in limits.items() if f"${name}" in query})
-            connection.execute(ready_sql(view, number, snapshot=snapshot, known=self._known))
+            query = read_sql(view, scan, snapshot=snapshot, known=self._known)
+            given = {name: value for name, value in limits.items() if f"${name}" in query}
+            if snapshot:
+                features.append(_latest(connection, view, number, fetch(connection, query, given)))
+                continue
+            connection.execute(f"CREATE TEMP TABLE source{number} AS {query}", given)
+            connection.execute(ready_sql(view, number, known=self._known))
             features.append(_features(connection, view, number))
             connection.execute(f"DROP TABLE source{number}")
         return snapshot, features
@@ -204,7 +208,19 @@ class AsofJoin:
         return max(1000, int((budget - held) / per_row))
 
 
+def _latest(
+    connection: duckdb.DuckDBPyConnection, view: ViewColumns, number: int, table: pa.Table
+) -> Features:
+    """Register ``ready<number>``, and return the features, of a table with one row per entity."""
+    index = np.arange(len(table))
+    keys = table.select([f"k{i}" for i in range(len(view.keys))])
+    keys = keys.append_column("available", table.column("event"))
+    connection.register(f"ready{number}", keys.append_column("source_row", pa.array(index)))
+    return _gathered(view, table, index)
+
+
 def _features(connection: duckdb.DuckDBPyConnection, view: ViewColumns, number: int) -> Features:
+    """Return the features of the rows of ``source<number>`` that are in ``ready<number>``."""
     counts = f"SELECT (SELECT count(*) FROM source{number}), (SELECT count(*) FROM ready{number})"
     ((rows, ready),) = connection.execute(counts).fetchall()
     # Where most rows are ready, filtering out the others costs more than keeping them.
@@ -213,6 +229,10 @@ def _features(connection: duckdb.DuckDBPyConnection, view: ViewColumns, number: 
     width = np.int32 if len(table) < 2**31 else np.int64
     index = np.zeros(rows, width)
     index[table.column("source_row").to_numpy()] = np.arange(len(table), dtype=width)
+    return _gathered(view, table, index)
+
+
+def _gathered(view: ViewColumns, table: pa.Table, index: np.ndarray) -> Features:
     columns = [table.column(f"f{i}").combine_chunks() for i in range(len(view.features))]
     if any(isinstance(column, pa.ChunkedArray) for column in columns):
         raise ContractError(

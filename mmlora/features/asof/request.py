@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,11 @@ KNOWN_AS_OF = "known_as_of"
 _EVENT_TIMESTAMP = "event_timestamp"
 
 
-def fetch(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+def fetch(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, object] | None = None
+) -> pa.Table:
     """Return a query's result as an Arrow table."""
-    return connection.sql(query).to_arrow_table()
+    return connection.sql(query, params=dict(parameters or {})).to_arrow_table()
 
 
 def entity_rows(entity_df: pd.DataFrame | pa.Table | str) -> tuple[pa.Table, datetime | None]:

@@ -55,16 +55,15 @@ class ViewColumns:
     ttl: timedelta | None
 
 
-def read_sql(view: ViewColumns, scan: str, number: int, *, snapshot: bool, known: Known) -> str:
-    """Return the statement that reads a view's rows for a retrieval into the table ``source<number>``.
+def read_sql(view: ViewColumns, scan: str, *, snapshot: bool, known: Known) -> str:
+    """Return the query for a view's rows that a retrieval needs.
 
-    The table has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``, for the keys of
+    It has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``, for the keys of
     the entity rows only. Parameters: ``$earliest`` and ``$latest`` entity row times, ``$known_as_of``.
 
     Args:
         view: the view.
         scan: the table function that reads its files.
-        number: the view's number.
         snapshot: all entity rows have the same time, so only the row to read is kept per entity.
         known: which rows can be read.
     """
@@ -88,10 +87,10 @@ def read_sql(view: ViewColumns, scan: str, number: int, *, snapshot: bool, known
         latest = "arg_max(source, (event, coalesce(created, '-infinity'::TIMESTAMPTZ)))"
         grouped = f" GROUP BY {entity}" if entity else " HAVING count(*) > 0"
         query = f"SELECT unnest(latest) FROM (SELECT {latest} AS latest FROM ({query}) AS source{grouped})"
-    return f"CREATE TEMP TABLE source{number} AS {query}"
+    return query
 
 
-def ready_sql(view: ViewColumns, number: int, *, snapshot: bool, known: Known) -> str:
+def ready_sql(view: ViewColumns, number: int, *, known: Known) -> str:
     """Return the statement that creates ``ready<number>`` from ``source<number>``: the rows ready to join.
 
     It has the keys, ``available``, and ``source_row``, the row's number in the source table.
@@ -99,15 +98,12 @@ def ready_sql(view: ViewColumns, number: int, *, snapshot: bool, known: Known) -
     Args:
         view: the view.
         number: the view's number.
-        snapshot: all entity rows have the same time, and the source has one row per entity.
         known: which rows can be read.
     """
     keys = [f"k{i}" for i in range(len(view.keys))]
     names = ", ".join([*keys, "rowid AS source_row"])
     source = f"FROM source{number}"
-    if snapshot:
-        query = f"SELECT {names}, event AS available {source}"
-    elif known != "row" or not view.created:
+    if known != "row" or not view.created:
         kept = f"QUALIFY row_number() OVER ({_by([*keys, 'event'])} ORDER BY created DESC NULLS LAST) = 1"
         query = f"SELECT {names}, event AS available {source} {kept}"
     else:
