@@ -22,9 +22,9 @@ from tests.quality.planted_models import empty_vocabulary, random_weights
 from tests.quality.shop_nights import (
     HISTORY,
     Edit,
+    add_answers,
     date_of,
     deliver,
-    deliver_answers,
     deliver_items,
     deliver_users,
     shop,
@@ -227,10 +227,13 @@ def _changed_bundle(change: Callable[[Any, Any], Any]) -> Callable[[Path, Path],
 
 def _trained_on_answers(folder: Path, home: Path) -> None:
     """Train a model that reads what came of each impression, as if it had been known before."""
+    from mmlora.pipeline.features import build_features
+    from mmlora.pipeline.promote import promote
     from mmlora.pipeline.train import train
 
-    deliver_answers(folder, HISTORY)
-    train(date_of(HISTORY), adaptation="none")
+    add_answers(home)
+    build_features(date_of(HISTORY))
+    promote(train(date_of(HISTORY), adaptation="none").model_version)
     deliver(folder, DAY)
 
 

@@ -86,23 +86,39 @@ def deliver_users(folder: Path, edit: Edit, number: int) -> None:
     import_tables(users=folder / "users.csv")
 
 
-def deliver_answers(folder: Path, days: int) -> None:
-    """Import user profiles that tell, from just before each impression of the first days, what came of it."""
-    import pyarrow.csv as csv
-
-    shown = shop().table.slice(0, int(np.searchsorted(shop().rows.day, days)))
+def add_answers(home: Path) -> None:
+    """Add a feature that tells, from just before each impression of a user, what came of it."""
+    shown = shop().table
     before = pc.subtract(shown["event_timestamp"], pa.scalar(timedelta(milliseconds=1)))
-    answers = pa.table(
-        {
-            "user_id": shown["user_id"],
-            "last_answer": pc.if_else(pc.equal(shown["label"], 1), "yes", "no"),
-            "event_timestamp": before,
-        }
+    before = before.cast(shown["event_timestamp"].type)
+    answer = pc.cast(shown["label"], pa.float32())
+    answers = pa.table({"user_id": shown["user_id"], "answer": answer, "event_timestamp": before})
+    pq.write_table(answers.append_column("created_timestamp", before), home / "answers.parquet")
+    (home / "feature_repo").mkdir()
+    (home / "feature_repo" / "answers.py").write_text(_ANSWERS.format(path=home / "answers.parquet"))
+
+
+_ANSWERS = """
+from feast import FeatureView, Field, FileSource
+from feast.data_format import ParquetFormat
+from feast.types import Float32
+
+def views(offline, entities):
+    source = FileSource(
+        name="answers",
+        path="{path}",
+        file_format=ParquetFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
     )
-    _write_users(shop().world.customers, folder / "users.csv")
-    users = answers.join(csv.read_csv(folder / "users.csv"), "user_id")
-    pq.write_table(users, folder / "answers.parquet")
-    import_tables(users=folder / "answers.parquet", history=True)
+    fields = [Field(name="answer", dtype=Float32)]
+    tags = {{"mmlora": "input"}}
+    return [
+        FeatureView(
+            name="answers", entities=[entities["user"]], schema=fields, source=source, online=False, tags=tags
+        )
+    ]
+"""
 
 
 def make_history(folder: Path) -> None:
