@@ -2,23 +2,24 @@
 
 Opening an instance takes some 13 ms, which is as long as a query of a small domain; a connection to one that
 is open takes 0.1 ms. Within :func:`kept_open`, which a command with many domains enters, connections share
-the instances.
+the instances, and what is small and the same for all domains is read once (:func:`kept`).
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import duckdb
 
 MEMORY_LIMIT = "60%"
+T = TypeVar("T")
 
 
 @contextmanager
@@ -34,7 +35,6 @@ def in_memory(
     """
     if memory_limit is None and (shared := _KEPT.get((spill, ordered))) is not None:
         with shared.cursor() as connection:
-            _in_utc(connection)
             yield connection
     else:
         with _instance(spill, ordered, memory_limit or MEMORY_LIMIT) as connection:
@@ -46,6 +46,11 @@ def kept_open() -> Iterator[None]:
     """Share the instances between the connections that are opened before the exit, in any thread."""
     with _KEPT.entered():
         yield
+
+
+def kept(key: Hashable, make: Callable[[], T]) -> T:
+    """Return what ``make`` returns, which is called once per key before the exit of :func:`kept_open`."""
+    return _KEPT.value(key, make)
 
 
 @contextmanager
@@ -63,7 +68,7 @@ def _instance(spill: Path | None, ordered: bool, memory_limit: str) -> Iterator[
         folder = config["temp_directory"] = mkdtemp(prefix="duckdb-", dir=spill)
     connection = duckdb.connect(config=config)
     try:
-        _in_utc(connection)
+        connection.execute("SET GLOBAL TimeZone = 'UTC'; SET enable_progress_bar = false")
         yield connection
     finally:
         connection.close()
@@ -71,18 +76,15 @@ def _instance(spill: Path | None, ordered: bool, memory_limit: str) -> Iterator[
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _in_utc(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-
-
 class _Kept:
-    """The instances that connections share, by spill folder and order, while somebody keeps them."""
+    """The instances that connections share, by spill folder and order, and the values that are kept."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keepers = 0
         self._stack = ExitStack()
         self._instances: dict[tuple[Path | None, bool], duckdb.DuckDBPyConnection] = {}
+        self._values: dict[Hashable, Any] = {}
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -95,6 +97,7 @@ class _Kept:
                 self._keepers -= 1
                 if not self._keepers:
                     self._instances.clear()
+                    self._values.clear()
                     self._stack.close()
 
     def get(self, key: tuple[Path | None, bool]) -> duckdb.DuckDBPyConnection | None:
@@ -107,6 +110,17 @@ class _Kept:
                 instance = self._stack.enter_context(_instance(spill, ordered, MEMORY_LIMIT))
                 self._instances[key] = instance
             return self._instances[key]
+
+    def value(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the key's value, made if it isn't yet; nothing is kept if nobody keeps anything."""
+        if key in self._values:
+            found: T = self._values[key]
+            return found
+        made = make()
+        with self._lock:
+            if self._keepers:
+                self._values[key] = made
+        return made
 
 
 _KEPT = _Kept()

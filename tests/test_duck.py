@@ -5,7 +5,7 @@ import threading
 import duckdb
 import pytest
 
-from mmlora.duck import in_memory, kept_open
+from mmlora.duck import in_memory, kept, kept_open
 
 
 def _setting(connection, name):
@@ -72,3 +72,16 @@ def test_threads_share_while_anyone_keeps_it_open(tmp_path):
         assert len(list(tmp_path.iterdir())) == 1
     assert not errors
     assert sorted(found) == list(range(1, 9))
+
+
+def test_values_are_made_once_while_kept():
+    made = []
+
+    def value(key):
+        return kept(key, lambda: made.append(key) or len(made))
+
+    assert [value("a"), value("a")] == [1, 2]
+    with kept_open():
+        assert [value("a"), value("b"), value("a")] == [3, 4, 3]
+    with kept_open():
+        assert value("a") == 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmlora.duck import in_memory
+from mmlora.duck import in_memory, kept
 from mmlora.errors import ContractError, UsageError
 from mmlora.features.asof.request import check_keys, fetch
 from mmlora.features.asof.source import attach
@@ -29,6 +29,8 @@ from mmlora.features.asof.sql import (
 )
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
+_SMALL_VIEW = 2 * 2**20
+"""Size of a view's files up to which it is read for all entities."""
 _JOIN_BYTES = 120
 """Memory per row during a join, in addition to its columns: sorted keys, time and row numbers."""
 
@@ -159,16 +161,38 @@ class AsofJoin:
         snapshot = earliest is not None and earliest == latest
         features = []
         for number, (view, scan) in enumerate(zip(self._views, self._scans, strict=True)):
-            query = read_sql(view, scan, snapshot=snapshot, known=self._known)
-            given = {name: value for name, value in limits.items() if f"${name}" in query}
             if snapshot:
-                features.append(_latest(connection, view, number, fetch(connection, query, given)))
+                ready, of_view = self._latest(connection, view, scan, limits)
+                connection.register(f"ready{number}", ready)
+                features.append(of_view)
                 continue
-            connection.execute(f"CREATE TEMP TABLE source{number} AS {query}", given)
+            query = read_sql(view, scan, snapshot=False, known=self._known)
+            connection.execute(f"CREATE TEMP TABLE source{number} AS {query}", _given(query, limits))
             connection.execute(ready_sql(view, number, known=self._known))
             features.append(_features(connection, view, number))
             connection.execute(f"DROP TABLE source{number}")
         return snapshot, features
+
+    def _latest(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        view: ViewColumns,
+        scan: str,
+        limits: Mapping[str, datetime | None],
+    ) -> tuple[pa.Table, Features]:
+        """Return the rows of a view to join, one per entity, and their features.
+
+        A small view is read for all entities, once for all retrievals of the same time.
+        """
+        state = view.source.state
+        whole = state is not None and sum(size for size, _ in state) <= _SMALL_VIEW
+        query = read_sql(view, scan, snapshot=True, known=self._known, whole=whole)
+        given = _given(query, limits)
+
+        def read() -> tuple[pa.Table, Features]:
+            return _joinable(view, fetch(connection, query, given))
+
+        return kept((query, state, *given.items()), read) if whole else read()
 
     def _source_rows(
         self, connection: duckdb.DuckDBPyConnection, query: str, part: pa.Table
@@ -208,15 +232,17 @@ class AsofJoin:
         return max(1000, int((budget - held) / per_row))
 
 
-def _latest(
-    connection: duckdb.DuckDBPyConnection, view: ViewColumns, number: int, table: pa.Table
-) -> Features:
-    """Register ``ready<number>``, and return the features, of a table with one row per entity."""
+def _given(query: str, parameters: Mapping[str, datetime | None]) -> dict[str, datetime | None]:
+    """Return the parameters that a query reads; DuckDB refuses others."""
+    return {name: value for name, value in parameters.items() if f"${name}" in query}
+
+
+def _joinable(view: ViewColumns, table: pa.Table) -> tuple[pa.Table, Features]:
+    """Return what a table with one row per entity is joined by (:func:`ready_sql`), and its features."""
     index = np.arange(len(table))
     keys = table.select([f"k{i}" for i in range(len(view.keys))])
     keys = keys.append_column("available", table.column("event"))
-    connection.register(f"ready{number}", keys.append_column("source_row", pa.array(index)))
-    return _gathered(view, table, index)
+    return keys.append_column("source_row", pa.array(index)), _gathered(view, table, index)
 
 
 def _features(connection: duckdb.DuckDBPyConnection, view: ViewColumns, number: int) -> Features:

@@ -96,6 +96,13 @@ class ParquetSource:
         )
 
     @property
+    def state(self) -> tuple[tuple[int, int], ...] | None:
+        """The size (bytes) and time of change (ns) of each of its files; None if they aren't local."""
+        if not self.is_local:
+            return None
+        return tuple((found.st_size, found.st_mtime_ns) for found in map(os.stat, self.files))
+
+    @property
     def is_partitioned(self) -> bool:
         """Whether folders below the source name columns (``day=2000-05-01``)."""
         root = self.inside.rstrip("/") + "/"

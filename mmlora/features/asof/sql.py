@@ -55,17 +55,19 @@ class ViewColumns:
     ttl: timedelta | None
 
 
-def read_sql(view: ViewColumns, scan: str, *, snapshot: bool, known: Known) -> str:
+def read_sql(view: ViewColumns, scan: str, *, snapshot: bool, known: Known, whole: bool = False) -> str:
     """Return the query for a view's rows that a retrieval needs.
 
-    It has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``, for the keys of
-    the entity rows only. Parameters: ``$earliest`` and ``$latest`` entity row times, ``$known_as_of``.
+    It has the keys (``k0``...), the features (``f0``...), ``event`` and ``created``, for the keys of the
+    entity rows only, or for all (``whole``). Parameters: ``$earliest`` and ``$latest`` entity row times,
+    ``$known_as_of``.
 
     Args:
         view: the view.
         scan: the table function that reads its files.
         snapshot: all entity rows have the same time, so only the row to read is kept per entity.
         known: which rows can be read.
+        whole: read the rows of entities that aren't in the entity rows as well.
     """
     columns = [f"source.{quote(source)} AS k{i}" for i, (_, source) in enumerate(view.keys)]
     columns += [f"source.{quote(source)} AS f{i}" for i, (_, source) in enumerate(view.features)]
@@ -77,7 +79,7 @@ def read_sql(view: ViewColumns, scan: str, *, snapshot: bool, known: Known) -> s
     if view.ttl:
         wanted.append(f"{event} >= $earliest::TIMESTAMPTZ - {_interval(view.ttl)}")
     semi_join = ""
-    if view.keys:
+    if view.keys and not whole:
         keys = ", ".join(quote(column) for column, _ in view.keys)
         same = [f"source.{quote(source)} = entities.{quote(column)}" for column, source in view.keys]
         semi_join = f"SEMI JOIN (SELECT DISTINCT {keys} FROM entities) AS entities ON {' AND '.join(same)}"
