@@ -21,6 +21,7 @@ from mmlora.pipeline.outcomes import LoadOutcome, NightOutcome, SkippedDomain
 from mmlora.pipeline.publish import publish
 from mmlora.runs.champions import CHAMPION
 from mmlora.runs.freshness import refuse_stale
+from mmlora.telemetry import in_context, work
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 PUBLISHERS = 4
@@ -53,7 +54,7 @@ def score_and_publish(
     begun = time.monotonic()
     wanted = [domain] if domain else list(domains)
     expected = wanted or workspace.expected_domains()
-    with workspace.open_warehouse():  # keeps it open for the calls below
+    with workspace.open_warehouse(), work("night", date=on):  # keeps it open for the calls below
         with failures_kept(workspace, on, *map(str, expected)):
             chosen, skipped = domains_to_score(workspace, on, wanted, options)
         loads = _loads(workspace, on, chosen, progress, options)
@@ -116,7 +117,7 @@ def _loads(
         try:
             for domain in domains:
                 scored = _scored(on, domain, progress, options)
-                outcomes.append(publishers.submit(_published, workspace, on, domain, scored))
+                outcomes.append(publishers.submit(in_context(_published), workspace, on, domain, scored))
             return [outcome.result() for outcome in outcomes]
         except KeyboardInterrupt:
             publishers.shutdown(wait=False, cancel_futures=True)

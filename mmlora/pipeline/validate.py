@@ -11,7 +11,9 @@ from mmlora.check_rules import RULES, AuditCheck
 from mmlora.load_checks import LoadChecks
 from mmlora.names import Severity, Stage
 from mmlora.records import Record
+from mmlora.runs.datasets import sources
 from mmlora.runs.verdicts import StoredVerdicts, check_domains, stored_verdicts
+from mmlora.telemetry import work
 from mmlora.workspace import open_workspace
 
 
@@ -108,7 +110,7 @@ def _explained(
 def validate(as_of: date) -> Validation:
     """Check the data known at ``as_of`` 00:00 UTC and store the verdicts."""
     workspace = open_workspace()
-    with workspace.open_warehouse():
+    with workspace.open_warehouse(), work("validate", date=as_of, reads=sources(workspace)):
         report = check_domains(workspace, as_of)
         stored = stored_verdicts(workspace, as_of)
     return Validation(

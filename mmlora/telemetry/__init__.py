@@ -1,0 +1,18 @@
+"""Telemetry: what is being worked on, told to logs, OpenTelemetry and OpenLineage from one place.
+
+::
+
+    with work("score", domain=domain, date=on):      # at the edges: pipeline, nights, runs
+        ...
+        note(load=load.load_id)                      # what becomes known meanwhile, wherever that is
+
+:mod:`~mmlora.telemetry.working` has the context manager. While its block runs, each log line has the domain,
+date and load (:mod:`~mmlora.telemetry.logs`). Its beginning and end are told to observers, which exist only
+where the standard variables name a receiver: :mod:`~mmlora.telemetry.otel` makes spans and metrics of them,
+:mod:`~mmlora.telemetry.lineage` OpenLineage's events. What a scraper gets is computed from the warehouse
+instead (:mod:`~mmlora.telemetry.figures`, :mod:`~mmlora.telemetry.prometheus`).
+"""
+
+from mmlora.telemetry.working import Dataset, Work, in_context, note, work
+
+__all__ = ["Dataset", "Work", "in_context", "note", "work"]
