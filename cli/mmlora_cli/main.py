@@ -22,6 +22,7 @@ from mmlora_cli import (
     explain,
     features,
     importance,
+    metrics,
     nights,
     operate,
     promote,
@@ -48,7 +49,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
 for module in (
     *(workspace, validate, train, promote, share, score, nights, compare, operate),
-    *(calibrate, evaluate, explain, importance, report, upkeep),
+    *(calibrate, evaluate, explain, importance, metrics, report, upkeep),
 ):
     module.register(app)
 
