@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import cache, wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from mmlora.telemetry.figures import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +105,9 @@ class Observer(Protocol):
     def ends(self, work: Work, error: BaseException | None) -> None:
         """Take note that it has ended, with an error or without."""
 
+    def records(self, collect: Callable[[], Iterable[Figure]]) -> None:
+        """Keep figures of the warehouse's state, if that is of use; ``collect`` computes them."""
+
     def flush(self) -> None:
         """Deliver everything: the process may end next."""
 
@@ -168,6 +175,11 @@ def work(
         _current.reset(token)
 
 
+def record(collect: Callable[[], Iterable[Figure]]) -> None:
+    """Let observers keep the state of nights; it is computed only if one of them does."""
+    _tell(lambda observer: observer.records(collect))
+
+
 def in_context(function: Callable[_In, _Out]) -> Callable[_In, _Out]:
     """Return a function for another thread that knows what the caller is working on."""
     context = copy_context()
@@ -190,4 +202,23 @@ def _tell(what: Callable[[Observer], None]) -> None:
 @cache
 def observers() -> tuple[Observer, ...]:
     """Return who is told in this process; nothing is imported unless the environment names a receiver."""
-    return ()
+    found: list[Observer] = []
+    for wanted, name, make in ((_otlp_is_wanted, "telemetry", _open_telemetry),):
+        if wanted():
+            try:
+                found.append(make())
+            except ModuleNotFoundError as error:
+                logger.warning("no %s without %s: pip install 'mmlora[%s]'", name, error.name, name)
+    return tuple(found)
+
+
+def _otlp_is_wanted() -> bool:
+    signals = ("", "TRACES_", "METRICS_")
+    named = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT") for signal in signals)
+    return named and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
+def _open_telemetry() -> Observer:
+    from mmlora.telemetry.otel import OpenTelemetry
+
+    return OpenTelemetry.of_environment()
