@@ -13,6 +13,6 @@ where the standard variables name a receiver: :mod:`~mmlora.telemetry.otel` make
 instead (:mod:`~mmlora.telemetry.figures`, :mod:`~mmlora.telemetry.prometheus`).
 """
 
-from mmlora.telemetry.working import Dataset, Work, in_context, note, record, work
+from mmlora.telemetry.working import Dataset, Work, in_context, lineage_is_wanted, note, record, work
 
-__all__ = ["Dataset", "Work", "in_context", "note", "record", "work"]
+__all__ = ["Dataset", "Work", "in_context", "lineage_is_wanted", "note", "record", "work"]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import cache, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ def _tell(what: Callable[[Observer], None]) -> None:
 def observers() -> tuple[Observer, ...]:
     """Return who is told in this process; nothing is imported unless the environment names a receiver."""
     found: list[Observer] = []
-    for wanted, name, make in ((_otlp_is_wanted, "telemetry", _open_telemetry),):
+    both = ((_otlp_is_wanted, "telemetry", _open_telemetry), (lineage_is_wanted, "lineage", _open_lineage))
+    for wanted, name, make in both:
         if wanted():
             try:
                 found.append(make())
@@ -222,3 +224,20 @@ def _open_telemetry() -> Observer:
     from mmlora.telemetry.otel import OpenTelemetry
 
     return OpenTelemetry.of_environment()
+
+
+def lineage_is_wanted() -> bool:
+    """Return whether OpenLineage's client is configured; without it, it would print events."""
+    if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
+        return False
+    names = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
+    files = (Path("openlineage.yml"), Path("~/.openlineage/openlineage.yml").expanduser())
+    return any(value and name.startswith(names) for name, value in os.environ.items()) or any(
+        file.is_file() for file in files
+    )
+
+
+def _open_lineage() -> Observer:
+    from mmlora.telemetry.lineage import OpenLineage
+
+    return OpenLineage()
