@@ -8,6 +8,7 @@ Work that isn't a part of other work has the parent that ``OPENLINEAGE_PARENT_ID
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -37,11 +38,19 @@ _PARTITIONED = ("score", "publish")
 """Jobs whose outputs have a part for each domain and date."""
 
 
-class OpenLineage:
-    """The observer that emits OpenLineage's events."""
+_PAUSE = 600.0
+"""Seconds without events after one that failed: the client tries each for 9 s, and a night has many."""
 
-    def __init__(self) -> None:
-        self._client = OpenLineageClient()
+
+class OpenLineage:
+    """The observer that emits OpenLineage's events.
+
+    Args:
+        client: delivers them.
+    """
+
+    def __init__(self, client: OpenLineageClient) -> None:
+        self._client, self._paused_until = client, 0.0
         self._namespace = os.environ.get("OPENLINEAGE_NAMESPACE", "mmlora")
         self._runs: dict[Work, str] = {}
 
@@ -88,7 +97,13 @@ class OpenLineage:
             outputs=[_output(work, written) for written in work.writes],
             producer=_PRODUCER,
         )
-        self._client.emit(event)
+        if time.monotonic() < self._paused_until:
+            return
+        try:
+            self._client.emit(event)
+        except Exception:
+            self._paused_until = time.monotonic() + _PAUSE
+            raise
 
     def _parent(self, work: Work) -> parent_run.ParentRunFacet | None:
         """Return the work that this is a part of, or what the environment names as the parent of all."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from functools import cache, wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from mmlora.redaction import redact
+from mmlora.telemetry.observers import Observer, observers
 
 if TYPE_CHECKING:
     from mmlora.telemetry.figures import Figure
@@ -95,22 +96,6 @@ class Work:
     def _unbind(self) -> None:
         if self._bound:
             sys.modules["structlog"].contextvars.reset_contextvars(**self._bound)
-
-
-class Observer(Protocol):
-    """Who is told about work."""
-
-    def begins(self, work: Work) -> None:
-        """Take note that work begins."""
-
-    def ends(self, work: Work, error: BaseException | None) -> None:
-        """Take note that it has ended, with an error or without."""
-
-    def records(self, collect: Callable[[], Iterable[Figure]]) -> None:
-        """Keep figures of the warehouse's state, if that is of use; ``collect`` computes them."""
-
-    def flush(self) -> None:
-        """Deliver everything: the process may end next."""
 
 
 def note(
@@ -196,48 +181,6 @@ def _tell(what: Callable[[Observer], None]) -> None:
     for observer in observers():
         try:
             what(observer)
-        except Exception:
-            logger.warning("telemetry failed; the work goes on", exc_info=True)
-
-
-@cache
-def observers() -> tuple[Observer, ...]:
-    """Return who is told in this process; nothing is imported unless the environment names a receiver."""
-    found: list[Observer] = []
-    both = ((_otlp_is_wanted, "telemetry", _open_telemetry), (lineage_is_wanted, "lineage", _open_lineage))
-    for wanted, name, make in both:
-        if wanted():
-            try:
-                found.append(make())
-            except ModuleNotFoundError as error:
-                logger.warning("no %s without %s: pip install 'mmlora[%s]'", name, error.name, name)
-    return tuple(found)
-
-
-def _otlp_is_wanted() -> bool:
-    signals = ("", "TRACES_", "METRICS_")
-    named = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT") for signal in signals)
-    return named and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
-
-
-def _open_telemetry() -> Observer:
-    from mmlora.telemetry.otel import OpenTelemetry
-
-    return OpenTelemetry.of_environment()
-
-
-def lineage_is_wanted() -> bool:
-    """Return whether OpenLineage's client is configured; without it, it would print events."""
-    if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
-        return False
-    names = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
-    files = (Path("openlineage.yml"), Path("~/.openlineage/openlineage.yml").expanduser())
-    return any(value and name.startswith(names) for name, value in os.environ.items()) or any(
-        file.is_file() for file in files
-    )
-
-
-def _open_lineage() -> Observer:
-    from mmlora.telemetry.lineage import OpenLineage
-
-    return OpenLineage()
+        except Exception as error:
+            logger.warning("telemetry: %s; the work goes on", redact(str(error)))
+            logger.debug("telemetry failed", exc_info=True)

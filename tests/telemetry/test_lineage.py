@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from openlineage.client import OpenLineageClient
+from openlineage.client.transport import Transport
+
+from mmlora.telemetry import work, working
+from mmlora.telemetry.lineage import OpenLineage
 from tests.telemetry.conftest import ON
 
 MMLORA = [sys.executable, "-m", "mmlora_cli.main"]
@@ -85,6 +91,7 @@ def test_a_rejected_load_fails_with_its_reason(trained_workspace: Path, tmp_path
     assert not [event for event in events if event["job"]["name"] == "publish"]
 
 
+@pytest.mark.slow
 def test_building_validating_and_training_name_what_they_read_and_write(
     made_up_workspace: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +129,49 @@ def test_applying_the_definitions_names_what_the_views_are_made_of(
     assert {("mmlora", "user_activity"), ("mmlora", "item_profile")} <= of_views, "named as in our events"
 
 
+@pytest.mark.parametrize(
+    ("before", "transport", "said"),
+    [
+        ("", "nonsense", "no lineage: "),
+        ("sys.modules['openlineage'] = None", "file", "pip install 'mmlora[lineage]'"),
+    ],
+)
+def test_a_wrong_configuration_or_a_missing_library_stops_nothing(
+    before: str, transport: str, said: str
+) -> None:
+    code = f"import sys\n{before}\nfrom mmlora.telemetry import work\nwith work('night'): print('done')"
+    environment = {**os.environ, "OPENLINEAGE__TRANSPORT__TYPE": transport}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
+    assert done.stderr.count(said) == 1, done.stderr
+
+
+def test_a_receiver_that_is_gone_is_tried_once_and_not_for_each_event(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone(Transport):
+        kind = "gone"
+        tried = 0
+
+        def emit(self, event: Any) -> Any:
+            self.tried += 1
+            raise ConnectionError("refused: http://me:sesame-open@lineage")
+
+    gone = Gone()
+    observer = OpenLineage(OpenLineageClient(transport=gone))
+    monkeypatch.setattr(working, "observers", lambda: (observer,))
+    done = []
+    with work("night", date=ON):
+        for domain in ("news", "sport"):
+            with work("score", domain=domain):
+                done.append(domain)
+    assert (done, gone.tried) == (["news", "sport"], 1)
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert warning == "telemetry: refused: http://me:***@lineage; the work goes on"
+
+
+@pytest.mark.slow
 def test_the_work_of_airflows_tasks_is_part_of_them(trained_workspace: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("run_night.py")
     command = [sys.executable, str(script), str(tmp_path / "airflow"), str(ON), "news"]

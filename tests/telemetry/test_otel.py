@@ -149,6 +149,27 @@ def test_a_command_sends_its_spans_and_metrics_to_the_collector_before_it_ends(
     assert "telemetry" not in done.stderr
 
 
+def test_spans_are_part_of_those_of_a_provider_that_is_already_set() -> None:
+    code = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+spans = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(spans))
+from mmlora.telemetry import work
+with trace.get_tracer("airflow").start_as_current_span("task"), work("night"):
+    pass
+night, task = spans.get_finished_spans()
+print(night.name, night.parent.span_id == task.context.span_id)
+"""
+    gone = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_METRICS_EXPORTER": "none"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, **gone}, capture_output=True, text=True, check=True)
+    assert done.stdout == "night True\n"
+
+
 def test_a_collector_that_is_gone_stops_nothing(trained_workspace: Path) -> None:
     gone = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
     scored = [*MMLORA, "score", "--date", str(ON), "--domain", "news"]

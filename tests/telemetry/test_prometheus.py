@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -55,6 +56,17 @@ def test_names_follow_the_conventions() -> None:
         assert not metric.unit or name.endswith(f"_{metric.unit}")
         assert not name.endswith(("_total", "_count", "_sum", "_bucket"))
         assert metric.help.endswith(".")
+
+
+def test_the_docs_have_each_metric_with_its_labels() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `mmlora_")]
+    told = {
+        name: tuple(re.findall(r"`(\w+)`", labels))
+        for names, labels in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert told == {name: metric.labels for name, metric in DECLARED.items()}
 
 
 def test_labels_with_any_text_survive(tmp_path: Path) -> None:
