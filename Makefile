@@ -21,7 +21,7 @@ help: ## list the targets
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name it by PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow,baselines,bench,dev,experiments,ray]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow-lineage,baselines,bench,dev,experiments,ray,telemetry]'
 	@touch $@
 
 install: $(READY) ## make .venv

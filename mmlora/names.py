@@ -28,6 +28,8 @@ LedgerAction = Literal["unpublish", "restore", "override"]
 Severity = Literal["block", "warn"]
 Stage = Literal["interactions", "features", "candidates", "scores"]
 Alias = Literal["champion", "challenger"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def valid_names(literal: object) -> tuple[str, ...]:

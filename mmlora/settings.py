@@ -28,6 +28,8 @@ from mmlora.names import (
     Device,
     EngineName,
     Exclusion,
+    LogFormat,
+    LogLevel,
     Precision,
     RetrievalName,
     Scope,
@@ -311,6 +313,13 @@ class AlertSettings(_Section):
     )
 
 
+class LoggingSettings(_Section):
+    """The command line's log lines, on standard error."""
+
+    format: LogFormat = Field("text", description="`json` writes each line as an object, for log collectors")
+    level: LogLevel = Field("warning", description="the least severe level that is logged")
+
+
 class Settings(BaseSettings):
     """All settings, and the locations of the workspace's parts."""
 
@@ -336,6 +345,7 @@ class Settings(BaseSettings):
     quality: QualitySettings = QualitySettings()
     promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
+    logging: LoggingSettings = LoggingSettings()
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Self:

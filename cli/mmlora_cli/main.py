@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
 
 import mmlora
 from mmlora.errors import MmloraError, meaning_of
-from mmlora.redaction import RedactingFormatter, redact
+from mmlora.names import LogFormat, LogLevel
+from mmlora.redaction import redact
+from mmlora.telemetry.logs import json_handler, log_to_stderr, say
 from mmlora_cli import (
     calibrate,
     compare,
@@ -19,6 +22,7 @@ from mmlora_cli import (
     explain,
     features,
     importance,
+    metrics,
     nights,
     operate,
     promote,
@@ -45,7 +49,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(experiment.app, name="experiment")
 for module in (
     *(workspace, validate, train, promote, share, score, nights, compare, operate),
-    *(calibrate, evaluate, explain, importance, report, upkeep),
+    *(calibrate, evaluate, explain, importance, metrics, report, upkeep),
 ):
     module.register(app)
 
@@ -65,11 +69,19 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    import logging
+    form, level = _log_settings()
+    log_to_stderr(form, "debug" if debug else level)
 
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
+
+def _log_settings() -> tuple[LogFormat, LogLevel]:
+    """Return the settings of the log lines; the defaults for `--help`, which is to be quick."""
+    if not {"-h", "--help"}.intersection(sys.argv):
+        from mmlora.settings import load_settings
+
+        with suppress(MmloraError):  # the command itself says which settings are wrong
+            settings = load_settings().logging
+            return settings.format, settings.level
+    return "text", "warning"
 
 
 def main() -> NoReturn:
@@ -88,11 +100,15 @@ def main() -> NoReturn:
 
 
 def _fail(error: BaseException, code: int, debug: bool, text: str = "") -> NoReturn:
-    if debug:
-        import traceback
+    said = redact(f"mmlora: {text or error}")
+    if (handler := json_handler()) is not None:
+        say(handler, said, error, with_traceback=debug)
+    else:
+        if debug:
+            import traceback
 
-        typer.echo(redact("".join(traceback.format_exception(error))), err=True)
-    typer.echo(redact(f"mmlora: {text or error}"), err=True)
+            typer.echo(redact("".join(traceback.format_exception(error))), err=True)
+        typer.echo(said, err=True)
     sys.exit(code)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmlora.telemetry.logs import json_handler, say
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -70,8 +72,11 @@ def format_value(value: object) -> str:
 
 
 def note(text: str) -> None:
-    """Print a line for people on standard error."""
-    typer.echo(text, err=True)
+    """Print a line on standard error: for people, or as a log line where these are JSON."""
+    if (handler := json_handler()) is not None:
+        say(handler, text)
+    else:
+        typer.echo(text, err=True)
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
     """Yield ``progress(what, done, total)``, which shows bars on a terminal and plain lines elsewhere."""
     if quiet:
         yield lambda what, done, total: None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and json_handler() is None:
         with _bars() as report:
             yield report
     else:

@@ -5,6 +5,8 @@ Airflow parses the DAG files, and so this one, again and again, so it may import
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
@@ -71,6 +73,7 @@ def on_demand(runs: int) -> dict[str, Any]:
 def module(name: str) -> ModuleType:
     """Import ``mmlora.<name>``, which is heavy, when a task runs."""
     _mask_secrets()
+    _be_parent_of_lineage()
     return import_module(f"mmlora.{name}")
 
 
@@ -84,6 +87,28 @@ def _mask_secrets() -> None:
     load_settings()
     for secret in secrets():
         mask_secret(secret)
+
+
+def _be_parent_of_lineage() -> None:
+    """Name the running task as the parent of the events that mmlora emits, and Airflow's receiver as theirs.
+
+    It does so if Airflow's provider of OpenLineage is installed and on.
+    """
+    try:
+        from airflow.providers.openlineage import conf
+    except ModuleNotFoundError:
+        return
+    if conf.is_disabled():
+        return
+    from airflow.providers.openlineage.plugins import macros
+
+    instance = get_current_context()["ti"]
+    os.environ["OPENLINEAGE_PARENT_ID"] = macros.lineage_parent_id(instance)
+    os.environ["OPENLINEAGE_ROOT_PARENT_ID"] = macros.lineage_root_parent_id(instance)
+    if transport := conf.transport():
+        os.environ.setdefault("OPENLINEAGE__TRANSPORT", json.dumps(transport))
+    if path := conf.config_path():
+        os.environ.setdefault("OPENLINEAGE_CONFIG", path)
 
 
 def step(name: str, verb: str, doc: str, *params: str) -> Any:

@@ -50,6 +50,7 @@ from mmlora.schema import (
     fingerprint,
     valid_names,
 )
+from mmlora.telemetry import lineage_is_wanted
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -351,7 +352,10 @@ class FeatureRepo:
         from feast.repo_config import RepoConfig
 
         write_yaml(self._folder, self._registry_url, self._offline / ".spill")
-        config = RepoConfig(**feast_config(self._registry_url, self._offline / ".spill"))
+        settings = feast_config(self._registry_url, self._offline / ".spill")
+        if lineage_is_wanted():  # then Feast tells, on apply, what the views are made of
+            settings["openlineage"] = {"enabled": True}
+        config = RepoConfig(**settings)
         config.repo_path = self._folder
         return FeatureStore(repo_path=str(self._folder), config=config)
 

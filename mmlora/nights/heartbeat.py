@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mmlora.errors import MmloraError
+from mmlora.telemetry import in_context
 
 if TYPE_CHECKING:
     from mmlora.nights.rehearsal import Rehearsal
@@ -31,7 +32,7 @@ def heartbeat(warehouse: Warehouse | Rehearsal, load: Load, seconds: float) -> I
                 # The load was given up, or the database is gone: its own steps will report it.
                 logger.warning("load %s: can't send a heartbeat: %s", load.load_id, error)
 
-    thread = threading.Thread(target=beat, name=f"heartbeat-{load.load_id}", daemon=True)
+    thread = threading.Thread(target=in_context(beat), name=f"heartbeat-{load.load_id}", daemon=True)
     thread.start()
     try:
         yield

@@ -25,9 +25,11 @@ from mmlora.nights.overrides import Overrides
 from mmlora.runs.built_features import ensure_features
 from mmlora.runs.champions import bundle_of, warn_of_labels
 from mmlora.runs.contract import check_contract
+from mmlora.runs.datasets import feature_views, models, sources, staged
 from mmlora.runs.freshness import refuse_stale
 from mmlora.runs.lineage import facts_of
 from mmlora.runs.verdicts import verdict_as_of
+from mmlora.telemetry import note, work
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 if TYPE_CHECKING:
@@ -110,7 +112,9 @@ def score(
     target = workspace.domain(domain)
     top_k = workspace.settings.scoring.top_k if top_k is None else top_k
     check_retrieval(policy_of(workspace, target, pairs), top_k)
-    with workspace.open_warehouse() as warehouse:
+    reads, writes = [*sources(workspace), models(workspace)], [staged(workspace)]
+    scoring = work("score", domain=target, date=on, reads=reads, writes=writes)
+    with workspace.open_warehouse() as warehouse, scoring:
         refuse_stale(workspace, on, known_as_of=known_as_of, allow=allow_stale)
         verdict = verdict_as_of(workspace, on, target)
         if verdict is not None and is_broken(verdict, allow_stale=allow_stale, override=override):
@@ -134,6 +138,8 @@ def score(
             contract_hash=bundle.contract.hash,
             stale_after=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
         )
+        views = feature_views(field.view for field in bundle.contract.fields)
+        note(load=load.load_id, model_version=load.model_version, reads=views)
         job = LoadJob(workspace, records, bundle, load, known_as_of, chosen, progress)
         job.checks = NightChecks(records, load, overrides, verdict, allow_stale)
         try:

@@ -17,6 +17,7 @@ from mmlora.nights.checking import NightChecks
 from mmlora.nights.feature_checks import check_candidates, check_features
 from mmlora.nights.interrupted import being_staged, taken_over
 from mmlora.schema import DOMAIN_ID, EVENT_TIMESTAMP, ITEM_ID, TIMESTAMP, USER_ID, midnight
+from mmlora.telemetry import note
 from mmlora.workspace import Progress, Workspace
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class LoadJob:
             numerics=staged.numerics,
             checks=self.checks.of(facts),
         )
+        note(pairs=staged.scored_pairs, rows=staged.rows, users=staged.users, scoring_seconds=staged.seconds)
         rate = staged.scored_pairs / max(staged.seconds, 1e-9)
         logger.info(
             "scored %s, %s: %s pairs, %s per second",

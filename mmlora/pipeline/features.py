@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from mmlora.names import ColumnKind
 from mmlora.records import Record
 from mmlora.runs.built_features import build
+from mmlora.runs.datasets import feature_views, sources
+from mmlora.telemetry import note, work
 from mmlora.workspace import Progress, open_workspace, silent
 
 if TYPE_CHECKING:
@@ -64,8 +66,10 @@ class FeatureList(Record):
 def build_features(through: date, *, progress: Progress = silent) -> BuildReport:
     """Compute the activity rows with timestamps up to ``through`` 00:00 UTC, and apply the definitions."""
     workspace = open_workspace()
-    report = build(workspace, through, progress, decide=True)
-    workspace.feature_repo.apply_if_changed()
+    with work("build_features", date=through, reads=sources(workspace)):
+        report = build(workspace, through, progress, decide=True)
+        note(rows=sum(report.rows.values()), writes=feature_views(report.rows))
+        workspace.feature_repo.apply_if_changed()
     return report
 
 

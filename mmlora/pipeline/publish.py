@@ -7,6 +7,8 @@ from contextlib import suppress
 from mmlora.files import discard_unheld
 from mmlora.nights.carrying import forget_digests
 from mmlora.nights.failures import failures_kept
+from mmlora.runs.datasets import scores, staged
+from mmlora.telemetry import note, work
 from mmlora.warehouse.readers import keep_promises
 from mmlora.warehouse.shadows import refuse_shadow
 from mmlora.workspace import STAGING_LOCK, Workspace, open_workspace
@@ -26,7 +28,11 @@ def publish(load_id: str, *, workspace: Workspace | None = None) -> str:
     folder = workspace.staging_folder(load_id)
     with workspace.open_warehouse() as warehouse:
         load = warehouse.load(load_id)
-        with failures_kept(workspace, load.score_date, str(load.domain_id)):
+        domain, on = load.domain_id, load.score_date
+        reads, writes = [staged(workspace)], [scores(workspace)]
+        publishing = work("publish", domain=domain, date=on, load=load_id, reads=reads, writes=writes)
+        with publishing, failures_kept(workspace, on, str(domain)):
+            note(rows=load.rows, model_version=load.model_version)
             promise = workspace.settings.promises.of(str(load.domain_id))
             keep_promises(warehouse.database, warehouse.tables, {load.domain_id: promise})
             load = warehouse.publish(load, sorted(folder.glob("part-*.parquet")))

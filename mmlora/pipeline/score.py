@@ -18,10 +18,12 @@ from mmlora.nights.engines import choose_engine
 from mmlora.nights.failures import describe, failures_kept
 from mmlora.nights.load import ScoreOptions, score
 from mmlora.nights.overrides import Overrides
+from mmlora.pipeline.metrics import figures_of
 from mmlora.pipeline.outcomes import LoadOutcome, NightOutcome, SkippedDomain
 from mmlora.pipeline.publish import publish
 from mmlora.runs.champions import CHAMPION
 from mmlora.runs.freshness import refuse_stale
+from mmlora.telemetry import in_context, record, work
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
 PUBLISHERS = 4
@@ -54,10 +56,12 @@ def score_and_publish(
     begun = time.monotonic()
     wanted = [domain] if domain else list(domains)
     expected = wanted or workspace.expected_domains()
-    with workspace.open_warehouse(), kept_open():  # for the calls below
+    # Kept open for the calls below.
+    with workspace.open_warehouse() as warehouse, kept_open(), work("night", date=on):
         with failures_kept(workspace, on, *map(str, expected)):
             chosen, skipped = domains_to_score(workspace, on, wanted, options)
         loads = _loads(workspace, on, chosen, progress, options)
+        record(lambda: figures_of(warehouse))
     return NightOutcome(tuple(loads), tuple(skipped), time.monotonic() - begun)
 
 
@@ -117,7 +121,7 @@ def _loads(
         try:
             for domain in domains:
                 scored = _scored(on, domain, progress, options)
-                outcomes.append(publishers.submit(_published, workspace, on, domain, scored))
+                outcomes.append(publishers.submit(in_context(_published), workspace, on, domain, scored))
             return [outcome.result() for outcome in outcomes]
         except KeyboardInterrupt:
             publishers.shutdown(wait=False, cancel_futures=True)

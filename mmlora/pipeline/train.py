@@ -13,6 +13,7 @@ from datetime import date
 
 from mmlora.errors import UsageError
 from mmlora.pipeline.training_summary import PhaseRow, TrainingSummary
+from mmlora.runs.datasets import models, sources
 from mmlora.runs.exchange import exchange_report
 from mmlora.runs.judging import judge, judgement_of
 from mmlora.runs.state import Run
@@ -27,7 +28,8 @@ from mmlora.runs.steps import (
 )
 from mmlora.runs.training_run import base_of, data_of, open_run, step_records
 from mmlora.runs.tuning import refuse_tuning, tune, tuning_of
-from mmlora.workspace import Progress, silent
+from mmlora.telemetry import note, work
+from mmlora.workspace import Progress, open_workspace, silent
 
 logger = logging.getLogger(__name__)
 
@@ -65,19 +67,22 @@ def train(
     refuse_tuning(tune_minutes, phase=phase, base=base)
     if base is not None and phase != "experts":
         raise UsageError(f"--base trains experts only, not {phase}: mmlora train experts --base ...")
-    run_id = prepare(as_of, domain=domain, base=base, progress=progress, **choices)
-    run_id = tune(run_id, tune_minutes=tune_minutes, progress=progress)
-    train_backbone(run_id, progress=progress)
-    if phase != "backbone":
-        for name in expert_domains(run_id):
-            train_expert(run_id, name, progress=progress)
-    if phase in ("gate", "all"):
-        train_gate(run_id, progress=progress)
-    if phase == "all" or base is not None:
-        evaluate(run_id)
-        judge(run_id, progress=progress)
-        refit(run_id, progress=progress)
-        register(run_id, accept_below_baseline=accept_below_baseline)
+    workspace = open_workspace()
+    with work("train", date=as_of, reads=sources(workspace), writes=[models(workspace)]):
+        run_id = prepare(as_of, domain=domain, base=base, progress=progress, **choices)
+        run_id = tune(run_id, tune_minutes=tune_minutes, progress=progress)
+        train_backbone(run_id, progress=progress)
+        if phase != "backbone":
+            for name in expert_domains(run_id):
+                train_expert(run_id, name, progress=progress)
+        if phase in ("gate", "all"):
+            train_gate(run_id, progress=progress)
+        if phase == "all" or base is not None:
+            evaluate(run_id)
+            judge(run_id, progress=progress)
+            refit(run_id, progress=progress)
+            version = register(run_id, accept_below_baseline=accept_below_baseline)
+            note(model_version=version)
     return summary(run_id)
 
 

@@ -10,8 +10,11 @@ from typing import Literal
 from mmlora.check_rules import RULES, AuditCheck
 from mmlora.load_checks import LoadChecks
 from mmlora.names import Severity, Stage
+from mmlora.pipeline.metrics import figures_of
 from mmlora.records import Record
+from mmlora.runs.datasets import sources
 from mmlora.runs.verdicts import StoredVerdicts, check_domains, stored_verdicts
+from mmlora.telemetry import record, work
 from mmlora.workspace import open_workspace
 
 
@@ -108,8 +111,10 @@ def _explained(
 def validate(as_of: date) -> Validation:
     """Check the data known at ``as_of`` 00:00 UTC and store the verdicts."""
     workspace = open_workspace()
-    with workspace.open_warehouse():
+    validating = work("validate", date=as_of, reads=sources(workspace))
+    with workspace.open_warehouse() as warehouse, validating:
         report = check_domains(workspace, as_of)
+        record(lambda: figures_of(warehouse))
         stored = stored_verdicts(workspace, as_of)
     return Validation(
         **vars(stored),

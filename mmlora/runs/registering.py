@@ -13,6 +13,7 @@ from mmlora.errors import UsageError
 from mmlora.judgement import Judgement, below_baseline
 from mmlora.names import Alias
 from mmlora.runs.champions import ACCEPTED, CHALLENGER, CHAMPION, mirror
+from mmlora.runs.datasets import models, training_sets
 from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
 from mmlora.runs.feature_profile import put_profile
 from mmlora.runs.judged_points import judgement_points
@@ -32,6 +33,7 @@ from mmlora.runs.training_run import (
 from mmlora.runs.tuning import tuning_of
 from mmlora.runs.tuning_record import TuningRecord
 from mmlora.schema import Id
+from mmlora.telemetry import note, work
 from mmlora.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,13 +67,16 @@ def register(run_id: str, *, accept_below_baseline: bool = False) -> str:
     done = run.result("registered")
     if done is not None and (done["alias"] or not accept_below_baseline):
         return str(done["model_version"])
-    version = workspace.bundles.save(_manifest(workspace, run))
-    alias = _decide(workspace, run, version, accept_below_baseline)
-    if alias is not None:
-        mirror(workspace, version, alias)
-    if run.result("tracked") is None:
-        run.record("tracked", {"mlflow_run_id": _track(workspace, run, version)})
-    run.record("registered", {"model_version": version, "alias": alias})
+    reads, writes = [training_sets(workspace)], [models(workspace)]
+    with work("register", date=run.config.as_of, reads=reads, writes=writes):
+        version = workspace.bundles.save(_manifest(workspace, run))
+        note(model_version=version)
+        alias = _decide(workspace, run, version, accept_below_baseline)
+        if alias is not None:
+            mirror(workspace, version, alias)
+        if run.result("tracked") is None:
+            run.record("tracked", {"mlflow_run_id": _track(workspace, run, version)})
+        run.record("registered", {"model_version": version, "alias": alias})
     return version
 
 

@@ -17,6 +17,7 @@ import mmlora
 from mmlora.errors import UsageError
 from mmlora.runs import phases
 from mmlora.runs.choices import choose, choose_base, choose_expert_domains, choose_on_base
+from mmlora.runs.datasets import sources, training_sets
 from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
 from mmlora.runs.retraining import forget_lost
 from mmlora.runs.state import Run, RunConfig
@@ -35,6 +36,7 @@ from mmlora.runs.training_run import (
 from mmlora.runs.training_set import build_training_set
 from mmlora.schema import fingerprint
 from mmlora.settings import TrainingSettings
+from mmlora.telemetry import work
 from mmlora.training import TRAINING_REVISION
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
@@ -92,7 +94,8 @@ def open_training(
     from mmlora.training.dataset import TrainingSet
     from mmlora.training.refusals import refuse_impossible
 
-    training_set_id = build_training_set(workspace, as_of, settings, progress, base=base)
+    with work("prepare", date=as_of, reads=sources(workspace), writes=[training_sets(workspace)]):
+        training_set_id = build_training_set(workspace, as_of, settings, progress, base=base)
     data = TrainingSet.open(workspace.training_set_folder(training_set_id))
     domains = choose_expert_domains(workspace, as_of, settings, data, domain)
     config = RunConfig(
@@ -149,7 +152,7 @@ def train_expert(run_id: str, domain: str, *, progress: Progress = silent) -> st
         compute = partial(phases.expert, workspace, run, progress, domain=index, slot=slot)
         step = f"expert-{index:05d}-{slot}"
         label = f"expert of {domain}" + (f", {slot + 1}" if slot else "")
-        do_step(workspace, run, step, compute, label=label, ignoring=ignored_by(step))
+        do_step(workspace, run, step, compute, label=label, domain=domain, ignoring=ignored_by(step))
     return run_id
 
 

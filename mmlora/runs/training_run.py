@@ -11,11 +11,13 @@ from mmlora.files import locked
 from mmlora.hyperparameters import SETTINGS, ModelShape, Optimisation, read_by
 from mmlora.hyperparameters.setting import TrainedPart
 from mmlora.names import Device
+from mmlora.runs.datasets import training_sets
 from mmlora.runs.exchange import exchanged
 from mmlora.runs.state import Run
 from mmlora.runs.step_record import StepRecord
 from mmlora.schema import Id, fingerprint
 from mmlora.settings import TrainingSettings
+from mmlora.telemetry import work
 from mmlora.training import TRAINING_REVISION
 from mmlora.workspace import Progress, Workspace, open_workspace
 
@@ -133,6 +135,7 @@ def do_step(
     compute: Callable[[Checkpoint], PhaseResult],
     *,
     label: str = "",
+    domain: str | None = None,
     ignoring: Collection[str] = (),
     inputs: Mapping[str, Any] | None = None,
 ) -> None:
@@ -145,7 +148,9 @@ def do_step(
         return
     decisive = {name: value for name, value in run.config.to_json().items() if name not in ignoring}
     decisive |= inputs or {}
-    record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
+    job = f"train_{step.partition('-')[0]}"
+    with work(job, domain=domain, date=run.config.as_of, reads=[training_sets(workspace)]):
+        record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)
     run.record(step, record.to_json())
 
 

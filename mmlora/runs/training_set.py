@@ -19,6 +19,7 @@ from mmlora.errors import DataError
 from mmlora.hyperparameters import read_by
 from mmlora.runs.built_features import ensure_features, ensure_profiles
 from mmlora.runs.contract import check_contract
+from mmlora.runs.datasets import feature_views
 from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.schema import (
     DOMAIN_ID,
@@ -31,6 +32,7 @@ from mmlora.schema import (
     midnight,
 )
 from mmlora.settings import TrainingSettings
+from mmlora.telemetry import note
 from mmlora.workspace import Progress, Workspace
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def build_training_set(
     else:
         check_contract(workspace, base)
         contract = base.contract
+    note(reads=feature_views(field.view for field in contract.fields))
     broken = _broken(workspace, as_of) if left_out is None else sorted(left_out)
     recipe = _recipe(workspace, as_of, settings, contract, broken)
     if base is not None:

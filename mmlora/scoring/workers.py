@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from mmlora.telemetry import in_context
+
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -39,6 +41,6 @@ def workers(threads: int | None) -> Iterator[ParallelMap]:
             yield map
         else:
             with ThreadPoolExecutor(count, "mmlora-score", torch.set_num_threads, (1,)) as pool:
-                yield pool.map
+                yield lambda function, values: pool.map(in_context(function), values)
     finally:
         torch.set_num_threads(before)
