@@ -52,7 +52,9 @@ class FeatureSettings(_Section):
         description="CTR of an entity without rows; the overall CTR of the first build when unset",
     )
     prior_weight: float = Field(20.0, gt=0, description="weight of the prior in rows")
-    columns: dict[str, str] = Field({}, description='e.g. { "items.price" = "dense" }')
+    columns: dict[str, str] = Field(
+        {}, description='what profile columns become, e.g. { "items.price" = "dense" }'
+    )
 
     @field_validator("columns")
     @classmethod
@@ -82,20 +84,30 @@ class CheckSettings(_Section):
     """Thresholds of the checks."""
 
     window_days: int = Field(30, ge=1, description="length in days of the window that is checked")
-    rich_min_rows: int = 500
-    rich_min_positives: int = 50
-    rich_min_users: int = 10
-    rich_min_items: int = 20
-    min_density: float = Field(0.0, ge=0, le=1)
-    ctr_min: float = Field(0.001, ge=0, le=1)
-    ctr_max: float = Field(0.95, ge=0, le=1)
+    rich_min_rows: int = Field(500, description="rows in the window below which a domain is `thin`")
+    rich_min_positives: int = Field(50, description="clicks in the window below which a domain is `thin`")
+    rich_min_users: int = Field(10, description="users in the window below which a domain is `thin`")
+    rich_min_items: int = Field(20, description="items in the window below which a domain is `thin`")
+    min_density: float = Field(
+        0.0, ge=0, le=1, description="rows / (users x items) below which a domain is `thin`"
+    )
+    ctr_min: float = Field(
+        0.001, ge=0, le=1, description="a domain is `broken` if its label rate is below this beyond chance"
+    )
+    ctr_max: float = Field(
+        0.95, ge=0, le=1, description="a domain is `broken` if its label rate is above this beyond chance"
+    )
     volume_min_ratio: float = Field(
         0.25,
         ge=0,
         description="minimum rows of the last day over the trailing mean, beyond chance; 0: no check",
     )
-    volume_max_ratio: float = Field(50.0, gt=0)
-    volume_min_mean: float = Field(100.0, gt=0, description="rows per day that a quieter domain counts as")
+    volume_max_ratio: float = Field(
+        50.0, gt=0, description="maximum rows of the last day over the trailing mean"
+    )
+    volume_min_mean: float = Field(
+        100.0, gt=0, description="rows per day that a quieter domain counts as, against `volume_max_ratio`"
+    )
     domains: tuple[str, ...] = Field((), description="expected domains in addition to those ever seen")
     empty_days: tuple[date, ...] = Field(
         (), description="days that may have few rows or none", examples=[["2026-12-25"]]
@@ -227,7 +239,7 @@ class ScoringSettings(_Section):
     min_size_ratio: float = Field(
         0.5, ge=0, le=1, description="minimum rows and users of a load over those of the last published night"
     )
-    heartbeat_seconds: float = Field(10.0, gt=0)
+    heartbeat_seconds: float = Field(10.0, gt=0, description="how often a running load sends a heartbeat")
     stale_after_seconds: float = Field(
         120.0, gt=0, description="a load without a heartbeat for this long is given up"
     )
