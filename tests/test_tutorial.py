@@ -11,20 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.snippets import blocks
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
-    assert [language for language, _ in blocks].count("bash") >= 6
+    shown = [(block.language, block.text) for block in blocks("docs/tutorial.md") if not block.not_run]
+    assert [language for language, _ in shown].count("bash") >= 6
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     environment.pop("MMLORA_HOME", None)
     printed = {"bash": "", "python": "", "sql": ""}
-    for language, block in blocks:
+    for language, block in shown:
         if language == "sql":
             with sqlite3.connect(tmp_path / "var" / "warehouse.db") as connection:
                 printed["sql"] += str(connection.execute(block).fetchall())
