@@ -27,7 +27,7 @@ ROOT_PAGES = {
 }
 """Pages outside docs/, and where they are on the site."""
 
-_GENERATED = re.compile(r"<!-- generated: (\w+) ?([\w.]*) -->")
+_GENERATED = re.compile(r"<!-- generated: (\w+) ?([\w./]*) -->")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 

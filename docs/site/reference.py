@@ -199,6 +199,12 @@ def errors(_: str) -> str:
     return _table("error | exit status | when | what to do", rows)
 
 
+def file(path: str) -> str:
+    """Return a program of the repository as a block."""
+    text = (Path(__file__).parents[2] / path).read_text(encoding="utf-8")
+    return f"```python\n{text}```"
+
+
 # --- the warehouse
 
 
@@ -274,6 +280,7 @@ _PARTS: dict[str, Callable[[str], str]] = {
     "commands": commands,
     "python": python,
     "errors": errors,
+    "file": file,
     "tables": tables,
     "views": views,
 }
