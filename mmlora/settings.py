@@ -1,10 +1,12 @@
 """Settings: ``mmlora.toml``, overridden by ``MMLORA_*`` variables, and read when a workspace is opened.
 
-Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
+Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``. A setting may also be a file of
+that name in the folder that ``MMLORA_SECRETS_DIR`` names, for secrets that are mounted.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from datetime import date
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -366,8 +369,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Give arguments precedence over variables, and variables over ``mmlora.toml``."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        """Give arguments precedence over variables, these over secrets, and these over ``mmlora.toml``."""
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings,
+            secrets_dir=os.environ.get("MMLORA_SECRETS_DIR"),
+            secrets_nested_delimiter="__",
+        )
+        return init_settings, env_settings, secrets, TomlConfigSettingsSource(settings_cls)
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -376,6 +384,11 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         UsageError: settings are unknown or out of range; all faults are listed.
     """
+    secrets = os.environ.get("MMLORA_SECRETS_DIR")
+    if secrets and not Path(secrets).is_dir():
+        raise UsageError(
+            f"MMLORA_SECRETS_DIR: there is no folder {secrets}; name one with files of secrets, or unset it"
+        )
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
