@@ -38,15 +38,19 @@ TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf
 def faults(command: str) -> list[str]:
     """Return what a command line names that doesn't exist: a verb, an option, a target of the Makefile."""
     words = shlex.split(command, comments=True)
+    if "&&" in words:
+        parts = [" ".join(map(shlex.quote, part)) for part in _split(words)]
+        return [fault for part in parts for fault in faults(part)]
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
     if words[:1] == ["make"]:
         targets = [word for word in words[1:] if "=" not in word]
         return [f"make {target}" for target in targets if target not in TARGETS]
-    if "mmlora" not in words:
+    if "exec" in words:  # docker compose exec SERVICE COMMAND
+        words = words[words.index("exec") + 2 :]
+    if words[:1] != ["mmlora"]:
         return []
-    rest = words[words.index("mmlora") + 1 :]
-    rest = rest[: next((n for n, word in enumerate(rest) if word in ("&&", "|", ";")), len(rest))]
+    rest = words[1:]
     verb = typer.main.get_command(app)
     while rest and not rest[0].startswith("-") and (children := getattr(verb, "commands", None)):
         if rest[0] not in children:
@@ -55,6 +59,12 @@ def faults(command: str) -> list[str]:
     options = {name for param in verb.params for name in (*param.opts, *param.secondary_opts)}
     given = [word.partition("=")[0] for word in rest if word.startswith("--")]
     return [f"{verb.name} {option}" for option in given if option not in options | {"--help"}]
+
+
+def _split(words: list[str]) -> list[list[str]]:
+    """Return the commands between the words ``&&``."""
+    place = words.index("&&") if "&&" in words else len(words)
+    return [words[:place], *(_split(words[place + 1 :]) if place < len(words) else [])]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -68,6 +78,7 @@ def test_a_wrong_verb_option_or_target_is_found() -> None:
     assert faults("mmlora scores --date X") == ["mmlora scores"]
     assert faults("mmlora data import a.csv --user b.csv  # --items") == ["import --user"]
     assert faults("ARGS=1 make benches BENCH=x") == ["make benches"]
+    assert faults("mmlora init && mmlora gc --everything") == ["gc --everything"]
     assert faults("docker compose exec scheduler mmlora read --domian x") == ["read --domian"]
 
 
@@ -102,7 +113,7 @@ def test_other_blocks_are_valid(block: Block, tmp_path: Path, monkeypatch: pytes
             Path("mmlora.toml").write_text(head + part, encoding="utf-8")
             Settings()
     else:
-        assert block.language in ("", "text")
+        assert block.language in ("", "text", "docker")
 
 
 # Running
@@ -173,8 +184,8 @@ def new_domain(made_up: MadeUp, folder: Path) -> None:
 
 START: dict[str, Callable[[MadeUp, Path], None] | None] = {
     "README.md": empty,
-    "docs/airflow.md": None,
     "docs/api.md": None,
+    "docs/deploy.md": None,
     "docs/domains.md": new_domain,
     "docs/import.md": empty,
     "docs/integrity.md": None,
