@@ -193,6 +193,7 @@ START: dict[str, Callable[[MadeUp, Path], None] | None] = {
     "docs/nights.md": None,
     "docs/quality.md": None,
     "docs/reading.md": None,
+    "docs/troubleshooting.md": None,
 }
 """How each page's workspace begins: as ``nights``, or changed by a function."""
 LONG = ("README.md", "docs/judging.md")
