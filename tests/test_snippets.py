@@ -82,6 +82,17 @@ def test_a_wrong_verb_option_or_target_is_found() -> None:
     assert faults("docker compose exec scheduler mmlora read --domian x") == ["read --domian"]
 
 
+def test_the_examples_of_every_help_exist() -> None:
+    examples, left = [], [typer.main.get_command(app)]
+    while left:
+        command = left.pop()
+        left += getattr(command, "commands", {}).values()
+        paragraphs = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
+        examples += [part.removeprefix("Example: ") for part in paragraphs if part.startswith("Example: ")]
+    assert len(examples) > 30
+    assert [fault for example in examples for fault in faults(example)] == []
+
+
 @pytest.mark.parametrize("block", BASH, ids=str)
 def test_shell_blocks_are_valid(block: Block) -> None:
     done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)

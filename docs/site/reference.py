@@ -26,10 +26,14 @@ def generate(kind: str, name: str) -> str:
 
 
 def _table(head: str, rows: list[list[str]]) -> str:
-    """Return a table; a cell's line breaks and pipes are escaped."""
-    cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+    """Return a table; a cell's line breaks become spaces, and pipes outside of code are escaped."""
+    cells = [[re.sub(r"(`[^`]*`)|\|", _escaped, " ".join(cell.split())) for cell in row] for row in rows]
     rule = "|".join("---" for _ in head.split("|"))
     return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in cells)])
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[1] or "\\|"
 
 
 # --- settings
@@ -166,7 +170,10 @@ def _command(names: tuple[str, ...], command: Any) -> str:
     records = [record for part in command.params if (record := part.get_help_record(context))]
     if records:
         parts.append(
-            _table("argument or option | meaning", [[f"`{left}`", right] for left, right in records])
+            _table(
+                "argument or option | meaning",
+                [[f"`{left.replace('|', ' | ')}`", right] for left, right in records],
+            )
         )
     return "\n\n".join(parts)
 
