@@ -393,7 +393,9 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join([*faults_of(error, depth=2), *misplaced(error, Settings), *moved(error)])
-        raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
+        raise UsageError(
+            f"settings: {faults}; `mmlora init` in an empty folder lists all settings, with their defaults"
+        ) from None
     except SettingsError as error:  # a variable of a section that isn't JSON
         raise UsageError(f"settings: {error}; write JSON") from None
     except ValueError as error:  # a mmlora.toml that isn't TOML
