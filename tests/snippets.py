@@ -1,7 +1,8 @@
 """The code blocks of README and docs, and what is said of those that tests don't run.
 
 ``<!-- not run: needs a cluster -->`` before a block, or ``<!-- not run on this page: ... -->`` anywhere on
-its page, says why no test runs it. Such a block is parsed all the same.
+its page, says why no test runs it. Such a block is parsed all the same. ``<!-- exits with 1: ... -->`` says
+that a block's last command does, and why.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ PAGES = [
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
 
+_SAID = r"^<!-- (?:not run: (?P<why>.+?)|exits with (?P<exits>\d+): .+?) -->\n\n?"
 _BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<why>.+?) -->\n\n?)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    rf"(?:{_SAID})?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -32,6 +34,7 @@ class Block:
     language: str
     text: str
     not_run: str
+    exits: int = 0
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -54,6 +57,7 @@ def blocks(page: str) -> list[Block]:
             found["language"],
             found["text"],
             found["why"] or (whole[1] if whole else ""),
+            int(found["exits"] or 0),
         )
         for found in _BLOCK.finditer(text)
     ]
