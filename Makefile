@@ -11,9 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GX_ANALYTICS_ENABLED := false
 export FEAST_USAGE := false
 export MLFLOW_DISABLE_TELEMETRY := true
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-shop test coverage test-all test-feast bench lint format airflow clean
+.PHONY: help install demo demo-shop test coverage test-all test-feast bench lint format docs docs-serve airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +22,7 @@ help: ## list the targets
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name it by PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow-lineage,baselines,bench,dev,experiments,ray,telemetry]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow-lineage,baselines,bench,dev,docs,experiments,ray,telemetry]'
 	@touch $@
 
 install: $(READY) ## make .venv
@@ -73,6 +74,12 @@ lint: $(READY) ## ruff, codespell, mypy --strict, import-linter
 format: $(READY) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## the documentation as a site, in build/site
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(READY) ## the same on http://127.0.0.1:8000, built again whenever a page changes
+	$(BIN)/mkdocs serve --strict
 
 airflow: $(READY) ## Airflow on the demo's workspace; prints its address and how to log in
 	PATH="$(abspath $(BIN)):$$PATH" docker/standalone.sh

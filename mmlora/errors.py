@@ -24,7 +24,10 @@ from mmlora.redaction import redact
 
 
 class MmloraError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose.
+
+    What to do: catch one of those below, unless all are the same to you.
+    """
 
     exit_code: ClassVar[int] = 1
 
@@ -34,7 +37,10 @@ class MmloraError(Exception):
 
 
 class UsageError(MmloraError):
-    """An option, setting or name is wrong; nothing was started."""
+    """An option, setting or name is wrong; nothing was started.
+
+    What to do: correct what the message names; it says what is valid.
+    """
 
     exit_code = 2
 
@@ -66,6 +72,9 @@ class Fault:
 class DataError(MmloraError):
     """A file or table breaks its contract; nothing of it was written.
 
+    What to do: repair the file or table, or restore it from a backup, and run the command again;
+    `mmlora verify` finds what else is damaged.
+
     Attributes:
         source: the file or table.
         faults: every fault found, gathered before raising.
@@ -79,6 +88,9 @@ class DataError(MmloraError):
 
 class CheckError(MmloraError):
     """A check failed, so the data or a load can't be used.
+
+    What to do: repair what the check found; if the data is right, `--override CHECK --reason TEXT` scores
+    the night all the same (docs/quality.md).
 
     Attributes:
         check: the name of the suite or audit.
@@ -94,6 +106,8 @@ class CheckError(MmloraError):
 class ContractError(MmloraError):
     """Bundle, features or ids differ from what was agreed.
 
+    What to do: use the model, features or data that belong together, or train again.
+
     Attributes:
         expected: what the contract says.
         found: what was given or found instead.
@@ -106,11 +120,17 @@ class ContractError(MmloraError):
 
 
 class AccessError(MmloraError):
-    """A database refuses access for good: a wrong password, an unknown database, a missing privilege."""
+    """A database refuses access for good: a wrong password, an unknown database, a missing privilege.
+
+    What to do: correct the URL in the settings, or have the right granted.
+    """
 
 
 class TransientError(MmloraError):
-    """A retry may succeed: the database is unavailable, a lock is held, the disk is full."""
+    """A retry may succeed: the database is unavailable, a lock is held, the disk is full.
+
+    What to do: run the command again later; Airflow's tasks do so by themselves.
+    """
 
     exit_code = 75
 

@@ -1,10 +1,12 @@
 """Settings: ``mmlora.toml``, overridden by ``MMLORA_*`` variables, and read when a workspace is opened.
 
-Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``.
+Nested settings take two underscores: ``MMLORA_TRAINING__BATCH_SIZE=4096``. A setting may also be a file of
+that name in the folder that ``MMLORA_SECRETS_DIR`` names, for secrets that are mounted.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from datetime import date
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -54,7 +57,9 @@ class FeatureSettings(_Section):
         description="CTR of an entity without rows; the overall CTR of the first build when unset",
     )
     prior_weight: float = Field(20.0, gt=0, description="weight of the prior in rows")
-    columns: dict[str, str] = Field({}, description='e.g. { "items.price" = "dense" }')
+    columns: dict[str, str] = Field(
+        {}, description='what profile columns become, e.g. { "items.price" = "dense" }'
+    )
 
     @field_validator("columns")
     @classmethod
@@ -84,20 +89,30 @@ class CheckSettings(_Section):
     """Thresholds of the checks."""
 
     window_days: int = Field(30, ge=1, description="length in days of the window that is checked")
-    rich_min_rows: int = 500
-    rich_min_positives: int = 50
-    rich_min_users: int = 10
-    rich_min_items: int = 20
-    min_density: float = Field(0.0, ge=0, le=1)
-    ctr_min: float = Field(0.001, ge=0, le=1)
-    ctr_max: float = Field(0.95, ge=0, le=1)
+    rich_min_rows: int = Field(500, description="rows in the window below which a domain is `thin`")
+    rich_min_positives: int = Field(50, description="clicks in the window below which a domain is `thin`")
+    rich_min_users: int = Field(10, description="users in the window below which a domain is `thin`")
+    rich_min_items: int = Field(20, description="items in the window below which a domain is `thin`")
+    min_density: float = Field(
+        0.0, ge=0, le=1, description="rows / (users x items) below which a domain is `thin`"
+    )
+    ctr_min: float = Field(
+        0.001, ge=0, le=1, description="a domain is `broken` if its label rate is below this beyond chance"
+    )
+    ctr_max: float = Field(
+        0.95, ge=0, le=1, description="a domain is `broken` if its label rate is above this beyond chance"
+    )
     volume_min_ratio: float = Field(
         0.25,
         ge=0,
         description="minimum rows of the last day over the trailing mean, beyond chance; 0: no check",
     )
-    volume_max_ratio: float = Field(50.0, gt=0)
-    volume_min_mean: float = Field(100.0, gt=0, description="rows per day that a quieter domain counts as")
+    volume_max_ratio: float = Field(
+        50.0, gt=0, description="maximum rows of the last day over the trailing mean"
+    )
+    volume_min_mean: float = Field(
+        100.0, gt=0, description="rows per day that a quieter domain counts as, against `volume_max_ratio`"
+    )
     domains: tuple[str, ...] = Field((), description="expected domains in addition to those ever seen")
     empty_days: tuple[date, ...] = Field(
         (), description="days that may have few rows or none", examples=[["2026-12-25"]]
@@ -229,7 +244,7 @@ class ScoringSettings(_Section):
     min_size_ratio: float = Field(
         0.5, ge=0, le=1, description="minimum rows and users of a load over those of the last published night"
     )
-    heartbeat_seconds: float = Field(10.0, gt=0)
+    heartbeat_seconds: float = Field(10.0, gt=0, description="how often a running load sends a heartbeat")
     stale_after_seconds: float = Field(
         120.0, gt=0, description="a load without a heartbeat for this long is given up"
     )
@@ -364,8 +379,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Give arguments precedence over variables, and variables over ``mmlora.toml``."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        """Give arguments precedence over variables, these over secrets, and these over ``mmlora.toml``."""
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings,
+            secrets_dir=os.environ.get("MMLORA_SECRETS_DIR"),
+            secrets_nested_delimiter="__",
+        )
+        return init_settings, env_settings, secrets, TomlConfigSettingsSource(settings_cls)
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -374,11 +394,18 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         UsageError: settings are unknown or out of range; all faults are listed.
     """
+    secrets = os.environ.get("MMLORA_SECRETS_DIR")
+    if secrets and not Path(secrets).is_dir():
+        raise UsageError(
+            f"MMLORA_SECRETS_DIR: there is no folder {secrets}; name one with files of secrets, or unset it"
+        )
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join([*faults_of(error, depth=2), *misplaced(error, Settings), *moved(error)])
-        raise UsageError(f"settings: {faults}; see docs/settings.md for the valid ones") from None
+        raise UsageError(
+            f"settings: {faults}; `mmlora init` in an empty folder lists all settings, with their defaults"
+        ) from None
     except SettingsError as error:  # a variable of a section that isn't JSON
         raise UsageError(f"settings: {error}; write JSON") from None
     except ValueError as error:  # a mmlora.toml that isn't TOML

@@ -5,6 +5,7 @@ import pytest
 from mmlora.candidates.policy import Policy
 from mmlora.errors import UsageError
 from mmlora.pipeline.init import init_workspace
+from mmlora.redaction import redact
 from mmlora.settings import load_settings
 
 
@@ -87,4 +88,29 @@ def test_what_is_wrong_with_candidates_is_said(tmp_path, monkeypatch, text, mess
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mmlora.toml").write_text(text)
     with pytest.raises(UsageError, match=message):
+        load_settings()
+
+
+def test_a_setting_may_be_a_file_of_the_secrets_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/mmlora_warehouse_url").write_text("postgresql://me:pass-word@host/scores\n")
+    (tmp_path / "run/MMLORA_ALERTS__WEBHOOK").write_text("https://chat.example/hook")
+    (tmp_path / "run/postgres_password").write_text("somebody else's")
+    (tmp_path / "mmlora.toml").write_text(
+        'warehouse_url = "sqlite:///file.db"\n[alerts]\ndeadline_minutes = 5\n'
+    )
+    monkeypatch.setenv("MMLORA_SECRETS_DIR", str(tmp_path / "run"))
+    found = load_settings()
+    assert found.warehouse_url == "postgresql://me:pass-word@host/scores"
+    assert (found.alerts.webhook, found.alerts.deadline_minutes) == ("https://chat.example/hook", 5)
+    assert redact("no pass-word here") == "no *** here"
+    monkeypatch.setenv("MMLORA_WAREHOUSE_URL", "duckdb:///file.duckdb")
+    assert load_settings().warehouse_url == "duckdb:///file.duckdb", "a variable wins"
+
+
+def test_a_missing_secrets_folder_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMLORA_SECRETS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"MMLORA_SECRETS_DIR: .*nowhere"):
         load_settings()

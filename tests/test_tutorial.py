@@ -11,30 +11,32 @@ from pathlib import Path
 
 import pytest
 
+from tests.snippets import blocks
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
-    assert [language for language, _ in blocks].count("bash") >= 6
+    shown = [block for block in blocks("docs/tutorial.md") if not block.not_run]
+    assert [block.language for block in shown].count("bash") >= 6
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     environment.pop("MMLORA_HOME", None)
     printed = {"bash": "", "python": "", "sql": ""}
-    for language, block in blocks:
+    for block in shown:
+        language, text = block.language, block.text
         if language == "sql":
             with sqlite3.connect(tmp_path / "var" / "warehouse.db") as connection:
-                printed["sql"] += str(connection.execute(block).fetchall())
+                printed["sql"] += str(connection.execute(text).fetchall())
             continue
-        block = block.replace("mmlora data shop", "mmlora data shop --scale 0.05")
-        command = ["bash", "-e", "-c", block] if language == "bash" else [sys.executable, "-c", block]
+        text = text.replace("mmlora data shop", "mmlora data shop --scale 0.3")
+        command = ["bash", "-e", "-c", text] if language == "bash" else [sys.executable, "-c", text]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
+        assert done.returncode == block.exits, f"{block}\n{text}\n{done.stderr}"
         printed[language] += done.stdout
     assert "is the champion" in printed["bash"]
     assert printed["sql"].count("SKU-") == 9

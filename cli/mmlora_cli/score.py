@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmlora.errors import UsageError
-from mmlora.names import BackfillReason, Device, EngineName, KnownAsOf
+from mmlora.names import BackfillState, Device, EngineName, KnownAsOf
 from mmlora_cli.options import AllowStale, DateText, DomainOption, KnownAsOfText, parse_date, parse_moment
 from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
@@ -29,6 +29,14 @@ EngineOption = Annotated[
 ]
 RayAddress = Annotated[
     str | None, typer.Option("--ray-address", metavar="URL", help="The Ray cluster, e.g. 10.0.0.5:6379.")
+]
+
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--override", metavar="CHECK", help="Publish even if this check fails; may be repeated."),
+]
+OverrideReason = Annotated[
+    str | None, typer.Option("--reason", help="The reason for --override, for the ledger.")
 ]
 
 
@@ -58,11 +66,8 @@ def score(
         Device | None, typer.Option(help="The device on this machine; auto uses a GPU if there is one.")
     ] = None,
     allow_stale: AllowStale = False,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CHECK", help="Publish even if this check fails; may be repeated."),
-    ] = None,
-    reason: Annotated[str | None, typer.Option(help="The reason for --override, for the ledger.")] = None,
+    override: Override = None,
+    reason: OverrideReason = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Score, and show what would change for readers; publish nothing."),
@@ -121,8 +126,8 @@ def backfill(
     all_domains: Annotated[bool, typer.Option("--all-domains", help="Fill all domains.")] = False,
     start: Annotated[str | None, typer.Option(help="First date, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="Last date, YYYY-MM-DD, inclusive.")] = None,
-    reason: Annotated[
-        BackfillReason,
+    state: Annotated[
+        BackfillState,
         typer.Option(
             help="Only nights in this state; late: those that late rows would change, each by its own model."
         ),
@@ -149,6 +154,8 @@ def backfill(
     engine: EngineOption = None,
     ray_address: RayAddress = None,
     allow_stale: AllowStale = False,
+    override: Override = None,
+    reason: OverrideReason = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be scored, and score nothing.")
     ] = False,
@@ -182,13 +189,15 @@ def backfill(
                 domain or None,
                 parse_date(start or ""),
                 parse_date(end or ""),
-                reason=reason,
+                state=state,
                 model=model,
                 known_as_of=known_as_of,
                 top_k=top_k,
                 max_rows=max_rows,
                 jobs=jobs,
                 allow_stale=allow_stale,
+                override=override,
+                reason=reason,
                 plan_only=plan,
                 progress=progress,
                 engine=engine,

@@ -13,7 +13,7 @@ from airflow.sdk import Param
 from mmlora.check_rules import RULE_NAMES
 from mmlora.hyperparameters import OFFERED, SETTINGS
 from mmlora.hyperparameters.setting import Bounds, Declared
-from mmlora.names import BackfillReason, KnownAsOf, valid_names
+from mmlora.names import BackfillState, KnownAsOf, valid_names
 
 _UNSET = "Left empty: as in the settings."
 
@@ -98,6 +98,18 @@ TRAINING = {
 CHOICES = tuple(TRAINING.keys() - {"date", "accept_below_baseline", "tune_minutes"})
 """The names of ``TRAINING`` that are options of ``prepare``."""
 
+_OVERRIDE = {
+    "override": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "enum": list(RULE_NAMES)},
+        examples=list(RULE_NAMES),
+        title="Override",
+        description="Checks to override for this run. Left empty: none.",
+    ),
+    "reason": _text("Reason", "Why the check is overridden; recorded in the ledger."),
+}
+
 NIGHTLY_SCORING = {
     "date": _date("Score for this day, using what was known at 00:00 UTC of that day."),
     "domains": Param(
@@ -114,15 +126,7 @@ NIGHTLY_SCORING = {
         title="Allow stale",
         description="Score even a day that the data doesn't reach. Left alone: no.",
     ),
-    "override": Param(
-        None,
-        type=["null", "array"],
-        items={"type": "string", "enum": list(RULE_NAMES)},
-        examples=list(RULE_NAMES),
-        title="Override",
-        description="Checks to override for this run. Left empty: none.",
-    ),
-    "reason": _text("Reason", "Why the check is overridden; recorded in the ledger."),
+    **_OVERRIDE,
 }
 """The form of ``nightly_scoring``."""
 
@@ -152,9 +156,9 @@ BACKFILL = {
     "start": _day("Start", "The first score date.", required=True),
     "end": _day("End", "The last score date.", required=True),
     "domains": _DOMAINS,
-    "reason": _choice(
-        "Reason",
-        valid_names(BackfillReason),
+    "state": _choice(
+        "State",
+        valid_names(BackfillState),
         "Only nights that are in this state; late: see the docs.",
         unset="all",
     ),
@@ -168,6 +172,7 @@ BACKFILL = {
     "top_k": _number("Top k", f"Rows kept per user; 0 keeps all. {_UNSET}", minimum=0),
     "max_rows": _MAX_ROWS,
     "allow_stale": _flag("Allow stale", "Score even days that the data doesn't reach."),
+    **_OVERRIDE,
     "plan_only": _flag("Plan only", "Log each domain's plan and score nothing."),
 }
 """The form of ``backfill``."""

@@ -95,7 +95,7 @@ def restate_late(late_days: int = 0, max_rows: int | None = None) -> dict[str, A
     run = module("pipeline.backfill").backfill
     first = run_date() - timedelta(days=late_days)
     return report_backfill(
-        run(None, first, run_date(), reason="late", known_as_of="now", max_rows=max_rows, allow_stale=True)
+        run(None, first, run_date(), state="late", known_as_of="now", max_rows=max_rows, allow_stale=True)
     )
 
 

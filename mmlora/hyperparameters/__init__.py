@@ -1,8 +1,8 @@
 """The training settings, each declared once; whatever names, limits or describes them derives from here.
 
 ``mmlora.toml``, the options of ``mmlora train``, the training DAG's form, the model's specification, the
-options of the training loop, the keys of a run's steps and the spaces of tuning are derived from these
-declarations; a test checks docs/settings.md against them.
+options of the training loop, the keys of a run's steps, the spaces of tuning and the table in the
+documentation are derived from these declarations.
 """
 
 from collections.abc import Mapping

@@ -11,9 +11,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from mmlora.errors import UsageError
-from mmlora.names import BackfillReason
+from mmlora.names import BackfillState
 from mmlora.nights.candidates import INPUTS, KNOWN_AS_OF, deciding_policy
+from mmlora.nights.domains import is_broken
 from mmlora.nights.inputs import Data, Inputs
+from mmlora.nights.overrides import Overrides
 from mmlora.records import Record
 from mmlora.runs.champions import CHAMPION, bundle_of
 from mmlora.schema import Id, midnight
@@ -67,35 +69,40 @@ class BackfillRequest(Record):
         domains: the domains, in order.
         start: the first date.
         end: the last date, included.
-        reason: nights in this state only, or ``all`` that are not current. ``late`` are those that late rows
+        state: nights in this state only, or ``all`` that are not current. ``late`` are those that late rows
             would change; each is scored by the model that published it.
         model: ``champion``, ``champion-at-the-time`` or a version.
         known_as_of: the moment whose knowledge is used, late rows included; None for each night's 00:00 UTC.
         top_k: rows kept per user.
         allow_stale: whether to score dates that the data does not reach.
         max_rows: stop before the estimated rows exceed this; None for no limit.
+        override: checks that may fail; needs ``reason``.
+        reason: why, for the ledger.
     """
 
     domains: tuple[str, ...]
     start: date
     end: date
-    reason: BackfillReason
+    state: BackfillState
     model: str
     known_as_of: datetime | None
     top_k: int
     allow_stale: bool = False
     max_rows: int | None = None
+    override: tuple[str, ...] = ()
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         if self.start > self.end:
             raise UsageError(f"--start {self.start} is after --end {self.end}: give the earlier date first")
-        if self.reason not in get_args(BackfillReason):
-            raise UsageError(f"--reason {self.reason}: use one of {', '.join(get_args(BackfillReason))}")
-        if self.reason == "late" and (self.known_as_of is None or self.model != CHAMPION):
+        if self.state not in get_args(BackfillState):
+            raise UsageError(f"--state {self.state}: use one of {', '.join(get_args(BackfillState))}")
+        if self.state == "late" and (self.known_as_of is None or self.model != CHAMPION):
             raise UsageError(
-                "--reason late scores nights by the models that published them, with the rows that are known "
+                "--state late scores nights by the models that published them, with the rows that are known "
                 "now: give --known-as-of now, and no --model"
             )
+        Overrides.of(self.override, self.reason)
 
     @property
     def days(self) -> list[date]:
@@ -121,7 +128,7 @@ def plan_nights(
         progress("plan", number, len(request.domains))
         nights += _Domain.read(workspace, warehouse, request, workspace.domain(name), known).nights()
     progress("plan", len(request.domains), len(request.domains))
-    if request.reason in ("stale", "late"):
+    if request.state in ("stale", "late"):
         nights.sort(key=lambda night: night.score_date, reverse=True)
     return tuple(_within(nights, request.max_rows))
 
@@ -151,7 +158,8 @@ class _Known:
     def read(cls, workspace: Workspace, warehouse: Warehouse, request: BackfillRequest) -> _Known:
         broken = {}
         for verdict in warehouse.verdicts(request.start, request.end):
-            if verdict.verdict in ("broken", "absent"):
+            broken_by_checks = is_broken(verdict, allow_stale=request.allow_stale, override=request.override)
+            if verdict.verdict == "absent" or broken_by_checks:
                 why = "; ".join(verdict.reasons) or "nobody to score"
                 broken[str(verdict.domain_id), verdict.as_of] = f"{verdict.verdict}: {why}"
         data = Data.of(workspace)
@@ -193,7 +201,7 @@ class _Domain:
         known: _Known,
     ) -> _Domain:
         named, champion = None if request.model in (CHAMPION, AT_THE_TIME) else request.model, None
-        if request.reason != "late":
+        if request.state != "late":
             champion = bundle_of(workspace, warehouse, domain, named).manifest.model_version
         loads = warehouse.loads(domain=domain, states=("published", "failed", "rejected"))
         published = {load.score_date: load for load in loads if load.state == "published"}
@@ -217,10 +225,10 @@ class _Domain:
     def _night(self, day: date) -> PlannedNight | None:
         load, version = self.published.get(day), self._model_of(day)
         state, why = self._state(load, day, version)
-        if self.request.reason == "late":
+        if self.request.state == "late":
             wanted = load is not None and self._late_rows(load, day) > 0
         else:
-            wanted = self.request.reason in ("all", state)
+            wanted = self.request.state in ("all", state)
         if not wanted:
             return None
         refused = self._refused(day, version) if state != "current" else ""
@@ -239,7 +247,7 @@ class _Domain:
         )
 
     def _model_of(self, day: date) -> str | None:
-        if self.request.reason == "late":
+        if self.request.state == "late":
             return self.published[day].model_version if day in self.published else None
         if self.request.model != AT_THE_TIME:
             return self.champion

@@ -18,7 +18,7 @@ from typing import TypedDict, Unpack
 
 from mmlora.errors import CheckError, MmloraError, TransientError, UsageError
 from mmlora.files import read_json, write_json
-from mmlora.names import BackfillReason, EngineName, KnownAsOf
+from mmlora.names import BackfillState, EngineName, KnownAsOf
 from mmlora.nights.failures import describe
 from mmlora.nights.load import ScoreOptions
 from mmlora.nights.planning import BackfillRequest, PlannedNight, plan_nights
@@ -29,7 +29,7 @@ from mmlora.runs.champions import CHAMPION, warn_of_labels
 from mmlora.runs.freshness import refuse_future
 from mmlora.workspace import Progress, Workspace, open_workspace, silent
 
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 
 
 class EngineOptions(TypedDict, total=False):
@@ -44,13 +44,15 @@ def backfill(
     start: date,
     end: date,
     *,
-    reason: BackfillReason = "all",
+    state: BackfillState = "all",
     model: str = CHAMPION,
     known_as_of: KnownAsOf = "then",
     top_k: int | None = None,
     max_rows: int | None = None,
     jobs: int = 1,
     allow_stale: bool = False,
+    override: Sequence[str] | None = None,
+    reason: str | None = None,
     plan_only: bool = False,
     progress: Progress = silent,
     **options: Unpack[EngineOptions],
@@ -65,7 +67,7 @@ def backfill(
         domains: a domain, several, or None for all.
         start: the first date.
         end: the last date.
-        reason: only nights that are ``missing``, ``stale`` or ``failed``; by default ``all`` of these. With
+        state: only nights that are ``missing``, ``stale`` or ``failed``; by default ``all`` of these. With
             ``late`` only those that late rows would change, each by the model that published it; it needs
             ``known_as_of="now"``. With ``stale`` and ``late``, the newest nights are scored first.
         model: ``champion``, ``champion-at-the-time`` (in force when the night began) or a version.
@@ -75,13 +77,16 @@ def backfill(
         max_rows: stop before the estimated rows exceed this.
         jobs: number of processes, over domains and dates.
         allow_stale: score dates that the data doesn't reach as well.
+        override: checks that may fail, in every night; needs ``reason``.
+        reason: why these checks are overridden, for the ledger.
         plan_only: return the plan and score nothing.
         progress: called after each night.
         options: ``engine``, ``ray_address``: see :func:`score`.
 
     Raises:
-        UsageError: the dates are in the wrong order or in the future, a domain or model does not exist, or
-            ``late`` is asked for with a model or without ``known_as_of="now"``.
+        UsageError: the dates are in the wrong order or in the future, a domain, model or check does not
+            exist, only one of ``override`` and ``reason`` is given, or ``late`` is asked for with a model
+            or without ``known_as_of="now"``.
         CheckError: the data doesn't reach the last date.
         ContractError: the model's features or files are missing.
     """
@@ -91,12 +96,14 @@ def backfill(
         domains=tuple(map(str, names)),
         start=start,
         end=end,
-        reason=reason,
+        state=state,
         model=model,
         known_as_of=datetime.now(UTC) if known_as_of == "now" else None,
         top_k=workspace.settings.scoring.top_k if top_k is None else top_k,
         allow_stale=allow_stale,
         max_rows=max_rows,
+        override=tuple(override or ()),
+        reason=reason,
     )
     return _backfill(workspace, request, None, options, jobs, plan_only, progress)
 
@@ -239,6 +246,8 @@ def _score_night(
             "model_version": night.model_version,
             "known_as_of": request.known_as_of,
             "allow_stale": request.allow_stale,
+            "override": request.override,
+            "reason": request.reason,
             "workspace": workspace,
         }
         try:

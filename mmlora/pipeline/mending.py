@@ -66,7 +66,7 @@ def mend_of(workspace: Workspace, warehouse: Warehouse, verifier: BundleVerifier
         first, last = use.nights
         names = sorted({name for name, _ in use.loads})
         domains = " ".join(f"--domain {shlex.quote(name)}" for name in names)
-        return f"mmlora backfill {domains} --start {first} --end {last} --reason stale"
+        return f"mmlora backfill {domains} --start {first} --end {last} --state stale"
     return _train(use.model_version)
 
 

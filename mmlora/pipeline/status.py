@@ -260,7 +260,7 @@ def _late(workspace: Workspace, warehouse: Warehouse) -> LateNights | None:
         return None
     (first, _), (last, rows) = min(counts), max(counts)
     days = f"--start {first} --end {last}"
-    command = f"mmlora backfill --all-domains {days} --reason late --known-as-of now --plan"
+    command = f"mmlora backfill --all-domains {days} --state late --known-as-of now --plan"
     return LateNights(len(counts), first, last, rows, command)
 
 

@@ -133,8 +133,9 @@ def tables(ids: IdTypes) -> Tables:
         workspace=sa.Table(
             "workspace",
             metadata,
-            sa.Column("name", sa.Text, primary_key=True),
-            sa.Column("value", json_type(), nullable=False),
+            sa.Column("name", sa.Text, primary_key=True, doc="the value's name"),
+            sa.Column("value", json_type(), nullable=False, doc="the value"),
+            info={"doc": "A JSON value per name: the warehouse's id types, and its identity."},
         ),
         scores=_scores(metadata, ids),
         score_loads=_score_loads(metadata, domain),
@@ -148,23 +149,37 @@ def tables(ids: IdTypes) -> Tables:
                 "load_key",
                 sa.ForeignKey("score_loads.load_key", name="fk_publications_load_key"),
                 nullable=False,
+                doc="the load that readers get",
             ),
-            sa.Column("published_at", UtcTimestamp, nullable=False),
+            sa.Column("published_at", UtcTimestamp, nullable=False, doc="since when"),
+            info={"doc": "The pointers that readers follow: which load of a domain and date is published."},
         ),
         promotions=sa.Table(
             "promotions",
             metadata,
             sa.Column("id", key_type(), primary_key=True, autoincrement=True),
-            sa.Column("domain_id", domain),  # null: for all domains
+            sa.Column("domain_id", domain, doc="null: for all domains"),
             sa.Column("model_version", sa.Text, nullable=False),
-            sa.Column("alias", sa.Text, nullable=False),
-            sa.Column("who", sa.Text, nullable=False),
-            sa.Column("why", sa.Text, nullable=False),
-            sa.Column("metrics", json_type(), nullable=False),
+            sa.Column("alias", sa.Text, nullable=False, doc="`champion` or `challenger`"),
+            sa.Column("who", sa.Text, nullable=False, doc="the person or DAG that decided"),
+            sa.Column("why", sa.Text, nullable=False, doc="the reason"),
+            sa.Column("metrics", json_type(), nullable=False, doc="the model's test metrics"),
             sa.Column("promoted_at", UtcTimestamp, nullable=False),
-            sa.Column("goes_back_to", sa.BigInteger),  # for a rollback: the decision in force again
-            sa.Column("evidence", json_type()),  # the comparison that it was based on; null without one
+            sa.Column(
+                "goes_back_to",
+                sa.BigInteger,
+                doc="for a rollback: the decision in force again, from which the next rollback continues",
+            ),
+            sa.Column("evidence", json_type(), doc="the comparison that it was based on; null without one"),
             sqlite_autoincrement=True,
+            info={
+                "doc": (
+                    "Append-only: which model is champion or challenger, since when and why. This "
+                    "table is authoritative; MLflow's aliases mirror it. Registering decides in one "
+                    "transaction, so that of two first models registered at once only one becomes "
+                    "champion."
+                )
+            },
         ),
         domain_verdicts=_domain_verdicts(metadata, domain),
         publication_ledger=_publication_ledger(metadata, domain),
@@ -173,28 +188,43 @@ def tables(ids: IdTypes) -> Tables:
             metadata,
             sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
             sa.Column("score_date", sa.Date, primary_key=True),
-            sa.Column("reason", sa.Text, nullable=False),
+            sa.Column("reason", sa.Text, nullable=False, doc="the message"),
             sa.Column("recorded_at", UtcTimestamp, nullable=False),
+            info={
+                "doc": "Why the last attempt at a night failed, in whatever step; the view nights shows it."
+            },
         ),
         promises=sa.Table(
             "promises",
             metadata,
             sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
-            sa.Column("max_age_days", sa.Integer, nullable=False),
-            sa.Column("top_k", sa.Integer, nullable=False),
+            sa.Column("max_age_days", sa.Integer, nullable=False, doc="older scores have is_stale true"),
+            sa.Column("top_k", sa.Integer, nullable=False, doc="positions per user in the view scores_topk"),
+            info={
+                "doc": (
+                    "What readers of a domain are promised: the settings' promises, written at "
+                    "publication and by `mmlora migrate`."
+                )
+            },
         ),
         erasures=sa.Table(
             "erasures",
             metadata,
             sa.Column("id", key_type(), primary_key=True, autoincrement=True),
-            sa.Column("salt", sa.Text, nullable=False),
-            sa.Column("user_hash", sa.Text, nullable=False),
-            sa.Column("models", json_type(), nullable=False),
+            sa.Column("salt", sa.Text, nullable=False, doc="of the hash"),
+            sa.Column("user_hash", sa.Text, nullable=False, doc="salted hash of the user's id"),
+            sa.Column(
+                "models",
+                json_type(),
+                nullable=False,
+                doc="versions that had been trained with the user's rows",
+            ),
             sa.Column("who", sa.Text, nullable=False),
-            sa.Column("why", sa.Text, nullable=False),
+            sa.Column("why", sa.Text, nullable=False, doc="the reason that was given"),
             sa.Column("begun_at", UtcTimestamp, nullable=False),
-            sa.Column("finished_at", UtcTimestamp),  # null while it is under way, or when it was killed
+            sa.Column("finished_at", UtcTimestamp, doc="null while it is under way, or when it was killed"),
             sqlite_autoincrement=True,
+            info={"doc": "Which users were erased, who did it and why."},
         ),
         night_quality=_night_quality(metadata, domain),
         shadow_loads=_shadow_loads(metadata, domain),
@@ -208,16 +238,29 @@ def _scores(metadata: sa.MetaData, ids: IdTypes) -> sa.Table:
     return sa.Table(
         "scores",
         metadata,
-        sa.Column("load_key", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column(
+            "load_key", sa.BigInteger, primary_key=True, autoincrement=False, doc="the load of the row"
+        ),
         sa.Column("user_id", id_column_type(ids, "user"), primary_key=True, autoincrement=False),
         sa.Column("item_id", id_column_type(ids, "item"), primary_key=True, autoincrement=False),
         sa.Column("domain_id", id_column_type(ids, "domain"), nullable=False),
-        sa.Column("score_date", sa.Date, primary_key=True),
-        sa.Column("score", sa.REAL, nullable=False),
-        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column(
+            "score_date",
+            sa.Date,
+            primary_key=True,
+            doc="the night; on PostgreSQL, what the table is partitioned by",
+        ),
+        sa.Column("score", sa.REAL, nullable=False, doc="calibrated probability of a click, 0 to 1"),
+        sa.Column("position", sa.Integer, nullable=False, doc="place in the user's list, 1 is best"),
         sa.CheckConstraint("score >= 0 AND score <= 1", name="ck_scores_score"),
         postgresql_partition_by="RANGE (score_date)",
         sqlite_with_rowid=False,  # rows in key order: one tree to write, and a user's rows are together
+        info={
+            "doc": (
+                "The scores of every load, published or not. Readers use the views, which show "
+                "published loads only."
+            )
+        },
     )
 
 
@@ -225,31 +268,55 @@ def _score_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
     return sa.Table(
         "score_loads",
         metadata,
-        sa.Column("load_key", key_type(), primary_key=True, autoincrement=True),
-        sa.Column("load_id", sa.Text, nullable=False, unique=True),
+        sa.Column(
+            "load_key",
+            key_type(),
+            primary_key=True,
+            autoincrement=True,
+            doc="in place of load_id where rows are many",
+        ),
+        sa.Column("load_id", sa.Text, nullable=False, unique=True, doc="the load in messages and commands"),
         sa.Column("domain_id", domain, nullable=False),
         sa.Column("score_date", sa.Date, nullable=False),
-        sa.Column("attempt", sa.Integer, nullable=False),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("model_version", sa.Text, nullable=False),
-        sa.Column("contract_hash", sa.Text, nullable=False),
-        sa.Column("rows", sa.BigInteger),
-        sa.Column("content_hash", sa.Text),
-        sa.Column("checks", json_type()),
-        sa.Column("reason", sa.Text),
+        sa.Column(
+            "attempt",
+            sa.Integer,
+            nullable=False,
+            doc="number of the load among those of its domain and date, from 1",
+        ),
+        sa.Column(
+            "state",
+            sa.Text,
+            nullable=False,
+            doc="`running`, `staged`, `published`, `superseded`, `failed` or `rejected`",
+        ),
+        sa.Column("model_version", sa.Text, nullable=False, doc="the model that scored"),
+        sa.Column("contract_hash", sa.Text, nullable=False, doc="hash of the features that were read"),
+        sa.Column("rows", sa.BigInteger, doc="rows that were audited"),
+        sa.Column("content_hash", sa.Text, doc="hash of these rows"),
+        sa.Column("checks", json_type(), doc="size, candidates, and each check with its outcome"),
+        sa.Column("reason", sa.Text, doc="why it failed or was rejected"),
         sa.Column("started_at", UtcTimestamp, nullable=False),
-        sa.Column("heartbeat_at", UtcTimestamp, nullable=False),
-        sa.Column("staged_at", UtcTimestamp),
-        sa.Column("finished_at", UtcTimestamp),
-        sa.Column("processor", sa.Text),
-        sa.Column("kernels", sa.Text),
+        sa.Column(
+            "heartbeat_at", UtcTimestamp, nullable=False, doc="when its process last said that it is running"
+        ),
+        sa.Column("staged_at", UtcTimestamp, doc="when its rows were complete and audited"),
+        sa.Column("finished_at", UtcTimestamp, doc="when it was published, failed or rejected"),
+        sa.Column("processor", sa.Text, doc="kind of processor that computed the scores"),
+        sa.Column("kernels", sa.Text, doc="how kernels of matrix products are chosen"),
         sa.Column("torch_version", sa.Text),
-        sa.Column("rows_freed_at", UtcTimestamp),  # from then on its rows are neither read nor restored
-        sa.Column("rows_deleted_at", UtcTimestamp),  # when the last of its rows was deleted
-        sa.Column("code_version", sa.Text),  # mmlora's, when it began
+        sa.Column("rows_freed_at", UtcTimestamp, doc="from then on its rows are neither read nor restored"),
+        sa.Column("rows_deleted_at", UtcTimestamp, doc="when the last of its rows was deleted"),
+        sa.Column("code_version", sa.Text, doc="mmlora's version when it began"),
         sa.UniqueConstraint("domain_id", "score_date", "attempt"),
         _one_of("state", valid_names(LoadState), "ck_score_loads_state"),
         sqlite_autoincrement=True,  # keys of deleted loads are never reused
+        info={
+            "doc": (
+                "A row per load, i.e. per attempt at one domain and date: its state, its size, "
+                "and what computed it."
+            )
+        },
     )
 
 
@@ -258,12 +325,23 @@ def _score_models(metadata: sa.MetaData) -> sa.Table:
         "score_models",
         metadata,
         sa.Column("model_version", sa.Text, primary_key=True),
-        sa.Column("bundle_hash", sa.Text, nullable=False),
-        sa.Column("as_of", sa.Date, nullable=False),
-        sa.Column("data_fingerprint", sa.Text, nullable=False),
-        sa.Column("contract_hash", sa.Text, nullable=False),
-        sa.Column("code_version", sa.Text, nullable=False),
-        sa.Column("base", sa.Text),  # the version that it was composed from
+        sa.Column(
+            "bundle_hash",
+            sa.Text,
+            nullable=False,
+            doc="hash of the bundle's manifest, which names every part by its own hash",
+        ),
+        sa.Column("as_of", sa.Date, nullable=False, doc="the day up to which the training data was read"),
+        sa.Column("data_fingerprint", sa.Text, nullable=False, doc="of the training data"),
+        sa.Column("contract_hash", sa.Text, nullable=False, doc="of the features that the model reads"),
+        sa.Column("code_version", sa.Text, nullable=False, doc="mmlora's version that trained it"),
+        sa.Column("base", sa.Text, doc="the version that it was composed from"),
+        info={
+            "doc": (
+                "Where each model that scored a load comes from. Written when a load begins and "
+                "by `mmlora migrate`; the view published_lineage joins it to what is published."
+            )
+        },
     )
 
 
@@ -274,14 +352,15 @@ def _publication_ledger(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Ta
         sa.Column("id", key_type(), primary_key=True, autoincrement=True),
         sa.Column("domain_id", domain, nullable=False),
         sa.Column("score_date", sa.Date, nullable=False),
-        sa.Column("action", sa.Text, nullable=False),
-        sa.Column("load_id", sa.Text, nullable=False),
-        sa.Column("before_load_id", sa.Text),
+        sa.Column("action", sa.Text, nullable=False, doc="`unpublish`, `restore` or `override` (of a check)"),
+        sa.Column("load_id", sa.Text, nullable=False, doc="the load"),
+        sa.Column("before_load_id", sa.Text, doc="the load that readers had before"),
         sa.Column("who", sa.Text, nullable=False),
-        sa.Column("why", sa.Text, nullable=False),
+        sa.Column("why", sa.Text, nullable=False, doc="the reason that was given"),
         sa.Column("decided_at", UtcTimestamp, nullable=False),
         _one_of("action", valid_names(LedgerAction), "ck_publication_ledger_action"),
         sqlite_autoincrement=True,
+        info={"doc": "Append-only: what people did to a load, who, why and when."},
     )
 
 
@@ -290,19 +369,20 @@ def _domain_verdicts(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table
         "domain_verdicts",
         metadata,
         sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
-        sa.Column("as_of", sa.Date, primary_key=True),
-        sa.Column("verdict", sa.Text, nullable=False),
-        sa.Column("rows", sa.BigInteger, nullable=False),
-        sa.Column("positives", sa.BigInteger, nullable=False),
-        sa.Column("users", sa.BigInteger, nullable=False),
-        sa.Column("items", sa.BigInteger, nullable=False),
-        sa.Column("density", sa.Double, nullable=False),
-        sa.Column("ctr", sa.Double),
-        sa.Column("policy", sa.Text, nullable=False),
-        sa.Column("reasons", json_type(), nullable=False),
+        sa.Column("as_of", sa.Date, primary_key=True, doc="the day whose data was checked"),
+        sa.Column("verdict", sa.Text, nullable=False, doc="`rich`, `thin`, `absent` or `broken`"),
+        sa.Column("rows", sa.BigInteger, nullable=False, doc="in the window"),
+        sa.Column("positives", sa.BigInteger, nullable=False, doc="clicks in the window"),
+        sa.Column("users", sa.BigInteger, nullable=False, doc="in the window"),
+        sa.Column("items", sa.BigInteger, nullable=False, doc="in the window"),
+        sa.Column("density", sa.Double, nullable=False, doc="rows / (users x items)"),
+        sa.Column("ctr", sa.Double, doc="clicks / rows"),
+        sa.Column("policy", sa.Text, nullable=False, doc="what the verdict means for training and scoring"),
+        sa.Column("reasons", json_type(), nullable=False, doc="why it isn't rich"),
         sa.Column("recorded_at", UtcTimestamp, nullable=False),
-        sa.Column("checks", json_type()),
+        sa.Column("checks", json_type(), doc="the outcome of each check"),
         _one_of("verdict", valid_names(Verdict), "ck_domain_verdicts_verdict"),
+        info={"doc": "A domain's verdict by day: what `mmlora validate` found in the interactions."},
     )
 
 
@@ -312,19 +392,24 @@ def _night_quality(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         metadata,
         sa.Column("domain_id", domain, primary_key=True, autoincrement=False),
         sa.Column("score_date", sa.Date, primary_key=True),
-        sa.Column("load_id", sa.Text, nullable=False),
+        sa.Column("load_id", sa.Text, nullable=False, doc="the load that was measured"),
         sa.Column("model_version", sa.Text, nullable=False),
-        sa.Column("impressions", sa.BigInteger, nullable=False),
-        sa.Column("scored", sa.BigInteger, nullable=False),
-        sa.Column("clicks", sa.BigInteger, nullable=False),
-        sa.Column("auc", sa.Double),
+        sa.Column("impressions", sa.BigInteger, nullable=False, doc="interactions of that date"),
+        sa.Column("scored", sa.BigInteger, nullable=False, doc="of these, with a published score"),
+        sa.Column("clicks", sa.BigInteger, nullable=False, doc="of the scored ones"),
+        sa.Column("auc", sa.Double, doc="null if all labels are the same"),
         sa.Column("logloss", sa.Double),
-        sa.Column("calibration", sa.Double),
-        sa.Column("against", sa.Text),  # the model that the gain is over
-        sa.Column("auc_gain", sa.Double),
-        sa.Column("auc_gain_low", sa.Double),
-        sa.Column("auc_gain_high", sa.Double),
+        sa.Column("calibration", sa.Double, doc="sum of the scores over clicks"),
+        sa.Column("against", sa.Text, doc="the model that the gain is over"),
+        sa.Column("auc_gain", sa.Double, doc="auc less that of the other model"),
+        sa.Column("auc_gain_low", sa.Double, doc="lower end of its interval"),
+        sa.Column("auc_gain_high", sa.Double, doc="upper end of its interval"),
         sa.Column("evaluated_at", UtcTimestamp, nullable=False),
+        info={
+            "doc": (
+                "How good a published night was, by the clicks of that date; written by `mmlora evaluate`."
+            )
+        },
     )
 
 
@@ -337,11 +422,20 @@ def _shadow_loads(metadata: sa.MetaData, domain: TypeEngine[Any]) -> sa.Table:
         sa.Column("load_id", sa.Text, nullable=False, unique=True),
         sa.Column("domain_id", domain, nullable=False),
         sa.Column("score_date", sa.Date, nullable=False),
-        sa.Column("model_version", sa.Text, nullable=False),
+        sa.Column("model_version", sa.Text, nullable=False, doc="the model that scored"),
         sa.Column("rows", sa.BigInteger, nullable=False),
-        sa.Column("content_hash", sa.Text, nullable=False),
-        sa.Column("checks", json_type(), nullable=False),
+        sa.Column("content_hash", sa.Text, nullable=False, doc="hash of the rows"),
+        sa.Column(
+            "checks", json_type(), nullable=False, doc="size, candidates, and each check with its outcome"
+        ),
         sa.Column("scored_at", UtcTimestamp, nullable=False),
-        sa.Column("rows_freed_at", UtcTimestamp),  # from then on its file may be gone
+        sa.Column("rows_freed_at", UtcTimestamp, doc="from then on its file may be gone"),
         sqlite_autoincrement=True,
+        info={
+            "doc": (
+                "Nights scored by another model beside the published loads; their rows stay in "
+                "staged files. Apart from score_loads, so that nothing that publishes, reads or "
+                "plans nights has to leave them out."
+            )
+        },
     )

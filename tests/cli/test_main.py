@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 from mmlora_cli.main import app
 from mmlora_cli.output import format_value
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 
 def _mmlora(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mmlora_cli.main", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(README.parent), **variables},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -41,11 +41,11 @@ COMMANDS = _commands(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example_and_is_in_the_readme(command: tuple[str, ...]) -> None:
+def test_every_command_has_help_with_an_example_and_is_in_the_docs(command: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
     assert f"Example: mmlora {' '.join(command)}" in " ".join(result.output.split())
-    assert f"mmlora {' '.join(command)}" in README.read_text(encoding="utf-8")
+    assert f"mmlora {' '.join(command)}" in (ROOT / "docs/commands.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("module", ["mmlora", "mmlora_cli.main"])
@@ -107,7 +107,7 @@ def test_init_writes_settings_that_read_back_as_the_defaults(tmp_path: Path) -> 
     again = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

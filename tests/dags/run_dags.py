@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 from mmlora.airflow_plugin.local import run_dag, use_airflow_home
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 DOMAINS = ("comedy", "drama", "short")
 TRAINED, NIGHT, NEXT_NIGHT = "2024-03-12", "2024-03-13", "2024-03-14"
 
@@ -42,6 +43,58 @@ def both_dags(folder: Path, home: Path, warehouse_url: str) -> dict[str, Any]:
         with read_scores(domain) as reader:
             published[domain] = reader.read_all().select(["user_id", "position", "score"]).to_pylist()
     return {"runs": [asdict(run) for run in runs], "published": published}
+
+
+def register_the_ranking_example() -> None:
+    """Let Airflow know the DAG of examples/, as if a ranking team had put it into a bundle of its own."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+
+    manager = DagBundlesManager()
+    manager.sync_bundles_to_db()
+    (bundle,) = (one for one in manager.get_all_dag_bundles() if one.name == "ranking")
+    bundle.initialize()
+    bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
+    assert bag.import_errors == {}
+    sync_bag_to_db(bag, bundle.name, bundle.version)
+
+
+def run_the_ranking_example(folder: Path) -> dict[str, Any]:
+    """Do what the scheduler does after the night: create the run that the Assets trigger; then run it."""
+    import pyarrow.parquet as pq
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.jobs.job import Job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from airflow.sdk import DagRunState
+    from airflow.utils.session import create_session
+
+    os.environ["RANKING_LISTS"] = str(folder / "lists")
+    dag = DagBag(str(EXAMPLES)).dags["ranking_lists"]
+    dag.get_task("write").python_callable.__globals__["FIRST"] = 3
+    with create_session() as session:
+        model = session.get(DagModel, "ranking_lists")
+        SchedulerJobRunner(Job())._create_dag_runs_asset_triggered(dag_models=[model], session=session)
+
+    def triggered(*, dag: Any, session: Any, **_: Any) -> DagRun:
+        run = session.query(DagRun).filter(DagRun.dag_id == "ranking_lists").one()
+        run.dag, run.state = dag, DagRunState.RUNNING
+        return run
+
+    with patch("airflow.models.dagrun.get_or_create_dagrun", triggered):
+        run = dag.test()
+    files = sorted((folder / "lists").rglob("*"))
+    return {
+        "state": str(run.state),
+        "type": str(run.run_type),
+        "labels": sorted(task.rendered_map_index or "" for task in run.get_task_instances()),
+        "files": {
+            str(path.relative_to(folder / "lists")): pq.read_table(path).to_pylist()
+            for path in files
+            if path.is_file()
+        },
+    }
 
 
 def a_domain_and_a_batch_fail(home: Path) -> dict[str, Any]:
@@ -116,9 +169,17 @@ def asset_events() -> list[dict[str, Any]]:
 
 def main(folder: Path, warehouse_url: str) -> None:
     """Run everything and print it on the last line."""
+    bundles = [
+        {"name": name, "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": kwargs}
+        for name, kwargs in (("dags-folder", {}), ("ranking", {"path": str(EXAMPLES)}))
+    ]
+    os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(bundles)
+    os.environ["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "False"
     use_airflow_home(folder / "airflow")
+    register_the_ranking_example()
     with webhook() as alerts:
         results = both_dags(folder, folder / "home", warehouse_url)
+        results["ranking"] = run_the_ranking_example(folder)
         if not warehouse_url:
             results["failures"] = a_domain_and_a_batch_fail(folder / "home")
             late("a-run")

@@ -123,6 +123,21 @@ def test_every_domain_is_published_as_the_form_requests(outcome_on, warehouse):
         assert rows_by_user and max(rows_by_user.values()) == 5
 
 
+@WAREHOUSES
+def test_the_ranking_example_writes_the_lists_of_just_its_domains(outcome_on, warehouse):
+    outcome = outcome_on(warehouse)
+    ranking = outcome["ranking"]
+    assert (ranking["state"], ranking["type"]) == ("success", "asset_triggered"), outcome["log"][-5000:]
+    assert set(ranking["files"]) == {"comedy/2024-03-13.parquet", "drama/2024-03-13.parquet"}
+    assert ranking["labels"] == ["", "comedy", "drama"]
+    for file, rows in ranking["files"].items():
+        published = outcome["published"][file.partition("/")[0]]
+        assert [(row["user_id"], row["position"], row["score"]) for row in rows] == [
+            (row["user_id"], row["position"], row["score"]) for row in published if row["position"] <= 3
+        ]
+        assert {"item_id"} <= rows[0].keys()
+
+
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_both_warehouses_hold_the_same_scores(outcome_on):

@@ -121,15 +121,14 @@ def test_a_failed_task_of_maintenance_keeps_no_other_from_running_but_fails_the_
     assert {dag.get_task(name).trigger_rule for name in others} == {"all_done"}
 
 
-def test_the_docs_ranking_dag_waits_for_the_asset_of_a_domain(dag_bag, tmp_path):
+def test_the_ranking_example_waits_for_the_assets_of_its_domains_and_is_not_one_of_our_dags(dag_bag):
     from airflow.dag_processing.dagbag import DagBag
 
-    page = (resource("dags").parent / "docs/airflow.md").read_text(encoding="utf-8")
-    (tmp_path / "rank.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
-    bag = DagBag(str(tmp_path))
+    bag = DagBag(str(resource("dags").parent / "examples"))
     assert bag.import_errors == {}
-    assets = [asset.name for asset in bag.dags["rank"].timetable.asset_condition.objects]
-    assert assets == ["mmlora_scores_drama"]
+    assets = [asset.name for asset in bag.dags["ranking_lists"].timetable.asset_condition.objects]
+    assert assets == ["mmlora_scores_comedy", "mmlora_scores_drama"]
+    assert "ranking_lists" not in dag_bag.dags
 
 
 def test_a_failed_batch_or_domain_fails_the_run_though_the_others_are_announced(dag_bag):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmlora.check_rules import rules_in_force
 from mmlora.errors import UsageError
 from mmlora.pipeline.backfill import apply_plan, backfill, save_plan
 from mmlora.pipeline.compare import compare
@@ -22,6 +23,7 @@ from mmlora.pipeline.score import score_and_publish
 from mmlora.pipeline.status import status
 from mmlora.pipeline.train import train
 from mmlora.pipeline.unpublish import unpublish
+from mmlora.schema import DomainVerdict
 from mmlora.workspace import open_workspace
 from tests.conftest import MadeUp, assume_rich, use_workspace
 
@@ -84,7 +86,7 @@ def test_a_plan_distinguishes_missing_stale_failed_and_current(
     states = _states()
     assert states == {first: "current", second: "stale", third: "failed", last: "missing"}
     for state in ("missing", "stale", "failed"):
-        assert _states(reason=state) == {day: own for day, own in states.items() if own == state}
+        assert _states(state=state) == {day: own for day, own in states.items() if own == state}
     plan = {night.score_date: night for night in backfill("news", FIRST, LAST, plan_only=True).plan}
     assert plan[second].reason == "published with top_k 2"
     assert "nowhere.parquet" in plan[third].reason
@@ -92,13 +94,13 @@ def test_a_plan_distinguishes_missing_stale_failed_and_current(
     assert (plan[last].rows or 0) > 0 and (plan[last].seconds or 0) > 0, "as the published loads took"
 
 
-def test_a_reason_leaves_the_other_nights_alone(champion: str) -> None:
+def test_a_state_leaves_the_other_nights_alone(champion: str) -> None:
     score_and_publish(FIRST, domain="news", top_k=2)
     before = _hash(FIRST)
-    done = backfill("news", FIRST, LAST, reason="missing")
+    done = backfill("news", FIRST, LAST, state="missing")
     assert [load.score_date for load in done.loads] == [FIRST + timedelta(days=n) for n in (1, 2, 3)]
     assert _hash(FIRST) == before
-    done = backfill("news", FIRST, LAST, reason="stale")
+    done = backfill("news", FIRST, LAST, state="stale")
     assert [load.score_date for load in done.loads] == [FIRST] and _hash(FIRST) != before
 
 
@@ -149,14 +151,14 @@ def test_late_rows_change_scores_only_on_request(champion: str, made_up: MadeUp,
     assert late is not None and (late.nights, late.rows) == (2, 1)
     assert (late.first, late.last) == (LAST - timedelta(days=1), LAST)
     assert late.command.startswith(f"mmlora backfill --all-domains --start {late.first} --end {late.last} ")
-    for reason in ("all", "late"):
-        states = _states(known_as_of="now", reason=reason)
+    for state in ("all", "late"):
+        states = _states(known_as_of="now", state=state)
         assert {day for day, state in states.items() if state == "stale"} == {LAST - timedelta(days=1), LAST}
     assert set(states.values()) == {"stale"}
     backfill("news", FIRST, LAST, model=champion, top_k=3)
     backfill("news", FIRST, LAST)
     assert {day: _hash(day) for day in before} == before, "as known at the time"
-    done = backfill("news", FIRST, LAST, reason="stale", known_as_of="now")
+    done = backfill("news", FIRST, LAST, state="stale", known_as_of="now")
     assert [load.score_date for load in done.loads] == [LAST, LAST - timedelta(days=1)], "newest first"
     for load in done.loads:
         moved = compare("news", on=load.score_date, against=load.score_date)
@@ -177,11 +179,11 @@ def test_nights_that_late_rows_change_are_restated_by_the_model_that_published_t
     promote(newer, accept_below_baseline=True, accept_worse=True)
     _import_late_row(made_up, tmp_path, LAST - timedelta(days=1))
     assert set(_states().values()) == {"stale"}, "another model is the champion now"
-    done = backfill("news", FIRST, LAST, reason="late", known_as_of="now")
+    done = backfill("news", FIRST, LAST, state="late", known_as_of="now")
     assert [(load.score_date, load.model_version) for load in done.loads] == [(LAST, champion)]
     changed = {day for day, content in before.items() if content != _hash(day)}
     assert changed <= {LAST}
-    for options in ({"reason": "late"}, {"reason": "late", "known_as_of": "now", "model": champion}):
+    for options in ({"state": "late"}, {"state": "late", "known_as_of": "now", "model": champion}):
         with pytest.raises(UsageError, match="give --known-as-of now, and no --model"):
             _states(**options)
 
@@ -200,7 +202,7 @@ def test_data_that_counts_as_known_then_makes_a_night_stale(
     stale = {night.score_date: night.reason for night in backfill("news", FIRST, third, plan_only=True).plan}
     why = "1 interactions that count as known then were imported since"
     assert stale == {FIRST: "", second: "", third: why}
-    backfill("news", third, third, reason="stale")
+    backfill("news", third, third, state="stale")
     erase([pq.read_table(made_up.interactions)["user_id"][0].as_py()], reason="what is gone is no change")
     assert _states()[third] == "current"
 
@@ -212,17 +214,48 @@ def test_data_that_counts_as_known_then_makes_a_night_stale(
 
 def test_a_saved_plan_is_executed_unchanged_or_refused(champion: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    plan = backfill("news", FIRST, LAST, plan_only=True, reason="missing")
+    plan = backfill("news", FIRST, LAST, plan_only=True, state="missing")
     save_plan(plan, file)
     score_and_publish(LAST, domain="news")
     with pytest.raises(UsageError, match=r"news 2001-04-09: was missing score .* is not in the plan now"):
         apply_plan(file)
-    save_plan(backfill("news", FIRST, LAST, plan_only=True, reason="missing"), file)
+    save_plan(backfill("news", FIRST, LAST, plan_only=True, state="missing"), file)
     done = apply_plan(file)
     assert [load.score_date for load in done.loads] == [FIRST + timedelta(days=n) for n in range(3)]
     file.write_text(json.dumps({"format": 0}))
     with pytest.raises(UsageError, match="is not a saved plan"):
         apply_plan(file)
+
+
+def test_a_check_is_overridden_in_every_night_with_a_reason(
+    champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMLORA_CHECKS__RULES", '{"near_constant": {"threshold": 1000}}')
+    done = backfill("news", FIRST, LAST)
+    assert {load.state for load in done.loads} == {"rejected"}
+    assert "--override near_constant --reason TEXT" in (done.loads[0].reason or "")
+    with pytest.raises(UsageError, match="--override needs --reason"):
+        backfill("news", FIRST, LAST, override=["near_constant"])
+    done = backfill("news", FIRST, LAST, override=["near_constant"], reason="a flat model is fine")
+    assert {load.state for load in done.loads} == {"published"}
+    with open_workspace().open_warehouse() as warehouse:
+        entries = [entry for entry in warehouse.ledger(domain="news") if entry.action == "override"]
+    assert len(entries) == len(done.loads)
+    assert "a flat model is fine" in entries[0].why
+
+
+def test_a_plan_scores_a_broken_domain_whose_check_is_overridden(champion: str) -> None:
+    check = rules_in_force({})["volume_low"].outcome(0.1, "few rows")
+    verdict = DomainVerdict(
+        "news", LAST, "broken", 10, 1, 1, 1, 1.0, 0.1, "few", reasons=("few rows",), checks=(check,)
+    )
+    with open_workspace().open_warehouse() as warehouse:
+        warehouse.record_verdicts([verdict])
+    (refused,) = backfill("news", LAST, LAST, plan_only=True).plan
+    assert (refused.action, refused.reason) == ("refuse", "broken: few rows")
+    why = {"override": ["volume_low"], "reason": "a holiday"}
+    (night,) = backfill("news", LAST, LAST, plan_only=True, **why).plan
+    assert night.action == "score"
 
 
 def test_max_rows_limits_the_plan(champion: str) -> None:

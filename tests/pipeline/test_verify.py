@@ -164,7 +164,7 @@ def test_nights_of_a_lost_model_are_scored_by_the_champion(home: Path, champion:
     publish(stage(twin))
     shutil.rmtree(home / "registry/bundles" / twin)
     (row,) = faults()
-    assert row.mend == "mmlora backfill --domain news --start 2001-04-09 --end 2001-04-09 --reason stale"
+    assert row.mend == "mmlora backfill --domain news --start 2001-04-09 --end 2001-04-09 --state stale"
     assert run(row.mend).exit_code == 0
     assert faults() == []
 
