@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,27 @@ def test_overrides_need_a_known_check_and_a_reason() -> None:
     with pytest.raises(UsageError, match="needs --override"):
         Overrides.of((), "why")
     assert Overrides.of(None, None) == Overrides()
+
+
+def _test_figures(**domains: tuple[float, int, int]) -> Any:
+    """Return a stand-in for a bundle whose test had these aucs, clicks and rows."""
+    by_domain = {
+        name: {"auc": auc, "positives": clicks, "rows": rows} for name, (auc, clicks, rows) in domains.items()
+    }
+    return SimpleNamespace(manifest=SimpleNamespace(metrics={"test": {"by_domain": by_domain}}))
+
+
+@pytest.mark.parametrize(
+    ("domains", "caught"),
+    [
+        ({"mt": (1.0, 1, 14), "us": (0.8, 92, 3526)}, []),  # a few clicks, all ranked first by chance
+        ({"mt": (1.0, 3, 40), "us": (0.93, 92, 3526)}, []),
+        ({"mt": (1.0, 1, 14), "us": (1.0, 92, 3526), "de": (1.0, 16, 1833)}, ["mt", "us", "de"]),
+        ({"us": (0.8, 92, 3526), "de": (0.999, 200, 9000)}, ["de"]),  # a leak in one domain
+    ],
+)
+def test_an_auc_that_is_too_good_is_told_from_one_of_few_clicks(
+    domains: dict[str, tuple[float, int, int]], caught: list[str]
+) -> None:
+    tested = score_checks._tested(_test_figures(**domains))
+    assert [name for name in domains if score_checks.least_test_auc(tested, name) > 0.97] == caught
