@@ -197,10 +197,7 @@ def _compute(
     progress: Progress | None,
 ) -> tuple[dict[str, int], str | None]:
     """Write each view's new rows to the staging folder; return their counts and the last late instant."""
-    pattern = str(offline / "interactions" / "**" / "*.parquet")
-    connection.execute(sql("features/increments.sql"), {"interactions": pattern, "through": plan.through})
-    last = connection.execute("SELECT max(known) FROM increments WHERE late").fetchone()
-    restated: datetime | None = last[0] if last else None
+    restated = _read_increments(connection, offline, plan)
     limits = {
         "after": date.fromisoformat(plan.kept.through) if plan.kept else _BEGINNING,
         "through": plan.through,
@@ -208,16 +205,33 @@ def _compute(
     }
     if recipe.affinity.views:
         prepare(connection, item_files(offline), recipe.affinity)
+    if plan.kept:
+        _execute(connection, sql("features/recent.sql"), limits)
+    else:
+        connection.execute("CREATE TEMP TABLE increments AS FROM all_increments")
+        if recipe.affinity.views:
+            connection.execute(sql("features/versioned.sql"))
     staging = offline / "features" / ".staging"
     staging.mkdir()
     views, rows = recipe.views, {}
     for done, view in enumerate(views):
         if progress:
             progress("features", done, len(views))
+        if plan.kept:
+            _execute(connection, view.narrowed_sql(), limits)
         rows[view.name] = write_view(connection, view, staging / f"{view.name}.parquet", limits, recipe)
     if progress:
         progress("features", len(views), len(views))
     return rows, restated.isoformat() if restated else None
+
+
+def _read_increments(connection: duckdb.DuckDBPyConnection, offline: Path, plan: Plan) -> datetime | None:
+    """Create the view ``all_increments``; return the last late instant."""
+    pattern = str(offline / "interactions" / "**" / "*.parquet")
+    _execute(connection, sql("features/versions.sql"), {"interactions": pattern, "through": plan.through})
+    connection.execute(sql("features/increments.sql"))
+    row = connection.execute("SELECT max(known) FROM all_increments WHERE late").fetchone()
+    return row[0] if row else None
 
 
 def write_view(
@@ -228,18 +242,21 @@ def write_view(
     recipe: Recipe,
 ) -> int:
     """Write a view's new rows to a Parquet file, and return their count."""
-    connection.execute(view.entries_sql(), limits)
-    target, prior = str(path).replace("'", "''"), recipe.prior
+    target = str(path).replace("'", "''")
     *steps, query = view.rows_sql().split(";\n")
-    for step in steps:
-        connection.execute(step, _parameters_of(step, prior))
-    copy = f"COPY ({query}) TO '{target}' (FORMAT parquet)"
-    row = connection.execute(copy, _parameters_of(query, prior)).fetchone()
+    script = ";\n".join([view.entries_sql(), *steps, f"COPY ({query}) TO '{target}' (FORMAT parquet)"])
+    row = _execute(connection, script, {**limits, **recipe.prior}).fetchone()
     return int(row[0]) if row else 0
 
 
-def _parameters_of(statement: str, parameters: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in parameters.items() if f"${name}" in statement}
+def _execute(
+    connection: duckdb.DuckDBPyConnection, script: str, parameters: Mapping[str, object]
+) -> duckdb.DuckDBPyConnection:
+    """Execute a script's statements, each with those parameters that it reads."""
+    for statement in script.split(";\n"):
+        used = {name: value for name, value in parameters.items() if f"${name}" in statement}
+        connection.execute(statement, used)
+    return connection
 
 
 def _publish(folder: Path, plan: Plan, rows: dict[str, int], state: BuildState) -> None:

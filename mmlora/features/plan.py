@@ -18,10 +18,9 @@ from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
 from mmlora.features.history import HistoryView
 from mmlora.features.profile_stats import profile_schema
-from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
+from mmlora.features.views import ACTIVITY_VIEWS, ActivityView, filled
 from mmlora.files import write_json
 from mmlora.manifest import FileRecord
-from mmlora.resources import sql
 from mmlora.schema import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -130,8 +129,12 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of the recipe and of the queries."""
-        texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
+        """Hash of the recipe and of a full build's queries, comments left out.
+
+        What an increment narrows its input by (``sql/features/narrowed.sql``) changes no value, and the hash of
+        other queries makes stores rebuild and published nights stale, so it isn't hashed.
+        """
+        texts = [filled(f"{name}.sql", {}) for name in ("versions", "increments", "item_versions", "versioned")]
         for view in self.views:
             texts += [view.name, view.entries_sql(), view.rows_sql()]
         return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_json(), *texts])
