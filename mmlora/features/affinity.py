@@ -164,12 +164,13 @@ def _script(
 
 
 def _narrowed_sql(keys: tuple[str, ...]) -> str:
-    """Return the statements for a view by item version: a day is summed if the item hasn't changed since."""
-    changed = (
+    """Return the statements for a view by item version: days since an item's last change count on the last one."""
+    changes = (
         "LEFT JOIN (SELECT item_id, max(available)::DATE AS changed FROM item_versions "
         "WHERE available < $after - 1 GROUP BY item_id) USING (item_id)"
     )
-    statement = narrowed_sql(keys, (*keys, ITEM_ID), settles="day >= coalesce(changed, day)", joins=changed)
+    day = "CASE WHEN day < changed THEN day ELSE horizon - 1 END"
+    statement = narrowed_sql(keys, (*keys, ITEM_ID), day=day, joins=changes)
     return f"{statement};\n{sql('features/versioned.sql')}"
 
 

@@ -30,7 +30,7 @@ class HistoryView:
 
     def narrowed_sql(self) -> str:
         """Return the statement that leaves what an increment of this view needs in ``increments``."""
-        return narrowed_sql(self.keys, (USER_ID, ITEM_ID), settles="false")
+        return narrowed_sql(self.keys, (USER_ID, ITEM_ID), day="day", known="known")
 
     def entries_sql(self) -> str:
         """Return the statement that creates this view's temporary table ``entries``."""

@@ -68,7 +68,8 @@ def narrowed_sql(
     *,
     reach: int = 0,
     ever: bool = True,
-    settles: str = "true",
+    day: str = "horizon - 1",
+    known: str | None = None,
     joins: str = "",
 ) -> str:
     """Return the statement that leaves what an increment of a view needs in the table ``increments``.
@@ -80,15 +81,17 @@ def narrowed_sql(
         columns: the id columns that the view reads.
         reach: days after a day until which it can still change a row.
         ever: whether the view has sums over all history; without them, days out of reach are left out.
-        settles: condition on the days before the horizon that are summed.
-        joins: tables that the condition reads.
+        day: the day on which what had left every window counts, in SQL.
+        known: since when that is known, in SQL; None for the day's end.
+        joins: tables that ``day`` reads.
     """
     placeholders = {
         "keys": ", ".join(keys),
         "columns": ", ".join(columns),
         "reach": str(reach),
         "ever": str(ever).lower(),
-        "settles": settles,
+        "day": day,
+        "known": known or f"({day} + 1)::TIMESTAMP",
         "joins": joins,
     }
     return filled("narrowed.sql", placeholders)

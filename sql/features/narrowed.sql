@@ -1,23 +1,22 @@
 -- The increments that an incremental build of one view needs, instead of all. The new rows are the same, because
 -- 1. an entity gets a new row only if an increment of it became known after $after, or one of its days left a window
---    or advanced days_since_last_seen since ({reach} days after it; 0 for a view without either). Others are left out;
--- 2. what had left every window by then, and was known by then, counts only as part of a sum that each of the entity's
---    new series carries in before its first row. Such days are summed to one ("settled"), or left out of a view without
---    sums over all history. The first row of a series is due the day after $after, or after the first day that late
---    data touches. The horizon is 32 days before the earliest of these dates: 31 for the windows, one for carrying in.
--- {keys}: id columns; {columns}: columns that the view reads, the keys among them; {settles}: further condition on what
--- is summed; {ever}: whether the view has sums over all history; {joins}: tables that the condition reads.
+--    or advanced days_since_last_seen since, at most {reach} days after it. Other entities are left out;
+-- 2. what had left every window and was known before the entity's horizon (see recent.sql; windows of {reach} days)
+--    counts only in sums over all history, which are carried into each new series as a whole. It is summed, as if known
+--    on time and on one day ({day}), or left out of a view without such sums.
+-- {keys}: id columns; {columns}: id columns that the view reads, the keys among them; {reach}: 0 for a view without
+-- windows; {ever}: whether the view has sums over all history; {day}, {known}: the day on which summed increments count,
+-- and since when they are known; {joins}: tables that {day} reads.
 -- Parameters: $after (last date of the previous build).
 CREATE OR REPLACE TEMP TABLE increments AS
 WITH active AS (
     SELECT {keys}, least($after, min(day) FILTER (WHERE late AND known > $after)) - {reach} - 1 AS horizon
     FROM recent WHERE known > $after OR day + {reach} > $after GROUP BY {keys}
-), needed AS NOT MATERIALIZED (
-    SELECT {columns}, day, known, late, n, clicks, horizon,
-           day < horizon AND known <= horizon + {reach} AND {settles} AS settled
-    FROM all_increments JOIN active USING ({keys}) {joins}
 )
-SELECT {columns}, day, known, late, n, clicks FROM needed WHERE NOT settled
+SELECT {columns}, day, known, late, n, clicks FROM recent JOIN active USING ({keys})
+WHERE NOT (day < horizon AND known <= horizon + {reach})
 UNION ALL
-SELECT {columns}, horizon - 1, horizon::TIMESTAMP, false, sum(n)::BIGINT, sum(clicks)::BIGINT
-FROM needed WHERE settled AND {ever} GROUP BY {columns}, horizon
+SELECT {columns}, {day} AS day, {known} AS known, false, sum(n)::BIGINT, sum(clicks)::BIGINT
+FROM all_increments JOIN active USING ({keys}) {joins}
+WHERE {ever} AND all_increments.day < horizon AND all_increments.known <= horizon + {reach}
+GROUP BY ALL
