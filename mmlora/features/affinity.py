@@ -164,7 +164,10 @@ def _script(
 
 
 def _narrowed_sql(keys: tuple[str, ...]) -> str:
-    """Return the statements for a view by item version: days since an item's last change count on the last one."""
+    """Return the statements for a view by item version.
+
+    What happened since an item's last change has the version of the day before the horizon, and counts then.
+    """
     changes = (
         "LEFT JOIN (SELECT item_id, max(available)::DATE AS changed FROM item_versions "
         "WHERE available < $after - 1 GROUP BY item_id) USING (item_id)"
@@ -175,7 +178,11 @@ def _narrowed_sql(keys: tuple[str, ...]) -> str:
 
 
 def choose_affinity(
-    connection: duckdb.DuckDBPyConnection, interactions: str, columns: Sequence[Column]
+    connection: duckdb.DuckDBPyConnection,
+    interactions: str,
+    columns: Sequence[Column],
+    *,
+    by_domain: bool = False,
 ) -> Affinity:
     """Choose the content of the affinity views from the data.
 
@@ -183,6 +190,7 @@ def choose_affinity(
         connection: a database.
         interactions: glob of the stored interactions.
         columns: the profile columns and their kinds.
+        by_domain: whether the view by user and domain was chosen before; it stays.
     """
     items = [column for column in columns if column.entity == "item"]
     names = {column.name for column in items}
@@ -193,7 +201,8 @@ def choose_affinity(
         if (kind := _attribute(column)) and not clash:
             attributes[column.name] = kind
     vectors = tuple(column.name for column in items if column.kind == "vector")
-    return Affinity(attributes, vectors, share_elsewhere(connection, interactions) >= CROSSING)
+    by_domain = by_domain or share_elsewhere(connection, interactions) >= CROSSING
+    return Affinity(attributes, vectors, by_domain)
 
 
 def share_elsewhere(connection: duckdb.DuckDBPyConnection, interactions: str) -> float:
