@@ -8,7 +8,7 @@ items that a user clicked.
 
 They are written like the activity views (:mod:`mmlora.features.build`): rows stamped T cover what happened
 before T, late data restates earlier rows, and an increment equals a full build. An interaction is counted
-with the item's attributes known by the end of its day (``sql/features/item_versions.sql``).
+with the item's attributes known by the end of its day (``sql/features/versioned.sql``).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import pyarrow.types as pt
 
 from mmlora.features.asof.source import literal, quote
 from mmlora.features.columns import Column
-from mmlora.features.views import entries_sql
+from mmlora.features.views import entries_sql, filled, narrowed_sql
 from mmlora.records import Record
 from mmlora.resources import sql
-from mmlora.schema import DOMAIN_ID, USER_ID
+from mmlora.schema import DOMAIN_ID, ITEM_ID, USER_ID
 
 MOST = 32
 """Values kept per attribute."""
@@ -100,6 +100,10 @@ class AffinityView:
         """The feature columns."""
         return tuple(f"{name}{part}" for name in self.attributes for part in ("", "_lift", "_rows"))
 
+    def narrowed_sql(self) -> str:
+        """Return the statements that leave what an increment of this view needs in ``increments``."""
+        return _narrowed_sql(self.keys)
+
     def entries_sql(self) -> str:
         """Return the statement that creates this view's temporary table ``entries``."""
         return entries_sql(self.keys, detail="item_version")
@@ -112,9 +116,8 @@ class AffinityView:
             for field, end in (("value", ""), ("lift", "_lift"), ("rows", "_rows"))
         ]
         aliases = [_alias(number) for number in range(len(self.attributes))]
-        return _script("affinity", "affinity_attribute", self.keys, aliases, columns).replace(
-            "{most}", str(MOST)
-        )
+        script = _script("affinity", "affinity_attribute", self.keys, aliases, columns)
+        return script.replace("{most}", str(MOST))
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,10 @@ class TasteView:
     keys: tuple[str, ...]
     features: tuple[str, ...]
     what = "the mean vector of the items clicked"
+
+    def narrowed_sql(self) -> str:
+        """Return the statements that leave what an increment of this view needs in ``increments``."""
+        return _narrowed_sql(self.keys)
 
     def entries_sql(self) -> str:
         """Return the statement that creates the temporary table ``entries`` from clicks alone."""
@@ -145,27 +152,37 @@ def _script(
     whole: str, part: str, keys: Sequence[str], aliases: Sequence[str], columns: Sequence[str]
 ) -> str:
     """Fill in a view's SQL: the part's statements once per alias, then a query that joins their results."""
+    statements = filled(f"{part}.sql", {})
     placeholders = {
-        "parts": "\n".join(_code(part).replace("{a}", alias) for alias in aliases),
+        "parts": "\n".join(statements.replace("{a}", alias) for alias in aliases),
         "keys": ", ".join(keys),
         "same_keys": " AND ".join(f"entries.{key} = series.{key}" for key in keys),
         "joins": " ".join(f"LEFT JOIN {alias} USING (series, t)" for alias in aliases),
         "columns": ", ".join(columns),
     }
-    script = _code(whole)
-    for name, text in placeholders.items():
-        script = script.replace(f"{{{name}}}", text)
-    return script
+    return filled(f"{whole}.sql", placeholders)
 
 
-def _code(name: str) -> str:
-    """Return a file's SQL without its comments, in which the placeholders are explained, not filled in."""
-    lines = sql(f"features/{name}.sql").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("--"))
+def _narrowed_sql(keys: tuple[str, ...]) -> str:
+    """Return the statements for a view by item version.
+
+    What happened since an item's last change has the version of the day before the horizon, and counts then.
+    """
+    changes = (
+        "LEFT JOIN (SELECT item_id, max(available)::DATE AS changed FROM item_versions "
+        "WHERE available < $after - 1 GROUP BY item_id) USING (item_id)"
+    )
+    day = "CASE WHEN day < changed THEN day ELSE horizon - 1 END"
+    statement = narrowed_sql(keys, (*keys, ITEM_ID), day=day, joins=changes)
+    return f"{statement};\n{sql('features/versioned.sql')}"
 
 
 def choose_affinity(
-    connection: duckdb.DuckDBPyConnection, interactions: str, columns: Sequence[Column]
+    connection: duckdb.DuckDBPyConnection,
+    interactions: str,
+    columns: Sequence[Column],
+    *,
+    by_domain: bool = False,
 ) -> Affinity:
     """Choose the content of the affinity views from the data.
 
@@ -173,6 +190,7 @@ def choose_affinity(
         connection: a database.
         interactions: glob of the stored interactions.
         columns: the profile columns and their kinds.
+        by_domain: whether the view by user and domain was chosen before; it stays.
     """
     items = [column for column in columns if column.entity == "item"]
     names = {column.name for column in items}
@@ -183,7 +201,8 @@ def choose_affinity(
         if (kind := _attribute(column)) and not clash:
             attributes[column.name] = kind
     vectors = tuple(column.name for column in items if column.kind == "vector")
-    return Affinity(attributes, vectors, share_elsewhere(connection, interactions) >= CROSSING)
+    by_domain = by_domain or share_elsewhere(connection, interactions) >= CROSSING
+    return Affinity(attributes, vectors, by_domain)
 
 
 def share_elsewhere(connection: duckdb.DuckDBPyConnection, interactions: str) -> float:
@@ -212,7 +231,7 @@ def _attribute(column: Column) -> Attribute | None:
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, items: Sequence[Path], affinity: Affinity) -> None:
-    """Add the version of the item's profile to the increments, and create the tables of its attributes."""
+    """Create the tables of the item profiles' versions and of their attributes."""
     columns = ", ".join(quote(name) for name in affinity.columns)
     script = sql("features/item_versions.sql").replace("{columns}", columns)
     files = ", ".join(literal(str(path)) for path in items)

@@ -19,6 +19,10 @@ instants restated before, and rows at all T for new instants. Interactions impor
 D' *and* were known by D' (or by the last instant restated) would change rows already written; everything is
 then rebuilt, as it is after a change of settings or queries.
 
+An increment reads the stored interactions once. For each view it then keeps those of the entities that can
+have new rows, and of these sums what lies before every window (``sql/features/narrowed.sql``), so that the
+views' queries cost in proportion to what is new. The rows are the same as without this.
+
 Choices made from the data at the first build (the prior CTR, the content of the affinity views) are kept in
 ``state.json`` for the increments; ``decide`` chooses again, and only adds to them.
 
@@ -61,6 +65,8 @@ from mmlora.resources import sql
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
+Limits = dict[str, date | str | None]
+"""The parameters of the views' queries: ``after``, ``through`` and ``restated``."""
 
 LOCK_SECONDS = 300.0
 _BEGINNING = date(1, 1, 2)
@@ -165,7 +171,8 @@ def _recipe(
     affinity = Affinity.from_json(state.affinity) if state else Affinity()
     interactions = str(offline / "interactions" / "**" / "*.parquet")
     if decide or state is None or state.prior_ctr is None:
-        chosen = choose_affinity(connection, interactions, analyse(offline, columns))
+        profile_columns = analyse(offline, columns)
+        chosen = choose_affinity(connection, interactions, profile_columns, by_domain=affinity.by_domain)
         affinity = affinity.union(chosen)
     affinity = affinity.within(profile_schema(offline / "profiles" / "item").names)
     if state:  # models were trained on features built with this prior
@@ -200,49 +207,68 @@ def _compute(
     progress: Progress | None,
 ) -> tuple[dict[str, int], str | None]:
     """Write each view's new rows to the staging folder; return their counts and the last late instant."""
-    pattern = str(offline / "interactions" / "**" / "*.parquet")
-    connection.execute(sql("features/increments.sql"), {"interactions": pattern, "through": plan.through})
-    last = connection.execute("SELECT max(known) FROM increments WHERE late").fetchone()
-    restated: datetime | None = last[0] if last else None
-    limits = {
+    limits: Limits = {
         "after": date.fromisoformat(plan.kept.through) if plan.kept else _BEGINNING,
         "through": plan.through,
         "restated": plan.kept.restated if plan.kept else None,
     }
     if recipe.affinity.views:
         prepare(connection, item_files(offline), recipe.affinity)
+    restated = _read_increments(connection, offline, plan, recipe, limits)
     staging = offline / "features" / ".staging"
     staging.mkdir()
     views, rows = recipe.views, {}
     for done, view in enumerate(views):
         if progress:
             progress("features", done, len(views))
+        if plan.kept:
+            _execute(connection, view.narrowed_sql(), limits)
         rows[view.name] = write_view(connection, view, staging / f"{view.name}.parquet", limits, recipe)
     if progress:
         progress("features", len(views), len(views))
     return rows, restated.isoformat() if restated else None
 
 
+def _read_increments(
+    connection: duckdb.DuckDBPyConnection, offline: Path, plan: Plan, recipe: Recipe, limits: Limits
+) -> datetime | None:
+    """Create ``increments``, or what each view's is taken from; return the last late instant."""
+    pattern = str(offline / "interactions" / "**" / "*.parquet")
+    _execute(connection, sql("features/versions.sql"), {"interactions": pattern, **limits})
+    connection.execute(sql("features/increments.sql"))
+    last = connection.execute("SELECT max(known) FROM all_increments WHERE late").fetchone()
+    if plan.kept:
+        _execute(connection, sql("features/recent.sql"), limits)
+    else:
+        connection.execute("CREATE TEMP TABLE increments AS FROM all_increments; DROP TABLE versions")
+        if recipe.affinity.views:
+            connection.execute(sql("features/versioned.sql"))
+    return last[0] if last else None
+
+
 def write_view(
     connection: duckdb.DuckDBPyConnection,
     view: View,
     path: Path,
-    limits: dict[str, date | str | None],
+    limits: Limits,
     recipe: Recipe,
 ) -> int:
     """Write a view's new rows to a Parquet file, and return their count."""
-    connection.execute(view.entries_sql(), limits)
-    target, prior = str(path).replace("'", "''"), recipe.prior
+    target = str(path).replace("'", "''")
     *steps, query = view.rows_sql().split(";\n")
-    for step in steps:
-        connection.execute(step, _parameters_of(step, prior))
-    copy = f"COPY ({query}) TO '{target}' (FORMAT parquet)"
-    row = connection.execute(copy, _parameters_of(query, prior)).fetchone()
+    script = ";\n".join([view.entries_sql(), *steps, f"COPY ({query}) TO '{target}' (FORMAT parquet)"])
+    row = _execute(connection, script, {**limits, **recipe.prior}).fetchone()
     return int(row[0]) if row else 0
 
 
-def _parameters_of(statement: str, parameters: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in parameters.items() if f"${name}" in statement}
+def _execute(
+    connection: duckdb.DuckDBPyConnection, script: str, parameters: Mapping[str, object]
+) -> duckdb.DuckDBPyConnection:
+    """Execute a script's statements, each with those parameters that it reads."""
+    for statement in script.split(";\n"):
+        used = {name: value for name, value in parameters.items() if f"${name}" in statement}
+        connection.execute(statement, used)
+    return connection
 
 
 def _publish(folder: Path, plan: Plan, rows: dict[str, int], state: BuildState) -> None:

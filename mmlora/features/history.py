@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmlora.features.views import entries_sql
-from mmlora.resources import sql
+from mmlora.features.views import entries_sql, filled, narrowed_sql
 from mmlora.schema import ITEM_ID, USER_ID
 
 MOST = 512
@@ -29,12 +28,14 @@ class HistoryView:
     keys: tuple[str, ...] = (USER_ID,)
     features: tuple[str, ...] = ("items", "rows", "clicks")
 
+    def narrowed_sql(self) -> str:
+        """Return the statement that leaves what an increment of this view needs in ``increments``."""
+        return narrowed_sql(self.keys, (USER_ID, ITEM_ID), day="day", known="known")
+
     def entries_sql(self) -> str:
         """Return the statement that creates this view's temporary table ``entries``."""
         return entries_sql(self.keys, detail=ITEM_ID, joined=True)
 
     def rows_sql(self) -> str:
         """Return the statements whose last is the query for this view's rows, over the temporary tables."""
-        lines = sql("features/history.sql").splitlines()
-        code = "\n".join(line for line in lines if not line.startswith("--"))
-        return code.replace("{most}", str(MOST))
+        return filled("history.sql", {"most": str(MOST)})

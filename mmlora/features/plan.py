@@ -14,14 +14,12 @@ import duckdb
 
 from mmlora.errors import DataError, UsageError
 from mmlora.features.affinity import Affinity, AffinityView, TasteView
-from mmlora.features.asof.source import literal
 from mmlora.features.built import STATE, file_faults
 from mmlora.features.history import HistoryView
 from mmlora.features.profile_stats import profile_schema
-from mmlora.features.views import ACTIVITY_VIEWS, ActivityView
+from mmlora.features.views import ACTIVITY_VIEWS, ActivityView, filled
 from mmlora.files import write_json
 from mmlora.manifest import FileRecord
-from mmlora.resources import sql
 from mmlora.schema import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -130,8 +128,13 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of the recipe and of the queries."""
-        texts = [sql("features/increments.sql"), sql("features/item_versions.sql")]
+        """Hash of the recipe and of a full build's queries, comments left out.
+
+        Another hash makes stores rebuild and published nights stale. What increments leave out
+        (``sql/features/recent.sql``, ``narrowed.sql``) changes no value, so it isn't hashed.
+        """
+        shared = ("versions", "increments", "item_versions", "versioned")
+        texts = [filled(f"{name}.sql", {}) for name in shared]
         for view in self.views:
             texts += [view.name, view.entries_sql(), view.rows_sql()]
         return fingerprint([self.prior_ctr, self.prior_weight, self.affinity.to_json(), *texts])
@@ -209,15 +212,23 @@ def _alters(
     connection: duckdb.DuckDBPyConnection, offline: Path, files: list[str], state: BuildState
 ) -> bool:
     """Whether the profiles change an item's attributes on a built day on which it had interactions."""
-    pattern = literal(str(offline / "interactions" / "**" / "*.parquet"))
-    query = f"""
-        SELECT count(*) > 0 FROM read_parquet($files, union_by_name = true) AS profiles
-        SEMI JOIN (
-            SELECT item_id, max(event_timestamp::DATE) + 1 AS over
-            FROM read_parquet({pattern}, hive_partitioning = false)
-            WHERE event_timestamp < $through::TIMESTAMPTZ GROUP BY item_id
-        ) AS shown ON profiles.item_id = shown.item_id AND shown.over::TIMESTAMPTZ
-            > greatest(profiles.event_timestamp, profiles.created_timestamp)
+    connection.execute(
+        "CREATE TEMP TABLE new_profiles AS "
+        "SELECT item_id, greatest(event_timestamp, created_timestamp)::DATE AS since "
+        "FROM read_parquet($files, union_by_name = true)",
+        {"files": files},
+    )
+    first = connection.execute("SELECT min(since) FROM new_profiles").fetchone()
+    query = """
+        SELECT count(*) > 0
+        FROM read_parquet($interactions, hive_partitioning = true, hive_types = {'day': DATE}) AS shown
+        SEMI JOIN new_profiles ON shown.item_id = new_profiles.item_id AND shown.day >= since
+        WHERE day >= $first AND day < $through::DATE
     """
-    row = connection.execute(query, {"files": files, "through": state.through}).fetchone()
+    values = {
+        "interactions": str(offline / "interactions" / "**" / "*.parquet"),
+        "first": first and first[0],  # days before aren't read
+        "through": state.through,
+    }
+    row = connection.execute(query, values).fetchone()
     return bool(row and row[0])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmlora.resources import sql
@@ -42,6 +43,11 @@ class ActivityView:
         counts = tuple(f"{count}_{w}" for w in self.windows for count in ("interactions", "clicks", "ctr"))
         return (*counts, "days_since_last_seen") if self.last_seen else counts
 
+    def narrowed_sql(self) -> str:
+        """Return the statement that leaves what an increment of this view needs in ``increments``."""
+        columns = self.keys if self.query == "activity.sql" else (USER_ID, ITEM_ID, DOMAIN_ID)
+        return narrowed_sql(self.keys, columns, reach=max(_WINDOWS.values()), ever="ever" in self.windows)
+
     def entries_sql(self) -> str:
         """Return the statement that creates this view's temporary table ``entries``."""
         finite = "ever" not in self.windows
@@ -51,9 +57,53 @@ class ActivityView:
         """Return the query for this view's rows, over the temporary tables."""
         ends = [_WINDOWS[w] for w in self.windows if w != "ever"]
         offsets = list(range(2, 32)) if self.last_seen else ends
-        inner = sql(f"features/{self.query}").replace("{keys}", ", ".join(self.keys))
+        inner = filled(self.query, {"keys": ", ".join(self.keys), "offsets": str(offsets)})
         columns = ", ".join((*self.keys, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *self.features))
-        return f"SELECT {columns} FROM ({inner.replace('{offsets}', str(offsets))})"
+        return f"SELECT {columns} FROM ({inner})"
+
+
+def narrowed_sql(
+    keys: tuple[str, ...],
+    columns: tuple[str, ...],
+    *,
+    reach: int = 0,
+    ever: bool = True,
+    day: str = "horizon - 1",
+    known: str | None = None,
+    joins: str = "",
+) -> str:
+    """Return the statement that leaves what an increment of a view needs in the table ``increments``.
+
+    It changes no value, so it isn't part of the hash for which stores are rebuilt.
+
+    Args:
+        keys: the id columns of the entity.
+        columns: the id columns that the view reads.
+        reach: days after a day until which it can still change a row.
+        ever: whether the view has sums over all history; without them, days out of reach are left out.
+        day: the day on which what had left every window counts, in SQL.
+        known: since when that is known, in SQL; None for the day's end.
+        joins: tables that ``day`` reads.
+    """
+    placeholders = {
+        "keys": ", ".join(keys),
+        "columns": ", ".join(columns),
+        "reach": str(reach),
+        "ever": str(ever).lower(),
+        "day": day,
+        "known": known or f"({day} + 1)::TIMESTAMP",
+        "joins": joins,
+    }
+    return filled("narrowed.sql", placeholders)
+
+
+def filled(name: str, placeholders: Mapping[str, str]) -> str:
+    """Return a query's SQL with its placeholders filled in, without comments, which explain them."""
+    lines = sql(f"features/{name}").splitlines()
+    script = "\n".join(line for line in lines if not line.lstrip().startswith("--"))
+    for placeholder, text in placeholders.items():
+        script = script.replace(f"{{{placeholder}}}", text)
+    return script
 
 
 def entries_sql(
@@ -82,10 +132,7 @@ def entries_sql(
         "reach": "NULL" if reach is None else str(reach),
         "joined": ", joined" if joined else "",
     }
-    statement = sql("features/entries.sql")
-    for name, text in placeholders.items():
-        statement = statement.replace(f"{{{name}}}", text)
-    return statement
+    return filled("entries.sql", placeholders)
 
 
 _ALL_WINDOWS = ("1d", "7d", "30d", "ever")

@@ -50,8 +50,9 @@ WITH bounds AS (
     WINDOW past AS (PARTITION BY domain_id, restated_at ORDER BY t ROWS UNBOUNDED PRECEDING)
 ), changes AS (
     -- A midnight with the same figures as the last needs no row, unless late data may have restated the last one.
+    -- Before the first there were none, and an increment doesn't read what has left the window: both are zeros.
     SELECT *, late_data OR (n, c, users, items) IS DISTINCT FROM (
-        lag((n, c, users, items)) OVER (PARTITION BY domain_id, restated_at ORDER BY t)
+        lag((n, c, users, items), 1, (0.0, 0.0, 0.0, 0.0)) OVER (PARTITION BY domain_id, restated_at ORDER BY t)
     ) AS changed
     FROM totals
 ), touched AS (
