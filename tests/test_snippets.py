@@ -202,6 +202,7 @@ START: dict[str, Callable[[MadeUp, Path], None] | None] = {
     "docs/integrity.md": None,
     "docs/judging.md": None,
     "docs/nights.md": None,
+    "docs/observability.md": None,
     "docs/quality.md": None,
     "docs/reading.md": None,
     "docs/troubleshooting.md": None,
