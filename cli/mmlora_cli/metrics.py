@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmlora.errors import UsageError
+from mmlora_cli.options import HomeOption, UrlOption
 from mmlora_cli.output import JsonFlag, note, print_json
 
 
@@ -28,13 +29,8 @@ def metrics(
             metavar="PATH", help="Replace this file of node_exporter's textfile collector (*.prom)."
         ),
     ] = None,
-    home: Annotated[
-        Path | None,
-        typer.Option(help="The workspace; default: the setting. Its data folder is not needed."),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The warehouse, instead of a workspace.")
-    ] = None,
+    home: HomeOption = None,
+    url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the state of nights, loads, checks and champions as metrics for Prometheus.

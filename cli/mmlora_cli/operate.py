@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from mmlora_cli.options import DomainOption, parse_date
+from mmlora_cli.options import DomainOption, HomeOption, UrlOption, parse_date
 from mmlora_cli.output import JsonFlag, note, print_candidates, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -50,13 +50,8 @@ def read(
         Path | None,
         typer.Option(help="File for csv or parquet; default for csv: standard output."),
     ] = None,
-    home: Annotated[
-        Path | None,
-        typer.Option(help="The workspace; default: the setting. Its data folder is not needed."),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The warehouse, instead of a workspace.")
-    ] = None,
+    home: HomeOption = None,
+    url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Read published scores, sorted by user and position; a table has 20 rows without --limit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -31,6 +32,10 @@ def parse_moment(text: str | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+HomeOption = Annotated[
+    Path | None, typer.Option(help="The workspace; default: the setting. Its data folder is not needed.")
+]
+UrlOption = Annotated[str | None, typer.Option(metavar="URL", help="The warehouse, instead of a workspace.")]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="Only this domain; default: all domains.")]
 DateText = Annotated[str, typer.Option("--date", help="The date to score, YYYY-MM-DD.")]
 AsOfText = Annotated[

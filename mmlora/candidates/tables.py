@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.types as pt
 
 from mmlora.candidates.policy import TABLES, Policy
-from mmlora.duck import in_memory
+from mmlora.duck import MEMORY_LIMIT, in_memory
 from mmlora.errors import DataError, Fault, UsageError
 from mmlora.schema import Entity, Id, IdTypes
 
@@ -94,7 +94,8 @@ class Table:
     def _from_sql(self, columns: Sequence[str], optional: Sequence[str]) -> pa.Table:
         import duckdb
 
-        with in_memory() as connection:
+        # A user's SQL may attach files and set options, so its instance is shared with nothing.
+        with in_memory(memory_limit=MEMORY_LIMIT) as connection:
             try:
                 relation = connection.sql(self.text)
                 if relation is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from mmlora.candidates.pair_table import pair_domains
 from mmlora.candidates.pairs import Candidates
 from mmlora.candidates.report import Selection
 from mmlora.candidates.tables import Table
+from mmlora.duck import kept_open
 from mmlora.errors import DataError, UsageError
 from mmlora.schema import IdTypes
 from tests.candidates.made_up import IDS, D, at, pairs, removed, row, select, write
@@ -117,3 +119,13 @@ def test_all_faults_of_a_pair_table_are_reported(offline: Path, tmp_path: Path) 
         with pytest.raises(DataError, match="cannot be read"):
             read(offline, tmp_path / unreadable)
     assert pair_domains(Table("pairs", str(tmp_path / "q.parquet"), "a", D), ids=IDS) is None
+
+
+def test_what_the_sql_of_one_domain_attaches_is_gone_for_the_next(offline: Path, tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "lists.duckdb")) as lists:
+        lists.execute("CREATE TABLE pairs AS SELECT 1 AS user_id, 9 AS item_id")
+    attach = f"ATTACH '{tmp_path}/lists.duckdb' AS lists (READ_ONLY)"
+    sql = f"SELECT 1; {attach}; FROM lists.pairs"
+    with kept_open():  # as within a night of many domains
+        for _ in range(2):
+            assert pairs(read(offline, sql)) == {(1, 9)}
