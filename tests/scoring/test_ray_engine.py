@@ -20,8 +20,10 @@ from mmlora.candidates.pairs import Candidates
 from mmlora.encoding import EncodedColumns, Encoder
 from mmlora.errors import ContractError, TransientError
 from mmlora.load_checks import Resumed
+from mmlora.nights import carrying
 from mmlora.nights.load import score
 from mmlora.pipeline.backfill import backfill
+from mmlora.pipeline.score import score_and_publish
 from mmlora.schema import IdTypes
 from mmlora.scoring import ray_engine, staged_shards
 from mmlora.scoring.ray_engine import RayEngine
@@ -133,6 +135,32 @@ def test_a_killed_load_goes_on_with_its_shards(
     assert after.checks.resumed == Resumed(shards=6, staged=3)
     assert counted[-1][1:] == (after.checks.items * 30,) * 2, "half of the users were scored"
     assert after.same_rows_as(before)
+
+
+@pytest.mark.parametrize("engines", [("local", "ray"), ("ray", "local"), ("ray", "ray")])
+def test_rows_are_carried_over_from_either_engine(
+    trained_workspace: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, engines: tuple[str, str]
+) -> None:
+    on, ways = date(2001, 4, 9), {"local": {}, "ray": {"engine": "ray", "ray_address": cluster.address}}
+    last_night, tonight = (ways[engine] for engine in engines)
+    whole = score(on, "sport")
+    monkeypatch.setenv("MMLORA_SCORING__CARRY_OVER", "true")
+    monkeypatch.setattr(carrying, "PAIRS_PER_ROW", 0)
+    monkeypatch.setattr(ray_engine, "_SHARD_PAIRS", 400)
+    (before,) = score_and_publish(on - timedelta(days=1), domain="sport", **last_night).loads
+    counted = []
+    (after,) = score_and_publish(
+        on, domain="sport", progress=lambda *said: counted.append(said), **tonight
+    ).loads
+    assert before.carried is None and after.carried is not None
+    with open_workspace().open_warehouse() as warehouse:
+        loads = [warehouse.load(load) for load in (whole, str(after.load_id))]
+        published = pa.Table.from_batches(warehouse.rows_of(loads[1]))
+    carried = loads[1].checks.carried
+    assert carried.load_id == before.load_id and 0 < carried.users < loads[1].checks.users
+    scored = (loads[1].checks.users - carried.users) * loads[1].checks.items
+    assert [row[2] for row in counted if row[0] == "score sport"][-1] == scored, "only the others were scored"
+    assert loads[1].same_rows_as(loads[0]) and published.num_rows == loads[0].rows > 0
 
 
 def test_a_cluster_keeps_a_cpu_free(engine: RayEngine) -> None:
