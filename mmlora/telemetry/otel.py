@@ -28,7 +28,7 @@ from mmlora.telemetry.working import Work
 _SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400)
 """Bounds of the histogram of durations: from a domain of a few pairs to hours of training."""
 _TIMEOUT = 2.0
-"""Seconds that a request to the collector may take, unless the variables say otherwise: a process waits for it."""
+"""Seconds that a request to the collector may take, unless the variables say: a process waits for it."""
 _UNITS = {"": "", "seconds": "s", "bytes": "By"}
 
 
