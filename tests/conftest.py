@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         if marker and callspec and set(marker.args) & set(callspec.params.values()):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def root_log_level() -> Iterator[None]:
+    """Undo what Airflow does to the root logger of a process that imports it: INFO is logged by everybody."""
+    yield
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +86,16 @@ def new_database(postgres_server: str) -> Iterator[Callable[[], str]]:
 def postgres_url(new_database: Callable[[], str]) -> str:
     """URL of a fresh, empty database."""
     return new_database()
+
+
+def today(minutes: float = 1) -> date:
+    """Return the date in UTC for a test that compares it with a real clock, which takes so long at most.
+
+    Shortly before midnight it waits: the test would begin on one date and end on the next.
+    """
+    if (datetime.now(UTC) + timedelta(minutes=minutes)).date() != datetime.now(UTC).date():
+        sleep(60 * minutes)
+    return datetime.now(UTC).date()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Alerts of failed and late runs, by email, by a webhook or both (the settings ``[alerts]``).
 
-An alert names the run, the date, the domains whose scores are not published and why, their loads, and the
-command that scores them again.
+An alert names the run and its date. Of a night or a backfill it also names the domains and dates whose scores
+aren't published and why, their loads, and the command that scores them again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 logger = logging.getLogger(__name__)
 
 Alert = dict[str, Any]
-"""What the webhook gets: ``text``, ``event``, ``dag_id``, ``run_id``, ``date``, and of a night ``domains``,
-unless the warehouse can't be read, and the ``command``, unless all are published."""
+"""What the webhook gets: ``text``, ``event``, ``dag_id``, ``run_id``, ``date`` (null for a backfill, which
+has ``start`` and ``end``); the ``domains`` of a night or the ``nights`` of a backfill that aren't published,
+unless that can't be read; and the ``command``, unless all are published."""
 
-NIGHTLY = "nightly_scoring"
+NIGHTLY, BACKFILL = "nightly_scoring", "backfill"
 _SECONDS = 10
 """How long the webhook may take to answer."""
 
@@ -50,7 +51,7 @@ def run_failed(context: Mapping[str, Any]) -> None:
     run = context.get("dag_run")
     of_run = {name: getattr(run, name, None) for name in ("conf", "data_interval_end", "run_after")}
     run_id = str(context.get("run_id") or getattr(run, "run_id", "unknown"))
-    send(alert("failed", context["dag"].dag_id, run_id, _date_of(of_run)))
+    send(alert("failed", context["dag"].dag_id, run_id, _date_of(of_run), of_run["conf"]))
 
 
 def run_is_late(context: Mapping[str, Any], minutes: int) -> None:
@@ -59,7 +60,9 @@ def run_is_late(context: Mapping[str, Any], minutes: int) -> None:
     send(alert(f"is not done after {minutes} minutes", run["dag_id"], run["dag_run_id"], _date_of(run)))
 
 
-def alert(event: str, dag_id: str, run_id: str, on: date | None) -> Alert:
+def alert(
+    event: str, dag_id: str, run_id: str, on: date | None, form: Mapping[str, Any] | None = None
+) -> Alert:
     """Return what to say of a run.
 
     Args:
@@ -67,42 +70,28 @@ def alert(event: str, dag_id: str, run_id: str, on: date | None) -> Alert:
         dag_id: its DAG.
         run_id: its id.
         on: its date; None if unknown.
+        form: what its form was filled in with; the dates of a backfill are there.
     """
+    from mmlora.airflow_plugin.unpublished import of_backfill, of_night
+
     said: Alert = {
         "event": event,
         "dag_id": dag_id,
         "run_id": run_id,
         "date": None if on is None else str(on),
     }
-    lines = [f"mmlora: {dag_id} of {on or 'an unknown date'} {event} (run {run_id})"]
-    if dag_id == NIGHTLY and on is not None:
-        lines += _about_the_night(said, on)
-    else:
-        lines.append("Its failed tasks say why. Clearing them goes on from where they failed.")
-    said["text"] = "\n".join(lines)
+    dates = str(on or "an unknown date")
+    lines = ["Its failed tasks say why. Clearing them goes on from where they failed."]
+    if dag_id == BACKFILL and form:
+        said |= {"date": None, "start": form.get("start"), "end": form.get("end")}
+        dates = f"{said['start']} to {said['end']}"
+        facts, lines = of_backfill(form)
+        said |= facts
+    elif dag_id == NIGHTLY and on is not None:
+        facts, lines = of_night(on)
+        said |= facts
+    said["text"] = "\n".join([f"mmlora: {dag_id} of {dates} {event} (run {run_id})", *lines])
     return said
-
-
-def _about_the_night(said: Alert, on: date) -> list[str]:
-    """Add the unpublished domains and the command that scores them, and return lines that say so."""
-    from mmlora.redaction import redact
-
-    said["command"] = f"mmlora score --date {on}"
-    try:
-        domains = said["domains"] = _unpublished(on)
-    except (
-        Exception
-    ) as error:  # what made the run fail, a lost database say, must not keep this from being told
-        return [f"The warehouse can't be read: {redact(str(error))}", f"To score: {said['command']}"]
-    if not domains:
-        del said["command"]
-        return ["All domains are published."]
-    said["command"] += "".join(f" --domain {each['domain']}" for each in domains)
-    return [
-        *(f"- {each['domain']}: {each['reason']}{_load(each)}" for each in domains),
-        "Their readers keep the scores that were published last.",
-        f"To score again, clear the failed tasks of the run, or: {said['command']}",
-    ]
 
 
 def send(said: Alert) -> None:
@@ -137,33 +126,6 @@ def _date_of(run: Mapping[str, Any]) -> date | None:
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
     return None if moment is None else moment.date()
-
-
-def _unpublished(on: date) -> list[dict[str, str | None]]:
-    """Return the domains without published scores of a date, with the reason and the newest load."""
-    from mmlora.workspace import open_workspace
-
-    workspace = open_workspace()
-    found: list[dict[str, str | None]] = []
-    with workspace.open_warehouse() as warehouse:
-        published = {publication.domain_id for publication in warehouse.publications(start=on, end=on)}
-        verdicts = {verdict.domain_id: verdict.verdict for verdict in warehouse.verdicts(on)}
-        reasons = warehouse.failures(on)
-        for domain in workspace.expected_domains():
-            verdict = verdicts.get(domain)
-            if domain not in published and verdict != "absent":
-                load = next(iter(warehouse.loads(domain=domain, score_date=on, limit=1)), None)
-                reason = reasons.get(domain) or ("its verdict is broken" if verdict == "broken" else None)
-                if reason is None:
-                    reason = "not scored" if load is None else f"its load is {load.state}"
-                found.append(
-                    {"domain": str(domain), "reason": reason, "load": None if load is None else load.load_id}
-                )
-    return found
-
-
-def _load(domain: Mapping[str, str | None]) -> str:
-    return f" (load {domain['load']})" if domain["load"] else ""
 
 
 def _post(url: str, said: Alert) -> None:

@@ -52,7 +52,7 @@ async def _say_what_is_wrong(_: Request, error: MmloraError) -> Response:
 @app.get("/", response_class=HTMLResponse)
 def page(user: GetUserDep, days: Annotated[int, Query(ge=1, le=3660)] = PERIODS[1]) -> str:
     """Show the states of the last nights, and the models."""
-    states, models, fault = NightStates(datetime.now(UTC).date(), 0, {}), [], ""
+    states, models, fault = NightStates(today(), 0, {}), [], ""
     workspace = open_workspace()
     try:
         with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
@@ -60,7 +60,7 @@ def page(user: GetUserDep, days: Annotated[int, Query(ge=1, le=3660)] = PERIODS[
                 warehouse.database,
                 warehouse.tables,
                 days=days,
-                today=datetime.now(UTC).date(),
+                today=today(),
                 silence=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
             )
             models = standing_models(warehouse.database, warehouse.tables, states.domains)
@@ -75,6 +75,11 @@ def page(user: GetUserDep, days: Annotated[int, Query(ge=1, le=3660)] = PERIODS[
         periods=PERIODS,
         may={dag: may_trigger(user, dag) for dag in ACTIONS},
     )
+
+
+def today() -> date:
+    """Return the date in UTC, with which the map ends."""
+    return datetime.now(UTC).date()
 
 
 def may_trigger(user: Any, dag: str) -> bool:

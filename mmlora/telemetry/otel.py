@@ -27,6 +27,8 @@ from mmlora.telemetry.working import Work
 
 _SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400)
 """Bounds of the histogram of durations: from a domain of a few pairs to hours of training."""
+_TIMEOUT = 2.0
+"""Seconds that a request to the collector may take, unless the variables say: a process waits for it."""
 _UNITS = {"": "", "seconds": "s", "bytes": "By"}
 
 
@@ -132,12 +134,16 @@ def _wanted(signal: str) -> bool:
 
 def _exporter(signal: str) -> Any:
     """Return the exporter of a signal for the protocol of the variables, HTTP by default."""
-    protocol = os.environ.get(
-        f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
-    )
-    name = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
+    name = "otlp_proto_grpc" if _variable(signal, "PROTOCOL") == "grpc" else "otlp_proto_http"
     (found,) = entry_points(group=f"opentelemetry_{signal}_exporter", name=name) or (None,)
     if found is None:
         package = f"opentelemetry-exporter-{name.replace('_', '-')}"
         raise ModuleNotFoundError(f"No module of {package}", name=package)
-    return found.load()()
+    timeout = {} if _variable(signal, "TIMEOUT") else {"timeout": _TIMEOUT}
+    return found.load()(**timeout)
+
+
+def _variable(signal: str, name: str) -> str:
+    """Return what the variables say of a signal, or else of all signals."""
+    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}")
+    return own or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "")

@@ -10,17 +10,15 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from unittest.mock import patch
 
 from mmlora.airflow_plugin.local import run_dag, use_airflow_home
+from tests.dags.receiver import webhook
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DOMAINS = ("comedy", "drama", "short")
@@ -120,27 +118,6 @@ def a_domain_and_a_batch_fail(home: Path) -> dict[str, Any]:
 
     with patch("mmlora.pipeline.score.score_and_publish", dying):
         return asdict(run_dag("nightly_scoring", date=NEXT_NIGHT, allow_stale=True))
-
-
-@contextmanager
-def webhook() -> Iterator[list[dict[str, Any]]]:
-    """Have alerts sent to a server of this process; yield what it gets."""
-    received: list[dict[str, Any]] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing: the path is a secret."""
-
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        os.environ["MMLORA_ALERTS__WEBHOOK"] = f"http://127.0.0.1:{server.server_port}/secret-path"
-        yield received
-        server.shutdown()
 
 
 def late(run_id: str) -> None:

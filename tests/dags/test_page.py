@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HEAVY = ("torch", "feast", "great_expectations", "pandas", "mlflow", "pyarrow", "duckdb")
 TODAY = datetime.now(UTC).date()
+"""What the page takes for today: a night may begin while the tests run."""
 NIGHTS = 40
 
 
@@ -34,6 +35,7 @@ def airflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     from airflow.models.base import Base
     from fastapi import FastAPI
 
+    from mmlora.airflow_plugin import page as served_page
     from mmlora.airflow_plugin.plugin import MmloraPlugin
 
     import_all_models()
@@ -46,6 +48,7 @@ def airflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     home = tmp_path_factory.mktemp("nights") / "var"
     with pytest.MonkeyPatch.context() as here:
         use_workspace(here, home)
+        here.setattr(served_page, "today", lambda: TODAY)
         make_nights(home, domains=6, nights=NIGHTS, today=TODAY)
         yield app
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from mmlora.resources import resource
-from tests.conftest import use_workspace
+from tests.conftest import today, use_workspace
 from tests.dags.made_nights import CHALLENGER, browser, make_nights
 
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
@@ -72,7 +72,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as here:
         use_workspace(here, folder / "var")
-        make_nights(folder / "var", domains=4, nights=40, today=datetime.now(UTC).date())
+        make_nights(folder / "var", domains=4, nights=40, today=today(minutes=5))
         environment = {
             **os.environ,
             "AIRFLOW_HOME": str(folder / "airflow"),
@@ -156,7 +156,7 @@ def test_the_page_in_airflow_triggers_what_its_user_may(airflow: Server) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_night_links_the_log_of_the_task_that_scored_it(airflow: Server) -> None:
-    began = datetime.combine(datetime.now(UTC).date(), time(1, 5), tzinfo=UTC)
+    began = datetime.combine(today(minutes=5), time(1, 5), tzinfo=UTC)
     body = {"logical_date": None, "conf": {"start": "2026-01-02", "end": "2026-01-02"}}
     run = call(airflow.address, "/api/v2/dags/backfill/dagRuns", body, airflow.token("ann"))["dag_run_id"]
     # What the scheduler and the worker write when the mapped task of this domain runs.

@@ -34,13 +34,15 @@ def test_nights_are_filled_and_kept_sound(trained_workspace: Path, tmp_path: Pat
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    runs, log = json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
+    results, log = json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
+    runs = results["runs"]
     assert {name: run["state"] for name, run in runs.items()} == {
         "nothing published": "success",
         "plan": "success",
         "filled": "success",
         "healthy": "success",
         "poor": "failed",
+        "refused": "failed",
     }, log[-5000:]
     assert states(runs["filled"]) == {
         ("domains", ""): "success",
@@ -55,3 +57,12 @@ def test_nights_are_filled_and_kept_sound(trained_workspace: Path, tmp_path: Pat
     assert poor.pop(("all_succeeded", "")) == "upstream_failed"
     assert poor == {**expected, ("evaluate", ""): "failed"}, "the others run all the same"
     assert "is below 0.99" in log
+    (alert,) = results["alerts"]
+    assert {(night["domain"], night["date"]) for night in alert["nights"]} == {
+        ("sport", "2001-04-08"),
+        ("sport", "2001-04-09"),
+    }
+    assert "no sport tonight" in alert["text"]
+    assert alert["command"] == (
+        "mmlora backfill --domain sport --start 2001-04-08 --end 2001-04-09 --top-k 4"
+    )

@@ -19,6 +19,7 @@ from mmlora.pipeline.user_file import users_in
 from mmlora.warehouse.warehouse import Warehouse
 from mmlora.workspace import Workspace
 from mmlora_cli.main import app
+from tests.conftest import today
 from tests.pipeline.test_warehouse import IDS, home, publish, workspace  # noqa: F401  # fixtures
 
 FIRST, GAP, LAST = date(2001, 4, 6), date(2001, 4, 7), date(2001, 4, 9)
@@ -124,10 +125,12 @@ def test_the_command_line_lists_dates_without_scores_on_standard_error(
 def test_migrate_stores_the_promises_for_the_views(
     nights: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    age = (today() - LAST).days
+
     def seen() -> list[object]:
         with read_scores("news") as reader:
             row = reader.read_all().to_pylist()[0]
-        return [row["age_days"] == (date.today() - LAST).days, row["is_stale"]]
+        return [row["age_days"] == age, row["is_stale"]]
 
     migrate_warehouse()
     assert seen() == [True, True]

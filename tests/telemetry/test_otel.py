@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from mmlora.pipeline.score import score_and_publish
 from mmlora.redaction import remember
-from mmlora.telemetry import work, working
+from mmlora.telemetry import otel, work, working
 from mmlora.telemetry.otel import OpenTelemetry
 from tests.telemetry.conftest import ON
 
@@ -175,6 +175,31 @@ def test_a_collector_that_is_gone_stops_nothing(trained_workspace: Path) -> None
     scored = [*MMLORA, "score", "--date", str(ON), "--domain", "news"]
     done = subprocess.run(scored, env={**os.environ, **gone}, capture_output=True, text=True, check=True)
     assert "pairs scored and published" in done.stdout
+
+
+def test_a_collector_that_is_gone_is_waited_for_briefly() -> None:
+    code = """
+import time
+from mmlora.telemetry import work
+with work("night"):
+    begun = time.monotonic()
+print(time.monotonic() - begun)
+"""
+    gone = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, **gone}, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 8, "it was 14 s with the exporter's own limit"
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"), [({}, 2), ({"TIMEOUT": "7"}, 7), ({"TIMEOUT": "7", "TRACES_TIMEOUT": "9"}, 9)]
+)
+def test_the_variables_say_how_long_the_collector_is_waited_for(
+    variables: dict[str, str], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    assert otel._exporter("traces")._client._timeout == seconds
 
 
 @pytest.mark.parametrize(
