@@ -13,6 +13,7 @@ from mmlora.airflow_plugin.tasks import (
     module,
     options,
     run_date,
+    workspace_task,
 )
 
 
@@ -25,23 +26,23 @@ def nightly_scoring():
     its readers keep the scores that were published last, and clearing its task scores it again, alone.
     """
 
-    @task
+    @workspace_task()
     def build_features():
         """Compute the activity features up to the date, and apply the feature definitions."""
         return module("pipeline.features").build_features(run_date()).to_json()
 
-    @task
+    @workspace_task()
     def validate():
         """Check the data and give each domain its verdict; a `broken` domain isn't scored."""
         return module("pipeline.validate").validate(run_date()).verdicts
 
-    @task
+    @workspace_task()
     def batches(params=None):
         """Divide the domains to score, those of the form or all that may be, into batches by their pairs."""
         names = module("nights.domains").scoring_domains(run_date(), **options("allow_stale", "override"))
         return module("nights.batches").batches(run_date(), chosen(names, params["domains"]))
 
-    @task(
+    @workspace_task(
         map_index_template="{{ task.op_kwargs['domains'] | join(', ') | truncate(60) }}",
         doc_md="Score a batch with the champions; audit and publish each domain; list what became of each.",
     )

@@ -1,22 +1,24 @@
 """The training DAG: every day after the night's scoring, or on demand for any date."""
 
-from airflow.sdk import TriggerRule, chain, dag, task
+from airflow.sdk import TriggerRule, chain, dag
 
 from mmlora.airflow_plugin import forms
 from mmlora.airflow_plugin.promotion import decide_promotion
-from mmlora.airflow_plugin.tasks import daily, module, options, run_date, step
+from mmlora.airflow_plugin.tasks import daily, module, options, run_date, step, workspace_task
 
 
 @dag(**daily(hour=6), params=forms.TRAINING)
 def training():
     """Train the backbone on all domains, then the experts of each rich one, then the gate that mixes them."""
 
-    @task
+    @workspace_task()
     def validate():
         """Check the data and give each domain its verdict: `rich`, `thin`, `absent` or `broken`."""
         return module("pipeline.validate").validate(run_date()).verdicts
 
-    @task(doc_md="Join each interaction with its features as of its own time; encode the training set.")
+    @workspace_task(
+        doc_md="Join each interaction with its features as of its own time; encode the training set."
+    )
     def prepare():
         return module("runs.steps").prepare(run_date(), **options(*forms.CHOICES))
 
@@ -24,22 +26,24 @@ def training():
     train_backbone = step("runs.steps", "train_backbone", "Phase 1: the network that all domains share.")
     expert_domains = step("runs.steps", "expert_domains", "List the domains whose verdict allows experts.")
 
-    @task(map_index_template="{{ task.op_kwargs['domain'] }}", doc_md="Phase 2: a domain's own experts.")
+    @workspace_task(
+        map_index_template="{{ task.op_kwargs['domain'] }}", doc_md="Phase 2: a domain's own experts."
+    )
     def train_expert(run, domain):
         return module("runs.steps").train_expert(run, domain)
 
-    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
     def train_gate(run):
         """Phase 3: how each domain mixes the experts; all else is frozen. Runs even without experts."""
         return module("runs.steps").train_gate(run)
 
-    @task(doc_md="Calibrate on the validation rows, then measure once on the test rows.")
+    @workspace_task(doc_md="Calibrate on the validation rows, then measure once on the test rows.")
     def evaluate(run):
         return {phase: metrics.wauc for phase, metrics in module("runs.steps").evaluate(run).items()}
 
     train_baselines = step("runs.baselines", "train_baselines", "Train what the model is compared with.")
 
-    @task(doc_md="Compare with item CTR, logistic regression and LightGBM on the same test rows.")
+    @workspace_task(doc_md="Compare with item CTR, logistic regression and LightGBM on the same test rows.")
     def judge(run):
         return module("runs.judging").judge(run).sentence
 

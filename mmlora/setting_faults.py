@@ -27,7 +27,9 @@ def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
         shown = "" if hidden else f" (got {redact(repr(fault['input']))})"
         why = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
         reasons.setdefault((name, shown), []).append(why)
-    return [f"{name}: {'; or: '.join(why)}{shown}" for (name, shown), why in reasons.items()]
+    return [
+        f"{name}{': ' if name else ''}{'; or: '.join(why)}{shown}" for (name, shown), why in reasons.items()
+    ]
 
 
 def misplaced(error: ValidationError, settings: type[BaseModel]) -> list[str]:

@@ -7,6 +7,7 @@ that name in the folder that ``MMLORA_SECRETS_DIR`` names, for secrets that are 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from datetime import date
 from pathlib import Path
@@ -350,6 +351,10 @@ class Settings(BaseSettings):
     feast_registry_url: str = Field(
         "", repr=False, description="SQL registry URL; SQLite under home when empty"
     )
+    shared_url: str = Field(
+        "",
+        description="s3://BUCKET/PATH or file:///PATH of a workspace that machines share; none when empty",
+    )
     features: FeatureSettings = FeatureSettings()
     checks: CheckSettings = CheckSettings()
     training: TrainingSettings = TrainingSettings()
@@ -368,6 +373,22 @@ class Settings(BaseSettings):
         for url in (self.warehouse_url, self.mlflow_url, self.feast_registry_url, self.scoring.ray_address):
             remember(url)
         remember_whole(self.alerts.webhook)
+        return self
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> Self:
+        """Reject a shared workspace with a database that is one machine's file, or another kind of URL."""
+        if not self.shared_url:
+            return self
+        faults = [
+            f"{name} must name a server (MMLORA_{name.upper()}), not a file of one machine"
+            for name in ("warehouse_url", "mlflow_url", "feast_registry_url")
+            if re.match(r"(sqlite|duckdb)\b|file:|[^:]*$", getattr(self, name))
+        ]
+        if not re.match(r"s3://[^/]|file:///.", self.shared_url):
+            faults.append("write it as s3://BUCKET/PATH or file:///PATH")
+        if faults:
+            raise ValueError(f"with shared_url, {'; '.join(faults)}")
         return self
 
     @classmethod

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmlora.registry.bundle import BundleStore
     from mmlora.registry.parts import PartStore
     from mmlora.registry.tracking import Tracking
+    from mmlora.shared.session import Session
     from mmlora.warehouse.warehouse import Warehouse
 
 Progress = Callable[[str, int, int], None]
@@ -136,6 +137,32 @@ class Workspace:
 
         return Tracking(self.mlflow_url, artifacts=self.home / "mlartifacts")
 
+    @property
+    def shared(self) -> Session | None:
+        """The session of the shared workspace; None if there is none, or if the parent process has it."""
+        if not self.settings.shared_url:
+            return None
+        from mmlora.shared.session import session_of
+
+        return session_of(self.home)
+
+    def push(self) -> None:
+        """Share what was written so far, if the workspace is shared.
+
+        It is called before the warehouse refers to files, as other machines read it at once.
+        """
+        if (session := self.shared) is not None:
+            session.push()
+
+    def stored(self, path: str) -> bytes | None:
+        """Return a file's content, from the shared workspace if there is one; None if it doesn't exist."""
+        if self.settings.shared_url:
+            from mmlora.shared.remote import Remote
+
+            return Remote(self.settings.shared_url).read(path)
+        file = self.home / path
+        return file.read_bytes() if file.is_file() else None
+
     @contextmanager
     def open_warehouse(self) -> Iterator[Warehouse]:
         """Open the warehouse, and create it if it does not exist.
@@ -209,7 +236,9 @@ class Workspace:
         return sorted({*self.store.domains(), *expected}, key=lambda domain: (str(type(domain)), domain))
 
     def training_set_folder(self, training_set_id: str) -> Path:
-        """Return the folder of a training set."""
+        """Return the folder of a training set, fetched if it is in the shared workspace."""
+        if (session := self.shared) is not None:
+            session.fetch(f"training_sets/{training_set_id}")
         return self.home / "training_sets" / training_set_id
 
     def staging_folder(self, load_id: str) -> Path:
@@ -217,9 +246,30 @@ class Workspace:
         return self.home / "staging" / load_id
 
 
+@contextmanager
+def shared_workspace() -> Iterator[None]:
+    """Pull the shared workspace before the block, and push what has changed after it; else do nothing.
+
+    See :func:`mmlora.shared.session.in_shared_workspace`, also for what it raises.
+    """
+    settings = load_settings()
+    if not settings.shared_url:
+        yield
+        return
+    from mmlora.shared.session import in_shared_workspace
+
+    with in_shared_workspace(settings.home.resolve(), settings.shared_url):
+        yield
+
+
 def open_workspace(settings: Settings | None = None) -> Workspace:
-    """Open the workspace of the settings, and create its folder if it does not exist."""
+    """Open the workspace of the settings, and create its folder if it does not exist.
+
+    Raises:
+        UsageError: the folder can't be created, or the workspace is shared and wasn't pulled.
+    """
     workspace = Workspace(settings or load_settings())
+    _ = workspace.shared
     try:
         workspace.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

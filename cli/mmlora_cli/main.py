@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from functools import wraps
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -52,6 +54,34 @@ for module in (
     *(calibrate, evaluate, explain, importance, metrics, report, upkeep),
 ):
     module.register(app)
+
+_WITHOUT_WORKSPACE = ("read", "metrics")
+"""Commands that read the warehouse alone."""
+
+
+def _in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that pulls the workspace first and pushes it afterwards, if it is shared."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        from mmlora.workspace import shared_workspace
+
+        with shared_workspace():
+            return command(*arguments, **options)
+
+    return run
+
+
+def _commands(group: typer.Typer) -> Iterator[Any]:
+    yield from group.registered_commands
+    for part in group.registered_groups:
+        if part.typer_instance is not None:
+            yield from _commands(part.typer_instance)
+
+
+for each in _commands(app):
+    if each.callback.__name__ not in _WITHOUT_WORKSPACE:
+        each.callback = _in_workspace(each.callback)
 
 
 def _show_version(wanted: bool) -> None:

@@ -35,7 +35,8 @@ def settle(outcome: Mapping[str, Any], score_options: Mapping[str, Any]) -> tupl
 
     if outcome["state"] != "published" and get_current_context()["ti"].try_number > 1:
         score_and_publish = module("pipeline.score").score_and_publish
-        (load,) = score_and_publish(run_date(), domains=[outcome["domain_id"]], **score_options).loads
+        with module("workspace").shared_workspace():
+            (load,) = score_and_publish(run_date(), domains=[outcome["domain_id"]], **score_options).loads
         outcome = load.to_json()
     if outcome["state"] == "published":
         return outcome["domain_id"], outcome["load_id"]

@@ -1,7 +1,8 @@
 """The page in Airflow's UI: nights by domain, one night's load and checks, champions and challengers.
 
-It reads the warehouse, and whoever may see the runs of ``nightly_scoring`` may see it. It changes nothing by
-itself: its buttons trigger DAGs by Airflow's own REST API, in the browser and with the user's own session.
+It reads the warehouse and the Data Docs, and needs nothing else of the workspace. Whoever may see the runs of
+``nightly_scoring`` may see it. It changes nothing by itself: its buttons trigger DAGs by Airflow's own REST
+API, in the browser and with the user's own session.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_da
 from airflow.models.dag import DagModel
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exception_handlers import http_exception_handler
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from mmlora.airflow_plugin.night import night_facts
 from mmlora.errors import MmloraError, UsageError
+from mmlora.pipeline.read import open_published
+from mmlora.settings import load_settings
 from mmlora.templates import render
 from mmlora.warehouse.night_states import NightStates, night_states
 from mmlora.warehouse.standing_models import standing_models
-from mmlora.workspace import open_workspace
+from mmlora.workspace import Workspace
 
 PERIODS = (30, 90, 365)
 """Numbers of nights that the page offers."""
@@ -53,15 +56,14 @@ async def _say_what_is_wrong(_: Request, error: MmloraError) -> Response:
 def page(user: GetUserDep, days: Annotated[int, Query(ge=1, le=3660)] = PERIODS[1]) -> str:
     """Show the states of the last nights, and the models."""
     states, models, fault = NightStates(today(), 0, {}), [], ""
-    workspace = open_workspace()
     try:
-        with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
+        with open_published() as warehouse, warehouse.reads_in_a_row():
             states = night_states(
                 warehouse.database,
                 warehouse.tables,
                 days=days,
                 today=today(),
-                silence=timedelta(seconds=workspace.settings.scoring.stale_after_seconds),
+                silence=timedelta(seconds=load_settings().scoring.stale_after_seconds),
             )
             models = standing_models(warehouse.database, warehouse.tables, states.domains)
     except MmloraError as error:
@@ -95,15 +97,14 @@ def may_trigger(user: Any, dag: str) -> bool:
 @app.get("/night", response_class=HTMLResponse)
 def night(domain: str, day: date) -> str:
     """Show what became of a domain's night, as a part of the page."""
-    workspace = open_workspace()
-    with workspace.open_warehouse() as warehouse, warehouse.reads_in_a_row():
+    with open_published() as warehouse, warehouse.reads_in_a_row():
         facts = night_facts(warehouse, domain, day)
-    docs = workspace.home / "data_docs" / "verdicts" / f"{day}.html"
+    workspace, docs = Workspace(load_settings()), f"verdicts/{day}.html"
     return render(
         "mmlora.pages",
         "night.html",
         night=facts,
-        data_docs=f"data-docs/verdicts/{day}.html" if docs.exists() else None,
+        data_docs=f"data-docs/{docs}" if workspace.stored(f"data_docs/{docs}") else None,
         mlflow=_mlflow(workspace.settings.mlflow_url),
     )
 
@@ -118,19 +119,19 @@ def _mlflow(url: str) -> str | None:
 
 
 @app.get("/data-docs/index.html")
-def data_docs() -> FileResponse:
+def data_docs() -> HTMLResponse:
     """Show the index of the Data Docs."""
     return _data_docs("index.html")
 
 
 @app.get("/data-docs/verdicts/{day}.html")
-def data_docs_of(day: date) -> FileResponse:
+def data_docs_of(day: date) -> HTMLResponse:
     """Show a date's Data Docs."""
     return _data_docs(f"verdicts/{day}.html")
 
 
-def _data_docs(name: str) -> FileResponse:
-    path = open_workspace().home / "data_docs" / name
-    if not path.exists():
+def _data_docs(name: str) -> HTMLResponse:
+    content = Workspace(load_settings()).stored(f"data_docs/{name}")
+    if content is None:
         raise HTTPException(404, f"there are no Data Docs {name}: `mmlora validate` writes them")
-    return FileResponse(path)
+    return HTMLResponse(content)

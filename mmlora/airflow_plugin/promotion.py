@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import chain, task
+from airflow.sdk import chain
 
-from mmlora.airflow_plugin.tasks import module, run_date
+from mmlora.airflow_plugin.tasks import module, run_date, workspace_task
 
 PROMOTE, KEEP = "Promote", "Keep the champion"
 
@@ -31,7 +31,8 @@ class Approval(HITLOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> Any:
         """Ask, and return the answer; None if nobody has to be asked."""
-        question = module("pipeline.promote_by_policy").question(self.version, as_of=run_date())
+        with module("workspace").shared_workspace():
+            question = module("pipeline.promote_by_policy").question(self.version, as_of=run_date())
         if question is None:
             return None
         self.subject, self.body = question
@@ -46,7 +47,7 @@ def decide_promotion(version: Any) -> None:
         doc_md="Wait for a person's approval of the promotion, if the setting `promotion.approval` is on.",
     )
 
-    @task
+    @workspace_task()
     def promote(version: str, answer: Mapping[str, Any] | None) -> str:
         """Make the challenger the champion if it is better, by the settings `[promotion]`."""
         who, agreed = answered(answer)

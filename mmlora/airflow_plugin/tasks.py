@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import wraps
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -77,6 +78,23 @@ def module(name: str) -> ModuleType:
     return import_module(f"mmlora.{name}")
 
 
+def workspace_task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return Airflow's ``@task(**options)`` for a function that works in the workspace.
+
+    If the workspace is shared, it is pulled before the function and pushed after it, also if it fails.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        @wraps(function)
+        def in_workspace(*arguments: Any, **named: Any) -> Any:
+            with module("workspace").shared_workspace():
+                return function(*arguments, **named)
+
+        return task(**options)(in_workspace)
+
+    return decorate
+
+
 def _mask_secrets() -> None:
     """Make Airflow hide the passwords of the settings' URLs in the task's log, whoever writes them there."""
     from airflow.sdk.log import mask_secret
@@ -117,7 +135,7 @@ def step(name: str, verb: str, doc: str, *params: str) -> Any:
     def of_run(run: str) -> Any:
         return getattr(module(name), verb)(run, **options(*params))
 
-    return task(task_id=verb, doc_md=doc)(of_run)
+    return workspace_task(task_id=verb, doc_md=doc)(of_run)
 
 
 def run_date() -> date:

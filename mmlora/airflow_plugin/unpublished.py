@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmlora.schema import Id
+    from mmlora.workspace import Workspace
 
 Missing = dict[str, str | None]
 """``domain``, ``reason``, ``load`` (the newest one, if there is any), and of a backfill also ``date``."""
@@ -86,15 +91,17 @@ def _options(given: Mapping[str, Any]) -> list[str]:
 
 def _missing_domains(on: date) -> list[Missing]:
     """Return the domains without published scores of a date, with the reason and the newest load."""
-    from mmlora.workspace import open_workspace
+    from mmlora.pipeline.read import open_published
+    from mmlora.settings import load_settings
+    from mmlora.workspace import Workspace
 
-    workspace = open_workspace()
+    workspace = Workspace(load_settings())
     found: list[Missing] = []
-    with workspace.open_warehouse() as warehouse:
+    with open_published() as warehouse:
         published = {publication.domain_id for publication in warehouse.publications(start=on, end=on)}
         verdicts = {verdict.domain_id: verdict.verdict for verdict in warehouse.verdicts(on)}
         reasons = warehouse.failures(on)
-        for domain in workspace.expected_domains():
+        for domain in _expected(workspace):
             verdict = verdicts.get(domain)
             if domain not in published and verdict != "absent":
                 load = next(iter(warehouse.loads(domain=domain, score_date=on, limit=1)), None)
@@ -107,15 +114,24 @@ def _missing_domains(on: date) -> list[Missing]:
     return found
 
 
+def _expected(workspace: Workspace) -> list[Id]:
+    """Return the domains to score; those of a shared workspace are read where it is, so nothing is pulled."""
+    if not workspace.settings.shared_url:
+        return workspace.expected_domains()
+    seen = json.loads(workspace.stored("offline/domains.json") or "[]")
+    return sorted({domain for domain, _ in seen}.union(workspace.settings.checks.domains), key=str)
+
+
 def _missing_nights(domains: Sequence[str] | None, start: str, end: str, **options: Any) -> list[Missing]:
     """Return the nights that a plan made now doesn't keep, with the reason and the newest load."""
     from mmlora.dates import parse_date
     from mmlora.pipeline.backfill import backfill
-    from mmlora.workspace import open_workspace
+    from mmlora.workspace import open_workspace, shared_workspace
 
-    plan = backfill(domains, parse_date(start), parse_date(end), **{**options, "plan_only": True}).plan
-    workspace = open_workspace()
     found: list[Missing] = []
+    with shared_workspace():
+        plan = backfill(domains, parse_date(start), parse_date(end), **{**options, "plan_only": True}).plan
+        workspace = open_workspace()
     with workspace.open_warehouse() as warehouse:
         for night in plan:
             if night.action != "keep":

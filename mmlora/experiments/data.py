@@ -44,7 +44,7 @@ def workspace_at(home: Path, threads: int | None = None) -> Workspace:
     """Open a workspace that keeps everything in a folder, with the settings of the current workspace."""
     settings = load_settings(home=home)
     training = settings.training.model_copy(update={"threads": threads or settings.training.threads})
-    own = {"warehouse_url": "", "feast_registry_url": "", "training": training}
+    own = {"warehouse_url": "", "feast_registry_url": "", "shared_url": "", "training": training}
     return open_workspace(settings.model_copy(update=own))
 
 

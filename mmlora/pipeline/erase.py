@@ -9,7 +9,8 @@ Steps, each of which is done as a whole or not at all; erasing the same users ag
 4. staged rows of unpublished loads that hold the users are removed, and these loads fail; so are those of
    shadow loads;
 5. every load in the warehouse loses the users' rows, and its hash becomes that of the other rows;
-6. the ledger's entry is complete.
+6. a shared workspace gets a version without these rows, and all objects that it doesn't name are removed;
+7. the ledger's entry is complete.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ def erase(users: Sequence[str], *, reason: str, progress: Progress = silent) -> 
         for done, (_, removed) in enumerate(erase_scores(database, schema, warehouse.ids, erased), 1):
             scores, loads = scores + removed, loads + bool(removed)
             progress("erase scores", done, total)
+        if (session := workspace.shared) is not None:
+            session.push(erase=True)
         finish_erasures(database, schema, [entry.id for entry in entries])
     known = {version for entry in entries for version in entry.models}
     stored = tuple(version for version in workspace.bundles.versions() if version in known)

@@ -86,7 +86,8 @@ def gc(
             keep_loads=retention.loads if keep_loads is None else keep_loads,
         )
         done = planned.loads if dry_run else tuple(_free_rows(warehouse, planned, progress))
-        freed = (*_rows(done), *_files(workspace, warehouse, planned.loads, dry_run, progress))
+        files = _files(workspace, warehouse, planned.loads, dry_run, progress)
+        freed = (*_rows(done), *files, *_shared(workspace, dry_run))
     return GcOutcome(dry_run, freed, sum(row.bytes or 0 for row in freed))
 
 
@@ -135,6 +136,18 @@ def _files(
             _count(kinds, file.kind, 1, size)
         progress("remove files", number, len(files))
     return kinds.values()
+
+
+def _shared(workspace: Workspace, dry_run: bool) -> Iterator[Freed]:
+    """Free what only replaced versions of the shared workspace have; what is removed now goes in a day."""
+    if (session := workspace.shared) is not None:
+        swept = session.sweep(dry_run=dry_run)
+        for kind, count, size in (
+            ("shared versions", swept.versions, swept.version_bytes),
+            ("shared objects", swept.objects, swept.object_bytes),
+        ):
+            if count:
+                yield Freed(kind, count, None, size)
 
 
 def _decided(warehouse: Warehouse, days: int) -> set[str]:

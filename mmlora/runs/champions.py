@@ -77,6 +77,7 @@ def decide(
     who: str | None = None,
 ) -> None:
     """Append a decision to the warehouse; ``who`` is the user of this machine when None."""
+    workspace.push()
     with workspace.open_warehouse() as warehouse:
         warehouse.promote(
             domain,
@@ -103,6 +104,7 @@ def replace_champion(workspace: Workspace, before: str, version: str, alias: Ali
     Returns:
         The domains that the champion scores.
     """
+    workspace.push()
     with workspace.open_warehouse() as warehouse:
         replaced = warehouse.replace_champion(
             before,

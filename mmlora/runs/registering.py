@@ -84,6 +84,7 @@ def _decide(workspace: Workspace, run: Run, version: str, accept_below_baseline:
     """Make a version champion or challenger; None if it is below its best baseline and not accepted."""
     metrics = {phase: values.wauc for phase, values in _evaluation(run).metrics.items()}
     below = below_baseline(_judgement(run))
+    workspace.push()
     with workspace.open_warehouse() as warehouse:
         decision = warehouse.register(
             version,

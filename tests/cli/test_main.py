@@ -50,7 +50,9 @@ def test_every_command_has_help_with_an_example_and_is_in_the_docs(command: tupl
 
 @pytest.mark.parametrize("module", ["mmlora", "mmlora_cli.main"])
 def test_importing_pulls_in_nothing_heavy(module: str) -> None:
-    heavy = "torch feast great_expectations mlflow pandas pyarrow sqlalchemy airflow pydantic duckdb rich"
+    heavy = (
+        "torch feast great_expectations mlflow pandas pyarrow sqlalchemy airflow pydantic duckdb rich fsspec"
+    )
     code = (
         f"import os, sys, {module}\n"
         f"print([m for m in {heavy.split()} if m in sys.modules], os.environ['MKL_CBWR'])"
