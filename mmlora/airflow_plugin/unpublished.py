@@ -13,11 +13,17 @@ _LINES = 20
 """How many are listed in an alert's text."""
 
 
-def of_night(on: date) -> tuple[dict[str, Any], list[str]]:
-    """Return facts and lines about the domains without published scores of a date."""
+def of_night(on: date, form: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return facts and lines about the domains without published scores of a date.
+
+    Args:
+        on: the date.
+        form: what the form of the run was filled in with.
+    """
+    given = {name: value for name, value in form.items() if name not in ("date", "domains")}
 
     def command(domains: Sequence[str]) -> str:
-        return shlex.join(["mmlora", "score", *_options({"date": str(on), "domain": domains})])
+        return shlex.join(["mmlora", "score", *_options({"date": str(on), "domain": domains, **given})])
 
     return _told("domains", lambda: _missing_domains(on), command)
 
