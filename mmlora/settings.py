@@ -329,6 +329,17 @@ class AlertSettings(_Section):
     )
 
 
+class AirflowSettings(_Section):
+    """The tasks of the DAGs."""
+
+    pool: str = Field(
+        "default_pool", min_length=1, description="Airflow's pool in which the tasks run, which has to exist"
+    )
+    task_timeout_hours: float = Field(
+        24.0, ge=0, description="a task that runs longer fails, and isn't retried; 0: no limit"
+    )
+
+
 class LoggingSettings(_Section):
     """The command line's log lines, on standard error."""
 
@@ -365,6 +376,7 @@ class Settings(BaseSettings):
     quality: QualitySettings = QualitySettings()
     promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
+    airflow: AirflowSettings = AirflowSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @model_validator(mode="after")

@@ -57,7 +57,15 @@ def run_failed(context: Mapping[str, Any]) -> None:
 def run_is_late(context: Mapping[str, Any], minutes: int) -> None:
     """Send the alert of a run that isn't done by its deadline."""
     run = context["dag_run"]
-    send(alert(f"is not done after {minutes} minutes", run["dag_id"], run["dag_run_id"], _date_of(run)))
+    send(
+        alert(
+            f"is not done after {minutes} minutes",
+            run["dag_id"],
+            run["dag_run_id"],
+            _date_of(run),
+            run["conf"],
+        )
+    )
 
 
 def alert(
@@ -70,7 +78,7 @@ def alert(
         dag_id: its DAG.
         run_id: its id.
         on: its date; None if unknown.
-        form: what its form was filled in with; the dates of a backfill are there.
+        form: what its form was filled in with; the command has these options, and a backfill's dates.
     """
     from mmlora.airflow_plugin.unpublished import of_backfill, of_night
 
@@ -88,7 +96,7 @@ def alert(
         facts, lines = of_backfill(form)
         said |= facts
     elif dag_id == NIGHTLY and on is not None:
-        facts, lines = of_night(on)
+        facts, lines = of_night(on, form or {})
         said |= facts
     said["text"] = "\n".join([f"mmlora: {dag_id} of {dates} {event} (run {run_id})", *lines])
     return said

@@ -13,7 +13,7 @@ from airflow.sdk import Param
 from mmlora.check_rules import RULE_NAMES
 from mmlora.hyperparameters import OFFERED, SETTINGS
 from mmlora.hyperparameters.setting import Bounds, Declared
-from mmlora.names import BackfillState, KnownAsOf, valid_names
+from mmlora.names import BackfillState, EngineName, KnownAsOf, valid_names
 
 _UNSET = "Left empty: as in the settings."
 
@@ -98,6 +98,7 @@ TRAINING = {
 CHOICES = tuple(TRAINING.keys() - {"date", "accept_below_baseline", "tune_minutes"})
 """The names of ``TRAINING`` that are options of ``prepare``."""
 
+_ENGINE = _choice("Engine", valid_names(EngineName), "Score on this machine or on a Ray cluster.")
 _OVERRIDE = {
     "override": Param(
         None,
@@ -119,6 +120,13 @@ NIGHTLY_SCORING = {
         title="Domains",
         description="Score only these, one per line. Left empty: all.",
     ),
+    "model_version": _text("Model version", "Score by this model. Left empty: by each domain's champion."),
+    "pairs": _text(
+        "Pairs",
+        "Score these pairs of user_id, item_id (and domain_id): a path, or SQL; {domain} and {date} are "
+        "replaced. Left empty: the candidates of the settings.",
+    ),
+    "engine": _ENGINE,
     "top_k": _number("Top k", f"Rows kept per user; 0 keeps all. {_UNSET}", minimum=0),
     "allow_stale": Param(
         None,
@@ -169,6 +177,7 @@ BACKFILL = {
         "What was known then, or all that is known now, late rows too.",
         unset="then",
     ),
+    "engine": _ENGINE,
     "top_k": _number("Top k", f"Rows kept per user; 0 keeps all. {_UNSET}", minimum=0),
     "max_rows": _MAX_ROWS,
     "allow_stale": _flag("Allow stale", "Score even days that the data doesn't reach."),

@@ -44,6 +44,7 @@ def decide_promotion(version: Any) -> None:
     approve = Approval(
         task_id="approve",
         version=version,
+        execution_timeout=None,  # else it would also limit how long a person may take to answer
         doc_md="Wait for a person's approval of the promotion, if the setting `promotion.approval` is on.",
     )
 

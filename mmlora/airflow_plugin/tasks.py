@@ -59,11 +59,21 @@ def daily(hour: int, *, deadline: bool = False) -> dict[str, Any]:
         "schedule": schedule,
         "catchup": False,
         "max_active_runs": 1,
-        "default_args": _RETRIES,
+        "default_args": {**_RETRIES, **_limits()},
         "on_failure_callback": run_failed,
         "deadline": nightly_deadline() if deadline else [],
         "tags": ["mmlora"],
     }
+
+
+def _limits() -> dict[str, Any]:
+    """Return owner, pool and timeout of each task, by the settings ``[airflow]``."""
+    from mmlora.settings import load_settings
+
+    settings = load_settings().airflow
+    hours = settings.task_timeout_hours
+    timeout = timedelta(hours=hours) if hours else None
+    return {"owner": "mmlora", "pool": settings.pool, "execution_timeout": timeout}
 
 
 def on_demand(runs: int) -> dict[str, Any]:

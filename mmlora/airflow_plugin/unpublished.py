@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,25 @@ if TYPE_CHECKING:
     from mmlora.schema import Id
     from mmlora.workspace import Workspace
 
+from mmlora.airflow_plugin import forms
+
 Missing = dict[str, str | None]
 """``domain``, ``reason``, ``load`` (the newest one, if there is any), and of a backfill also ``date``."""
 _LINES = 20
 """How many are listed in an alert's text."""
 
 
-def of_night(on: date) -> tuple[dict[str, Any], list[str]]:
-    """Return facts and lines about the domains without published scores of a date."""
+def of_night(on: date, form: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return facts and lines about the domains without published scores of a date.
+
+    Args:
+        on: the date.
+        form: what the form of the run was filled in with.
+    """
+    given = _in_order(forms.NIGHTLY_SCORING, form, but=("date", "domains"))
 
     def command(domains: Sequence[str]) -> str:
-        return shlex.join(["mmlora", "score", *_options({"date": str(on), "domain": domains})])
+        return shlex.join(["mmlora", "score", *_options({"date": str(on), "domain": domains, **given})])
 
     return _told("domains", lambda: _missing_domains(on), command)
 
@@ -33,8 +41,7 @@ def of_backfill(form: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Args:
         form: what the form of the run was filled in with.
     """
-    given = {name: value for name, value in form.items() if value is not None}
-    asked = given.pop("domains", None)
+    given, asked = _in_order(forms.BACKFILL, form, but=("domains",)), form.get("domains")
 
     def command(domains: Sequence[str]) -> str:
         named = domains or asked
@@ -74,6 +81,11 @@ def _line(each: Missing) -> str:
     on = f", {each['date']}" if "date" in each else ""
     load = f" (load {each['load']})" if each["load"] else ""
     return f"{each['domain']}{on}: {each['reason']}{load}"
+
+
+def _in_order(fields: Iterable[str], form: Mapping[str, Any], *, but: Collection[str]) -> dict[str, Any]:
+    """Return the fields that were filled in, but for some: PostgreSQL keeps them in an order of its own."""
+    return {name: form[name] for name in fields if name not in but and form.get(name) is not None}
 
 
 def _options(given: Mapping[str, Any]) -> list[str]:

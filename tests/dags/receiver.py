@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,8 +11,8 @@ from typing import Any
 
 
 @contextmanager
-def webhook() -> Iterator[list[dict[str, Any]]]:
-    """Have alerts sent to a server of this process; yield what it gets."""
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Receive alerts in this process; yield the address to send them to, and what was received."""
     received: list[dict[str, Any]] = []
 
     class Receiver(BaseHTTPRequestHandler):
@@ -27,6 +26,5 @@ def webhook() -> Iterator[list[dict[str, Any]]]:
 
     with HTTPServer(("127.0.0.1", 0), Receiver) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        os.environ["MMLORA_ALERTS__WEBHOOK"] = f"http://127.0.0.1:{server.server_port}/secret-path"
-        yield received
+        yield f"http://127.0.0.1:{server.server_port}/secret-path", received
         server.shutdown()

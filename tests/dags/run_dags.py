@@ -154,7 +154,8 @@ def main(folder: Path, warehouse_url: str) -> None:
     os.environ["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "False"
     use_airflow_home(folder / "airflow")
     register_the_ranking_example()
-    with webhook() as alerts:
+    with webhook() as (address, alerts):
+        os.environ["MMLORA_ALERTS__WEBHOOK"] = address
         results = both_dags(folder, folder / "home", warehouse_url)
         results["ranking"] = run_the_ranking_example(folder)
         if not warehouse_url:

@@ -30,9 +30,10 @@ def main(airflow_home: Path) -> None:
     os.environ.update(MMLORA_QUALITY__MIN_AUC="0.99", MMLORA_QUALITY__MIN_CLICKS="1")
     runs["poor"] = run_dag("maintenance", date=NEXT_DAY)
     with (
-        webhook() as alerts,
+        webhook() as (address, alerts),
         closing(sqlite3.connect(Path(os.environ["MMLORA_HOME"]) / "warehouse.db")) as database,
     ):
+        os.environ["MMLORA_ALERTS__WEBHOOK"] = address
         database.execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON score_loads WHEN NEW.domain_id = 'sport' "
             "BEGIN SELECT RAISE(ABORT, 'no sport tonight'); END"

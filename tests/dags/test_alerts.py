@@ -79,8 +79,8 @@ def test_a_failed_backfill_is_told_with_its_nights_and_the_command_that_scores_t
         ),
         (
             {"override": ["score_shift", "few_rows"], "reason": "a sale", "allow_stale": True, "max_rows": 9},
-            "mmlora backfill --all-domains --start 2001-04-08 --end 2001-04-09 --override score_shift "
-            "--override few_rows --reason 'a sale' --allow-stale --max-rows 9",
+            "mmlora backfill --all-domains --start 2001-04-08 --end 2001-04-09 --max-rows 9 --allow-stale "
+            "--override score_shift --override few_rows --reason 'a sale'",
         ),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_backfill_that_cannot_be_planned_is_told_with_the_command_of_its_form(
         raise MmloraError("the workspace is gone")
 
     monkeypatch.setattr("mmlora.pipeline.backfill.backfill", gone)
-    facts, lines = unpublished.of_backfill({"start": "2001-04-08", "end": "2001-04-09", **form})
+    facts, lines = unpublished.of_backfill({**form, "end": "2001-04-09", "start": "2001-04-08"})
     assert facts == {"command": command}
     assert "the workspace is gone" in lines[0] and lines[1].endswith(command)
 

@@ -29,12 +29,13 @@ PASSWORDS = {"ann": "apple", "vic": "vinegar"}
 ROLES = {"ann": "user", "vic": "viewer"}
 
 
-def call(address: str, path: str, body: object = None, token: str = "") -> Any:
+def call(address: str, path: str, body: object = None, token: str = "", method: str | None = None) -> Any:
     """Return what Airflow's API answers; the status code where it refuses."""
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(address + path, data, headers)) as answer:
+        request = urllib.request.Request(address + path, data, headers, method=method)
+        with urllib.request.urlopen(request) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code

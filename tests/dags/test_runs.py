@@ -159,7 +159,7 @@ def test_one_alert_tells_of_a_failed_run_and_another_of_a_late_one(outcome_on):
     assert (failed["event"], failed["dag_id"], failed["date"]) == ("failed", "nightly_scoring", "2024-03-14")
     reasons = {each["domain"]: each["reason"] for each in failed["domains"]}
     assert set(reasons) == {"drama", "short"} and "no drama tonight" in reasons["drama"]
-    assert failed["command"] == "mmlora score --date 2024-03-14 --domain drama --domain short"
+    assert failed["command"] == "mmlora score --date 2024-03-14 --domain drama --domain short --allow-stale"
     assert all(part in failed["text"] for part in ("drama", "short", failed["command"], failed["run_id"]))
     assert (late["event"], late["date"]) == ("is not done after 240 minutes", "2024-03-13")
     assert late["domains"] == [], "that night is published"

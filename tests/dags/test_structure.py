@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from inspect import signature
 
 import pytest
@@ -15,6 +16,7 @@ from mmlora import names, schema
 from mmlora.errors import ContractError, DataError, TransientError, UsageError
 from mmlora.resources import resource
 from mmlora.settings import TrainingSettings
+from mmlora_cli.score import backfill, score
 from mmlora_cli.train import train
 
 FILES = sorted(resource("dags").glob("*.py"))
@@ -80,6 +82,29 @@ def test_only_transient_errors_are_tried_again(dag_bag, dag_id):
         assert task.retries > 0
         for error, action in errors.items():
             assert task.retry_policy.evaluate(error, 1, task.retries).action.value == action
+
+
+@pytest.mark.parametrize("dag_id", ["training", "nightly_scoring", "backfill", "maintenance", "promotion"])
+def test_each_task_has_an_owner_a_pool_and_a_limit_on_its_time_but_a_person_takes_as_long_as_they_like(
+    dag_bag, dag_id
+):
+    dag = dag_bag.dags[dag_id]
+    assert dag.tags == {"mmlora"}
+    limits = {task.task_id: (task.owner, task.pool, task.execution_timeout) for task in dag.tasks}
+    approve = limits.pop("approve", None)
+    assert set(limits.values()) == {("mmlora", "default_pool", timedelta(hours=24))}
+    if approve:
+        assert approve == ("mmlora", "default_pool", None)
+        assert dag.get_task("approve").response_timeout is None
+
+
+def test_the_settings_name_the_pool_and_limit_the_time_of_tasks(dag_bag, monkeypatch):
+    from mmlora.airflow_plugin.tasks import daily
+
+    monkeypatch.setenv("MMLORA_AIRFLOW__POOL", "heavy")
+    monkeypatch.setenv("MMLORA_AIRFLOW__TASK_TIMEOUT_HOURS", "0")
+    given = daily(hour=1)["default_args"]
+    assert (given["pool"], given["execution_timeout"]) == ("heavy", None)
 
 
 def test_training_phases_follow_each_other(dag_bag):
@@ -170,6 +195,15 @@ def test_the_training_form_asks_for_what_the_command_line_does(dag_bag):
     )
 
 
+def test_the_scoring_forms_ask_for_what_the_command_line_does(dag_bag):
+    """But for what is a matter of the machine, or publishes nothing."""
+    machine = {"ray_address", "device", "jobs", "as_json"}
+    asked = {*dag_bag.dags["nightly_scoring"].params} - {"domains"} | {"domain"}
+    assert asked == {*signature(score).parameters} - machine - {"known_as_of", "dry_run", "shadow"}
+    asked = {*dag_bag.dags["backfill"].params} - {"domains", "plan_only"} | {"domain", "plan"}
+    assert asked == {*signature(backfill).parameters} - machine - {"all_domains", "save_plan", "apply"}
+
+
 @pytest.mark.parametrize("dag_id", ["training", "nightly_scoring", "maintenance"])
 def test_a_form_left_as_it_is_asks_for_nothing(dag_bag, dag_id):
     params = dag_bag.dags[dag_id].params
@@ -188,6 +222,7 @@ def test_a_form_left_as_it_is_asks_for_nothing(dag_bag, dag_id):
         ("training", "gate_per_layer", "yes"),
         ("nightly_scoring", "domains", "drama"),
         ("nightly_scoring", "top_k", -1),
+        ("nightly_scoring", "engine", "spark"),
     ],
 )
 def test_the_form_refuses_what_no_verb_takes(dag_bag, dag_id, name, value):
