@@ -1,13 +1,20 @@
-"""The training DAG: every day after the night's scoring, or on demand for any date."""
+"""The training DAG: when `[training] schedule` says, or on demand for any date."""
 
 from airflow.sdk import TriggerRule, chain, dag
 
 from mmlora.airflow_plugin import forms
 from mmlora.airflow_plugin.promotion import decide_promotion
-from mmlora.airflow_plugin.tasks import daily, module, options, run_date, step, workspace_task
+from mmlora.airflow_plugin.tasks import (
+    module,
+    on_training_schedule,
+    options,
+    run_date,
+    step,
+    workspace_task,
+)
 
 
-@dag(**daily(hour=6), params=forms.TRAINING)
+@dag(**on_training_schedule(), params=forms.TRAINING)
 def training():
     """Train the backbone on all domains, then the experts of each rich one, then the gate that mixes them."""
 

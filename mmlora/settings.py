@@ -41,6 +41,7 @@ from mmlora.names import (
     valid_names,
 )
 from mmlora.redaction import remember, remember_whole
+from mmlora.schedules import cron_of
 from mmlora.setting_faults import faults_of, misplaced, moved
 
 
@@ -139,6 +140,26 @@ class CheckSettings(_Section):
 
 class TrainingSettings(_Section, Hyperparameters):
     """Model and optimisation; an option of `mmlora train` with the same name overrides a setting."""
+
+    schedule: str = Field(
+        "nightly",
+        description="when the training DAG runs: `nightly`, `weekly`, `never`, or a cron expression in UTC",
+    )
+
+    @field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, schedule: str) -> str:
+        """Reject what is no schedule."""
+        cron_of(schedule)
+        return schedule
+
+    @field_validator("start")
+    @classmethod
+    def _check_start(cls, start: str) -> str:
+        """Reject what is neither cold, warm nor a model version."""
+        if fault := SETTINGS["start"].fault(start):
+            raise ValueError(fault)
+        return start
 
     def of(self, declaration: type) -> dict[str, Any]:
         """Return the settings of a declaration, by name."""

@@ -52,16 +52,39 @@ def daily(hour: int, *, deadline: bool = False) -> dict[str, Any]:
 
     With ``deadline`` the settings' ``[alerts]`` say how long it may take before somebody is told.
     """
+    return _scheduled(f"0 {hour} * * *") | {"deadline": nightly_deadline() if deadline else []}
+
+
+def on_training_schedule() -> dict[str, Any]:
+    """Return a DAG's settings for runs when ``[training] schedule`` says, never two at once.
+
+    Raises:
+        UsageError: a setting is not valid; Airflow shows it as the DAG's import error.
+    """
+    from mmlora.schedules import cron_of
+    from mmlora.settings import load_settings
+
+    return _scheduled(cron_of(load_settings().training.schedule))
+
+
+def on_demand(runs: int) -> dict[str, Any]:
+    """Return a DAG's settings for runs that people or other DAGs trigger, ``runs`` of them at a time."""
+    return _scheduled(None) | {"max_active_runs": runs}
+
+
+def _scheduled(cron: str | None) -> dict[str, Any]:
+    """Return what the DAGs have in common; without a cron expression, runs are triggered."""
     # A DAG switched on at noon waits for its hour; by default it might run at once for the hour that has
     # passed.
-    schedule = CronTriggerTimetable(f"0 {hour} * * *", timezone="UTC", run_immediately=timedelta(minutes=10))
+    wait = timedelta(minutes=10)
     return {
-        "schedule": schedule,
+        "schedule": None
+        if cron is None
+        else CronTriggerTimetable(cron, timezone="UTC", run_immediately=wait),
         "catchup": False,
         "max_active_runs": 1,
         "default_args": {**_RETRIES, **_limits()},
         "on_failure_callback": run_failed,
-        "deadline": nightly_deadline() if deadline else [],
         "tags": ["mmlora"],
     }
 
@@ -74,11 +97,6 @@ def _limits() -> dict[str, Any]:
     hours = settings.task_timeout_hours
     timeout = timedelta(hours=hours) if hours else None
     return {"owner": "mmlora", "pool": settings.pool, "execution_timeout": timeout}
-
-
-def on_demand(runs: int) -> dict[str, Any]:
-    """Return a DAG's settings for runs that people or other DAGs trigger, ``runs`` of them at a time."""
-    return {**daily(hour=0), "schedule": None, "max_active_runs": runs}
 
 
 def module(name: str) -> ModuleType:

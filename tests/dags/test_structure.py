@@ -53,6 +53,35 @@ def test_dag_files_import_nothing_heavy():
     assert mode == "AUTO,STRICT False", "a task has MKL's mode before torch is there"
 
 
+def parsed_training(folder, setting):
+    """Parse training.py, in a process of its own like Airflow's, beside an mmlora.toml with a setting."""
+    (folder / "mmlora.toml").write_text(f"[training]\nschedule = {setting}\n", encoding="utf-8")
+    code = (
+        "import json\n"
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag({str(resource('dags') / 'training.py')!r})\n"
+        "tables = [dag.timetable for dag in bag.dags.values()]\n"
+        "crons = [getattr(table, 'expression', None) for table in tables]\n"
+        "print(json.dumps([crons, list(bag.import_errors.values())]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_changed_setting_changes_when_training_runs(tmp_path):
+    assert parsed_training(tmp_path, '"weekly"') == [["0 6 * * mon"], []]
+    assert parsed_training(tmp_path, '"30 5 * * SUN"') == [["30 5 * * sun"], []]
+    assert parsed_training(tmp_path, '"never"') == [[None], []], "only on demand"
+
+
+def test_airflow_shows_which_schedules_are_valid_if_one_is_not(tmp_path):
+    crons, (error,) = parsed_training(tmp_path, '"dayly"')
+    assert crons == []
+    assert "training.schedule" in error and "valid are nightly, weekly, never, or a cron expression" in error
+
+
 @pytest.mark.parametrize("dag_id", ["training", "nightly_scoring", "maintenance"])
 def test_dags_run_daily_one_at_a_time_and_never_catch_up(dag_bag, dag_id):
     dag = dag_bag.dags[dag_id]
