@@ -152,6 +152,14 @@ class TrainingSettings(_Section, Hyperparameters):
         cron_of(schedule)
         return schedule
 
+    @field_validator("start")
+    @classmethod
+    def _check_start(cls, start: str) -> str:
+        """Reject what is neither cold, warm nor a model version."""
+        if fault := SETTINGS["start"].fault(start):
+            raise ValueError(fault)
+        return start
+
     def of(self, declaration: type) -> dict[str, Any]:
         """Return the settings of a declaration, by name."""
         return {name: getattr(self, name) for name in declared(declaration)}

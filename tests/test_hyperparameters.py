@@ -75,7 +75,7 @@ def test_a_steps_key_contains_what_it_and_earlier_steps_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, one in SETTINGS.items() if one.setting.late])
 def test_a_late_setting_is_in_keys_and_records_only_if_changed(name: str) -> None:
-    changed = {"label_smoothing": 0.1, "negatives_per_row": 4.0}[name]
+    changed = {"label_smoothing": 0.1, "negatives_per_row": 4.0, "start": "warm"}[name]
     assert name not in TrainingSettings().as_kept()
     kept = TrainingSettings(**{name: changed}).as_kept()
     assert kept == {**TrainingSettings().as_kept(), name: changed}

@@ -91,6 +91,8 @@ def print_training(result: TrainingSummary) -> None:
         columns = ("phase", "domain", "metric", "start", "best", "epochs", "helped", "seconds")
         rows = [[getattr(row, column) for column in columns] for row in result.phases]
         print_table(f"training run {result.run_id}", columns, rows)
+    if result.start:
+        typer.echo(f"warm start: it began with the weights of {result.start}")
     if result.metrics:
         tested = [[row.domain, row.rows, *row.auc.values()] for row in result.test]
         print_table("test split: auc by phase and domain", ("domain", "rows", *result.metrics), tested)

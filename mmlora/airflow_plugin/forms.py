@@ -62,6 +62,14 @@ def _setting(one: Declared) -> Param:
             title=title,
             description=f"{text} Left alone: as in the settings.",
         )
+    if one.plain is str:
+        return Param(
+            None,
+            type=["null", "string"],
+            pattern=f"^({one.setting.pattern})$",
+            title=title,
+            description=f"{text} {_UNSET}",
+        )
     bounds = one.bounds or Bounds()
     limits = {"minimum": bounds.ge, "exclusiveMinimum": bounds.gt, "exclusiveMaximum": bounds.lt}
     kind = "integer" if one.plain is int else "number"

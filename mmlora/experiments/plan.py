@@ -140,6 +140,8 @@ def _setting_faults(
             chosen = _training_settings(cell, settings, sources[cell.data])
             shape = {name: getattr(chosen, name) for name in shapes}
             ModelSpec(fields=(FieldShape("user_id", "categorical", 3),), num_domains=1, **shape)
+            if chosen.start != "cold":
+                faults.append(f"start {chosen.start}: cells are trained from scratch; leave it out")
             if chosen.crosses and ARMS[cell.arm].placebo:
                 faults.append(f"arm {cell.arm} with crosses true: {PLACEBO_FAULT}")
         except ValidationError as error:

@@ -83,6 +83,17 @@ class ModelAndRows:
         bool,
         Setting("score items by the user's earlier items, if that gains on validation rows", _DATA),
     ] = True
+    start: Annotated[
+        str,
+        Setting(
+            "begin at random (`cold`), or with the weights of the champion (`warm`) or of a model version",
+            ("crosses",),
+            offered=True,
+            valid="cold, warm or a model version",
+            pattern=r"cold|warm|\d{8}-[0-9a-f]{8}",
+            late=True,
+        ),
+    ] = "cold"
     refit: Annotated[
         bool,
         Setting("finally train on all rows, for as many epochs as the judged model", ("refit",)),

@@ -4,6 +4,7 @@ A declaration is a field of a dataclass, ``Annotated`` with :class:`Bounds` and 
 cheap to import, because the command line's ``--help`` and the DAG files read it.
 """
 
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -62,6 +63,7 @@ class Setting:
         offered: whether it is an option of ``mmlora train``, and in the DAG's form.
         switch: the option of a true/false setting, if it is not ``--name/--no-name``.
         valid: what is valid, if the bounds alone do not say it.
+        pattern: regular expression of a valid text; empty for any.
         example: a value of a setting that is unset by default.
         tuned: how ``mmlora train --tune`` changes it; None leaves it alone.
         space: the values that ``mmlora experiment tune`` tries by default; None leaves it alone.
@@ -74,6 +76,7 @@ class Setting:
     offered: bool = False
     switch: str = ""
     valid: str = ""
+    pattern: str = ""
     example: object = None
     tuned: Move | None = None
     space: Space | None = None
@@ -123,7 +126,9 @@ class Declared:
 
     def fault(self, value: object) -> str | None:
         """Return what is wrong with a value, or None if it is valid."""
-        if _fits(self.type, value):
+        if _fits(self.type, value) and (
+            not self.setting.pattern or re.fullmatch(self.setting.pattern, str(value))
+        ):
             return None
         literal = get_args(self.plain) if get_origin(self.plain) is Literal else ()
         if literal:

@@ -96,6 +96,7 @@ def summary(run_id: str) -> TrainingSummary:
         metrics=evaluation.metrics if evaluation else {},
         judgement=judgement_of(run),
         tuning=tuning_of(run),
+        start=(run.result("start") or {}).get("version"),
         **registered,
     )
     base = base_of(workspace, run)

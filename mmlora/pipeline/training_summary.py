@@ -88,6 +88,7 @@ class TrainingSummary(Record):
         model_version: the registered bundle; None before it is registered.
         alias: champion or challenger; None for neither.
         exchange: the effects of experts trained on a base; None without a base.
+        start: the version that the run began with; None for a cold start.
     """
 
     run_id: str
@@ -98,6 +99,7 @@ class TrainingSummary(Record):
     model_version: str | None = None
     alias: Alias | None = None
     exchange: ExchangeReport | None = None
+    start: str | None = None
 
     @property
     def test(self) -> tuple[TestRow, ...]:
@@ -120,6 +122,7 @@ class TrainingSummary(Record):
         registered = {name: raw[name] for name in ("model_version", "alias") if self.model_version}
         return {
             "run_id": self.run_id,
+            "start": self.start,
             "phases": raw["phases"],
             "test": [row.to_json() for row in self.test],
             **{name: raw[name] for name in ("metrics", "judgement", "tuning")},

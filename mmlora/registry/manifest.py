@@ -146,6 +146,7 @@ class Manifest:
         profile: part with the features' profile by domain (:mod:`mmlora.checks.feature_profile`); None in
             models of before there was one. It is not part of the version.
         base: the version with which it shares all parts except one domain's experts; None if trained whole.
+        start: the version with whose weights its training began; None if it began at random.
         mixtures: the domains whose experts were chosen after the training, at most one per domain; the gate
             doesn't apply to them.
         format: version of this layout.
@@ -172,6 +173,7 @@ class Manifest:
     seen_until: Mapping[str, str] | None = field(default=None, compare=False)
     profile: str | None = field(default=None, compare=False)
     base: str | None = None
+    start: str | None = None
     mixtures: tuple[Mixture, ...] = ()
     format: int = FORMAT
     created_at: datetime = field(default_factory=_now, compare=False)
@@ -342,8 +344,9 @@ class Manifest:
         raw = asdict(self)
         for name in ("created_at", "judgement", "tuning", "judged", "seen_until", "profile"):
             del raw[name]
-        if self.base is None:  # left out, so that versions are the same as before bases existed
-            del raw["base"]
+        for name in ("base", "start"):
+            if raw[name] is None:  # left out, so that versions are the same as before there were any
+                del raw[name]
         del raw["mixtures"]
         if self.mixtures:  # left out where there are none, for the same reason
             raw["mixtures"] = [mixture.to_json() for mixture in self.mixtures]

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mmlora.errors import UsageError
 from mmlora.runs.contract import feature_group
 from mmlora.runs.exchange import champion_bundle, refuse_without_experts
+from mmlora.runs.starting import COLD
 from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.setting_faults import faults_of
 from mmlora.settings import TrainingSettings
@@ -44,6 +45,10 @@ def choose(settings: TrainingSettings, choices: Mapping[str, Any]) -> TrainingSe
     except ValidationError as error:
         raise UsageError(f"training: {'; '.join(faults_of(error))}") from None
     refuse_trees(chosen.backbone, chosen.adaptation)
+    if chosen.backbone == "gbdt" and chosen.start != COLD:
+        raise UsageError(
+            f"training: start {chosen.start}: the trees of gbdt begin without weights; use the start cold"
+        )
     if (chosen.split == "file") != (chosen.split_file is not None):
         raise UsageError("training: the split `file` and a split_file go together; give both or neither")
     if chosen.split == "random" and chosen.features == "all":
@@ -85,7 +90,7 @@ def choose_on_base(settings: TrainingSettings, choices: Mapping[str, Any], base:
     """
     spec = base.model_spec().to_dict()
     fixed = {name: value for name, value in spec.items() if name not in _DATA_SPEC}
-    fixed["features"] = feature_group(base)
+    fixed["features"], fixed["start"] = feature_group(base), COLD  # the base's backbone stays as it is
     differing = [
         f"{name} {choices[name]} (it has {value})"
         for name, value in fixed.items()

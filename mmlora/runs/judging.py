@@ -18,6 +18,7 @@ import numpy as np
 
 from mmlora.judgement import Judgement, ListRow, below_baseline
 from mmlora.runs.panels import Ranker
+from mmlora.runs.starting import begun_with
 from mmlora.runs.state import Run
 from mmlora.runs.steps import evaluation_of
 from mmlora.runs.training_run import base_of, data_of, models_of, open_run, refitted, rounded
@@ -99,14 +100,15 @@ def _calibration(workspace: Workspace, run: Run) -> Calibration:
 def _seen_until(workspace: Workspace, run: Run, data: TrainingSet, table: pa.Table) -> dict[str, str]:
     """Return the last moment of each domain's training and validation rows (ISO 8601), and of a base's.
 
-    A base may have seen rows of domains that this run has none of, e.g. to choose their mixtures.
+    A base, or the model that a run began with, may have seen rows of domains that this run has none of, e.g.
+    to choose their mixtures.
     """
     import pyarrow as pa
 
     seen = table.select([DOMAIN_ID, EVENT_TIMESTAMP]).filter(pa.array(np.asarray(data.split) != 2))
     newest = seen.group_by(DOMAIN_ID).aggregate([(EVENT_TIMESTAMP, "max")]).to_pylist()
     last: dict[Id, datetime] = {row[DOMAIN_ID]: row[f"{EVENT_TIMESTAMP}_max"] for row in newest}
-    if (base := base_of(workspace, run)) is not None:
+    if (base := base_of(workspace, run) or begun_with(workspace, run)) is not None:
         known = (*base.manifest.training_domains, *(m.domain for m in base.manifest.mixtures), *last)
         earlier = {domain: base.manifest.last_seen(domain) for domain in known}
         last = {domain: max(moment, last.get(domain, moment)) for domain, moment in earlier.items()}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmlora.errors import UsageError
+from mmlora.runs.starting import begun_with
 from mmlora.runs.state import Run
 from mmlora.runs.training_run import (
     data_of,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from mmlora.training.loop import TrainingOptions
     from mmlora.training.observer import Observer
     from mmlora.training.phases import PhaseResult
+    from mmlora.training.warm import WarmStart
 
 
 def crosses(
@@ -42,17 +45,25 @@ def crosses(
     from mmlora.training.phases import train_crosses
 
     common = _common(workspace, run, progress)
-    return train_crosses(*common, checkpoint, refit=refit, history_weight=history_weight)
+    warm = _warm_start(workspace, run)
+    return train_crosses(*common, checkpoint, refit=refit, history_weight=history_weight, warm=warm)
 
 
 def backbone(
-    workspace: Workspace, run: Run, progress: Progress, checkpoint: Checkpoint, *, epochs: int | None = None
+    workspace: Workspace,
+    run: Run,
+    progress: Progress,
+    checkpoint: Checkpoint,
+    *,
+    epochs: int | None = None,
+    step: float = 1.0,
 ) -> PhaseResult:
     """Run phase 1: train the backbone, on the cross terms if the model has them."""
     from mmlora.training.phases import train_backbone
 
     fitted = part_of(workspace, run, "crosses") if run.config.settings.crosses else None
-    return train_backbone(*_common(workspace, run, progress), checkpoint, fitted, epochs=epochs)
+    warm = _warm_start(workspace, run) if step else None
+    return train_backbone(*_common(workspace, run, progress), checkpoint, fitted, epochs=epochs, warm=warm)
 
 
 def expert(
@@ -109,3 +120,23 @@ def _common(
     """Return the specification, the training data, the options and the observer."""
     observer = observe(data_of(workspace, run), progress)
     return spec_of(workspace, run), forgetful(workspace, run), options_of(workspace, run), observer
+
+
+def _warm_start(workspace: Workspace, run: Run) -> WarmStart | None:
+    """Return the weights that a run begins with; None for a cold start.
+
+    Raises:
+        UsageError: they have no place in the run's model.
+    """
+    from mmlora.training.warm import WarmStart, changed_inputs
+
+    if (begun := begun_with(workspace, run)) is None:
+        return None
+    spec = begun.model_spec()
+    if changed := changed_inputs(spec, spec_of(workspace, run)):
+        raise UsageError(
+            f"start {begun.manifest.model_version}: the weights of {', '.join(changed)} have another shape "
+            "now: train with --start cold"
+        )
+    backbone = workspace.parts.tensors(begun.manifest.backbone)
+    return WarmStart.of(spec, backbone, begun.encoder(), data_of(workspace, run).encoder)

@@ -57,6 +57,8 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
     if final.result("config") is None:
         final.record("chosen", _chosen(workspace, run).to_json())
         final.record("forgotten", forgotten(workspace, run))
+        if (start := run.result("start")) is not None:
+            final.record("start", start)
         final.record("machine", run.result("machine") or {})
         final.record("config", _config(workspace, run, progress))
     chosen = Chosen.from_json(final.result("chosen") or {})  # recorded before the configuration
@@ -66,7 +68,8 @@ def refit(run_id: str, *, progress: Progress = silent) -> str:
         steps["crosses"] = partial(
             phases.crosses, *arguments, refit=True, history_weight=chosen.history_weight or 0.0
         )
-    steps["backbone"] = partial(phases.backbone, *arguments, epochs=chosen.phases["backbone"].epochs)
+    own = chosen.phases["backbone"]
+    steps["backbone"] = partial(phases.backbone, *arguments, epochs=own.epochs, step=own.step)
     for step in sorted(step for step in chosen.phases if step.startswith("expert-")):
         _, domain, slot = step.split("-")
         own = chosen.phases[step]
@@ -94,7 +97,7 @@ def _config(workspace: Workspace, run: Run, progress: Progress) -> dict[str, obj
 
 @dataclass(frozen=True)
 class ChosenPhase(Record):
-    """A phase's epochs, and the share of an expert's step that was taken."""
+    """A phase's epochs, and the share of its step that was taken: see ``PhaseReport.step``."""
 
     epochs: int
     step: float

@@ -18,6 +18,7 @@ from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
 from mmlora.runs.feature_profile import put_profile
 from mmlora.runs.judged_points import judgement_points
 from mmlora.runs.judging import judgement_of
+from mmlora.runs.starting import COLD
 from mmlora.runs.state import Run
 from mmlora.runs.steps import evaluation_of
 from mmlora.runs.training_run import (
@@ -163,6 +164,7 @@ def _whole(workspace: Workspace, run: Run, evaluation: RunEvaluation, facts: Tra
         training_domains=tuple(data.domains),
         ids=workspace.ids,
         block_rows=workspace.settings.scoring.block_rows,
+        start=None if run.config.settings.start == COLD else run.config.settings.start,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import mmlora
 from mmlora.hyperparameters import SETTINGS, read_by
 from mmlora.registry.verify import BundleVerifier
+from mmlora.runs.starting import COLD
 from mmlora.runs.state import Run, RunConfig
 from mmlora.training import TRAINING_REVISION
 from mmlora.workspace import Workspace
@@ -45,13 +46,16 @@ def forget_lost(workspace: Workspace, run: Run) -> None:
 def retrain_command(workspace: Workspace, model_version: str) -> str | None:
     """Return the command that trains a model version again.
 
-    None when its run isn't kept, or is of other code, which would train another model.
+    None when its run isn't kept, or is of other code, which would train another model, or when the model that
+    it began with isn't stored any more.
     """
     for file in sorted(workspace.home.glob("runs/[!.]*/registered.json")):
         if json.loads(file.read_text(encoding="utf-8"))["model_version"] == model_version:
             config = Run(file.parent).config
             current = (config.code_version, config.training_revision)
-            return _command(workspace, config) if current == (mmlora.__version__, TRAINING_REVISION) else None
+            same_code = current == (mmlora.__version__, TRAINING_REVISION)
+            begins = config.settings.start == COLD or workspace.bundles.exists(config.settings.start)
+            return _command(workspace, config) if same_code and begins else None
     return None
 
 

@@ -20,6 +20,7 @@ from mmlora.runs.choices import choose, choose_base, choose_expert_domains, choo
 from mmlora.runs.datasets import sources, training_sets
 from mmlora.runs.evaluation import PhaseMetrics, RunEvaluation
 from mmlora.runs.retraining import forget_lost
+from mmlora.runs.starting import COLD, choose_start
 from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.training_run import (
     data_of,
@@ -33,7 +34,7 @@ from mmlora.runs.training_run import (
     spec_from,
     versions_on_base,
 )
-from mmlora.runs.training_set import build_training_set
+from mmlora.runs.training_set import build_training_set, rows_and_split
 from mmlora.schema import fingerprint
 from mmlora.settings import TrainingSettings
 from mmlora.telemetry import work
@@ -95,7 +96,20 @@ def open_training(
     from mmlora.training.refusals import refuse_impossible
 
     with work("prepare", date=as_of, reads=sources(workspace), writes=[training_sets(workspace)]):
-        training_set_id = build_training_set(workspace, as_of, settings, progress, base=base)
+        start = None
+        if settings.start != COLD:
+            start = choose_start(
+                workspace, as_of, settings, *rows_and_split(workspace, as_of, settings, progress)
+            )
+            settings = settings.model_copy(update={"start": start.version if start else COLD})
+        training_set_id = build_training_set(
+            workspace,
+            as_of,
+            settings,
+            progress,
+            base=base,
+            start=start if start and start.moves_rows else None,
+        )
     data = TrainingSet.open(workspace.training_set_folder(training_set_id))
     domains = choose_expert_domains(workspace, as_of, settings, data, domain)
     config = RunConfig(
@@ -114,6 +128,8 @@ def open_training(
     run_id = fingerprint(config)[:12]
     run = run_of(workspace, run_id)
     forget_lost(workspace, run)
+    if start is not None:
+        run.record("start", start.to_json())
     run.record("config", config)
     run.record("machine", {"device": settings.device})
     return run_id

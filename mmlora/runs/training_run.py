@@ -148,6 +148,8 @@ def do_step(
         return
     decisive = {name: value for name, value in run.config.to_json().items() if name not in ignoring}
     decisive |= inputs or {}
+    if (start := run.result("start")) is not None:
+        decisive["start"] = start
     job = f"train_{step.partition('-')[0]}"
     with work(job, domain=domain, date=run.config.as_of, reads=[training_sets(workspace)]):
         record = shared_step(workspace, {"step": step, **decisive}, compute, label or step)

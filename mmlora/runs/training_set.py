@@ -20,6 +20,7 @@ from mmlora.hyperparameters import read_by
 from mmlora.runs.built_features import ensure_features, ensure_profiles
 from mmlora.runs.contract import check_contract
 from mmlora.runs.datasets import feature_views
+from mmlora.runs.starting import Start, seen_by
 from mmlora.runs.verdicts import verdicts_as_of
 from mmlora.schema import (
     DOMAIN_ID,
@@ -62,6 +63,7 @@ def build_training_set(
     left_out: Sequence[str] | None = None,
     base: Bundle | None = None,
     held_out: bool = True,
+    start: Start | None = None,
 ) -> str:
     """Build the training set of a date, unless it exists, and return its id.
 
@@ -76,6 +78,7 @@ def build_training_set(
         left_out: domains to leave out; None for those whose verdict is ``broken``.
         base: encode like this bundle, and leave out domains that it wasn't trained on.
         held_out: whether to hold out rows for validation and test, instead of training on all.
+        start: what the training begins with; held-out rows that it may have learned from are trained on.
 
     Raises:
         DataError: no training rows are left.
@@ -83,16 +86,7 @@ def build_training_set(
     """
     from mmlora.training.dataset import TrainingSet
 
-    if settings.features == "all":
-        ensure_features(workspace, as_of, progress=progress)
-    elif settings.features == "profiles":
-        ensure_profiles(workspace)  # no activity is read
-    if base is None:
-        contract = workspace.feature_repo.contract(settings.features)
-        contract = contract if settings.item_history else contract.without_history()
-    else:
-        check_contract(workspace, base)
-        contract = base.contract
+    contract = _contract(workspace, as_of, settings, progress, base)
     note(reads=feature_views(field.view for field in contract.fields))
     broken = _broken(workspace, as_of) if left_out is None else sorted(left_out)
     recipe = _recipe(workspace, as_of, settings, contract, broken)
@@ -103,6 +97,8 @@ def build_training_set(
         recipe |= {"encoder": base.manifest.encoder, "broken": broken}
     if not held_out:
         recipe["held_out"] = False
+    if start is not None:
+        recipe["start"] = start.to_json()
     training_set_id = fingerprint(recipe)[:16]
     folder = workspace.training_set_folder(training_set_id)
     if folder.exists():
@@ -110,12 +106,42 @@ def build_training_set(
         return training_set_id
     rows = read_rows(workspace, as_of, settings, broken)
     split = _split(rows, settings) if held_out else np.zeros(rows.num_rows, np.int8)
+    if start is not None:
+        split[seen_by(start.bundle(workspace), rows)] = 0
     features = _retrieve(workspace, rows, contract, recipe, progress)
     encoder = base.encoder() if base else _fit(features(), contract, rows, split, settings)
     chunks = _encode(features(), encoder, rows, split, progress)
     TrainingSet.write(folder, chunks, encoder=encoder, fingerprint=recipe["data"], info=recipe)
     logger.info("training set %s: %s rows", training_set_id, f"{rows.num_rows:,}")
     return training_set_id
+
+
+def rows_and_split(
+    workspace: Workspace, as_of: date, settings: TrainingSettings, progress: Progress
+) -> tuple[FeatureContract, pa.Table, np.ndarray[Any, np.dtype[np.int8]]]:
+    """Return the features, interactions and split of a training set that begins cold."""
+    contract = _contract(workspace, as_of, settings, progress)
+    rows = read_rows(workspace, as_of, settings, _broken(workspace, as_of))
+    return contract, rows, _split(rows, settings)
+
+
+def _contract(
+    workspace: Workspace,
+    as_of: date,
+    settings: TrainingSettings,
+    progress: Progress,
+    base: Bundle | None = None,
+) -> FeatureContract:
+    """Build the features that are missing, and return the contract: the settings' or that of a base."""
+    if settings.features == "all":
+        ensure_features(workspace, as_of, progress=progress)
+    elif settings.features == "profiles":
+        ensure_profiles(workspace)  # no activity is read
+    if base is not None:
+        check_contract(workspace, base)
+        return base.contract
+    contract = workspace.feature_repo.contract(settings.features)
+    return contract if settings.item_history else contract.without_history()
 
 
 def _broken(workspace: Workspace, as_of: date) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmlora.errors import DataError, UsageError
 from mmlora.runs.choices import choose
+from mmlora.runs.starting import COLD
 from mmlora.runs.state import Run, RunConfig
 from mmlora.runs.steps import open_training, train_backbone, train_expert, train_gate
 from mmlora.runs.training_run import models_of, open_run, run_of
@@ -57,6 +58,11 @@ def tune(run_id: str, *, tune_minutes: float | None = None, progress: Progress =
         return run_id
     workspace, run = open_run(run_id)
     refuse_tuning(tune_minutes, phase="all", base=run.config.base)
+    if run.config.settings.start != COLD:
+        raise UsageError(
+            f"tuning tries models of other shapes, which can't begin with {run.config.settings.start}: "
+            "leave out --tune, or train with --start cold"
+        )
     trials = _Trials(workspace, run, tune_minutes * 60, progress)
     steps = climb(trials.own, trials.names, trials.measure)
     best = trials.run_id({**trials.own, **_last(steps)})

@@ -25,7 +25,7 @@ from mmlora.workspace import STAGING_LOCK, Workspace
 GRACE_SECONDS = 86_400.0
 _PART = re.compile(r"\b[0-9a-f]{64}\b")
 _TRAINING_SET = re.compile(r'"training_set_id": "(\w+)"')
-_BASE = re.compile(r'"base": "([\w-]+)"')
+_BASE = re.compile(r'"(?:base|start)": "([\w-]+)"')
 
 
 @dataclass(frozen=True)

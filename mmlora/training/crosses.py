@@ -26,6 +26,7 @@ from mmlora.training.observer import EpochRecord
 from mmlora.training.order import ShuffledRows
 from mmlora.training.progress import TrainingProgress
 from mmlora.training.unknown_ids import in_pass
+from mmlora.training.warm import WarmStart
 
 _ROW_VISITS, _MOST_PASSES, _FEWEST_PASSES = 4_000_000, 12, 2
 _LEARNING_RATE, _LAST_RATE = 5e-3, 2e-2
@@ -51,6 +52,7 @@ def fit_crosses(
     generator: np.random.Generator,
     on_epoch: Callable[[EpochRecord], None],
     checkpoint: Checkpoint,
+    warm: WarmStart | None = None,
 ) -> TrainingProgress:
     """Fit the terms' own weights, not the experts', on all of ``rows``; keep the weights after the last pass.
 
@@ -64,12 +66,15 @@ def fit_crosses(
         generator: decides the order of rows.
         on_epoch: called after every pass.
         checkpoint: saved after every pass; training resumes from what it holds.
+        warm: the weights to begin with; None for a cold start.
     """
     fit = CrossFit(crosses, len(rows))
     parameters = [*fit.parameters.values(), crosses.precision, crosses.knots]
     progress = TrainingProgress(parameters, fit.optimizer, generator)
     if not progress.restore(checkpoint.load()):
         _start(crosses, data, rows)
+        if warm is not None:
+            warm.carry_crosses(crosses)
         progress.start(measure() if measure else None)
     passes = passes_over(len(rows))
     while progress.epoch < passes:

@@ -49,7 +49,8 @@ class PhaseReport(Record):
         gain: of an expert, its auc over the backbone's on rows that did not choose its epochs, and the bounds
             of its interval; of cross terms, what the item history adds to their wauc; of the backbone, what
             it adds to the cross terms' wauc. None where that was not asked for or could not be measured.
-        step: of an expert, the share of its trained step that was taken; 0 where it is not kept.
+        step: of an expert, the share of its trained step that was taken; 0 where it is not kept, as of a
+            backbone that began warm.
     """
 
     phase: PhaseName

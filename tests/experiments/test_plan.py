@@ -92,6 +92,13 @@ def test_settings_of_all_cells_are_in_their_keys(file: Path) -> None:
     assert keys[0] != keys[1] == keys[2]
 
 
+def test_cells_are_trained_from_scratch(file: Path) -> None:
+    grid = '[grid]\nbackbone = "wdl"\narm = "pooled"\n'
+    assert "start warm: cells are trained from scratch" in _fault(
+        file, MADE + grid + '[settings]\nstart = "warm"\n'
+    )
+
+
 def test_a_joint_arm_has_one_learning_rate(file: Path) -> None:
     rates = "expert_learning_rate = [0.1, 0.2]\ngate_learning_rate = [0.1, 0.2]\nlearning_rate = [0.1, 0.2]\n"
     experiment = _read(file, MADE + '[grid]\nbackbone = "wdl"\narm = "joint"\n[grid.settings]\n' + rates)

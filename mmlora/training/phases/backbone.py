@@ -15,6 +15,7 @@ from mmlora.training.evidence import BackboneGain, weigh_backbone
 from mmlora.training.loop import TrainingOptions, reproducible
 from mmlora.training.observer import Observer, PhaseReport
 from mmlora.training.phases.phase import BACKBONE_SEED, JOINT_SEED, Phase, PhaseResult, all_domains
+from mmlora.training.warm import WarmStart
 
 
 def train_backbone(
@@ -26,6 +27,7 @@ def train_backbone(
     crosses: State | None = None,
     *,
     epochs: int | None = None,
+    warm: WarmStart | None = None,
 ) -> PhaseResult:
     """Phase 1: train everything except cross terms, experts and gate on all domains; ``wauc`` decides.
 
@@ -41,6 +43,8 @@ def train_backbone(
         checkpoint: saved after every epoch, to resume from; the caller clears it at the end.
         crosses: the state of phase 0, which is frozen; None if the model has no cross terms.
         epochs: train for exactly this many, on data whose rows are all for training; None stops early.
+        warm: the weights to begin with, if its backbone was kept beside its cross terms; None for a cold
+            start.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
@@ -53,15 +57,20 @@ def train_backbone(
         if crosses is not None:
             model.load_crosses(crosses)
             options = replace(options, patience=1)
+        silent = model.backbone_state() if crosses is not None and epochs is None else None
+        carried = warm is not None and warm.tower_is_trained
+        if warm is not None and carried:
+            warm.carry_tower(model)
         model.to(options.torch_device)
-        start = model.backbone_state() if crosses is not None and epochs is None else None
         run = Phase("backbone", None, 0, rows, validation, options, observer, checkpoint, epochs)
         report = run.train(
             model, list(model.backbone_parameters()), options.learning_rate, generator, dropout=True
         )
-        if start is not None and report.helped:
-            gain = weigh_backbone(model, start, data, validation.rows, seed=options.seed)
+        if silent is not None and (report.helped or carried):
+            gain = weigh_backbone(model, silent, data, validation.rows, seed=options.seed)
             report = _weighed(report, gain)
+            if carried and not gain.kept:
+                report = replace(report, best_metric=validation.measure(model), step=0.0)
     return PhaseResult(model.backbone_state(), report)
 
 

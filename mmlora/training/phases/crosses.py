@@ -14,6 +14,7 @@ from mmlora.training.loop import Fit, TrainingOptions, reproducible
 from mmlora.training.observer import Observer
 from mmlora.training.phases.phase import CROSSES_SEED, Phase, PhaseResult, all_domains
 from mmlora.training.progress import TrainingProgress
+from mmlora.training.warm import WarmStart
 
 
 def train_crosses(
@@ -25,6 +26,7 @@ def train_crosses(
     *,
     refit: bool = False,
     history_weight: float = 0.0,
+    warm: WarmStart | None = None,
 ) -> PhaseResult:
     """Phase 0: fit only the cross terms, on all domains; validation rows choose the weight of the history.
 
@@ -36,6 +38,7 @@ def train_crosses(
         checkpoint: saved after every pass, to resume from; the caller clears it at the end.
         refit: whether all rows are for training, so that nothing can be measured.
         history_weight: with ``refit``, the weight of the item history that was chosen before.
+        warm: the weights to begin with; None for a cold start.
 
     Raises:
         DataError: there are no training rows, or no validation rows.
@@ -56,6 +59,7 @@ def train_crosses(
             generator=generator,
             on_epoch=lambda record: observer.epoch("crosses", None, record),
             checkpoint=checkpoint or NoCheckpoint(),
+            warm=warm,
         )
         fit = _fit_of(progress)
         report = run.report(fit)
