@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import Asset, get_current_context
 
-from mmlora.airflow_plugin.tasks import DOMAIN_SCORES, SCORES_PUBLISHED, module, run_date
+from mmlora.airflow_plugin.tasks import DOMAIN_SCORES, SCORES_PUBLISHED, in_workspace, module, run_date
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def settle(outcome: Mapping[str, Any], score_options: Mapping[str, Any]) -> tupl
 
     if outcome["state"] != "published" and get_current_context()["ti"].try_number > 1:
         score_and_publish = module("pipeline.score").score_and_publish
-        with module("workspace").shared_workspace():
+        with in_workspace():
             (load,) = score_and_publish(run_date(), domains=[outcome["domain_id"]], **score_options).loads
         outcome = load.to_json()
     if outcome["state"] == "published":

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import chain
 
-from mmlora.airflow_plugin.tasks import module, run_date, workspace_task
+from mmlora.airflow_plugin.tasks import in_workspace, module, run_date, workspace_task
 
 PROMOTE, KEEP = "Promote", "Keep the champion"
 
@@ -31,7 +31,7 @@ class Approval(HITLOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> Any:
         """Ask, and return the answer; None if nobody has to be asked."""
-        with module("workspace").shared_workspace():
+        with in_workspace():
             question = module("pipeline.promote_by_policy").question(self.version, as_of=run_date())
         if question is None:
             return None

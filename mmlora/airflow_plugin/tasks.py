@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from importlib import import_module
@@ -106,19 +107,22 @@ def module(name: str) -> ModuleType:
     return import_module(f"mmlora.{name}")
 
 
-def workspace_task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Return Airflow's ``@task(**options)`` for a function that works in the workspace.
+def in_workspace() -> AbstractContextManager[None]:
+    """Return a block whose work is in the workspace: if shared, pulled before and pushed after it."""
+    shared: AbstractContextManager[None] = module("workspace").shared_workspace()
+    return shared
 
-    If the workspace is shared, it is pulled before the function and pushed after it, also if it fails.
-    """
+
+def workspace_task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return Airflow's ``@task(**options)`` for a function that works in the workspace."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         @wraps(function)
-        def in_workspace(*arguments: Any, **named: Any) -> Any:
-            with module("workspace").shared_workspace():
+        def run(*arguments: Any, **named: Any) -> Any:
+            with in_workspace():
                 return function(*arguments, **named)
 
-        return task(**options)(in_workspace)
+        return task(**options)(run)
 
     return decorate
 
