@@ -88,6 +88,7 @@ def airflow(trained_workspace: Path, tmp_path: Path) -> Iterator[Airflow]:
         airflow.close()
 
 
+@pytest.mark.slow
 def test_clearing_the_scoring_of_an_older_night_leaves_the_newer_one(
     airflow: Airflow, trained_workspace: Path
 ) -> None:
