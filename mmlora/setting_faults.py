@@ -25,7 +25,8 @@ def faults_of(error: ValidationError, *, depth: int = 1) -> list[str]:
         name = ".".join(map(str, fault["loc"][: depth + extra]))
         hidden = fault["type"] == "extra_forbidden" or len(fault["loc"]) < depth
         shown = "" if hidden else f" (got {redact(repr(fault['input']))})"
-        why = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
+        msg = fault["msg"].removeprefix("Value error, ")  # how pydantic begins what a validator says
+        why = "there is no such setting" if fault["type"] == "extra_forbidden" else msg
         reasons.setdefault((name, shown), []).append(why)
     return [
         f"{name}{': ' if name else ''}{'; or: '.join(why)}{shown}" for (name, shown), why in reasons.items()

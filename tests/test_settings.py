@@ -80,7 +80,7 @@ def test_a_domain_may_have_candidates_where_the_others_have_a_pair_table(tmp_pat
     [
         ('[candidates]\nexclude = "all"', r"candidates\.exclude: .*'none', 'clicked' or 'seen'"),
         ('[candidates.domains.us]\nexclud = "seen"', r"candidates\.domains\.us\.exclud: "),
-        ('[candidates]\npairs = "p"\nstock = "s"', "pairs alone decides what is scored: leave stock out"),
+        ('[candidates]\npairs = "p"\nstock = "s"', r"^settings: candidates: pairs alone .* leave stock out"),
         ("[scoring]\nactive_days = 3", r"scoring\.active_days is now called candidates\.active_days"),
     ],
 )
