@@ -114,6 +114,7 @@ def test_init_writes_a_settings_file_with_defaults_only(
         monkeypatch.setenv(f"MMLORA_{name}", f"postgresql://user:{WRITTEN}@host/db")
     init_workspace()
     assert _no_secret((tmp_path / "mmlora.toml").read_text(encoding="utf-8"))
+    monkeypatch.setenv("MMLORA_SHARED_URL", f"s3://key:{WRITTEN}@bucket/path")
     assert _no_secret(repr(load_settings())), "nor has a traceback that shows the settings"
 
 
